@@ -1,0 +1,3 @@
+//! Takes jobs from the queue and has an agent write the posts.
+
+pub mod agent;
