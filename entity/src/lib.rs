@@ -1,1 +1,16 @@
-//! entity
+//! The tables, and the queries that carry an invariant.
+//!
+//! Each table is a module. What a job may become and when is in
+//! [`job::lifecycle`]; whose a thing is, in `owned_by` of its module.
+//!
+//! Entities are not what clients see: response types stand beside their
+//! handlers.
+
+pub mod attempt;
+pub mod clock;
+pub mod job;
+pub mod post;
+pub mod refresh_token;
+pub mod session;
+pub mod step;
+pub mod user;

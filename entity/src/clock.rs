@@ -1,0 +1,37 @@
+//! The time, as rows keep it: UTC, whole milliseconds, as the contract shows it.
+//!
+//! What several processes compare (leases, due times) must come from one
+//! clock. Workers on Postgres may run on machines whose clocks differ, so there
+//! the database tells the time. On SQLite all processes share one machine and
+//! its clock.
+
+use std::time::Duration;
+
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use sea_orm::DbBackend;
+use sea_orm::sea_query::{Expr, SimpleExpr};
+
+/// A moment in UTC.
+pub type Timestamp = DateTime<Utc>;
+
+/// This machine's time, for moments that are shown but never compared between
+/// machines.
+pub fn now() -> Timestamp {
+    Utc::now().trunc_subsecs(3)
+}
+
+/// The database's time.
+pub fn db_now(backend: DbBackend) -> SimpleExpr {
+    db_after(backend, Duration::ZERO)
+}
+
+/// The database's time, `delay` from now.
+pub fn db_after(backend: DbBackend, delay: Duration) -> SimpleExpr {
+    let millis = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX / 2);
+    match backend {
+        DbBackend::Postgres => Expr::cust(format!(
+            "date_trunc('milliseconds', statement_timestamp()) + interval '{millis} milliseconds'"
+        )),
+        _ => Expr::value(now() + TimeDelta::milliseconds(millis)),
+    }
+}

@@ -1,0 +1,171 @@
+//! Generation jobs: what clients see of the queue.
+
+use sea_orm::entity::prelude::*;
+
+use crate::clock::Timestamp;
+
+pub mod lifecycle;
+
+/// A row of `generation_jobs`.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "generation_jobs")]
+pub struct Model {
+    /// UUIDv7, so that ids sort by age.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: Uuid,
+    /// The post it writes.
+    pub post_id: Uuid,
+    /// Whose it is; the same as the post's.
+    pub user_id: Uuid,
+    /// Where it stands.
+    pub status: Status,
+    /// What the running attempt does; null until one has begun.
+    pub phase: Option<Phase>,
+    /// How far the post is, 0 to 100.
+    pub percent: i32,
+    /// Words written so far.
+    pub words: i32,
+    /// The client's options, as the HTTP contract names them.
+    pub options: Json,
+    /// The model that was asked for.
+    pub model: String,
+    /// Attempts made so far that count.
+    pub attempt: i32,
+    /// How many may be made.
+    pub max_attempts: i32,
+    /// The attempt that holds the job, while it runs.
+    pub attempt_id: Option<Uuid>,
+    /// Until when the holder need not be heard of.
+    pub lease_until: Option<Timestamp>,
+    /// The delivery in the queue, while the job waits in it: a ULID whose time
+    /// is the moment that the job is due.
+    pub delivery_id: Option<String>,
+    /// When the next attempt is due, if the job waits for one after an error.
+    pub next_attempt_at: Option<Timestamp>,
+    /// Tokens that the models read for it.
+    pub input_tokens: i32,
+    /// Tokens that the models wrote for it.
+    pub output_tokens: i32,
+    /// The contract's code of the latest error.
+    pub error_code: Option<String>,
+    /// The latest error in words fit for a user.
+    pub error_message: Option<String>,
+    /// Whether another attempt could help.
+    pub error_retryable: Option<bool>,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// When the first attempt began.
+    pub started_at: Option<Timestamp>,
+    /// When it was over.
+    pub finished_at: Option<Timestamp>,
+}
+
+/// Where a job stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
+#[sea_orm(
+    rs_type = "String",
+    db_type = "String(StringLen::None)",
+    rename_all = "snake_case"
+)]
+pub enum Status {
+    /// It waits for a worker.
+    Queued,
+    /// A worker holds it.
+    Running,
+    /// A worker holds it and has been asked to stop.
+    Canceling,
+    /// The post is stored.
+    Succeeded,
+    /// It was given up.
+    Failed,
+    /// Its owner called it off.
+    Canceled,
+}
+
+impl Status {
+    /// Whether nothing more will happen unless someone asks for it.
+    pub fn is_over(self) -> bool {
+        matches!(self, Status::Succeeded | Status::Failed | Status::Canceled)
+    }
+}
+
+/// What an attempt does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
+#[sea_orm(
+    rs_type = "String",
+    db_type = "String(StringLen::None)",
+    rename_all = "snake_case"
+)]
+pub enum Phase {
+    /// Title and headings.
+    Outline,
+    /// The sections, one after the other.
+    Writing,
+    /// Putting them together.
+    Assembling,
+}
+
+/// An error as the client reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The contract's `error.code`.
+    pub code: &'static str,
+    /// Words fit for a user: no keys, no addresses, no stack.
+    pub message: String,
+    /// Whether another attempt could help.
+    pub retryable: bool,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+#[allow(missing_docs, reason = "the derive writes them")]
+pub enum Relation {
+    #[sea_orm(
+        belongs_to = "super::post::Entity",
+        from = "Column::PostId",
+        to = "super::post::Column::Id"
+    )]
+    Post,
+}
+
+impl Related<super::post::Entity> for Entity {
+    fn to() -> RelationDef {
+        Relation::Post.def()
+    }
+}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+impl Entity {
+    /// The jobs that `user` may see and steer: the owner's own.
+    pub fn owned_by(user: Uuid) -> Select<Entity> {
+        Entity::find().filter(Column::UserId.eq(user))
+    }
+
+    /// A post's jobs, the latest first.
+    pub fn of_post(post: Uuid) -> Select<Entity> {
+        use sea_orm::QueryOrder;
+        Entity::find()
+            .filter(Column::PostId.eq(post))
+            .order_by_desc(Column::Id)
+    }
+}
+
+impl Model {
+    /// How many jobs are to be taken before this one, and itself: 1 is next.
+    /// None unless it is queued.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn queue_position(&self, db: &impl ConnectionTrait) -> Result<Option<u64>, DbErr> {
+        use sea_orm::PaginatorTrait;
+        let (Status::Queued, Some(delivery)) = (self.status, &self.delivery_id) else {
+            return Ok(None);
+        };
+        let ahead = Entity::find()
+            .filter(Column::Status.eq(Status::Queued))
+            .filter(Column::DeliveryId.lt(delivery))
+            .count(db)
+            .await?;
+        Ok(Some(ahead + 1))
+    }
+}

@@ -1,0 +1,210 @@
+//! Blog posts.
+
+use sea_orm::ExprTrait;
+use sea_orm::entity::prelude::*;
+
+use crate::clock::{Timestamp, now};
+
+/// A row of `blog_posts`.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "blog_posts")]
+pub struct Model {
+    /// UUIDv7, so that ids sort by age.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: Uuid,
+    /// Whose it is.
+    pub user_id: Uuid,
+    /// What it is about, as its owner gave it.
+    pub topic: String,
+    /// Null until it was ready once.
+    pub title: Option<String>,
+    /// Markdown; null until it was ready once.
+    pub content: Option<String>,
+    /// The content's beginning, plain text.
+    pub excerpt: Option<String>,
+    /// Words in the content.
+    pub word_count: i32,
+    /// Where it stands.
+    pub status: Status,
+    /// Raised by every change; the `ETag`.
+    pub version: i32,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+
+/// Where a post stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
+#[sea_orm(
+    rs_type = "String",
+    db_type = "String(StringLen::None)",
+    rename_all = "snake_case"
+)]
+pub enum Status {
+    /// A job is at work on it.
+    Generating,
+    /// It has its content.
+    Ready,
+    /// Its latest job failed.
+    Failed,
+    /// Its latest job was canceled.
+    Canceled,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+#[allow(missing_docs, reason = "the derive writes them")]
+pub enum Relation {
+    #[sea_orm(has_many = "super::job::Entity")]
+    Jobs,
+}
+
+impl Related<super::job::Entity> for Entity {
+    fn to() -> RelationDef {
+        Relation::Jobs.def()
+    }
+}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+/// A title and its text, with what is derived from the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text {
+    title: Option<String>,
+    content: String,
+    excerpt: String,
+    word_count: i32,
+}
+
+impl Text {
+    /// `content` is Markdown. Without a `title`, the post keeps the one it has.
+    pub fn new(title: Option<String>, content: String) -> Self {
+        Text {
+            title,
+            excerpt: excerpt(&content),
+            word_count: word_count(&content),
+            content,
+        }
+    }
+}
+
+impl Entity {
+    /// The posts that `user` may see and change: the owner's own.
+    pub fn owned_by(user: Uuid) -> Select<Entity> {
+        Entity::find().filter(Column::UserId.eq(user))
+    }
+
+    /// An update of a post that raises its version, as each must.
+    pub fn change(id: Uuid) -> sea_orm::UpdateMany<Entity> {
+        Entity::update_many()
+            .col_expr(Column::Version, Expr::col(Column::Version).add(1))
+            .col_expr(Column::UpdatedAt, Expr::value(now()))
+            .filter(Column::Id.eq(id))
+    }
+
+    /// Gives a post its text and makes it ready. `version`, if given, must be
+    /// the present one; None if it is not, or the post is gone.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn write(
+        db: &impl ConnectionTrait,
+        id: Uuid,
+        text: &Text,
+        version: Option<i32>,
+    ) -> Result<Option<Model>, DbErr> {
+        let mut change = Entity::change(id)
+            .col_expr(Column::Content, Expr::value(text.content.clone()))
+            .col_expr(Column::Excerpt, Expr::value(text.excerpt.clone()))
+            .col_expr(Column::WordCount, Expr::value(text.word_count))
+            .col_expr(Column::Status, Expr::value(Status::Ready));
+        if let Some(title) = &text.title {
+            change = change.col_expr(Column::Title, Expr::value(title.clone()));
+        }
+        if let Some(version) = version {
+            change = change.filter(Column::Version.eq(version));
+        }
+        Ok(change.exec_with_returning(db).await?.pop())
+    }
+
+    /// Moves a post to another status.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn set_status(
+        db: &impl ConnectionTrait,
+        id: Uuid,
+        status: Status,
+    ) -> Result<(), DbErr> {
+        let change = Entity::change(id).col_expr(Column::Status, Expr::value(status));
+        change.exec(db).await?;
+        Ok(())
+    }
+}
+
+/// Words in a Markdown text. Marks that stand alone, such as `##`, don't count.
+pub fn word_count(content: &str) -> i32 {
+    let words = content
+        .split_whitespace()
+        .filter(|word| word.chars().any(char::is_alphanumeric))
+        .count();
+    i32::try_from(words).unwrap_or(i32::MAX)
+}
+
+const EXCERPT_CHARS: usize = 200;
+
+/// The first paragraph of a Markdown text without its marks, at most 200
+/// characters, cut between words.
+fn excerpt(content: &str) -> String {
+    let paragraph = content
+        .split("\n\n")
+        .map(str::trim)
+        .find(|block| !block.is_empty() && !block.starts_with('#'))
+        .unwrap_or(content.trim().trim_start_matches('#'));
+    let plain: String = paragraph
+        .chars()
+        .filter(|c| !matches!(c, '*' | '_' | '`' | '>' | '#'))
+        .collect();
+    let words: Vec<&str> = plain.split_whitespace().collect();
+    shorten(&words.join(" "))
+}
+
+fn shorten(text: &str) -> String {
+    let Some((end, _)) = text.char_indices().nth(EXCERPT_CHARS) else {
+        return text.to_owned();
+    };
+    let cut = text[..end].rfind(' ').unwrap_or(end);
+    format!("{}…", text[..cut].trim_end_matches([',', '.', ';', ':']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_counted_without_marks() {
+        assert_eq!(word_count("## Two words\n\n- a *third* -- one"), 5);
+        assert_eq!(word_count(" \n "), 0);
+    }
+
+    #[test]
+    fn an_excerpt_is_the_first_paragraph_in_plain_text() {
+        assert_eq!(
+            excerpt("## Soil\n\nUse **rich** soil.\n\nMore."),
+            "Use rich soil."
+        );
+    }
+
+    #[test]
+    fn a_long_excerpt_is_cut_between_words() {
+        let long = "word ".repeat(100);
+        let cut = excerpt(&long);
+        assert!(cut.ends_with("word…"), "{cut}");
+        assert!(cut.chars().count() <= EXCERPT_CHARS + 1);
+    }
+
+    #[test]
+    fn a_text_of_headings_alone_still_has_an_excerpt() {
+        assert_eq!(excerpt("# Only a title"), "Only a title");
+    }
+}

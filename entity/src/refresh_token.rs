@@ -1,0 +1,58 @@
+//! Refresh tokens, as hashes. Each is good for one use; a second use means that
+//! two parties hold it, and ends the session.
+
+use sea_orm::entity::prelude::*;
+
+use crate::clock::{Timestamp, now};
+
+/// A row of `refresh_tokens`.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "refresh_tokens")]
+pub struct Model {
+    /// SHA-256 of the token, in hexadecimal. A token is 256 random bits, so a
+    /// plain hash is enough.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub hash: String,
+    /// The session it renews.
+    pub session_id: Uuid,
+    /// When it was handed out.
+    pub created_at: Timestamp,
+    /// When it was used.
+    pub spent_at: Option<Timestamp>,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+#[allow(missing_docs, reason = "the derive writes them")]
+pub enum Relation {
+    #[sea_orm(
+        belongs_to = "super::session::Entity",
+        from = "Column::SessionId",
+        to = "super::session::Column::Id"
+    )]
+    Session,
+}
+
+impl Related<super::session::Entity> for Entity {
+    fn to() -> RelationDef {
+        Relation::Session.def()
+    }
+}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+impl Entity {
+    /// Uses up a token; false if it was used before, or never existed. Of two
+    /// at once, one wins.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn spend(db: &impl ConnectionTrait, hash: &str) -> Result<bool, DbErr> {
+        let spent = Entity::update_many()
+            .col_expr(Column::SpentAt, Expr::value(now()))
+            .filter(Column::Hash.eq(hash))
+            .filter(Column::SpentAt.is_null())
+            .exec(db)
+            .await?;
+        Ok(spent.rows_affected == 1)
+    }
+}

@@ -1,0 +1,97 @@
+//! Sign-ins. Every access token names one, and is worth as much as it.
+
+use sea_orm::entity::prelude::*;
+
+use crate::clock::{Timestamp, now};
+
+/// A row of `sessions`.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "sessions")]
+pub struct Model {
+    /// UUIDv7.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: Uuid,
+    /// Whose it is.
+    pub user_id: Uuid,
+    /// When its owner signed in.
+    pub created_at: Timestamp,
+    /// When it was last refreshed.
+    pub last_used_at: Timestamp,
+    /// When it ends unless it is refreshed.
+    pub expires_at: Timestamp,
+    /// When it was ended before its time.
+    pub revoked_at: Option<Timestamp>,
+    /// The client, as it named itself at sign-in.
+    pub user_agent: Option<String>,
+    /// The address that the sign-in came from.
+    pub ip: Option<String>,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+#[allow(missing_docs, reason = "the derive writes them")]
+pub enum Relation {
+    #[sea_orm(
+        belongs_to = "super::user::Entity",
+        from = "Column::UserId",
+        to = "super::user::Column::Id"
+    )]
+    User,
+}
+
+impl Related<super::user::Entity> for Entity {
+    fn to() -> RelationDef {
+        Relation::User.def()
+    }
+}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+impl Model {
+    /// Whether tokens of this session are still good.
+    pub fn is_live(&self) -> bool {
+        self.revoked_at.is_none() && self.expires_at > now()
+    }
+}
+
+impl Entity {
+    /// A user's sessions that are neither ended nor expired.
+    pub fn live_of(user: Uuid) -> Select<Entity> {
+        Entity::find()
+            .filter(Column::UserId.eq(user))
+            .filter(Column::RevokedAt.is_null())
+            .filter(Column::ExpiresAt.gt(now()))
+    }
+
+    /// Ends one of a user's sessions; false if there is no such live session.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn revoke(db: &impl ConnectionTrait, user: Uuid, id: Uuid) -> Result<bool, DbErr> {
+        let done = revocation(user).filter(Column::Id.eq(id)).exec(db).await?;
+        Ok(done.rows_affected > 0)
+    }
+
+    /// Ends all of a user's sessions, or all but one.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn revoke_all(
+        db: &impl ConnectionTrait,
+        user: Uuid,
+        keep: Option<Uuid>,
+    ) -> Result<(), DbErr> {
+        let mut all = revocation(user);
+        if let Some(keep) = keep {
+            all = all.filter(Column::Id.ne(keep));
+        }
+        all.exec(db).await?;
+        Ok(())
+    }
+}
+
+fn revocation(user: Uuid) -> sea_orm::UpdateMany<Entity> {
+    Entity::update_many()
+        .col_expr(Column::RevokedAt, Expr::value(now()))
+        .filter(Column::UserId.eq(user))
+        .filter(Column::RevokedAt.is_null())
+}

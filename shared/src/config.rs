@@ -1,0 +1,227 @@
+//! Settings that both binaries read, and how settings are read at all: from the
+//! command line, the environment and a file `.env`, in this order.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::builder::Resettable;
+use clap::{Args, Parser, ValueEnum};
+
+/// Reads a binary's settings. On `--help`, or a setting that can't be read, it
+/// prints what clap has to say and ends the process, as command-line programs do.
+///
+/// # Errors
+/// When there is a file `.env` that can't be read.
+pub fn load<S: Parser>() -> anyhow::Result<S> {
+    match dotenvy::dotenv() {
+        Ok(_) => {}
+        Err(e) if e.not_found() => {}
+        Err(e) => return Err(e).context("the file .env can't be read"),
+    }
+    let matches = without_empty(S::command()).get_matches();
+    S::from_arg_matches(&matches).map_err(|e| e.exit())
+}
+
+/// An empty variable is one that is not set: that is how compose files pass
+/// what their user left out.
+fn without_empty(command: clap::Command) -> clap::Command {
+    command.mut_args(|arg| match arg.get_env() {
+        Some(name) if std::env::var_os(name).is_some_and(|value| value.is_empty()) => {
+            arg.env(Resettable::Reset)
+        }
+        _ => arg,
+    })
+}
+
+/// A value that must never be shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The value itself, for the one place that needs it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(value: String) -> Self {
+        Secret(value)
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(value: &str) -> Self {
+        Secret(value.to_owned())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// Where things are kept.
+#[derive(Args, Clone, Debug)]
+pub struct StorageSettings {
+    /// Where the database is: sqlite://PATH or postgres://USER:PASSWORD@HOST/NAME
+    /// [default: blog.db in DATA_DIR]
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<Secret>,
+
+    /// The folder for what the service keeps: the SQLite database, and the
+    /// JWT secret if none is given
+    #[arg(long, env = "DATA_DIR", default_value = "data")]
+    pub data_dir: PathBuf,
+}
+
+impl StorageSettings {
+    /// The database's address; it may hold a password.
+    pub fn url(&self) -> String {
+        match &self.database_url {
+            Some(url) => url.expose().to_owned(),
+            None => format!("sqlite://{}", self.data_dir.join("blog.db").display()),
+        }
+    }
+
+    /// Makes the folder for the service's files, if need be.
+    ///
+    /// # Errors
+    /// When the folder can't be made, naming the setting.
+    pub fn create_data_dir(&self) -> anyhow::Result<&Path> {
+        std::fs::create_dir_all(&self.data_dir)
+            .with_context(|| format!("DATA_DIR: can't make {}", self.data_dir.display()))?;
+        Ok(&self.data_dir)
+    }
+}
+
+/// How to log.
+#[derive(Args, Clone, Debug)]
+pub struct LogSettings {
+    /// How log lines look
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+
+    /// What is logged, as tracing's filter directives, such as info,worker=debug
+    #[arg(long, env = "RUST_LOG", default_value = "info")]
+    pub rust_log: String,
+}
+
+/// The looks of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line, for machines.
+    Json,
+}
+
+/// Who writes, as far as both binaries must know.
+#[derive(Args, Clone, Debug)]
+pub struct AgentSettings {
+    /// Who writes the posts; without it, the local model that `make run` starts
+    #[arg(long, env = "AGENT", value_enum)]
+    pub agent: Option<AgentKind>,
+
+    /// The models that clients may choose from, separated by commas; the first
+    /// is the default. Required for openai and anthropic
+    #[arg(long, env = "AGENT_MODEL")]
+    pub agent_model: Option<String>,
+}
+
+/// The kinds of agents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AgentKind {
+    /// Any endpoint that speaks OpenAI's chat completions
+    Openai,
+    /// Anthropic's Messages API
+    Anthropic,
+    /// A program of one's own
+    Script,
+}
+
+/// The name under which the local model's server serves it.
+pub const LOCAL_MODEL: &str = "SmolLM2-135M-Instruct";
+
+/// A model that clients may choose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Model {
+    /// Its name, as the agent knows it.
+    pub id: String,
+    /// Who serves it: `local`, `openai`, `anthropic` or `script`.
+    pub agent: &'static str,
+}
+
+impl AgentSettings {
+    /// The models that clients may choose from; the first is the default.
+    ///
+    /// # Errors
+    /// When `AGENT` needs models to be named and `AGENT_MODEL` names none.
+    pub fn models(&self) -> anyhow::Result<Vec<Model>> {
+        let (agent, default) = match self.agent {
+            None => ("local", Some(LOCAL_MODEL)),
+            Some(AgentKind::Script) => ("script", Some("script")),
+            Some(AgentKind::Openai) => ("openai", None),
+            Some(AgentKind::Anthropic) => ("anthropic", None),
+        };
+        let named = self.agent_model.as_deref().or(default).unwrap_or_default();
+        let models: Vec<Model> = named
+            .split(',')
+            .map(str::trim)
+            .filter(|id| !id.is_empty())
+            .map(|id| Model {
+                id: id.to_owned(),
+                agent,
+            })
+            .collect();
+        if models.is_empty() {
+            bail!("AGENT_MODEL: name the model to ask; AGENT={agent} has no default");
+        }
+        Ok(models)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agent(agent: Option<AgentKind>, model: Option<&str>) -> AgentSettings {
+        AgentSettings {
+            agent,
+            agent_model: model.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn the_first_named_model_is_the_default() {
+        let models = agent(Some(AgentKind::Openai), Some("big, small"))
+            .models()
+            .unwrap();
+        let ids: Vec<&str> = models.iter().map(|m| m.id.as_str()).collect();
+        assert_eq!(ids, ["big", "small"]);
+    }
+
+    #[test]
+    fn without_an_agent_there_is_the_local_model() {
+        assert_eq!(agent(None, None).models().unwrap()[0].id, LOCAL_MODEL);
+    }
+
+    #[test]
+    fn a_provider_without_a_model_is_a_bad_setting() {
+        let error = agent(Some(AgentKind::Anthropic), None)
+            .models()
+            .unwrap_err();
+        assert!(error.to_string().starts_with("AGENT_MODEL"), "{error}");
+    }
+
+    #[test]
+    fn a_secret_does_not_show_in_debug_output() {
+        let settings = StorageSettings {
+            database_url: Some("postgres://me:hunter2@db/blog".into()),
+            data_dir: "data".into(),
+        };
+        assert!(!format!("{settings:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,223 @@
+//! Opening the database: SQLite in a file by default, Postgres for many
+//! machines. The two behave alike to everyone else.
+
+use std::fs::File;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use apalis_postgres::PostgresStorage;
+use apalis_sqlite::SqliteStorage;
+use migration::{Migrator, MigratorTrait};
+use sea_orm::{
+    DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode,
+    SqlxPostgresConnector, SqlxSqliteConnector, TransactionOptions, TransactionTrait,
+};
+use sqlx::postgres::PgPoolOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+
+use crate::config::StorageSettings;
+
+/// How long a write waits for other writers on SQLite, and how long anyone
+/// waits for a connection.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const SQLITE_READERS: u32 = 4;
+const POSTGRES_CONNECTIONS: u32 = 16;
+
+/// An open database.
+///
+/// SQLite has one writer at a time whatever one does; with one writing
+/// connection, writers of a process wait in an orderly line for it, while
+/// readers have connections of their own. On Postgres both are one pool.
+#[derive(Clone, Debug)]
+pub struct Database {
+    read: DatabaseConnection,
+    write: DatabaseConnection,
+}
+
+impl Database {
+    /// Opens the database, making an SQLite file and its folder if need be.
+    ///
+    /// # Errors
+    /// When the address can't be read or the database does not answer; the
+    /// message names the setting and holds no password.
+    pub async fn open(settings: &StorageSettings) -> anyhow::Result<Self> {
+        let url = settings.url();
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            return open_postgres(&url).await;
+        }
+        if url.starts_with("sqlite:") {
+            return open_sqlite(&url).await;
+        }
+        bail!("DATABASE_URL: it must begin with sqlite:// or postgres://")
+    }
+
+    /// For queries that change nothing.
+    pub fn read(&self) -> &DatabaseConnection {
+        &self.read
+    }
+
+    /// For single statements that change something. Several that belong
+    /// together need [`Database::begin`].
+    pub fn write(&self) -> &DatabaseConnection {
+        &self.write
+    }
+
+    /// Which database it is.
+    pub fn backend(&self) -> DbBackend {
+        self.write.get_database_backend()
+    }
+
+    /// Begins a transaction that may write. On SQLite it takes the write lock
+    /// at once: a transaction that reads first and then turns to writing fails
+    /// at once where another has written meanwhile.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn begin(&self) -> Result<DatabaseTransaction, DbErr> {
+        self.write
+            .begin_with_options(TransactionOptions {
+                sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+                ..TransactionOptions::default()
+            })
+            .await
+    }
+
+    /// Brings the tables up to date, the queue's and ours. Several processes
+    /// may do so at once: one works, the others wait and find nothing to do.
+    ///
+    /// # Errors
+    /// When a migration fails.
+    pub async fn migrate(&self) -> anyhow::Result<()> {
+        match self.backend() {
+            DbBackend::Postgres => self.migrate_postgres().await,
+            _ => self.migrate_sqlite().await,
+        }
+    }
+
+    /// Names of our migrations that this database still lacks.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn pending_migrations(&self) -> Result<Vec<String>, DbErr> {
+        let pending = Migrator::get_pending_migrations_read_only(&self.read).await?;
+        Ok(pending.iter().map(|m| m.name().to_owned()).collect())
+    }
+
+    /// Lets go of all connections once their users are done.
+    pub async fn close(self) {
+        for pool in [self.read, self.write] {
+            if let Err(error) = pool.close().await {
+                tracing::debug!(%error, "the database did not close cleanly");
+            }
+        }
+    }
+
+    async fn migrate_sqlite(&self) -> anyhow::Result<()> {
+        let pool = self.write.get_sqlite_connection_pool();
+        let options = pool.connect_options();
+        let _lock = lock_file(options.get_filename()).await?;
+        SqliteStorage::<()>::migrations()
+            .run(pool)
+            .await
+            .context("the queue's tables can't be made")?;
+        Migrator::up(&self.write, None)
+            .await
+            .context("the tables can't be made")
+    }
+
+    async fn migrate_postgres(&self) -> anyhow::Result<()> {
+        // Any number of our own; it only has to be the same in every process.
+        const LOCK: i64 = 0x626c_6f67;
+        let pool = self.write.get_postgres_connection_pool();
+        let mut lock = pool.acquire().await?;
+        sqlx::query("SELECT pg_advisory_lock($1)")
+            .bind(LOCK)
+            .execute(&mut *lock)
+            .await?;
+        let done = async {
+            PostgresStorage::<()>::setup(pool)
+                .await
+                .context("the queue's tables can't be made")?;
+            Migrator::up(&self.write, None)
+                .await
+                .context("the tables can't be made")
+        }
+        .await;
+        sqlx::query("SELECT pg_advisory_unlock($1)")
+            .bind(LOCK)
+            .execute(&mut *lock)
+            .await?;
+        done
+    }
+}
+
+async fn open_sqlite(url: &str) -> anyhow::Result<Database> {
+    let options = sqlite_options(url)?;
+    let write = SqlitePoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(PATIENCE)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .connect_with(options.clone())
+        .await
+        .with_context(|| format!("DATABASE_URL: can't open {url}"))?;
+    let read = SqlitePoolOptions::new()
+        .max_connections(SQLITE_READERS)
+        .acquire_timeout(PATIENCE)
+        .connect_with(options.pragma("query_only", "ON"))
+        .await?;
+    Ok(Database {
+        read: SqlxSqliteConnector::from_sqlx_sqlite_pool(read),
+        write: SqlxSqliteConnector::from_sqlx_sqlite_pool(write),
+    })
+}
+
+/// How every connection to an SQLite file is made. `FULL` makes a commit
+/// survive a loss of power, which is what a 202 promises.
+fn sqlite_options(url: &str) -> anyhow::Result<SqliteConnectOptions> {
+    let options = SqliteConnectOptions::from_str(url)
+        .with_context(|| format!("DATABASE_URL: can't read {url:?}"))?;
+    let file = options.get_filename();
+    if url.contains(":memory:") || url.contains("mode=memory") || file.as_os_str().is_empty() {
+        bail!("DATABASE_URL: an SQLite database must be a file, for API and worker share it");
+    }
+    if let Some(folder) = file.parent() {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("DATABASE_URL: can't make {}", folder.display()))?;
+    }
+    Ok(options
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(PATIENCE)
+        .foreign_keys(true))
+}
+
+async fn open_postgres(url: &str) -> anyhow::Result<Database> {
+    let pool = PgPoolOptions::new()
+        .max_connections(POSTGRES_CONNECTIONS)
+        .acquire_timeout(PATIENCE)
+        .connect(url)
+        .await
+        .context("DATABASE_URL: can't connect to Postgres")?;
+    let pool = SqlxPostgresConnector::from_sqlx_postgres_pool(pool);
+    Ok(Database {
+        read: pool.clone(),
+        write: pool,
+    })
+}
+
+/// Waits for a lock that other processes respect, on a file beside the
+/// database. It is let go when the file is dropped, or its process dies.
+async fn lock_file(database: &Path) -> anyhow::Result<File> {
+    let path = database.with_extension("migration-lock");
+    let lock = move || {
+        let file = File::create(&path).with_context(|| format!("can't make {}", path.display()))?;
+        file.lock()?;
+        Ok(file)
+    };
+    tokio::task::spawn_blocking(lock).await?
+}

@@ -1,0 +1,177 @@
+//! Taking deliveries from apalis.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use apalis::prelude::{Data, TaskId, WorkerBuilder, WorkerBuilderExt};
+use apalis_core::backend::ext::poll_strategy::{PollSnapshot, PollStrategy, PollWith};
+use apalis_postgres::PostgresStorage;
+use apalis_sqlite::SqliteStorage;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use sea_orm::DbBackend;
+use serde_json::Value;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::{Delivery, QUEUE};
+use crate::changes::Changes;
+use crate::database::Database;
+
+/// Deliveries that become due commit nothing, and notices may be lost.
+const SAFETY_NET: Duration = Duration::from_millis(500);
+
+const HEARTBEAT: Duration = Duration::from_secs(5);
+const MISSED_HEARTBEATS: usize = 3;
+const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
+
+/// What is done with a delivery.
+pub type Handler = Arc<dyn Fn(Delivery) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// Takes deliveries and hands each to `handler`.
+///
+/// All handlers are polled in one task, so they must not block; one that has
+/// much to do spawns a task of its own and waits for it.
+#[allow(missing_debug_implementations, reason = "a handler has none")]
+pub struct Consumer {
+    /// Where the queue is.
+    pub db: Database,
+    /// How many handlers may run at once. No more deliveries are fetched than
+    /// handlers are free, so that no worker hoards what another could do.
+    pub concurrency: usize,
+    /// The worker's name, by which operators know it.
+    pub name: String,
+    /// What to do with a delivery.
+    pub handler: Handler,
+}
+
+impl Consumer {
+    /// Takes deliveries until `stop`, then waits for the running handlers. An
+    /// error of the database ends apalis' worker, but not this: another is
+    /// started, under another name, for apalis takes no name twice.
+    pub async fn run(self, stop: CancellationToken) {
+        let changes = Changes::watch(&self.db);
+        while !stop.is_cancelled() {
+            let name = format!("{}-{}", self.name, ulid::Ulid::generate());
+            let ended = match self.db.backend() {
+                DbBackend::Postgres => self.run_postgres(&name, stop.clone()).await,
+                _ => self.run_sqlite(&name, changes.clone(), stop.clone()).await,
+            };
+            let Err(error) = ended else { continue };
+            tracing::error!(error, "the queue can't be read; trying again");
+            tokio::select! {
+                () = sleep(PAUSE_AFTER_ERROR) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+    }
+
+    // `batch_size(1)`: while fetched tasks wait for a handler, apalis sends no
+    // heartbeat, and others take its work for abandoned. No locks and no
+    // results: the row is removed when the job is claimed.
+
+    async fn run_sqlite(
+        &self,
+        name: &str,
+        changes: Changes,
+        stop: CancellationToken,
+    ) -> Result<(), String> {
+        let config = apalis_sqlite::Config::default()
+            .queue(QUEUE)
+            .batch_size(1)
+            .heartbeat_interval(HEARTBEAT)
+            .missed_heartbeats(MISSED_HEARTBEATS)
+            .lock_tasks(false)
+            .persist_results(false);
+        let pool = self.db.write().get_sqlite_connection_pool();
+        let storage = SqliteStorage::<Value>::new(pool).with_config(config);
+        WorkerBuilder::new(name)
+            .backend(PollWith::new(storage, Wake::on(changes)))
+            .data(self.handler.clone())
+            .concurrency(self.concurrency)
+            .build(hand_over)
+            .run_until(stopped(stop))
+            .await
+            .map_err(|e| e.to_string())
+    }
+
+    async fn run_postgres(&self, name: &str, stop: CancellationToken) -> Result<(), String> {
+        let config = apalis_postgres::Config::default()
+            .queue(QUEUE)
+            .batch_size(1)
+            .heartbeat_interval(HEARTBEAT)
+            .missed_heartbeats(MISSED_HEARTBEATS)
+            .lock_tasks(false)
+            .persist_results(false);
+        let pool = self.db.write().get_postgres_connection_pool();
+        let storage = PostgresStorage::<Value>::new(pool).with_config(config);
+        WorkerBuilder::new(name)
+            .backend(PollWith::new(storage.with_pubsub(), Wake::regularly()))
+            .data(self.handler.clone())
+            .concurrency(self.concurrency)
+            .build(hand_over)
+            .run_until(stopped(stop))
+            .await
+            .map_err(|e| e.to_string())
+    }
+}
+
+/// The arguments are taken as plain JSON: a row that apalis itself could not
+/// decode would end its worker.
+async fn hand_over(payload: Value, id: TaskId, handler: Data<Handler>) {
+    let payload = serde_json::from_value(payload).map_err(|e| e.to_string());
+    handler(Delivery {
+        id: id.to_string(),
+        payload,
+    })
+    .await;
+}
+
+async fn stopped(stop: CancellationToken) -> Result<(), std::io::Error> {
+    stop.cancelled().await;
+    Ok(())
+}
+
+/// Wakes apalis to look for deliveries.
+///
+/// apalis' own strategies stop waking it when they fire while a fetch is under
+/// way. This one is asked at every poll, and drained until it has registered
+/// its waker again.
+struct Wake(BoxStream<'static, ()>);
+
+impl Wake {
+    fn regularly() -> Self {
+        let mut ticks = interval(SAFETY_NET);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Wake(
+            stream::unfold(ticks, |mut ticks| async move {
+                ticks.tick().await;
+                Some(((), ticks))
+            })
+            .boxed(),
+        )
+    }
+
+    fn on(changes: Changes) -> Self {
+        let changes = stream::unfold(changes, |mut changes| async move {
+            changes.next().await;
+            Some(((), changes))
+        });
+        Wake(stream::select(changes, Self::regularly().0).boxed())
+    }
+}
+
+impl PollStrategy for Wake {
+    fn poll_drive(&mut self, cx: &mut Context<'_>, _: &PollSnapshot) -> Poll<Option<()>> {
+        let mut woken = false;
+        while let Poll::Ready(Some(())) = self.0.poll_next_unpin(cx) {
+            woken = true;
+        }
+        if woken {
+            Poll::Ready(Some(()))
+        } else {
+            Poll::Pending
+        }
+    }
+}
