@@ -1,3 +1,4 @@
 //! Takes jobs from the queue and has an agent write the posts.
 
 pub mod agent;
+pub mod writing;

@@ -1,0 +1,65 @@
+//! From a topic to a post: what to ask an agent, and what to make of its
+//! answers.
+//!
+//! A post is written in steps, so that small models hold the thread: an
+//! [`Outline`] first, then its sections one by one, each of them told what the
+//! others say. All of it is pure: texts in, texts out.
+//!
+//! Models answer as they like, whatever they were asked for, and the smaller
+//! the freer. So nothing here fails on an answer: an outline is always usable,
+//! and a section is either clean Markdown or not there at all.
+
+mod assemble;
+mod clean;
+mod outline;
+mod prompts;
+mod sentences;
+
+use serde::Deserialize;
+
+pub use assemble::{assemble, read_post};
+pub use clean::read_section;
+pub use outline::{Outline, read_outline};
+pub use prompts::{Prompt, outline_prompt, section_prompt};
+
+/// How long a post is to be if the client does not say.
+const DEFAULT_WORDS: u32 = 500;
+
+/// What the client wants.
+#[derive(Clone, Debug, Default)]
+pub struct Brief {
+    /// What the post is about.
+    pub topic: String,
+    /// How it is to be written.
+    pub options: Options,
+}
+
+/// The client's options, as the HTTP contract names them. What is not about the
+/// writing, such as the model, is left out.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Options {
+    /// The tone of voice.
+    pub tone: Option<String>,
+    /// Who will read it.
+    pub audience: Option<String>,
+    /// The language to write in, a BCP 47 tag.
+    pub language: Option<String>,
+    /// About how long the post is to be.
+    pub words: Option<u32>,
+    /// What is to be mentioned.
+    pub keywords: Option<Vec<String>>,
+    /// Whatever else the client wants.
+    pub instructions: Option<String>,
+}
+
+impl Brief {
+    /// Into how many sections the post is divided.
+    fn sections(&self) -> usize {
+        (self.words() as usize / 125).clamp(outline::FEWEST, outline::MOST)
+    }
+
+    fn words(&self) -> u32 {
+        self.options.words.unwrap_or(DEFAULT_WORDS).clamp(100, 3000)
+    }
+}
