@@ -1,6 +1,16 @@
 //! Agents write. The worker knows them by one trait, and each provider stands
 //! in a file of its own.
 
+mod answer;
+mod anthropic;
+mod draft;
+mod http;
+mod openai;
+mod refusal;
+
+pub use anthropic::Anthropic;
+pub use openai::OpenAi;
+
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -96,6 +106,27 @@ pub enum AgentError {
     },
 }
 
+/// Longer than that is no wait that anyone means; and adding it to the time of
+/// day can't overflow.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl AgentError {
+    fn retry(failure: Failure, message: impl Into<String>) -> Self {
+        AgentError::Retry {
+            failure,
+            after: None,
+            message: message.into(),
+        }
+    }
+
+    fn fatal(failure: Failure, message: impl Into<String>) -> Self {
+        AgentError::Fatal {
+            failure,
+            message: message.into(),
+        }
+    }
+}
+
 /// The kinds of failure that the HTTP contract tells apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
@@ -135,10 +166,11 @@ impl std::fmt::Display for Failure {
 pub struct Limits {
     /// Until the connection stands.
     pub connect: Duration,
-    /// From the request to the first piece of the answer. A local model reads
-    /// the whole prompt before it says a word, so this is not short.
+    /// Until the agent says something, and from then on each wait until there
+    /// is text: a local model reads the whole prompt, and others think, before
+    /// they write a word, so this is not short.
     pub first_byte: Duration,
-    /// Between two pieces of the answer.
+    /// Between two pieces of the answer, once there is text.
     pub silence: Duration,
     /// For the whole call.
     pub total: Duration,
@@ -161,8 +193,8 @@ impl Limits {
 
 /// Someone who writes.
 ///
-/// To cancel a call, drop its future: the connection is closed, or the process
-/// and all of its children are killed, before the drop returns.
+/// To cancel a call, drop its future: the connection is closed, or the program
+/// is killed with all that it started.
 pub trait Agent: Send + Sync {
     /// How much one call writes.
     fn scope(&self) -> Scope;
@@ -173,4 +205,17 @@ pub trait Agent: Send + Sync {
         request: &'a Request,
         on_event: &'a (dyn Fn(Event) + Send + Sync),
     ) -> BoxFuture<'a, Result<Reply, AgentError>>;
+}
+
+/// At most `most` characters of `text`, on one line: what others send us is
+/// not to fill the log, nor to forge lines in it.
+fn excerpt(text: &str, most: usize) -> String {
+    let printable = |c: char| if c.is_control() { ' ' } else { c };
+    let clean: String = text.chars().take(most * 4).map(printable).collect();
+    let words: Vec<&str> = clean.split_whitespace().collect();
+    let line = words.join(" ");
+    match line.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
 }

@@ -1,0 +1,188 @@
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use eventsource_stream::{Event as SseEvent, EventStreamError, Eventsource};
+use futures_util::{Stream, StreamExt};
+use reqwest::Response;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::time::{Instant, timeout_at};
+
+use super::draft::Draft;
+use super::http::{Endpoint, chain};
+use super::{AgentError, Event, Failure, Reply, Usage, excerpt, refusal};
+
+/// The most that one event, or what stands between two of them, may hold.
+const EVENT_BYTES: usize = 256 * 1024;
+
+/// Events carry a few letters of text each and some hundred bytes around them.
+const EVENT_BYTES_PER_TEXT_BYTE: usize = 128;
+
+/// How long we wait for what follows the end of the text: the usage.
+const TAIL: Duration = Duration::from_secs(1);
+
+/// Why no more bytes come.
+#[derive(Debug)]
+enum Broken {
+    Transport(reqwest::Error),
+    TooLong,
+}
+
+type Events = dyn Stream<Item = Result<SseEvent, EventStreamError<Broken>>> + Send;
+
+/// An answer as it comes.
+pub(super) struct Answer<'a> {
+    endpoint: &'a Endpoint,
+    events: Pin<Box<Events>>,
+    /// Bytes that have come since the last whole event.
+    pending: Arc<AtomicUsize>,
+    /// Bytes of all events.
+    heard: usize,
+    end: Instant,
+    patience: Instant,
+    draft: Draft<'a>,
+    cut_short: Option<bool>,
+    /// What the call cost, as far as it is known.
+    pub(super) usage: Usage,
+}
+
+impl<'a> Answer<'a> {
+    pub(super) fn new(
+        endpoint: &'a Endpoint,
+        response: Response,
+        start: Instant,
+        patience: Instant,
+        on_event: &'a (dyn Fn(Event) + Send + Sync),
+    ) -> Self {
+        let pending = Arc::new(AtomicUsize::new(0));
+        let counter = pending.clone();
+        let bytes = response.bytes_stream().map(move |chunk| {
+            let chunk = chunk.map_err(Broken::Transport)?;
+            let before = counter.fetch_add(chunk.len(), Ordering::Relaxed);
+            if before > EVENT_BYTES {
+                Err(Broken::TooLong)
+            } else {
+                Ok(chunk)
+            }
+        });
+        Answer {
+            endpoint,
+            events: Box::pin(bytes.eventsource()),
+            pending,
+            heard: 0,
+            end: start + endpoint.limits.total,
+            patience,
+            draft: Draft::new(endpoint.limits.bytes, on_event),
+            cut_short: None,
+            usage: Usage::default(),
+        }
+    }
+
+    /// The next event, or none when the answer has come to its end.
+    pub(super) async fn next(&mut self) -> Result<Option<SseEvent>, AgentError> {
+        let failure = match timeout_at(self.patience.min(self.end), self.events.next()).await {
+            Ok(Some(Ok(event))) => match self.count(&event) {
+                Ok(()) => return Ok(Some(event)),
+                Err(failure) => failure,
+            },
+            Ok(Some(Err(error))) => self.broken(error),
+            Ok(None) if self.heard == 0 => {
+                AgentError::retry(Failure::BadOutput, "no event in the answer")
+            }
+            Ok(None) => AgentError::retry(
+                Failure::Unavailable,
+                "the stream ended before the answer did",
+            ),
+            Err(_) if Instant::now() >= self.end => {
+                AgentError::retry(Failure::Timeout, "the answer took too long")
+            }
+            Err(_) => AgentError::retry(Failure::Timeout, "the answer stopped coming"),
+        };
+        // The text is whole: what became of the rest is no matter.
+        if self.cut_short.is_some() {
+            Ok(None)
+        } else {
+            Err(failure)
+        }
+    }
+
+    /// Read an event's data.
+    pub(super) fn read<T: DeserializeOwned>(&self, event: &SseEvent) -> Result<T, AgentError> {
+        let value: Value = serde_json::from_str(&event.data).map_err(|_| self.unreadable(event))?;
+        if event.event == "error" || refusal::is_error(&value) {
+            let redacted = self.endpoint.redact(&event.data);
+            return Err(refusal::of_event(
+                &serde_json::from_str(&redacted).unwrap_or(value),
+            ));
+        }
+        serde_json::from_value(value).map_err(|_| self.unreadable(event))
+    }
+
+    /// Add a piece of the text.
+    pub(super) fn write(&mut self, piece: String) -> Result<(), AgentError> {
+        self.draft.write(piece)
+    }
+
+    /// The provider says that the text is whole, or was cut at `max_tokens`.
+    pub(super) fn finish(&mut self, cut_short: bool) {
+        self.cut_short = Some(cut_short);
+        self.patience = Instant::now() + TAIL;
+    }
+
+    /// What came of it, once [`Answer::next`] has nothing more.
+    pub(super) fn into_reply(self) -> Result<Reply, AgentError> {
+        Ok(Reply {
+            title: None,
+            text: self.draft.finish()?,
+            cut_short: self.cut_short.unwrap_or_default(),
+            usage: self.usage,
+        })
+    }
+
+    fn count(&mut self, event: &SseEvent) -> Result<(), AgentError> {
+        let limits = &self.endpoint.limits;
+        self.pending.store(0, Ordering::Relaxed);
+        self.heard += event.data.len();
+        if self.heard > limits.bytes.saturating_mul(EVENT_BYTES_PER_TEXT_BYTE) {
+            return Err(AgentError::retry(
+                Failure::BadOutput,
+                "the answer does not end",
+            ));
+        }
+        if self.cut_short.is_none() {
+            let wait = if self.draft.is_empty() {
+                limits.first_byte
+            } else {
+                limits.silence
+            };
+            self.patience = Instant::now() + wait;
+        }
+        Ok(())
+    }
+
+    fn broken(&self, error: EventStreamError<Broken>) -> AgentError {
+        match error {
+            EventStreamError::Transport(Broken::Transport(error)) => {
+                let message = format!("the stream broke off: {}", chain(&error.without_url()));
+                AgentError::retry(Failure::Unavailable, self.endpoint.redact(&message))
+            }
+            EventStreamError::Transport(Broken::TooLong) => AgentError::retry(
+                Failure::BadOutput,
+                format!("an event is longer than {EVENT_BYTES} bytes"),
+            ),
+            EventStreamError::Utf8(_) | EventStreamError::Parser(_) => {
+                AgentError::retry(Failure::BadOutput, "the answer is no stream of events")
+            }
+        }
+    }
+
+    fn unreadable(&self, event: &SseEvent) -> AgentError {
+        let data = excerpt(&self.endpoint.redact(&event.data), 200);
+        AgentError::retry(
+            Failure::BadOutput,
+            format!("an event can't be read: {data}"),
+        )
+    }
+}

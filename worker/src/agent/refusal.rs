@@ -1,0 +1,132 @@
+//! What a provider's refusal means: try again, or never again.
+//!
+//! The statuses and types are those of
+//! <https://platform.openai.com/docs/guides/error-codes> and
+//! <https://docs.claude.com/en/api/errors>; compatible servers follow the
+//! former more or less.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+
+use super::{AgentError, Failure, LONGEST_WAIT, excerpt};
+
+/// Whether a JSON answer or event is a refusal.
+pub(super) fn is_error(value: &Value) -> bool {
+    !body(value)["error"].is_null()
+}
+
+/// What the status and the body of an answer mean.
+pub(super) fn of_status(status: u16, after: Option<Duration>, text: &str) -> AgentError {
+    let value = serde_json::from_str(text).unwrap_or(Value::Null);
+    let told = told(&value).unwrap_or(text);
+    judge(status, after, &kinds(&value), told)
+}
+
+/// What an error inside an answer means that began well. It has no status of
+/// its own: its code or its type tells which one it would have had.
+pub(super) fn of_event(value: &Value) -> AgentError {
+    let kinds = kinds(value);
+    let number = error(value)["code"]
+        .as_u64()
+        .and_then(|code| u16::try_from(code).ok());
+    let status = number.filter(|code| (400..600).contains(code));
+    let status = status
+        .or_else(|| kinds.iter().find_map(|kind| status_of(kind)))
+        .unwrap_or(500);
+    let text = value.to_string();
+    judge(status, None, &kinds, told(value).unwrap_or(&text))
+}
+
+/// Read `Retry-After`: seconds, or a date.
+pub(super) fn retry_after(value: &str, now: DateTime<Utc>) -> Option<Duration> {
+    let wait = match value.trim().parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).ok()?,
+        Err(_) => {
+            let date = DateTime::parse_from_rfc2822(value.trim()).ok()?;
+            (date.to_utc() - now).to_std().unwrap_or_default()
+        }
+    };
+    Some(wait.min(LONGEST_WAIT))
+}
+
+fn judge(status: u16, after: Option<Duration>, kinds: &[&str], told: &str) -> AgentError {
+    let message = format!("{status} {}: {}", kinds.join(" "), excerpt(told, 300));
+    let retry = |failure| AgentError::Retry {
+        failure,
+        after,
+        message: message.clone(),
+    };
+    match status {
+        _ if is_out_of_money(status, kinds, told) => {
+            AgentError::fatal(Failure::RateLimited, message)
+        }
+        408 | 504 => retry(Failure::Timeout),
+        409 | 425 => retry(Failure::Unavailable),
+        429 => retry(Failure::RateLimited),
+        500.. => retry(Failure::Unavailable),
+        400..500 => AgentError::fatal(Failure::Rejected, message),
+        // A redirect, above all: the URL is wrong.
+        _ => AgentError::fatal(Failure::Unavailable, message),
+    }
+}
+
+/// Waiting helps against a rate limit, but not against an empty account.
+/// Anthropic tells of that one in words only.
+fn is_out_of_money(status: u16, kinds: &[&str], told: &str) -> bool {
+    let kind = |kind: &&str| {
+        matches!(
+            *kind,
+            "insufficient_quota" | "billing_hard_limit_reached" | "billing_error"
+        )
+    };
+    let words = [
+        "credit balance is too low",
+        "reached your specified API usage limits",
+    ];
+    status == 402
+        || kinds.iter().any(kind)
+        || (status == 400 && words.iter().any(|words| told.contains(words)))
+}
+
+fn status_of(kind: &str) -> Option<u16> {
+    Some(match kind {
+        "invalid_request_error" | "context_length_exceeded" | "content_filter" => 400,
+        "authentication_error" | "invalid_api_key" => 401,
+        "permission_error" => 403,
+        "not_found_error" | "model_not_found" => 404,
+        "request_too_large" => 413,
+        "rate_limit_error" | "rate_limit_exceeded" => 429,
+        "timeout_error" => 504,
+        "overloaded_error" => 529,
+        _ => return None,
+    })
+}
+
+/// Some wrap the object in a list.
+fn body(value: &Value) -> &Value {
+    value.get(0).unwrap_or(value)
+}
+
+/// Some leave out the object around the error.
+fn error(value: &Value) -> &Value {
+    let body = body(value);
+    body.get("error").unwrap_or(body)
+}
+
+fn kinds(value: &Value) -> Vec<&str> {
+    let error = error(value);
+    [&error["code"], &error["type"]]
+        .into_iter()
+        .filter_map(Value::as_str)
+        .collect()
+}
+
+fn told(value: &Value) -> Option<&str> {
+    let error = error(value);
+    error["message"]
+        .as_str()
+        .or(error.as_str())
+        .or(error["detail"].as_str())
+}
