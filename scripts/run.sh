@@ -1,0 +1,199 @@
+#!/usr/bin/env bash
+# Builds and starts everything: the local model's server, the API and one worker.
+# Needs only bash 3.2 (macOS has no newer one) and no curl.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit
+
+model_address=127.0.0.1:8012
+build='' setup='' model='' api='' worker='' # process ids, each a process group too
+interrupts=0 stopping=''
+
+say() { printf '\n==> %s\n' "$*"; }
+
+alive() { [ -n "$1" ] && kill -0 "$1" 2>/dev/null; }
+
+# Waits a moment; a signal ends it early.
+pause() { sleep 0.2 || true; }
+
+# A setting as the binaries read it: from the environment, else from .env.
+setting() {
+    local value=${!1-}
+    if [ -z "${!1+set}" ] && [ -f .env ]; then
+        value=$(sed -nE "s/^[[:space:]]*(export[[:space:]]+)?$1[[:space:]]*=[[:space:]]*//p" .env | head -n 1)
+        case $value in
+            \"*) value=${value#\"} value=${value%%\"*} ;;
+            \'*) value=${value#\'} value=${value%%\'*} ;;
+            *) value=${value%%#*} value=${value%"${value##*[![:space:]]}"} ;;
+        esac
+    fi
+    printf '%s' "${value:-$2}"
+}
+
+# Puts a name before each line. It lives on until the process behind it has ended.
+prefix() {
+    trap '' INT TERM HUP
+    local line
+    while IFS= read -r line || [ -n "$line" ]; do printf '%-8s %s\n' "[$1]" "$line"; done
+}
+
+# Starts a command in a process group of its own, so that Ctrl-C reaches this script
+# alone and the parts can be stopped in order. Its id is then in $!.
+spawn() {
+    set -m
+    "$@" </dev/null &
+    set +m
+}
+
+spawn_prefixed() {
+    local name=$1
+    shift
+    spawn "$@" > >(prefix "$name") 2>&1
+}
+
+# A part that runs until it is stopped. Disowned, or bash would report how it ended.
+serve() {
+    spawn_prefixed "$@"
+    disown
+}
+
+# Succeeds if someone listens on host:port.
+taken() { (exec 3<>"/dev/tcp/${1%:*}/${1##*:}") 2>/dev/null; }
+
+# Succeeds if GET http://host:port/path answers 200.
+answers() {
+    local status=''
+    {
+        exec 3<>"/dev/tcp/${1%:*}/${1##*:}" || return 1
+        printf 'GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n' "$2" "$1" >&3
+        IFS= read -r -t 3 status <&3
+        cat <&3 >/dev/null
+        exec 3>&-
+    } 2>/dev/null
+    case $status in 'HTTP/1.'?' 200'*) ;; *) return 1 ;; esac
+}
+
+# Waits until a part that was just started answers.
+wait_for() { # name, process, host:port, path
+    local deadline=$((SECONDS + 60))
+    until answers "$3" "$4"; do
+        [ -z "$stopping" ] || finish 0
+        alive "$2" || fail "The $1 ended as it started; its lines above say why."
+        [ $SECONDS -lt $deadline ] || fail "The $1 did not answer within a minute."
+        pause
+    done
+}
+
+# Asks a part to end and waits for it; kills it when it takes too long or at a second Ctrl-C.
+stop() { # name, process, seconds
+    alive "$2" || return 0
+    echo "Stopping the $1"
+    kill -TERM "$2" 2>/dev/null
+    local deadline=$((SECONDS + $3))
+    while alive "$2"; do
+        if [ $interrupts -gt 1 ] || [ $SECONDS -ge $deadline ]; then
+            kill -KILL -- "-$2" 2>/dev/null
+        fi
+        pause
+    done
+}
+
+# Ends every part, the worker first: it gives its jobs back before the rest goes.
+finish() { # exit status
+    local grace
+    grace=$(setting SHUTDOWN_GRACE_SECS 30)
+    alive "$worker" &&
+        say "Stopping; a post that is being written gets up to ${grace} s. Ctrl-C again stops at once."
+    stop build "$build" 5
+    stop set-up "$setup" 5
+    stop worker "$worker" $((grace + 10))
+    stop API "$api" $((grace + 10))
+    stop model "$model" 10
+    pause # for their last lines
+    say Stopped
+    exit "$1"
+}
+
+fail() {
+    say "$*"
+    finish 1
+}
+
+trap 'interrupts=$((interrupts + 1)) stopping=yes' INT
+trap 'stopping=yes' TERM HUP
+
+# --- What is needed
+
+command -v cargo >/dev/null || fail "Rust is missing: see https://rustup.rs"
+command -v cc >/dev/null || fail "A C compiler is missing (Debian: apt-get install gcc libc6-dev)."
+
+address=$(setting LISTEN_ADDR 127.0.0.1:8000)
+case $address in
+    0.0.0.0:*) address=127.0.0.1:${address##*:} ;;
+    '[::]:'*) address=localhost:${address##*:} ;;
+esac
+agent=$(setting AGENT '')
+
+taken "$address" && fail "Something already listens on $address. Stop it, or set LISTEN_ADDR to another address."
+[ -z "$agent" ] && taken $model_address &&
+    fail "Something already listens on $model_address, the local model's address. Is another \`make run\` at work?"
+
+# --- Build and set up, side by side
+
+say "Building (the first time takes a few minutes)"
+spawn cargo build --locked --bins
+build=$!
+if [ -z "$agent" ]; then
+    spawn_prefixed model scripts/setup-model.sh
+    setup=$!
+fi
+
+# The status of a process started above; a signal ends the wait.
+status_of() { while alive "$1" && [ -z "$stopping" ]; do wait "$1"; done; [ -z "$stopping" ] || finish 0; wait "$1"; }
+
+status_of $build || fail "The build failed."
+if [ -n "$setup" ] && ! status_of $setup; then
+    say "Going on without the local model: jobs will fail until AGENT is set (see .env.example)."
+    agent=none
+fi
+
+# --- Start
+
+if [ -z "$agent" ]; then
+    say "Starting the local model"
+    serve model .venv/bin/python worker/agents/local_model.py --port ${model_address##*:}
+    model=$!
+    wait_for model $model $model_address /health
+fi
+
+programs=${CARGO_TARGET_DIR:-target}/debug
+say "Starting the API and one worker"
+serve api "$programs/api"
+api=$!
+wait_for API $api "$address" /ready
+serve worker "$programs/worker"
+worker=$!
+pause
+
+base=''
+[ "$address" = 127.0.0.1:8000 ] || base=" BASE_URL=http://$address"
+say "Ready. Ctrl-C stops everything."
+cat <<END
+
+    Write a post       make demo TOPIC="Growing tomatoes on a balcony"$base
+    Try every call     http://$address/docs
+    Add a worker       $programs/worker
+
+END
+[ -n "$model" ] && cat <<END
+    The posts come from a small model on this machine: they read well, but don't trust
+    their facts. .env.example shows how to use a better one.
+
+END
+
+while [ -z "$stopping" ]; do
+    alive "$api" || fail "The API has ended unexpectedly."
+    alive "$worker" || fail "The worker has ended unexpectedly."
+    [ -z "$model" ] || alive "$model" || fail "The local model has ended unexpectedly."
+    pause
+done
+finish 0
