@@ -1,0 +1,38 @@
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help run demo test check fmt lint rules deny
+
+# The topic as it was typed, whatever characters it has.
+override TOPIC := $(value TOPIC)
+export TOPIC
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+run: ## Build and start everything: local model, API, one worker; Ctrl-C stops it
+	@scripts/run.sh
+
+demo: ## Write a post against the running service: make demo TOPIC="..."
+	@command -v python3 >/dev/null || { echo "make demo needs Python 3."; exit 1; }
+	@python3 scripts/demo.py
+
+test: ## Run all tests
+	@scripts/test.sh
+
+check: fmt lint rules deny test ## What CI holds: format, clippy, crate rules, cargo-deny, tests
+
+fmt:
+	cargo fmt --all --check
+
+lint:
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+rules:
+	@scripts/crate-rules.sh
+
+deny:
+	@if command -v cargo-deny >/dev/null; then \
+		cargo deny --locked check bans licenses sources; \
+	else \
+		echo "cargo-deny is not installed: licences and sources are left to the GitHub workflow."; \
+	fi
