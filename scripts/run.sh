@@ -99,6 +99,7 @@ stop() { # name, process, seconds
 
 # Ends every part, the worker first: it gives its jobs back before the rest goes.
 finish() { # exit status
+    [ -n "$build" ] || exit "$1" # nothing was started
     local grace
     grace=$(setting SHUTDOWN_GRACE_SECS 30)
     alive "$worker" &&
@@ -147,8 +148,13 @@ if [ -z "$agent" ]; then
     setup=$!
 fi
 
-# The status of a process started above; a signal ends the wait.
-status_of() { while alive "$1" && [ -z "$stopping" ]; do wait "$1"; done; [ -z "$stopping" ] || finish 0; wait "$1"; }
+# Waits for a process started above and returns its status; a signal ends the wait.
+status_of() {
+    wait "$1"
+    local status=$?
+    [ -z "$stopping" ] || finish 0
+    return $status
+}
 
 status_of $build || fail "The build failed."
 if [ -n "$setup" ] && ! status_of $setup; then
