@@ -16,7 +16,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --user-group --home-dir /data --create-home blog
 COPY --from=build /usr/local/bin/api /usr/local/bin/worker /usr/local/bin/
-USER blog
+USER 10001
 WORKDIR /data
 ENV LISTEN_ADDR=0.0.0.0:8000 \
     DATA_DIR=/data
