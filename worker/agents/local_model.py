@@ -76,12 +76,11 @@ def start(path: Path, port: int) -> object:
         sys.exit(f"The model's server did not start on port {port}: {error}")
 
 
-def wait_for_end() -> None:
+def wait_for_end(parent: int) -> None:
     """Returns on a signal, or when the parent process has died."""
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    parent = os.getppid()
     while not ended.wait(timeout=1) and os.getppid() == parent:
         pass
 
@@ -91,11 +90,12 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8012)
     port = parser.parse_args().port
 
+    parent = os.getppid()  # before loading: it may be gone by the time that is done
     path = model_path()
     verify(path)
     server = start(path, port)
     print(f"{MODEL} answers on {server.listening_address}/v1", flush=True)
-    wait_for_end()
+    wait_for_end(parent)
 
 
 if __name__ == "__main__":
