@@ -1,1 +1,130 @@
-//! api
+//! The HTTP API. [`app`] is its table of contents.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderValue, header};
+use axum::middleware::{from_fn, map_response};
+use axum::response::{IntoResponse, Response};
+use shared::changes::Changes;
+use shared::config::{Model, Secret};
+use shared::database::Database;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub mod auth;
+pub mod body;
+pub mod config;
+pub mod error;
+pub mod negotiate;
+pub mod observe;
+pub mod openapi;
+pub mod options;
+pub mod page;
+pub mod password;
+pub mod query;
+pub mod render;
+pub mod routes;
+pub mod token;
+pub mod wait;
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::password::Passwords;
+use crate::routes::{blogs, health, jobs, models, sessions, users};
+use crate::token::Keys;
+
+/// What all handlers share.
+#[derive(Clone, Debug)]
+pub struct AppState {
+    /// Where everything is kept.
+    pub db: Database,
+    /// Tells when jobs may have moved on.
+    pub changes: Changes,
+    /// What tokens and cursors are signed with.
+    pub keys: Arc<Keys>,
+    /// Hashes and verifies passwords.
+    pub passwords: Passwords,
+    /// What clients may choose from; the first is the default.
+    pub models: Arc<[Model]>,
+    /// The settings.
+    pub config: Arc<Config>,
+    /// Canceled when the API is to stop: nobody waits any longer then.
+    pub stop: CancellationToken,
+}
+
+impl AppState {
+    /// The state of an API on `db`, which signs with `secret`.
+    ///
+    /// # Errors
+    /// When a setting is bad.
+    pub fn new(config: Config, db: Database, secret: &Secret) -> anyhow::Result<Self> {
+        Ok(AppState {
+            changes: Changes::watch(&db),
+            db,
+            keys: Arc::new(Keys::new(secret)),
+            passwords: Passwords::new()?,
+            models: config.agent.models()?.into(),
+            config: Arc::new(config),
+            stop: CancellationToken::new(),
+        })
+    }
+}
+
+const LARGEST_BODY: usize = 1024 * 1024;
+
+/// Every route on one page; the OpenAPI document is made of the same list.
+pub fn app(state: AppState) -> Router {
+    let v1 = OpenApiRouter::new()
+        .routes(routes!(users::register))
+        .routes(routes!(users::login))
+        .routes(routes!(users::refresh))
+        .routes(routes!(users::logout))
+        .routes(routes!(users::me, users::delete_me))
+        .routes(routes!(users::change_password))
+        .routes(routes!(sessions::list, sessions::revoke_others))
+        .routes(routes!(sessions::revoke))
+        .routes(routes!(blogs::list, blogs::create))
+        .routes(routes!(blogs::get, blogs::update, blogs::delete))
+        .routes(routes!(blogs::status))
+        .routes(routes!(blogs::regenerate))
+        .routes(routes!(models::list))
+        .routes(routes!(jobs::list))
+        .routes(routes!(jobs::get))
+        .routes(routes!(jobs::cancel))
+        .routes(routes!(jobs::retry));
+
+    let (router, document) = OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(health::health))
+        .routes(routes!(health::ready))
+        .nest("/api/v1", v1)
+        .split_for_parts();
+
+    router
+        .merge(openapi::docs(document))
+        .fallback(|| async { Error::NotFound })
+        .method_not_allowed_fallback(|| async { Error::MethodNotAllowed })
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(DefaultBodyLimit::max(LARGEST_BODY))
+        .layer(map_response(no_sniffing))
+        .layer(from_fn(observe::observe))
+        .with_state(state)
+}
+
+/// Browsers are not to guess that something is a page.
+async fn no_sniffing(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    let nosniff = HeaderValue::from_static("nosniff");
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    response
+}
+
+fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    let what = text.unwrap_or("a panic without words");
+    Error::Internal(format!("a handler panicked: {what}")).into_response()
+}

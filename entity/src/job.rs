@@ -1,6 +1,8 @@
 //! Generation jobs: what clients see of the queue.
 
 use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::{Alias, Asterisk, Query, SimpleExpr};
+use sea_orm::{ExprTrait, FromQueryResult, QuerySelect};
 
 use crate::clock::Timestamp;
 
@@ -150,22 +152,69 @@ impl Entity {
     }
 }
 
-impl Model {
-    /// How many jobs are to be taken before this one, and itself: 1 is next.
-    /// None unless it is queued.
+impl Entity {
+    /// The latest job of each of `posts`, in no order.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn queue_position(&self, db: &impl ConnectionTrait) -> Result<Option<u64>, DbErr> {
-        use sea_orm::PaginatorTrait;
-        let (Status::Queued, Some(delivery)) = (self.status, &self.delivery_id) else {
-            return Ok(None);
-        };
-        let ahead = Entity::find()
+    pub async fn latest_of_posts(
+        db: &impl ConnectionTrait,
+        posts: impl IntoIterator<Item = Uuid>,
+    ) -> Result<Vec<Model>, DbErr> {
+        // Postgres before 18 has no MAX for uuid.
+        let newer = Alias::new("newer");
+        let newer = Query::select()
+            .expr(Expr::value(1))
+            .from_as(Entity, newer.clone())
+            .and_where(Expr::col((newer.clone(), Column::PostId)).equals((Entity, Column::PostId)))
+            .and_where(Expr::col((newer, Column::Id)).gt(Expr::col((Entity, Column::Id))))
+            .take();
+        Entity::find()
+            .filter(Column::PostId.is_in(posts))
+            .filter(Expr::exists(newer).not())
+            .all(db)
+            .await
+    }
+}
+
+/// A queued job's place in the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromQueryResult)]
+pub struct Place {
+    /// The job.
+    pub id: Uuid,
+    /// How many are to be taken before it, and itself: 1 is next.
+    pub position: i64,
+}
+
+// Partial indexes fit only conditions that are written out: of a parameter, the
+// planner does not know whether it will be what the index is for.
+
+impl Entity {
+    /// The places of those of `jobs` that are queued.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn places(db: &impl ConnectionTrait, jobs: &[Uuid]) -> Result<Vec<Place>, DbErr> {
+        let ahead = Alias::new("ahead");
+        let count = Query::select()
+            .expr(Expr::col((ahead.clone(), Asterisk)).count())
+            .from_as(Entity, ahead.clone())
+            .and_where(Expr::cust("ahead.status = 'queued'"))
+            .and_where(
+                Expr::col((ahead, Column::DeliveryId)).lte(Expr::col((Entity, Column::DeliveryId))),
+            )
+            .take();
+        Entity::find()
+            .select_only()
+            .column(Column::Id)
+            .expr_as(
+                SimpleExpr::SubQuery(None, Box::new(count.into())),
+                "position",
+            )
             .filter(Column::Status.eq(Status::Queued))
-            .filter(Column::DeliveryId.lt(delivery))
-            .count(db)
-            .await?;
-        Ok(Some(ahead + 1))
+            .filter(Column::Id.is_in(jobs.iter().copied()))
+            .into_model()
+            .all(db)
+            .await
     }
 }

@@ -104,6 +104,55 @@ pub enum Cancel {
     TooLate,
 }
 
+/// A job to be made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewJob {
+    /// The post it is to write.
+    pub post: Uuid,
+    /// The post's owner.
+    pub user: Uuid,
+    /// The client's options, as the HTTP contract names them.
+    pub options: Json,
+    /// The model to ask.
+    pub model: String,
+    /// How many attempts may be made.
+    pub max_attempts: i32,
+}
+
+/// Makes a job that waits for the delivery `delivery`. The database refuses a
+/// second unfinished job for a post.
+///
+/// # Errors
+/// When it is refused, or the database does not answer.
+pub async fn create(tx: &DatabaseTransaction, new: NewJob, delivery: &str) -> Result<Model, DbErr> {
+    let row = super::ActiveModel {
+        id: Set(Uuid::now_v7()),
+        post_id: Set(new.post),
+        user_id: Set(new.user),
+        status: Set(Status::Queued),
+        phase: Set(None),
+        percent: Set(0),
+        words: Set(0),
+        options: Set(new.options),
+        model: Set(new.model),
+        attempt: Set(0),
+        max_attempts: Set(new.max_attempts),
+        attempt_id: Set(None),
+        lease_until: Set(None),
+        delivery_id: Set(Some(delivery.to_owned())),
+        next_attempt_at: Set(None),
+        input_tokens: Set(0),
+        output_tokens: Set(0),
+        error_code: Set(None),
+        error_message: Set(None),
+        error_retryable: Set(None),
+        created_at: Set(now()),
+        started_at: Set(None),
+        finished_at: Set(None),
+    };
+    Entity::insert(row).exec_with_returning(tx).await
+}
+
 /// Takes a queued job that is due: its attempts are raised by one and it is
 /// leased to `worker` for `lease`. `number` is the attempt that the delivery
 /// was made for; None if the job is not waiting for just that one.
@@ -378,7 +427,8 @@ pub async fn requeue(
 pub async fn abandoned(db: &impl ConnectionTrait, limit: u64) -> Result<Vec<Model>, DbErr> {
     let now = db_now(db.get_database_backend());
     Entity::find()
-        .filter(Column::Status.is_in([Status::Running, Status::Canceling]))
+        // Written out, for the partial index.
+        .filter(Expr::cust("status IN ('running', 'canceling')"))
         .filter(Expr::col(Column::LeaseUntil).lt(now))
         .order_by_asc(Column::LeaseUntil)
         .limit(limit)

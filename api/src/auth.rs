@@ -1,0 +1,82 @@
+//! Who is asking. The session is looked up for every request, so that a logout
+//! or a disabled account acts at once.
+
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::http::header;
+use axum::http::request::Parts;
+use entity::{session, user};
+use sea_orm::EntityTrait;
+
+use crate::AppState;
+use crate::error::{Error, Result};
+
+/// The user who sent the request, and the session that it came with.
+#[derive(Clone, Debug)]
+pub struct SignedIn {
+    /// Who.
+    pub user: user::Model,
+    /// Which sign-in.
+    pub session: session::Model,
+}
+
+impl FromRequestParts<AppState> for SignedIn {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self> {
+        let token = bearer(parts).ok_or(Error::Unauthenticated)?;
+        let claims = state.keys.read_access_token(token)?;
+        let found = session::Entity::find_by_id(claims.sid)
+            .find_also_related(user::Entity)
+            .one(state.db.read())
+            .await?;
+        let Some((session, Some(user))) = found else {
+            return Err(Error::SessionRevoked);
+        };
+        if !session.is_live() || user.id != claims.sub {
+            return Err(Error::SessionRevoked);
+        }
+        if user.disabled_at.is_some() {
+            return Err(Error::AccountDisabled);
+        }
+        Ok(SignedIn { user, session })
+    }
+}
+
+fn bearer(parts: &Parts) -> Option<&str> {
+    let value = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// What is known of the client, for its owner to tell sessions apart.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// The program, as it names itself.
+    pub user_agent: Option<String>,
+    /// The address it connects from.
+    pub ip: Option<String>,
+}
+
+const LONGEST_USER_AGENT: usize = 256;
+
+impl<S: Send + Sync> FromRequestParts<S> for Client {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        _: &S,
+    ) -> std::result::Result<Self, Self::Rejection> {
+        let user_agent = parts
+            .headers
+            .get(header::USER_AGENT)
+            .and_then(|value| value.to_str().ok())
+            .map(|value| value.chars().take(LONGEST_USER_AGENT).collect());
+        let address = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        Ok(Client {
+            user_agent,
+            ip: address.map(|ConnectInfo(address)| address.ip().to_string()),
+        })
+    }
+}

@@ -1,0 +1,315 @@
+//! Reading request bodies so that all faults are found at once.
+//!
+//! serde stops at the first fault and knows no rules, so a body is read field
+//! by field here: each is taken, converted and checked, faults are gathered,
+//! and what was not taken is unknown.
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, header};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::error::{Error, FieldError, Result};
+
+/// Something that a body can be read as.
+pub trait Body: Sized {
+    /// Takes the fields; None if any of them is at fault.
+    fn read(fields: &mut Fields) -> Option<Self>;
+}
+
+/// A JSON body that has been read and found good.
+#[derive(Debug)]
+pub struct Valid<T>(pub T);
+
+/// Why a field's value is not good: a code and a message.
+pub type Fault = (&'static str, String);
+
+impl<T: Body, S: Send + Sync> FromRequest<S> for Valid<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self> {
+        let is_json = is_json(request.headers());
+        let bytes =
+            Bytes::from_request(request, state)
+                .await
+                .map_err(|rejection| match rejection.status().as_u16() {
+                    413 => Error::PayloadTooLarge,
+                    _ => Error::MalformedJson("it broke off".to_owned()),
+                })?;
+        // Where every field may be left out, so may the body.
+        let value = if bytes.is_empty() && !is_json {
+            Value::Object(Map::new())
+        } else if is_json {
+            parse(&bytes)?
+        } else {
+            return Err(Error::UnsupportedMediaType);
+        };
+        read(value).map(Valid)
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<Value> {
+    serde_json::from_slice(bytes).map_err(|e| Error::MalformedJson(e.to_string()))
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let media_type = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .map(|value| value.trim().to_ascii_lowercase());
+    media_type.is_some_and(|t| t == "application/json" || t.ends_with("+json"))
+}
+
+fn read<T: Body>(value: Value) -> Result<T> {
+    let mut fields = Fields::default();
+    fields.enter(value);
+    let read = T::read(&mut fields);
+    fields.leave();
+    match read {
+        Some(body) if fields.faults.is_empty() => Ok(body),
+        _ => Err(Error::Validation(fields.faults)),
+    }
+}
+
+/// The fields of a body, and the faults found in them so far.
+#[derive(Debug, Default)]
+pub struct Fields {
+    prefix: String,
+    rest: Map<String, Value>,
+    faults: Vec<FieldError>,
+}
+
+impl Fields {
+    /// Takes a field that must be there and not null.
+    pub fn required<T: DeserializeOwned, U>(
+        &mut self,
+        name: &str,
+        check: impl FnOnce(T) -> std::result::Result<U, Fault>,
+    ) -> Option<U> {
+        match self.rest.remove(name) {
+            None | Some(Value::Null) => {
+                self.fault(name, ("required", "is required".to_owned()));
+                None
+            }
+            Some(value) => self.convert(name, value, check),
+        }
+    }
+
+    /// Takes a field that may be left out or null: `Some(None)` then.
+    pub fn optional<T: DeserializeOwned, U>(
+        &mut self,
+        name: &str,
+        check: impl FnOnce(T) -> std::result::Result<U, Fault>,
+    ) -> Option<Option<U>> {
+        match self.rest.remove(name) {
+            None | Some(Value::Null) => Some(None),
+            Some(value) => self.convert(name, value, check).map(Some),
+        }
+    }
+
+    /// Takes an object that may be left out or null: `Some(None)` then.
+    pub fn nested<T: Body>(&mut self, name: &str) -> Option<Option<T>> {
+        let value = match self.rest.remove(name) {
+            None | Some(Value::Null) => return Some(None),
+            Some(value) => value,
+        };
+        let outer = std::mem::take(&mut self.rest);
+        let inner_prefix = format!("{}{name}.", self.prefix);
+        let prefix = std::mem::replace(&mut self.prefix, inner_prefix);
+        let before = self.faults.len();
+        self.enter(value);
+        let read = T::read(self);
+        self.leave();
+        self.prefix = prefix;
+        self.rest = outer;
+        read.filter(|_| self.faults.len() == before).map(Some)
+    }
+
+    fn convert<T: DeserializeOwned, U>(
+        &mut self,
+        name: &str,
+        value: Value,
+        check: impl FnOnce(T) -> std::result::Result<U, Fault>,
+    ) -> Option<U> {
+        let checked = serde_json::from_value(value)
+            .map_err(|e| ("invalid_type", format!("has the wrong type: {e}")))
+            .and_then(check);
+        match checked {
+            Ok(good) => Some(good),
+            Err(fault) => {
+                self.fault(name, fault);
+                None
+            }
+        }
+    }
+
+    /// Turns to the fields of `value`, which must be an object.
+    fn enter(&mut self, value: Value) {
+        match value {
+            Value::Object(fields) => self.rest = fields,
+            _ => {
+                let path = self.prefix.trim_end_matches('.').to_owned();
+                self.faults.push(FieldError {
+                    field: path,
+                    code: "invalid_type",
+                    message: "must be an object".to_owned(),
+                });
+            }
+        }
+    }
+
+    /// What was not taken is not known.
+    fn leave(&mut self) {
+        for (name, _) in std::mem::take(&mut self.rest) {
+            self.fault(&name, ("unknown_field", "is not a known field".to_owned()));
+        }
+    }
+
+    fn fault(&mut self, name: &str, (code, message): Fault) {
+        self.faults.push(FieldError {
+            field: format!("{}{name}", self.prefix),
+            code,
+            message,
+        });
+    }
+}
+
+/// Accepts any value of the right type.
+///
+/// # Errors
+/// Never.
+pub fn any<T>(value: T) -> std::result::Result<T, Fault> {
+    Ok(value)
+}
+
+/// Accepts text of `shortest` to `longest` characters that can be stored.
+pub fn text(
+    shortest: usize,
+    longest: usize,
+) -> impl Fn(String) -> std::result::Result<String, Fault> {
+    move |value| {
+        let length = value.chars().count();
+        if length < shortest {
+            let least = match shortest {
+                1 => "must not be empty".to_owned(),
+                n => format!("must have at least {n} characters"),
+            };
+            return Err(("too_short", least));
+        }
+        if length > longest {
+            return Err((
+                "too_long",
+                format!("must have at most {longest} characters"),
+            ));
+        }
+        // Postgres can't store it, and nobody can type it.
+        if value.contains('\0') {
+            return Err(("invalid", "must not contain NUL characters".to_owned()));
+        }
+        Ok(value)
+    }
+}
+
+/// Accepts text as [`text`] does, after white space at its ends is removed.
+pub fn trimmed(
+    shortest: usize,
+    longest: usize,
+) -> impl Fn(String) -> std::result::Result<String, Fault> {
+    let text = text(shortest, longest);
+    move |value| text(value.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[derive(Debug)]
+    struct Outer {
+        name: String,
+        inner: Option<Inner>,
+    }
+
+    #[derive(Debug)]
+    struct Inner {
+        count: Option<u8>,
+    }
+
+    impl Body for Outer {
+        fn read(fields: &mut Fields) -> Option<Self> {
+            let name = fields.required("name", trimmed(2, 5));
+            let inner = fields.nested("inner");
+            Some(Outer {
+                name: name?,
+                inner: inner?,
+            })
+        }
+    }
+
+    impl Body for Inner {
+        fn read(fields: &mut Fields) -> Option<Self> {
+            let count = fields.optional("count", any)?;
+            Some(Inner { count })
+        }
+    }
+
+    fn faults(value: Value) -> Vec<(String, &'static str)> {
+        match read::<Outer>(value) {
+            Err(Error::Validation(faults)) => {
+                faults.into_iter().map(|f| (f.field, f.code)).collect()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_good_body_is_read() {
+        let outer: Outer = read(json!({"name": " abc ", "inner": {"count": 3}})).unwrap();
+        assert_eq!(outer.name, "abc");
+        assert_eq!(outer.inner.unwrap().count, Some(3));
+    }
+
+    #[test]
+    fn null_is_the_same_as_left_out() {
+        let outer: Outer = read(json!({"name": "abc", "inner": null})).unwrap();
+        assert!(outer.inner.is_none());
+    }
+
+    #[test]
+    fn all_faults_are_found_at_once() {
+        let found = faults(json!({"inner": {"count": "x", "more": 1}, "other": true}));
+        let expected = [
+            ("name", "required"),
+            ("inner.count", "invalid_type"),
+            ("inner.more", "unknown_field"),
+            ("other", "unknown_field"),
+        ];
+        assert_eq!(
+            found,
+            expected.map(|(field, code)| (field.to_owned(), code))
+        );
+    }
+
+    #[test]
+    fn a_body_that_is_no_object_is_at_fault() {
+        assert_eq!(faults(json!([]))[0], (String::new(), "invalid_type"));
+    }
+
+    #[test]
+    fn spaces_are_no_text() {
+        assert_eq!(
+            faults(json!({"name": "   "})),
+            [("name".to_owned(), "too_short")]
+        );
+    }
+
+    #[test]
+    fn a_nul_is_refused() {
+        assert_eq!(
+            faults(json!({"name": "a\0b"})),
+            [("name".to_owned(), "invalid")]
+        );
+    }
+}

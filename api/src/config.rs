@@ -1,0 +1,87 @@
+//! The API's settings.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::Parser;
+use shared::config::{AgentSettings, LogSettings, Secret, StorageSettings};
+
+/// The HTTP API: takes requests for blog posts, and tells what became of them.
+///
+/// Settings are read from the command line, the environment, and a file .env.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "api", version)]
+pub struct Config {
+    /// The address to listen on
+    #[arg(long, env = "LISTEN_ADDR", default_value = "127.0.0.1:8000")]
+    pub listen_addr: SocketAddr,
+
+    /// The key that signs access tokens, at least 32 characters. Without it a
+    /// random one is made once and kept in DATA_DIR; APIs on several machines
+    /// must share one
+    #[arg(long, env = "JWT_SECRET", hide_env_values = true)]
+    pub jwt_secret: Option<Secret>,
+
+    /// How long an access token is good, in seconds
+    #[arg(long, env = "ACCESS_TOKEN_TTL_SECS", default_value_t = 900, value_parser = clap::value_parser!(u32).range(1..))]
+    pub access_token_ttl_secs: u32,
+
+    /// How long a session lasts when it is not refreshed, in seconds
+    #[arg(long, env = "REFRESH_TOKEN_TTL_SECS", default_value_t = 30 * 24 * 3600, value_parser = clap::value_parser!(u32).range(1..))]
+    pub refresh_token_ttl_secs: u32,
+
+    /// How often a job is attempted before it fails
+    #[arg(long, env = "JOB_MAX_ATTEMPTS", default_value_t = 5, value_parser = clap::value_parser!(i32).range(1..=100))]
+    pub job_max_attempts: i32,
+
+    /// How long open requests may take to end when the API is stopped, in seconds
+    #[arg(long, env = "SHUTDOWN_GRACE_SECS", default_value_t = 30)]
+    pub shutdown_grace_secs: u32,
+
+    /// Where things are kept.
+    #[command(flatten)]
+    pub storage: StorageSettings,
+
+    /// Who writes.
+    #[command(flatten)]
+    pub agent: AgentSettings,
+
+    /// How to log.
+    #[command(flatten)]
+    pub log: LogSettings,
+}
+
+const SHORTEST_SECRET: usize = 32;
+
+impl Config {
+    /// Reads the settings; ends the process on `--help` or a bad one.
+    ///
+    /// # Errors
+    /// When a setting is bad in a way that only shows once all are read.
+    pub fn load() -> anyhow::Result<Self> {
+        let config: Config = shared::config::load()?;
+        config.agent.models()?;
+        if let Some(secret) = &config.jwt_secret
+            && secret.expose().len() < SHORTEST_SECRET
+        {
+            bail!("JWT_SECRET: it must have at least {SHORTEST_SECRET} characters");
+        }
+        Ok(config)
+    }
+
+    /// How long an access token is good.
+    pub fn access_token_ttl(&self) -> Duration {
+        Duration::from_secs(self.access_token_ttl_secs.into())
+    }
+
+    /// How long a session lasts when it is not refreshed.
+    pub fn refresh_token_ttl(&self) -> Duration {
+        Duration::from_secs(self.refresh_token_ttl_secs.into())
+    }
+
+    /// How long open requests may take to end when the API is stopped.
+    pub fn shutdown_grace(&self) -> Duration {
+        Duration::from_secs(self.shutdown_grace_secs.into())
+    }
+}

@@ -1,0 +1,250 @@
+//! The one place where an error becomes an answer: RFC 9457 problem documents
+//! with a stable `code`.
+//!
+//! What is the client's fault is told to the client and logged at debug; what
+//! is ours is told to the log, and the client learns only the request's id.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use sea_orm::{DbErr, RuntimeErr, SqlErr};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::observe;
+
+/// A handler's answer.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a request was not done.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "each is a code of the contract")]
+pub enum Error {
+    MalformedJson(String),
+    MalformedQuery(String),
+    InvalidCursor,
+    Unauthenticated,
+    TokenExpired,
+    SessionRevoked,
+    InvalidCredentials,
+    RefreshTokenReused,
+    AccountDisabled,
+    NotFound,
+    MethodNotAllowed,
+    UsernameTaken,
+    GenerationInProgress,
+    JobFinished,
+    VersionConflict,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+    Validation(Vec<FieldError>),
+    /// The database can't be reached.
+    Unavailable(DbErr),
+    /// Our fault; the text is for the log.
+    Internal(String),
+}
+
+/// A field that is at fault.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct FieldError {
+    /// The field's path, such as `options.words`.
+    pub field: String,
+    /// Stable, for programs.
+    pub code: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+/// What a client gets instead of what it asked for (RFC 9457).
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Problem {
+    /// Always `about:blank`: the code says what it is.
+    #[serde(rename = "type")]
+    #[schema(example = "about:blank")]
+    kind: &'static str,
+    /// The status in words.
+    title: &'static str,
+    /// The HTTP status.
+    status: u16,
+    /// What happened and what to do, for people.
+    detail: String,
+    /// What happened, for programs; stable.
+    #[schema(example = "validation_failed")]
+    code: &'static str,
+    /// The id under which the log knows the request.
+    request_id: String,
+    /// The fields that are at fault, where fields are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<FieldError>,
+}
+
+const RETRY_SECONDS: &str = "5";
+
+impl Error {
+    fn status(&self) -> StatusCode {
+        match self {
+            Error::MalformedJson(_) | Error::MalformedQuery(_) | Error::InvalidCursor => {
+                StatusCode::BAD_REQUEST
+            }
+            Error::Unauthenticated
+            | Error::TokenExpired
+            | Error::SessionRevoked
+            | Error::InvalidCredentials
+            | Error::RefreshTokenReused => StatusCode::UNAUTHORIZED,
+            Error::AccountDisabled => StatusCode::FORBIDDEN,
+            Error::NotFound => StatusCode::NOT_FOUND,
+            Error::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Error::UsernameTaken | Error::GenerationInProgress | Error::JobFinished => {
+                StatusCode::CONFLICT
+            }
+            Error::VersionConflict => StatusCode::PRECONDITION_FAILED,
+            Error::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Error::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Error::Validation(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Error::MalformedJson(_) => "malformed_json",
+            Error::MalformedQuery(_) => "malformed_query",
+            Error::InvalidCursor => "invalid_cursor",
+            Error::Unauthenticated => "unauthenticated",
+            Error::TokenExpired => "token_expired",
+            Error::SessionRevoked => "session_revoked",
+            Error::InvalidCredentials => "invalid_credentials",
+            Error::RefreshTokenReused => "refresh_token_reused",
+            Error::AccountDisabled => "forbidden",
+            Error::NotFound => "not_found",
+            Error::MethodNotAllowed => "method_not_allowed",
+            Error::UsernameTaken => "username_taken",
+            Error::GenerationInProgress => "generation_in_progress",
+            Error::JobFinished => "job_finished",
+            Error::VersionConflict => "version_conflict",
+            Error::PayloadTooLarge => "payload_too_large",
+            Error::UnsupportedMediaType => "unsupported_media_type",
+            Error::Validation(_) => "validation_failed",
+            Error::Unavailable(_) => "unavailable",
+            Error::Internal(_) => "internal",
+        }
+    }
+
+    fn detail(&self) -> String {
+        let detail = match self {
+            Error::MalformedJson(why) => return format!("The body can't be read as JSON: {why}."),
+            Error::MalformedQuery(why) => return format!("The query can't be read: {why}."),
+            Error::InvalidCursor => {
+                "The cursor was not made for this list. Start again without one."
+            }
+            Error::Unauthenticated => "Sign in, and send the access token as a bearer token.",
+            Error::TokenExpired => "The token has expired. Get a new one with the refresh token.",
+            Error::SessionRevoked => "The session is over. Sign in again.",
+            Error::InvalidCredentials => "The username or the password is wrong.",
+            Error::RefreshTokenReused => {
+                "The refresh token was used before, so its session has been ended. Sign in again."
+            }
+            Error::AccountDisabled => "This account is disabled.",
+            Error::NotFound => "There is no such thing, or it is not yours.",
+            Error::MethodNotAllowed => "This path does not know that method; see Allow.",
+            Error::UsernameTaken => "Someone else has that username.",
+            Error::GenerationInProgress => {
+                "The post is being generated. Wait for its job to end, or cancel it."
+            }
+            Error::JobFinished => "The job is over.",
+            Error::VersionConflict => {
+                "The post has changed since that version. Read it again before you change it."
+            }
+            Error::PayloadTooLarge => "The body is larger than 1 MiB.",
+            Error::UnsupportedMediaType => "Send the body as application/json.",
+            Error::Validation(_) => "Some fields are not valid; see errors.",
+            Error::Unavailable(_) => "The database can't be reached. Try again soon.",
+            Error::Internal(_) => {
+                "Something went wrong on our side. Tell the operators the request's id."
+            }
+        };
+        detail.to_owned()
+    }
+
+    fn log(&self) {
+        match self {
+            Error::Unavailable(error) => tracing::error!(%error, "the database can't be reached"),
+            Error::Internal(error) => tracing::error!(error, "a request failed"),
+            fault => tracing::debug!(code = fault.code(), "a request was refused"),
+        }
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Error::Internal(error) => f.write_str(error),
+            other => f.write_str(other.code()),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        self.log();
+        let status = self.status();
+        let problem = Problem {
+            kind: "about:blank",
+            title: status.canonical_reason().unwrap_or_default(),
+            status: status.as_u16(),
+            detail: self.detail(),
+            code: self.code(),
+            request_id: observe::request_id(),
+            errors: match self {
+                Error::Validation(errors) => errors,
+                _ => Vec::new(),
+            },
+        };
+        let mut response = (status, Json(problem)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        if status == StatusCode::UNAUTHORIZED {
+            let bearer = HeaderValue::from_static("Bearer");
+            headers.insert(header::WWW_AUTHENTICATE, bearer);
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            let soon = HeaderValue::from_static(RETRY_SECONDS);
+            headers.insert(header::RETRY_AFTER, soon);
+        }
+        response
+    }
+}
+
+impl From<DbErr> for Error {
+    fn from(error: DbErr) -> Self {
+        match &error {
+            DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => Error::Unavailable(error),
+            DbErr::Exec(RuntimeErr::SqlxError(cause))
+            | DbErr::Query(RuntimeErr::SqlxError(cause))
+                if is_lost(cause) =>
+            {
+                Error::Unavailable(error)
+            }
+            _ => Error::Internal(error.to_string()),
+        }
+    }
+}
+
+/// Whether the connection broke, rather than the statement.
+fn is_lost(error: &sqlx::Error) -> bool {
+    matches!(
+        error,
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed
+    )
+}
+
+/// Whether a row could not be written because another has what must be unique.
+pub fn is_duplicate(error: &DbErr) -> bool {
+    matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_)))
+}

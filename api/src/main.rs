@@ -1,0 +1,68 @@
+//! Starts the API: settings, log, database, then serves until it is stopped.
+
+use std::net::SocketAddr;
+
+use anyhow::Context;
+use api::AppState;
+use api::config::Config;
+use api::token::kept_secret;
+use shared::database::Database;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+fn main() -> anyhow::Result<()> {
+    let config = Config::load()?;
+    shared::log::init(&config.log)?;
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(run(config))
+}
+
+async fn run(config: Config) -> anyhow::Result<()> {
+    let data_dir = config.storage.create_data_dir()?;
+    let secret = match &config.jwt_secret {
+        Some(secret) => secret.clone(),
+        None => kept_secret(data_dir)?,
+    };
+    let db = Database::open(&config.storage).await?;
+    db.migrate().await?;
+
+    let address = config.listen_addr;
+    let grace = config.shutdown_grace();
+    let state = AppState::new(config, db.clone(), &secret)?;
+    let stop = state.stop.clone();
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("LISTEN_ADDR: can't listen on {address}"))?;
+    tracing::info!(address = %listener.local_addr()?, "the API is ready");
+
+    let service = api::app(state).into_make_service_with_connect_info::<SocketAddr>();
+    let serve = axum::serve(listener, service).with_graceful_shutdown(stopped(stop.clone())?);
+    let overdue = async {
+        stop.cancelled().await;
+        tokio::time::sleep(grace).await;
+    };
+    tokio::select! {
+        served = serve => served.context("can't serve")?,
+        () = overdue => tracing::warn!("some requests did not end in time"),
+    }
+    db.close().await;
+    tracing::info!("the API has stopped");
+    Ok(())
+}
+
+/// Ends at the first SIGTERM or SIGINT, and tells `stop`.
+fn stopped(stop: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping: open requests may end");
+        stop.cancel();
+    })
+}

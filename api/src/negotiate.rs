@@ -1,0 +1,181 @@
+//! What clients say in headers: what they have, what they want, how long they
+//! will wait.
+
+use std::time::Duration;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use ring::digest;
+
+use crate::token::hex;
+
+/// The longest that a client may ask us to wait (RFC 7240, `wait`).
+pub const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// How a post can be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// The whole post.
+    Json,
+    /// Just its content, as it is stored.
+    Markdown,
+    /// Just its content, rendered.
+    Html,
+}
+
+/// The format that `Accept` likes best; of equals, in the order of [`Format`].
+pub fn format(headers: &HeaderMap) -> Format {
+    let Some(accept) = text(headers, &header::ACCEPT) else {
+        return Format::Json;
+    };
+    let quality = |media_type: &str| quality(accept, media_type);
+    let choices = [
+        (Format::Json, quality("application/json")),
+        (Format::Markdown, quality("text/markdown")),
+        (Format::Html, quality("text/html")),
+    ];
+    let mut best = choices[0];
+    for choice in choices {
+        if choice.1 > best.1 {
+            best = choice;
+        }
+    }
+    best.0
+}
+
+/// How much `accept` likes a media type, in thousandths. The most specific
+/// range that names it counts (RFC 9110, 12.5.1).
+fn quality(accept: &str, media_type: &str) -> u16 {
+    let kind = media_type.split('/').next().unwrap_or_default();
+    let mut found = (0, 0);
+    for range in accept.split(',') {
+        let mut parts = range.split(';').map(str::trim);
+        let specific = match parts.next().unwrap_or_default() {
+            name if name.eq_ignore_ascii_case(media_type) => 3,
+            name if name.strip_suffix("/*").is_some_and(|k| k == kind) => 2,
+            "*/*" => 1,
+            _ => continue,
+        };
+        let weight = parts.find_map(|p| p.strip_prefix("q="));
+        let weight = weight.and_then(|q| q.parse::<f32>().ok()).unwrap_or(1.0);
+        if specific > found.0 {
+            found = (specific, (weight.clamp(0.0, 1.0) * 1000.0) as u16);
+        }
+    }
+    found.1
+}
+
+/// How long the client would wait, by `Prefer: wait=SECONDS`, at most
+/// [`LONGEST_WAIT`]. A preference that can't be read is ignored, as RFC 7240
+/// wants it.
+pub fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
+    let preferences = headers.get_all("prefer").iter();
+    let mut preferences = preferences.filter_map(|value| value.to_str().ok());
+    preferences.find_map(|value| value.split([',', ';']).find_map(wait))
+}
+
+fn wait(preference: &str) -> Option<Duration> {
+    let (name, value) = preference.split_once('=')?;
+    if !name.trim().eq_ignore_ascii_case("wait") {
+        return None;
+    }
+    let seconds = value.trim().trim_matches('"').parse().ok()?;
+    Some(Duration::from_secs(seconds).min(LONGEST_WAIT))
+}
+
+/// An entity tag of a version number.
+pub fn version_tag(version: i32) -> String {
+    format!("\"{version}\"")
+}
+
+/// An entity tag of what is sent.
+pub fn content_tag(content: &[u8]) -> String {
+    let digest = digest::digest(&digest::SHA256, content);
+    format!("\"{}\"", hex(&digest.as_ref()[..16]))
+}
+
+/// Whether the client has what `tag` stands for: then 304 will do.
+pub fn has(headers: &HeaderMap, tag: &str) -> bool {
+    names(headers, &header::IF_NONE_MATCH, tag).unwrap_or(false)
+}
+
+/// Whether the client allows a change of what `tag` stands for.
+pub fn may_change(headers: &HeaderMap, tag: &str) -> bool {
+    names(headers, &header::IF_MATCH, tag).unwrap_or(true)
+}
+
+/// Whether a header of entity tags names `tag`; None without the header.
+fn names(headers: &HeaderMap, name: &HeaderName, tag: &str) -> Option<bool> {
+    let listed = text(headers, name)?;
+    let is_it = |listed: &str| {
+        let listed = listed.trim();
+        listed == "*" || listed.strip_prefix("W/").unwrap_or(listed) == tag
+    };
+    Some(listed.split(',').any(is_it))
+}
+
+/// Sends something under its tag, or 304 if the client has it.
+pub fn tagged(asked: &HeaderMap, tag: &str, response: impl IntoResponse) -> Response {
+    let mut response = if has(asked, tag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        response.into_response()
+    };
+    if let Ok(tag) = HeaderValue::from_str(tag) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: &'static str, value: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(
+            HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        )])
+    }
+
+    #[test]
+    fn the_format_is_what_the_client_likes_best() {
+        let cases = [
+            ("*/*", Format::Json),
+            ("text/markdown", Format::Markdown),
+            ("text/html", Format::Html),
+            ("text/html,application/xhtml+xml,*/*;q=0.8", Format::Html),
+            ("text/html;q=0.5, text/markdown;q=0.9", Format::Markdown),
+            ("application/json, text/html", Format::Json),
+            ("text/*", Format::Markdown),
+            ("image/png", Format::Json),
+        ];
+        for (accept, expected) in cases {
+            assert_eq!(format(&headers("accept", accept)), expected, "{accept}");
+        }
+    }
+
+    #[test]
+    fn a_wait_is_bounded_and_nonsense_ignored() {
+        let wait = |value| preferred_wait(&headers("prefer", value)).map(|w| w.as_secs());
+        assert_eq!(wait("wait=5"), Some(5));
+        assert_eq!(wait("respond-async, wait=5"), Some(5));
+        assert_eq!(wait("wait=600"), Some(60));
+        assert_eq!(wait("wait=soon"), None);
+        assert_eq!(wait("return=minimal"), None);
+    }
+
+    #[test]
+    fn tags_are_compared_one_by_one() {
+        let asked = headers("if-none-match", "\"1\", W/\"3\"");
+        assert!(has(&asked, "\"1\"") && has(&asked, "\"3\""));
+        assert!(!has(&asked, "\"2\""));
+        assert!(has(&headers("if-none-match", "*"), "\"2\""));
+        assert!(may_change(&HeaderMap::new(), "\"2\""));
+        assert!(!may_change(&headers("if-match", "nonsense"), "\"2\""));
+    }
+}

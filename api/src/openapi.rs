@@ -1,0 +1,115 @@
+//! The OpenAPI document, made of the routes, and the page that shows it.
+
+use axum::routing::get;
+use axum::{Json, Router};
+use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Response};
+use utoipa::{OpenApi as _, ToSchema};
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+use crate::AppState;
+use crate::error::{FieldError, Problem};
+
+/// Where the document is served.
+pub const PATH: &str = "/api/v1/openapi.json";
+
+/// What the document says besides the routes.
+pub fn base() -> OpenApi {
+    #[derive(utoipa::OpenApi)]
+    #[openapi(
+        info(
+            title = "Blog Post Generation API",
+            description = "Give a topic, get a blog post written by an AI agent. A request is \
+                           stored and answered at once with 202; poll its job, or wait for it.",
+            license(name = "MIT", identifier = "MIT"),
+        ),
+        components(schemas(Problem, FieldError)),
+        security(("bearer" = [])),
+        tags(
+            (name = "users", description = "Accounts and sessions"),
+            (name = "blogs", description = "Blog posts"),
+            (name = "jobs", description = "The jobs that write them"),
+            (name = "operation", description = "For those who run the service"),
+        ),
+    )]
+    struct Base;
+
+    let mut document = Base::openapi();
+    let bearer = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .bearer_format("JWT")
+        .description(Some("An access token, from register, login or refresh."))
+        .build();
+    if let Some(components) = &mut document.components {
+        components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+    }
+    document
+}
+
+/// Serves the document, and a page for it that needs nothing from elsewhere.
+pub fn docs(mut document: OpenApi) -> Router<AppState> {
+    for item in document.paths.paths.values_mut() {
+        for operation in operations(item) {
+            add_problems(operation);
+        }
+    }
+    let page = SwaggerUi::new("/docs").config(Config::from(PATH).persist_authorization(true));
+    Router::new()
+        .route(PATH, get(|| async { Json(document) }))
+        .merge(page)
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [
+        &mut item.get,
+        &mut item.put,
+        &mut item.post,
+        &mut item.delete,
+        &mut item.patch,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// Adds the errors that an operation may answer with by its nature, so that no
+/// handler has to repeat them.
+fn add_problems(operation: &mut Operation) {
+    let parameters = operation.parameters.iter().flatten();
+    let has = |wanted: ParameterIn| {
+        let mut parameters = parameters.clone();
+        parameters.any(|p| matches!(p, RefOr::T(p) if p.parameter_in == wanted))
+    };
+    let in_query = has(ParameterIn::Query);
+    let mut problems = Vec::new();
+    if operation.security.is_none() {
+        problems.push(("401", "Not signed in, or no longer."));
+        problems.push(("403", "Signed in, but not allowed."));
+    }
+    if has(ParameterIn::Path) {
+        problems.push(("404", "There is no such thing, or it is someone else's."));
+    }
+    if operation.request_body.is_some() || in_query {
+        problems.push(("400", "The request can't be read."));
+        problems.push(("422", "Some fields are not valid."));
+    }
+    if operation.request_body.is_some() {
+        problems.push(("413", "The body is larger than 1 MiB."));
+        problems.push(("415", "The body is not application/json."));
+    }
+    problems.push(("500", "Something went wrong on our side."));
+    problems.push(("503", "The database can't be reached."));
+    for (status, description) in problems {
+        let responses = &mut operation.responses.responses;
+        let problem = RefOr::T(problem(description));
+        responses.entry(status.to_owned()).or_insert(problem);
+    }
+}
+
+fn problem(description: &str) -> Response {
+    let schema = Ref::from_schema_name(Problem::name());
+    Response::builder()
+        .description(description)
+        .content("application/problem+json", Content::new(Some(schema)))
+        .build()
+}

@@ -1,0 +1,175 @@
+//! Lists in pages. A cursor says where the last page ended; it is signed, so
+//! that it can only be one of ours, for the same list of the same user.
+
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::error::{Error, FieldError, Result};
+use crate::token::Keys;
+
+const DEFAULT_LIMIT: u64 = 20;
+const MAX_LIMIT: u64 = 100;
+const TAG: usize = 16;
+
+/// How many entries a page may have.
+///
+/// # Errors
+/// [`Error::Validation`] unless it is 1 to 100.
+pub fn limit(asked: Option<u64>) -> Result<u64> {
+    match asked.unwrap_or(DEFAULT_LIMIT) {
+        limit @ 1..=MAX_LIMIT => Ok(limit),
+        _ => Err(Error::Validation(vec![FieldError {
+            field: "limit".to_owned(),
+            code: "out_of_range",
+            message: format!("must be 1 to {MAX_LIMIT}"),
+        }])),
+    }
+}
+
+/// A list whose cursors are good only for itself.
+#[derive(Clone, Copy, Debug)]
+pub struct List<'a> {
+    /// What signs them.
+    pub keys: &'a Keys,
+    /// Whose list it is.
+    pub user: Uuid,
+    /// Which list, in which order.
+    pub name: &'a str,
+}
+
+impl List<'_> {
+    /// The cursor behind an entry.
+    ///
+    /// # Errors
+    /// When the position can't be encoded.
+    pub fn cursor(&self, position: &impl Serialize) -> Result<String> {
+        let mut cursor =
+            serde_json::to_vec(position).map_err(|e| Error::Internal(e.to_string()))?;
+        cursor.extend(self.tag(&cursor));
+        Ok(BASE64_URL_SAFE_NO_PAD.encode(cursor))
+    }
+
+    /// The entry that a cursor stands behind.
+    ///
+    /// # Errors
+    /// [`Error::InvalidCursor`] if it is not of this list.
+    pub fn position<T: DeserializeOwned>(&self, cursor: &str) -> Result<T> {
+        let bytes = BASE64_URL_SAFE_NO_PAD
+            .decode(cursor)
+            .map_err(|_| Error::InvalidCursor)?;
+        let length = bytes.len().checked_sub(TAG).ok_or(Error::InvalidCursor)?;
+        let (position, tag) = bytes.split_at(length);
+        if self.tag(position) != tag {
+            return Err(Error::InvalidCursor);
+        }
+        serde_json::from_slice(position).map_err(|_| Error::InvalidCursor)
+    }
+
+    fn tag(&self, position: &[u8]) -> [u8; TAG] {
+        let list = format!("{}/{}/", self.user, self.name);
+        self.keys.cursor_tag(&[list.as_bytes(), position].concat())
+    }
+}
+
+/// The `Link` header that leads to the next page of the list at `uri`.
+pub fn link(uri: &Uri, next: Option<&str>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let Some(next) = next else { return headers };
+    let kept = uri
+        .query()
+        .unwrap_or_default()
+        .split('&')
+        .filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
+    let query: Vec<&str> = kept.collect();
+    let separator = if query.is_empty() { "" } else { "&" };
+    let target = format!("{}?{}{separator}cursor={next}", uri.path(), query.join("&"));
+    if let Ok(value) = HeaderValue::from_str(&format!("<{target}>; rel=\"next\"")) {
+        headers.insert(header::LINK, value);
+    }
+    headers
+}
+
+/// Entries are taken one more than fit, which tells whether there is a next
+/// page. Returns the last entry that fits, if more follow.
+pub fn cut<T>(entries: &mut Vec<T>, limit: u64) -> Option<&T> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    if entries.len() <= limit {
+        return None;
+    }
+    entries.truncate(limit);
+    entries.last()
+}
+
+/// Where a page of a list in the order of ids ended.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct After {
+    /// The last entry's id.
+    pub id: Uuid,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list<'a>(keys: &'a Keys, name: &'a str) -> List<'a> {
+        List {
+            keys,
+            user: Uuid::nil(),
+            name,
+        }
+    }
+
+    #[test]
+    fn a_cursor_is_good_for_its_own_list_only() {
+        let keys = Keys::new(&"0123456789abcdef0123456789abcdef".into());
+        let id = Uuid::now_v7();
+        let cursor = list(&keys, "posts").cursor(&After { id }).unwrap();
+        let back: After = list(&keys, "posts").position(&cursor).unwrap();
+        assert_eq!(back.id, id);
+        let elsewhere = list(&keys, "jobs").position::<After>(&cursor);
+        assert!(matches!(elsewhere, Err(Error::InvalidCursor)));
+    }
+
+    #[test]
+    fn a_changed_cursor_is_refused() {
+        let keys = Keys::new(&"0123456789abcdef0123456789abcdef".into());
+        let cursor = list(&keys, "posts")
+            .cursor(&After { id: Uuid::now_v7() })
+            .unwrap();
+        for bad in [
+            "",
+            "x",
+            "AAAA",
+            &cursor[1..],
+            &format!("{cursor}A"),
+            &cursor.to_lowercase(),
+        ] {
+            let read = list(&keys, "posts").position::<After>(bad);
+            assert!(matches!(read, Err(Error::InvalidCursor)), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_link_keeps_the_query() {
+        let uri: Uri = "/api/v1/blogs?limit=2&cursor=old&status=ready"
+            .parse()
+            .unwrap();
+        let headers = link(&uri, Some("new"));
+        assert_eq!(
+            headers[header::LINK],
+            "</api/v1/blogs?limit=2&status=ready&cursor=new>; rel=\"next\""
+        );
+    }
+
+    #[test]
+    fn the_last_page_has_no_next() {
+        let mut entries = vec![1, 2];
+        assert_eq!(cut(&mut entries, 2), None);
+        assert_eq!(cut(&mut entries, 1), Some(&1));
+        assert_eq!(entries, [1]);
+    }
+}

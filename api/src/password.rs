@@ -1,0 +1,162 @@
+//! Passwords: argon2id, on threads of their own, a few at a time.
+//!
+//! The cost is OWASP's least for argon2id, which is also the library's default:
+//! <https://cheatsheetseries.owasp.org/cheatsheets/Password_Storage_Cheat_Sheet.html>.
+
+use std::sync::Arc;
+
+use argon2::password_hash::phc::PasswordHash;
+use argon2::{Argon2, Params, PasswordHasher, PasswordVerifier};
+use tokio::sync::Semaphore;
+
+use crate::error::{Error, Result};
+
+/// Passwords that everyone tries first; none shorter than the shortest that is
+/// allowed, all in lower case.
+const COMMON: &str = include_str!("common_passwords.txt");
+
+/// Hashes and verifies, using no more threads than there are cores: more would
+/// only take memory, 19 MiB each.
+#[derive(Clone, Debug)]
+pub struct Passwords {
+    places: Arc<Semaphore>,
+    /// Verified for names that don't exist, so that the answer takes as long.
+    decoy: Arc<str>,
+}
+
+/// What a password turned out to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not the one.
+    Wrong,
+    /// The one.
+    Right,
+    /// The one, but its hash is weaker than those made today; here is a new one.
+    Outdated(String),
+}
+
+impl Passwords {
+    /// # Errors
+    /// When the system has no randomness.
+    pub fn new() -> anyhow::Result<Self> {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let decoy = hash("a password that no one has")?;
+        Ok(Passwords {
+            places: Arc::new(Semaphore::new(cores)),
+            decoy: decoy.into(),
+        })
+    }
+
+    /// Hashes a password, in PHC's string format.
+    ///
+    /// # Errors
+    /// When the system has no randomness.
+    pub async fn hash(&self, password: String) -> Result<String> {
+        self.on_thread(move || hash(&password)).await?
+    }
+
+    /// Verifies a password against a hash; without one, takes as long and says
+    /// it is wrong.
+    ///
+    /// # Errors
+    /// When the hash can't be read, or the system has no randomness.
+    pub async fn verify(&self, password: String, stored: Option<&str>) -> Result<Verdict> {
+        let exists = stored.is_some();
+        let stored = stored.unwrap_or(&self.decoy).to_owned();
+        let verdict = self.on_thread(move || verify(&password, &stored)).await??;
+        Ok(if exists { verdict } else { Verdict::Wrong })
+    }
+
+    async fn on_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        let internal = |e: &dyn std::fmt::Display| Error::Internal(e.to_string());
+        // The place is held by the thread: a client that hangs up leaves its
+        // work behind.
+        let place = self
+            .places
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(|e| internal(&e))?;
+        tokio::task::spawn_blocking(move || {
+            let done = work();
+            drop(place);
+            done
+        })
+        .await
+        .map_err(|e| internal(&e))
+    }
+}
+
+/// Whether a password is among those that everyone tries first.
+pub fn is_common(password: &str) -> bool {
+    let password = password.to_lowercase();
+    COMMON.lines().any(|common| common == password)
+}
+
+fn hash(password: &str) -> Result<String> {
+    let hash = Argon2::default()
+        .hash_password(password.as_bytes())
+        .map_err(|e| Error::Internal(format!("can't hash a password: {e}")))?;
+    Ok(hash.to_string())
+}
+
+fn verify(password: &str, stored: &str) -> Result<Verdict> {
+    let parsed = PasswordHash::new(stored)
+        .map_err(|e| Error::Internal(format!("a stored hash can't be read: {e}")))?;
+    if Argon2::default()
+        .verify_password(password.as_bytes(), &parsed)
+        .is_err()
+    {
+        return Ok(Verdict::Wrong);
+    }
+    if is_outdated(&parsed) {
+        return hash(password).map(Verdict::Outdated);
+    }
+    Ok(Verdict::Right)
+}
+
+fn is_outdated(hash: &PasswordHash) -> bool {
+    let Ok(params) = Params::try_from(hash) else {
+        return true;
+    };
+    params.m_cost() < Params::DEFAULT_M_COST
+        || params.t_cost() < Params::DEFAULT_T_COST
+        || params.p_cost() < Params::DEFAULT_P_COST
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_verified() {
+        let stored = hash("correct horse").unwrap();
+        assert!(
+            stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"),
+            "{stored}"
+        );
+        assert_eq!(verify("correct horse", &stored).unwrap(), Verdict::Right);
+        assert_eq!(verify("battery staple", &stored).unwrap(), Verdict::Wrong);
+    }
+
+    #[test]
+    fn a_weak_hash_is_replaced() {
+        let weak = Argon2::from(Params::new(8 * 1024, 1, 1, None).unwrap())
+            .hash_password(b"correct horse")
+            .unwrap()
+            .to_string();
+        let Verdict::Outdated(new) = verify("correct horse", &weak).unwrap() else {
+            panic!("not replaced");
+        };
+        assert_eq!(verify("correct horse", &new).unwrap(), Verdict::Right);
+    }
+
+    #[test]
+    fn common_passwords_are_known_whatever_their_case() {
+        assert!(is_common("Password123"));
+        assert!(!is_common("correct horse"));
+    }
+}

@@ -1,0 +1,663 @@
+//! Blog posts.
+
+use std::collections::HashMap;
+
+use axum::Json;
+use axum::extract::{OriginalUri, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
+use entity::clock::now;
+use entity::job::lifecycle::NewJob;
+use entity::{job, post};
+use sea_orm::sea_query::{Expr, Func, LikeExpr};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, EntityTrait, ExprTrait, Order, QueryFilter,
+    QueryOrder, QuerySelect, Select, Set,
+};
+use serde::{Deserialize, Serialize};
+use shared::queue;
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::jobs::{self, Job};
+use super::timestamp;
+use crate::auth::SignedIn;
+use crate::body::{Body, Fields, Valid, text, trimmed};
+use crate::error::{Error, FieldError, Result};
+use crate::negotiate::{self, Format, may_change, tagged, version_tag};
+use crate::options::Options;
+use crate::page::{List, cut, limit, link};
+use crate::query::{Id, Params};
+use crate::{AppState, render, wait};
+
+/// What to write about.
+#[derive(Debug, ToSchema)]
+pub struct NewPost {
+    #[schema(min_length = 3, max_length = 500)]
+    topic: String,
+    #[schema(nullable)]
+    options: Option<Options>,
+}
+
+impl Body for NewPost {
+    fn read(fields: &mut Fields) -> Option<Self> {
+        let topic = fields.required("topic", trimmed(3, 500));
+        let options = fields.nested("options");
+        Some(NewPost {
+            topic: topic?,
+            options: options?,
+        })
+    }
+}
+
+/// How to write it this time.
+#[derive(Debug, ToSchema)]
+pub struct Regeneration {
+    /// By default those of the last time.
+    #[schema(nullable)]
+    options: Option<Options>,
+}
+
+impl Body for Regeneration {
+    fn read(fields: &mut Fields) -> Option<Self> {
+        let options = fields.nested("options")?;
+        Some(Regeneration { options })
+    }
+}
+
+/// The owner's own words.
+#[derive(Debug, ToSchema)]
+pub struct Edit {
+    /// Markdown.
+    #[schema(min_length = 1)]
+    content: String,
+    /// By default the present one.
+    #[schema(min_length = 1, max_length = 200)]
+    title: Option<String>,
+}
+
+const LONGEST_TITLE: usize = 200;
+
+impl Body for Edit {
+    fn read(fields: &mut Fields) -> Option<Self> {
+        // How long it may be is up to the limit for bodies.
+        let content = fields.required("content", text(1, usize::MAX));
+        let title = fields.optional("title", trimmed(1, LONGEST_TITLE));
+        Some(Edit {
+            content: content?,
+            title: title?,
+        })
+    }
+}
+
+/// A blog post.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Post {
+    #[serde(flatten)]
+    summary: Summary,
+    /// Markdown; null until it is ready.
+    content: Option<String>,
+}
+
+/// A blog post without its content.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Summary {
+    id: Uuid,
+    topic: String,
+    /// Null until the post is ready.
+    title: Option<String>,
+    /// How the content begins, as plain text.
+    excerpt: Option<String>,
+    status: Status,
+    word_count: i32,
+    reading_minutes: i32,
+    /// Raised by every change; the `ETag`.
+    version: i32,
+    author: Author,
+    /// The latest job.
+    job: Option<Job>,
+    #[serde(serialize_with = "timestamp")]
+    created_at: DateTime<Utc>,
+    #[serde(serialize_with = "timestamp")]
+    updated_at: DateTime<Utc>,
+}
+
+/// Who owns a post.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Author {
+    id: Uuid,
+    username: String,
+}
+
+/// Where a post stands.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = PostStatus)]
+pub enum Status {
+    /// A job is at work on it.
+    Generating,
+    /// It has its content.
+    Ready,
+    /// Its latest job failed.
+    Failed,
+    /// Its latest job was canceled.
+    Canceled,
+}
+
+impl From<post::Status> for Status {
+    fn from(status: post::Status) -> Self {
+        match status {
+            post::Status::Generating => Status::Generating,
+            post::Status::Ready => Status::Ready,
+            post::Status::Failed => Status::Failed,
+            post::Status::Canceled => Status::Canceled,
+        }
+    }
+}
+
+impl From<Status> for post::Status {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Generating => post::Status::Generating,
+            Status::Ready => post::Status::Ready,
+            Status::Failed => post::Status::Failed,
+            Status::Canceled => post::Status::Canceled,
+        }
+    }
+}
+
+const WORDS_A_MINUTE: i32 = 200;
+
+impl Post {
+    fn new(post: post::Model, job: Option<Job>, me: &SignedIn) -> Self {
+        Post {
+            content: post.content,
+            summary: Summary {
+                id: post.id,
+                topic: post.topic,
+                title: post.title,
+                excerpt: post.excerpt,
+                status: post.status.into(),
+                word_count: post.word_count,
+                reading_minutes: (post.word_count + WORDS_A_MINUTE - 1) / WORDS_A_MINUTE,
+                version: post.version,
+                author: Author {
+                    id: me.user.id,
+                    username: me.user.username.clone(),
+                },
+                job,
+                created_at: post.created_at,
+                updated_at: post.updated_at,
+            },
+        }
+    }
+
+    async fn load(db: &impl ConnectionTrait, post: post::Model, me: &SignedIn) -> Result<Self> {
+        let job = job::Entity::of_post(post.id).one(db).await?;
+        let job = match job {
+            Some(job) => Some(Job::load_one(db, job).await?),
+            None => None,
+        };
+        Ok(Post::new(post, job, me))
+    }
+}
+
+/// Which posts to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Filter {
+    /// What the topic, title or content must contain, whatever its case.
+    #[param(max_length = 200)]
+    q: Option<String>,
+    status: Option<Status>,
+    /// By default the newest first.
+    sort: Option<Sort>,
+    /// How many a page may have, by default 20.
+    #[param(minimum = 1, maximum = 100)]
+    limit: Option<u64>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// An order of posts; `-` puts the latest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+pub enum Sort {
+    /// The newest first.
+    #[default]
+    #[serde(rename = "-created_at")]
+    NewestFirst,
+    /// The oldest first.
+    #[serde(rename = "created_at")]
+    OldestFirst,
+    /// The last changed first.
+    #[serde(rename = "-updated_at")]
+    LastChangedFirst,
+    /// The last changed last.
+    #[serde(rename = "updated_at")]
+    LastChangedLast,
+}
+
+/// A page of posts.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PostPage {
+    items: Vec<Summary>,
+    /// Leads to the next page; null on the last one.
+    next_cursor: Option<String>,
+}
+
+/// Where a page of posts ended.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Position {
+    id: Uuid,
+    updated_at: DateTime<Utc>,
+}
+
+impl Sort {
+    fn name(self) -> &'static str {
+        match self {
+            Sort::NewestFirst => "posts,-created_at",
+            Sort::OldestFirst => "posts,created_at",
+            Sort::LastChangedFirst => "posts,-updated_at",
+            Sort::LastChangedLast => "posts,updated_at",
+        }
+    }
+
+    fn order(self) -> Order {
+        match self {
+            Sort::NewestFirst | Sort::LastChangedFirst => Order::Desc,
+            Sort::OldestFirst | Sort::LastChangedLast => Order::Asc,
+        }
+    }
+
+    /// Ids sort by age, so only the time of change needs a column of its own.
+    fn by_change(self) -> bool {
+        matches!(self, Sort::LastChangedFirst | Sort::LastChangedLast)
+    }
+
+    fn apply(self, posts: Select<post::Entity>) -> Select<post::Entity> {
+        let posts = match self.by_change() {
+            true => posts.order_by(post::Column::UpdatedAt, self.order()),
+            false => posts,
+        };
+        posts.order_by(post::Column::Id, self.order())
+    }
+
+    fn after(self, position: Position) -> Condition {
+        use post::Column::{Id, UpdatedAt};
+        let (id, time) = match self.order() {
+            Order::Asc => (Id.gt(position.id), UpdatedAt.gt(position.updated_at)),
+            _ => (Id.lt(position.id), UpdatedAt.lt(position.updated_at)),
+        };
+        if !self.by_change() {
+            return Condition::all().add(id);
+        }
+        let tie = UpdatedAt.eq(position.updated_at).and(id);
+        Condition::any().add(time).add(tie)
+    }
+}
+
+/// Ask for a post
+///
+/// It is stored with its job, and answered at once. With `Prefer: wait=N` the
+/// answer comes when the job has ended, or after N seconds, at most 60.
+#[utoipa::path(
+    post, path = "/blogs", tag = "blogs",
+    request_body = NewPost,
+    params(("Prefer" = Option<String>, Header, example = "wait=30")),
+    responses(
+        (status = 202, description = "It will be written.", body = Post),
+        (status = 201, description = "It was written while you waited.", body = Post),
+    ),
+)]
+pub async fn create(
+    State(state): State<AppState>,
+    me: SignedIn,
+    headers: HeaderMap,
+    Valid(new): Valid<NewPost>,
+) -> Result<Response> {
+    let options = new.options.unwrap_or_default();
+    let model = options.model_of(&state.models)?;
+    let row = post::ActiveModel {
+        id: Set(Uuid::now_v7()),
+        user_id: Set(me.user.id),
+        topic: Set(new.topic),
+        title: Set(None),
+        content: Set(None),
+        excerpt: Set(None),
+        word_count: Set(0),
+        status: Set(post::Status::Generating),
+        version: Set(1),
+        created_at: Set(now()),
+        updated_at: Set(now()),
+    };
+    let tx = state.db.begin().await?;
+    let post = post::Entity::insert(row).exec_with_returning(&tx).await?;
+    let new = NewJob {
+        post: post.id,
+        user: me.user.id,
+        options: options.to_json()?,
+        model,
+        max_attempts: state.config.job_max_attempts,
+    };
+    let job = jobs::enqueue(&tx, new).await?;
+    tx.commit().await?;
+
+    let Some(patience) = negotiate::preferred_wait(&headers) else {
+        let job = Job::load_one(state.db.read(), job).await?;
+        return Ok(accepted(Post::new(post, Some(job), &me)));
+    };
+    let over = |job: &job::Model| job.status.is_over();
+    wait::for_job(&state, job.id, patience, over).await?;
+    let post = find(state.db.read(), &me, post.id).await?;
+    let is_ready = post.status == post::Status::Ready;
+    let mut response = accepted(Post::load(state.db.read(), post, &me).await?);
+    if is_ready {
+        *response.status_mut() = StatusCode::CREATED;
+    }
+    let applied = format!("wait={}", patience.as_secs());
+    if let Ok(applied) = HeaderValue::from_str(&applied) {
+        response.headers_mut().insert("preference-applied", applied);
+    }
+    Ok(response)
+}
+
+/// List one's posts
+#[utoipa::path(
+    get, path = "/blogs", tag = "blogs",
+    params(Filter),
+    responses((status = 200, body = PostPage)),
+)]
+pub async fn list(
+    State(state): State<AppState>,
+    me: SignedIn,
+    OriginalUri(uri): OriginalUri,
+    Params(filter): Params<Filter>,
+) -> Result<(HeaderMap, Json<PostPage>)> {
+    let limit = limit(filter.limit)?;
+    let sort = filter.sort.unwrap_or_default();
+    let list = List {
+        keys: &state.keys,
+        user: me.user.id,
+        name: sort.name(),
+    };
+    let mut posts = sort
+        .apply(post::Entity::owned_by(me.user.id))
+        .limit(limit + 1);
+    if let Some(status) = filter.status {
+        posts = posts.filter(post::Column::Status.eq(post::Status::from(status)));
+    }
+    if let Some(q) = filter.q.as_deref().filter(|q| !q.is_empty()) {
+        posts = posts.filter(contains(q)?);
+    }
+    if let Some(cursor) = &filter.cursor {
+        posts = posts.filter(sort.after(list.position(cursor)?));
+    }
+    let mut posts = posts.all(state.db.read()).await?;
+    let last = cut(&mut posts, limit).map(|last| Position {
+        id: last.id,
+        updated_at: last.updated_at,
+    });
+    let next_cursor = last.map(|position| list.cursor(&position)).transpose()?;
+    let items = summaries(state.db.read(), posts, &me).await?;
+    let headers = link(&uri, next_cursor.as_deref());
+    Ok((headers, Json(PostPage { items, next_cursor })))
+}
+
+/// Get a post
+///
+/// As JSON, or just its content as Markdown or HTML, whichever `Accept` likes
+/// best.
+#[utoipa::path(
+    get, path = "/blogs/{id}", tag = "blogs",
+    params(("id" = Uuid, Path)),
+    responses(
+        (status = 200, content((Post = "application/json"), (String = "text/markdown"), (String = "text/html"))),
+        (status = 304),
+        (status = 409, description = "There is no content yet.", body = crate::error::Problem,
+            content_type = "application/problem+json"),
+    ),
+)]
+pub async fn get(
+    State(state): State<AppState>,
+    me: SignedIn,
+    Id(id): Id,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let post = find(state.db.read(), &me, id).await?;
+    let tag = version_tag(post.version);
+    let mut response = match negotiate::format(&headers) {
+        Format::Json => tagged(
+            &headers,
+            &tag,
+            Json(Post::load(state.db.read(), post, &me).await?),
+        ),
+        Format::Markdown => {
+            let media_type = (header::CONTENT_TYPE, "text/markdown; charset=utf-8");
+            tagged(&headers, &tag, ([media_type], content(post)?))
+        }
+        Format::Html => {
+            let media_type = (header::CONTENT_TYPE, "text/html; charset=utf-8");
+            // Should anything get past the sanitiser, it still can't run.
+            let policy = (
+                header::CONTENT_SECURITY_POLICY,
+                "default-src 'none'; img-src https:",
+            );
+            let page = render::html(&content(post)?);
+            tagged(&headers, &tag, ([media_type, policy], page))
+        }
+    };
+    let accept = HeaderValue::from_static("Accept");
+    response.headers_mut().insert(header::VARY, accept);
+    Ok(response)
+}
+
+/// Get a post's latest job
+#[utoipa::path(
+    get, path = "/blogs/{id}/status", tag = "blogs",
+    params(("id" = Uuid, Path)),
+    responses((status = 200, body = Job), (status = 304)),
+)]
+pub async fn status(
+    State(state): State<AppState>,
+    me: SignedIn,
+    Id(id): Id,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let post = find(state.db.read(), &me, id).await?;
+    let job = job::Entity::of_post(post.id).one(state.db.read()).await?;
+    let job = job.ok_or(Error::NotFound)?;
+    jobs::answer(&headers, &Job::load_one(state.db.read(), job).await?)
+}
+
+/// Change a post's text
+///
+/// With `If-Match`, only if nobody has changed it since.
+#[utoipa::path(
+    put, path = "/blogs/{id}", tag = "blogs",
+    params(("id" = Uuid, Path), ("If-Match" = Option<String>, Header)),
+    request_body = Edit,
+    responses(
+        (status = 200, body = Post),
+        (status = 409, description = "The post is being generated.", body = crate::error::Problem,
+            content_type = "application/problem+json"),
+        (status = 412, description = "The post has changed since.", body = crate::error::Problem,
+            content_type = "application/problem+json"),
+    ),
+)]
+pub async fn update(
+    State(state): State<AppState>,
+    me: SignedIn,
+    Id(id): Id,
+    headers: HeaderMap,
+    Valid(edit): Valid<Edit>,
+) -> Result<Response> {
+    let tx = state.db.begin().await?;
+    let post = find(&tx, &me, id).await?;
+    if !may_change(&headers, &version_tag(post.version)) {
+        return Err(Error::VersionConflict);
+    }
+    if post.status == post::Status::Generating {
+        return Err(Error::GenerationInProgress);
+    }
+    // A post whose generation failed may have no title to keep.
+    let title = edit.title.or_else(|| match post.title {
+        Some(_) => None,
+        None => Some(post.topic.chars().take(LONGEST_TITLE).collect()),
+    });
+    let text = post::Text::new(title, edit.content);
+    let written = post::Entity::write(&tx, id, &text, Some(post.version)).await?;
+    let post = written.ok_or(Error::VersionConflict)?;
+    tx.commit().await?;
+    let tag = version_tag(post.version);
+    let post = Post::load(state.db.read(), post, &me).await?;
+    Ok(tagged(&HeaderMap::new(), &tag, Json(post)))
+}
+
+/// What was done.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Done {
+    message: &'static str,
+}
+
+/// Delete a post
+///
+/// A job at work on it is stopped.
+#[utoipa::path(
+    delete, path = "/blogs/{id}", tag = "blogs",
+    params(("id" = Uuid, Path)),
+    responses((status = 200, body = Done)),
+)]
+pub async fn delete(State(state): State<AppState>, me: SignedIn, Id(id): Id) -> Result<Json<Done>> {
+    let tx = state.db.begin().await?;
+    let post = find(&tx, &me, id).await?;
+    // A running worker finds its job gone at its next write, and stops.
+    let job = job::Entity::of_post(post.id).one(&tx).await?;
+    if let Some(delivery) = job.and_then(|job| job.delivery_id) {
+        queue::take(&tx, &delivery).await?;
+    }
+    post::Entity::delete_by_id(post.id).exec(&tx).await?;
+    tx.commit().await?;
+    Ok(Json(Done {
+        message: "The post was deleted.",
+    }))
+}
+
+/// Write a post anew
+#[utoipa::path(
+    post, path = "/blogs/{id}/regenerate", tag = "blogs",
+    params(("id" = Uuid, Path)),
+    request_body(content = Option<Regeneration>),
+    responses(
+        (status = 202, body = Post),
+        (status = 409, description = "The post is being generated.", body = crate::error::Problem,
+            content_type = "application/problem+json"),
+    ),
+)]
+pub async fn regenerate(
+    State(state): State<AppState>,
+    me: SignedIn,
+    Id(id): Id,
+    Valid(again): Valid<Regeneration>,
+) -> Result<Response> {
+    let tx = state.db.begin().await?;
+    let post = find(&tx, &me, id).await?;
+    let last = job::Entity::of_post(post.id).one(&tx).await?;
+    let (options, model) = match (again.options, last) {
+        (None, Some(last)) => (last.options, last.model),
+        (options, _) => {
+            let options = options.unwrap_or_default();
+            let model = options.model_of(&state.models)?;
+            (options.to_json()?, model)
+        }
+    };
+    let new = NewJob {
+        post: post.id,
+        user: me.user.id,
+        options,
+        model,
+        max_attempts: state.config.job_max_attempts,
+    };
+    let job = jobs::enqueue(&tx, new).await?;
+    post::Entity::set_status(&tx, id, post::Status::Generating).await?;
+    let post = find(&tx, &me, id).await?;
+    tx.commit().await?;
+    let job = Job::load_one(state.db.read(), job).await?;
+    Ok(accepted(Post::new(post, Some(job), &me)))
+}
+
+/// A post of one's own.
+async fn find(db: &impl ConnectionTrait, me: &SignedIn, id: Uuid) -> Result<post::Model> {
+    let post = post::Entity::owned_by(me.user.id)
+        .filter(post::Column::Id.eq(id))
+        .one(db)
+        .await?;
+    post.ok_or(Error::NotFound)
+}
+
+fn content(post: post::Model) -> Result<String> {
+    match post.content {
+        Some(content) => Ok(content),
+        None if post.status == post::Status::Generating => Err(Error::GenerationInProgress),
+        None => Err(Error::NotFound),
+    }
+}
+
+/// Posts with their latest jobs, in the order given.
+async fn summaries(
+    db: &impl ConnectionTrait,
+    posts: Vec<post::Model>,
+    me: &SignedIn,
+) -> Result<Vec<Summary>> {
+    let jobs = job::Entity::latest_of_posts(db, posts.iter().map(|post| post.id)).await?;
+    let of: Vec<Uuid> = jobs.iter().map(|job| job.post_id).collect();
+    let jobs = Job::load(db, jobs).await?;
+    let mut jobs: HashMap<Uuid, Job> = of.into_iter().zip(jobs).collect();
+    let summary = |post: post::Model| {
+        let job = jobs.remove(&post.id);
+        Post::new(post, job, me).summary
+    };
+    Ok(posts.into_iter().map(summary).collect())
+}
+
+const LONGEST_Q: usize = 200;
+
+/// Posts that contain `q`, whatever its case.
+fn contains(q: &str) -> Result<Condition> {
+    if q.chars().count() > LONGEST_Q || q.contains('\0') {
+        return Err(Error::Validation(vec![FieldError {
+            field: "q".to_owned(),
+            code: "invalid",
+            message: format!("must have at most {LONGEST_Q} characters, and no NUL"),
+        }]));
+    }
+    let mut pattern = String::from("%");
+    for c in q.to_lowercase().chars() {
+        if matches!(c, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern.push('%');
+    let like = |column: post::Column| {
+        let pattern = LikeExpr::new(pattern.clone()).escape('\\');
+        Expr::expr(Func::lower(Expr::col(column))).like(pattern)
+    };
+    Ok(Condition::any()
+        .add(like(post::Column::Topic))
+        .add(like(post::Column::Title))
+        .add(like(post::Column::Content)))
+}
+
+fn accepted(post: Post) -> Response {
+    let mut headers = HeaderMap::new();
+    let location = format!("/api/v1/blogs/{}", post.summary.id);
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        headers.insert(header::LOCATION, location);
+    }
+    if let Some(job) = &post.summary.job {
+        jobs::hint(&mut headers, job);
+    }
+    (StatusCode::ACCEPTED, headers, Json(post)).into_response()
+}

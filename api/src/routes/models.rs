@@ -1,0 +1,43 @@
+//! The models that posts can be written with.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::AppState;
+use crate::auth::SignedIn;
+
+/// The models to choose from.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Models {
+    items: Vec<Model>,
+}
+
+/// A model.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Model {
+    /// Its name, for `options.model`.
+    id: String,
+    /// Who serves it.
+    #[schema(example = "openai")]
+    agent: &'static str,
+    /// Whether it is taken where none is named.
+    default: bool,
+}
+
+/// List the models
+#[utoipa::path(
+    get, path = "/models", tag = "blogs",
+    responses((status = 200, body = Models)),
+)]
+pub async fn list(State(state): State<AppState>, _: SignedIn) -> Json<Models> {
+    let items = state.models.iter().enumerate().map(|(index, model)| Model {
+        id: model.id.clone(),
+        agent: model.agent,
+        default: index == 0,
+    });
+    Json(Models {
+        items: items.collect(),
+    })
+}

@@ -1,0 +1,99 @@
+//! A user's sign-ins.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use chrono::{DateTime, Utc};
+use entity::session;
+use sea_orm::QueryOrder;
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::timestamp;
+use crate::AppState;
+use crate::auth::SignedIn;
+use crate::error::{Error, Result};
+use crate::query::Id;
+
+/// A user's sign-ins that are not over.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Sessions {
+    items: Vec<Session>,
+}
+
+/// A sign-in.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Session {
+    id: Uuid,
+    #[serde(serialize_with = "timestamp")]
+    created_at: DateTime<Utc>,
+    /// When it was last refreshed.
+    #[serde(serialize_with = "timestamp")]
+    last_used_at: DateTime<Utc>,
+    /// When it ends unless it is refreshed.
+    #[serde(serialize_with = "timestamp")]
+    expires_at: DateTime<Utc>,
+    /// The client, as it named itself at sign-in.
+    user_agent: Option<String>,
+    /// The address that the sign-in came from.
+    ip: Option<String>,
+    /// Whether this request came with it.
+    current: bool,
+}
+
+impl Session {
+    fn new(session: session::Model, current: Uuid) -> Self {
+        Session {
+            id: session.id,
+            created_at: session.created_at,
+            last_used_at: session.last_used_at,
+            expires_at: session.expires_at,
+            user_agent: session.user_agent,
+            ip: session.ip,
+            current: session.id == current,
+        }
+    }
+}
+
+/// List one's sessions
+#[utoipa::path(
+    get, path = "/users/me/sessions", tag = "users",
+    responses((status = 200, body = Sessions)),
+)]
+pub async fn list(State(state): State<AppState>, me: SignedIn) -> Result<Json<Sessions>> {
+    let sessions = session::Entity::live_of(me.user.id)
+        .order_by_desc(session::Column::Id)
+        .all(state.db.read())
+        .await?;
+    let items = sessions
+        .into_iter()
+        .map(|session| Session::new(session, me.session.id))
+        .collect();
+    Ok(Json(Sessions { items }))
+}
+
+/// End a session
+#[utoipa::path(
+    delete, path = "/users/me/sessions/{id}", tag = "users",
+    params(("id" = Uuid, Path)),
+    responses((status = 204)),
+)]
+pub async fn revoke(State(state): State<AppState>, me: SignedIn, Id(id): Id) -> Result<StatusCode> {
+    if session::Entity::revoke(state.db.write(), me.user.id, id).await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(Error::NotFound)
+    }
+}
+
+/// End all sessions but the present one
+#[utoipa::path(
+    delete, path = "/users/me/sessions", tag = "users",
+    responses((status = 204)),
+)]
+pub async fn revoke_others(State(state): State<AppState>, me: SignedIn) -> Result<StatusCode> {
+    let present = Some(me.session.id);
+    session::Entity::revoke_all(state.db.write(), me.user.id, present).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

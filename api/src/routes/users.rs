@@ -1,0 +1,467 @@
+//! Accounts: signing up, signing in, staying signed in, and leaving.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use chrono::{DateTime, TimeDelta, Utc};
+use entity::clock::now;
+use entity::{job, refresh_token, session, user};
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait,
+    IntoActiveModel, QueryFilter, QuerySelect, Set,
+};
+use serde::Serialize;
+use shared::queue;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::timestamp;
+use crate::AppState;
+use crate::auth::{Client, SignedIn};
+use crate::body::{Body, Fault, Fields, Valid, any};
+use crate::error::{Error, FieldError, Result, is_duplicate};
+use crate::password::{Verdict, is_common};
+use crate::token::{new_refresh_token, refresh_token_hash};
+
+/// A new account.
+#[derive(Debug, ToSchema)]
+pub struct Registration {
+    /// Unique whatever its case.
+    #[schema(min_length = 3, max_length = 32, pattern = "^[A-Za-z0-9_.-]+$")]
+    username: String,
+    /// Any characters; not a common one, nor the username.
+    #[schema(min_length = 8, max_length = 128)]
+    password: String,
+}
+
+impl Body for Registration {
+    fn read(fields: &mut Fields) -> Option<Self> {
+        let username = fields.required("username", username);
+        let password = fields.required("password", |password| {
+            new_password(password, username.as_deref().unwrap_or_default())
+        });
+        Some(Registration {
+            username: username?,
+            password: password?,
+        })
+    }
+}
+
+/// Name and password.
+#[derive(Debug, ToSchema)]
+pub struct Credentials {
+    username: String,
+    password: String,
+}
+
+impl Body for Credentials {
+    fn read(fields: &mut Fields) -> Option<Self> {
+        let username = fields.required("username", any);
+        let password = fields.required("password", any);
+        Some(Credentials {
+            username: username?,
+            password: password?,
+        })
+    }
+}
+
+/// A refresh token.
+#[derive(Debug, ToSchema)]
+pub struct Refresh {
+    refresh_token: String,
+}
+
+impl Body for Refresh {
+    fn read(fields: &mut Fields) -> Option<Self> {
+        let refresh_token = fields.required("refresh_token", any)?;
+        Some(Refresh { refresh_token })
+    }
+}
+
+/// The old password and the new one.
+#[derive(Debug, ToSchema)]
+pub struct PasswordChange {
+    current_password: String,
+    /// Any characters; not a common one, nor the username.
+    #[schema(min_length = 8, max_length = 128)]
+    new_password: String,
+}
+
+impl Body for PasswordChange {
+    fn read(fields: &mut Fields) -> Option<Self> {
+        let current_password = fields.required("current_password", any);
+        let new_password = fields.required("new_password", |new| new_password(new, ""));
+        Some(PasswordChange {
+            current_password: current_password?,
+            new_password: new_password?,
+        })
+    }
+}
+
+/// The password, once more.
+#[derive(Debug, ToSchema)]
+pub struct Confirmation {
+    password: String,
+}
+
+impl Body for Confirmation {
+    fn read(fields: &mut Fields) -> Option<Self> {
+        let password = fields.required("password", any)?;
+        Some(Confirmation { password })
+    }
+}
+
+/// A user.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct User {
+    id: Uuid,
+    username: String,
+    role: Role,
+    #[serde(serialize_with = "timestamp")]
+    created_at: DateTime<Utc>,
+}
+
+/// What a user may do.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Owns posts.
+    User,
+    /// Looks after the service as well.
+    Admin,
+}
+
+impl From<user::Model> for User {
+    fn from(user: user::Model) -> Self {
+        User {
+            id: user.id,
+            username: user.username,
+            role: match user.role {
+                user::Role::User => Role::User,
+                user::Role::Admin => Role::Admin,
+            },
+            created_at: user.created_at,
+        }
+    }
+}
+
+/// What a client is given to stay signed in.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TokenPair {
+    user: User,
+    /// For the `Authorization` header.
+    access_token: String,
+    /// Always `Bearer`.
+    token_type: &'static str,
+    /// How long the access token is good, in seconds.
+    expires_in: u32,
+    /// Good for one refresh.
+    refresh_token: String,
+    /// How long the refresh token is good, in seconds.
+    refresh_expires_in: u32,
+}
+
+/// Sign up
+#[utoipa::path(
+    post, path = "/users/register", tag = "users", security(()),
+    request_body = Registration,
+    responses(
+        (status = 201, body = TokenPair),
+        (status = 409, description = "The name is taken.", body = crate::error::Problem,
+            content_type = "application/problem+json"),
+    ),
+)]
+pub async fn register(
+    State(state): State<AppState>,
+    client: Client,
+    Valid(new): Valid<Registration>,
+) -> Result<(StatusCode, Json<TokenPair>)> {
+    let password_hash = state.passwords.hash(new.password).await?;
+    let row = user::ActiveModel {
+        id: Set(Uuid::now_v7()),
+        username_key: Set(user::username_key(&new.username)),
+        username: Set(new.username),
+        password_hash: Set(password_hash),
+        role: Set(user::Role::User),
+        disabled_at: Set(None),
+        created_at: Set(now()),
+    };
+    let tx = state.db.begin().await?;
+    let user = match user::Entity::insert(row).exec_with_returning(&tx).await {
+        Err(e) if is_duplicate(&e) => return Err(Error::UsernameTaken),
+        inserted => inserted?,
+    };
+    let pair = sign_in(&state, &tx, user, client).await?;
+    tx.commit().await?;
+    Ok((StatusCode::CREATED, Json(pair)))
+}
+
+/// Sign in
+#[utoipa::path(
+    post, path = "/users/login", tag = "users", security(()),
+    request_body = Credentials,
+    responses(
+        (status = 200, body = TokenPair),
+        (status = 401, description = "Name or password is wrong.", body = crate::error::Problem,
+            content_type = "application/problem+json"),
+    ),
+)]
+pub async fn login(
+    State(state): State<AppState>,
+    client: Client,
+    Valid(given): Valid<Credentials>,
+) -> Result<Json<TokenPair>> {
+    let user = user::Entity::find_by_username(&given.username)
+        .one(state.db.read())
+        .await?;
+    let stored = user.as_ref().map(|user| user.password_hash.as_str());
+    let verdict = state.passwords.verify(given.password, stored).await?;
+    let (Some(user), true) = (user, verdict != Verdict::Wrong) else {
+        return Err(Error::InvalidCredentials);
+    };
+    if user.disabled_at.is_some() {
+        return Err(Error::AccountDisabled);
+    }
+    let tx = state.db.begin().await?;
+    if let Verdict::Outdated(hash) = verdict {
+        set_password(&tx, user.clone(), hash).await?;
+    }
+    let pair = sign_in(&state, &tx, user, client).await?;
+    tx.commit().await?;
+    Ok(Json(pair))
+}
+
+/// Get a new pair of tokens
+///
+/// The old refresh token is spent. Using one twice ends its session.
+#[utoipa::path(
+    post, path = "/users/refresh", tag = "users", security(()),
+    request_body = Refresh,
+    responses(
+        (status = 200, body = TokenPair),
+        (status = 401, description = "The token is not good.", body = crate::error::Problem,
+            content_type = "application/problem+json"),
+    ),
+)]
+pub async fn refresh(
+    State(state): State<AppState>,
+    Valid(given): Valid<Refresh>,
+) -> Result<Json<TokenPair>> {
+    let hash = refresh_token_hash(&given.refresh_token);
+    let tx = state.db.begin().await?;
+    let found = refresh_token::Entity::find_by_id(&hash)
+        .find_also_related(session::Entity)
+        .one(&tx)
+        .await?;
+    let Some((_, Some(session))) = found else {
+        return Err(Error::Unauthenticated);
+    };
+    if !refresh_token::Entity::spend(&tx, &hash).await? {
+        session::Entity::revoke(&tx, session.user_id, session.id).await?;
+        tx.commit().await?;
+        tracing::warn!(session = %session.id, "a refresh token was used twice");
+        return Err(Error::RefreshTokenReused);
+    }
+    if session.revoked_at.is_some() {
+        return Err(Error::SessionRevoked);
+    }
+    if !session.is_live() {
+        return Err(Error::TokenExpired);
+    }
+    let user = user::Entity::find_by_id(session.user_id).one(&tx).await?;
+    let user = user.ok_or(Error::SessionRevoked)?;
+    if user.disabled_at.is_some() {
+        return Err(Error::AccountDisabled);
+    }
+    let id = session.id;
+    let mut session = session.into_active_model();
+    session.last_used_at = Set(now());
+    session.expires_at = Set(session_end(&state));
+    session.update(&tx).await?;
+    let pair = new_pair(&state, &tx, user, id).await?;
+    tx.commit().await?;
+    Ok(Json(pair))
+}
+
+/// Sign out
+///
+/// The session is over at once, its access tokens too.
+#[utoipa::path(
+    post, path = "/users/logout", tag = "users",
+    responses((status = 204)),
+)]
+pub async fn logout(State(state): State<AppState>, me: SignedIn) -> Result<StatusCode> {
+    session::Entity::revoke(state.db.write(), me.user.id, me.session.id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Who one is
+#[utoipa::path(
+    get, path = "/users/me", tag = "users",
+    responses((status = 200, body = User)),
+)]
+pub async fn me(me: SignedIn) -> Json<User> {
+    Json(me.user.into())
+}
+
+/// Change one's password
+///
+/// Every other session ends.
+#[utoipa::path(
+    put, path = "/users/me/password", tag = "users",
+    request_body = PasswordChange,
+    responses((status = 204)),
+)]
+pub async fn change_password(
+    State(state): State<AppState>,
+    me: SignedIn,
+    Valid(change): Valid<PasswordChange>,
+) -> Result<StatusCode> {
+    if is_username(&change.new_password, &me.user.username) {
+        let (code, message) = password_is_username();
+        let field = "new_password".to_owned();
+        return Err(Error::Validation(vec![FieldError {
+            field,
+            code,
+            message,
+        }]));
+    }
+    confirm(&state, &me.user, change.current_password).await?;
+    let hash = state.passwords.hash(change.new_password).await?;
+    let tx = state.db.begin().await?;
+    session::Entity::revoke_all(&tx, me.user.id, Some(me.session.id)).await?;
+    set_password(&tx, me.user, hash).await?;
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Delete one's account
+///
+/// Its posts, jobs and sessions go with it; jobs that run are stopped.
+#[utoipa::path(
+    delete, path = "/users/me", tag = "users",
+    request_body = Confirmation,
+    responses((status = 204)),
+)]
+pub async fn delete_me(
+    State(state): State<AppState>,
+    me: SignedIn,
+    Valid(given): Valid<Confirmation>,
+) -> Result<StatusCode> {
+    confirm(&state, &me.user, given.password).await?;
+    let tx = state.db.begin().await?;
+    let deliveries: Vec<Option<String>> = job::Entity::owned_by(me.user.id)
+        .filter(job::Column::Status.eq(job::Status::Queued))
+        .select_only()
+        .column(job::Column::DeliveryId)
+        .into_tuple()
+        .all(&tx)
+        .await?;
+    for delivery in deliveries.iter().flatten() {
+        queue::take(&tx, delivery).await?;
+    }
+    user::Entity::delete_by_id(me.user.id).exec(&tx).await?;
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Begins a session, with its first pair of tokens.
+async fn sign_in(
+    state: &AppState,
+    tx: &DatabaseTransaction,
+    user: user::Model,
+    client: Client,
+) -> Result<TokenPair> {
+    let id = Uuid::now_v7();
+    let row = session::ActiveModel {
+        id: Set(id),
+        user_id: Set(user.id),
+        created_at: Set(now()),
+        last_used_at: Set(now()),
+        expires_at: Set(session_end(state)),
+        revoked_at: Set(None),
+        user_agent: Set(client.user_agent),
+        ip: Set(client.ip),
+    };
+    session::Entity::insert(row).exec(tx).await?;
+    new_pair(state, tx, user, id).await
+}
+
+async fn new_pair(
+    state: &AppState,
+    tx: &DatabaseTransaction,
+    user: user::Model,
+    session: Uuid,
+) -> Result<TokenPair> {
+    let refresh_token = new_refresh_token()?;
+    let row = refresh_token::ActiveModel {
+        hash: Set(refresh_token_hash(&refresh_token)),
+        session_id: Set(session),
+        created_at: Set(now()),
+        spent_at: Set(None),
+    };
+    refresh_token::Entity::insert(row).exec(tx).await?;
+    let ttl = state.config.access_token_ttl();
+    Ok(TokenPair {
+        access_token: state.keys.access_token(user.id, session, ttl)?,
+        token_type: "Bearer",
+        expires_in: state.config.access_token_ttl_secs,
+        refresh_token,
+        refresh_expires_in: state.config.refresh_token_ttl_secs,
+        user: user.into(),
+    })
+}
+
+fn session_end(state: &AppState) -> DateTime<Utc> {
+    now() + TimeDelta::seconds(state.config.refresh_token_ttl_secs.into())
+}
+
+async fn set_password(db: &impl ConnectionTrait, user: user::Model, hash: String) -> Result<()> {
+    let mut user = user.into_active_model();
+    user.password_hash = Set(hash);
+    user.update(db).await?;
+    Ok(())
+}
+
+/// Has the user prove again that it is them.
+async fn confirm(state: &AppState, user: &user::Model, password: String) -> Result<()> {
+    let stored = Some(user.password_hash.as_str());
+    match state.passwords.verify(password, stored).await? {
+        Verdict::Wrong => Err(Error::InvalidCredentials),
+        Verdict::Right | Verdict::Outdated(_) => Ok(()),
+    }
+}
+
+fn username(name: String) -> std::result::Result<String, Fault> {
+    let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    if !name.chars().all(known) {
+        let message = "may only have letters, digits, and . _ -";
+        return Err(("invalid", message.to_owned()));
+    }
+    match name.len() {
+        ..3 => Err(("too_short", "must have at least 3 characters".to_owned())),
+        33.. => Err(("too_long", "must have at most 32 characters".to_owned())),
+        _ => Ok(name),
+    }
+}
+
+fn new_password(password: String, username: &str) -> std::result::Result<String, Fault> {
+    match password.chars().count() {
+        ..8 => Err(("too_short", "must have at least 8 characters".to_owned())),
+        129.. => Err(("too_long", "must have at most 128 characters".to_owned())),
+        _ if is_username(&password, username) => Err(password_is_username()),
+        _ if is_common(&password) => {
+            let message = "is one of the commonest passwords";
+            Err(("too_common", message.to_owned()))
+        }
+        _ => Ok(password),
+    }
+}
+
+fn is_username(password: &str, username: &str) -> bool {
+    password.eq_ignore_ascii_case(username)
+}
+
+fn password_is_username() -> Fault {
+    ("same_as_username", "must not be the username".to_owned())
+}
