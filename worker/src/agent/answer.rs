@@ -40,8 +40,10 @@ pub(super) struct Answer<'a> {
     pending: Arc<AtomicUsize>,
     /// Bytes of all events.
     heard: usize,
+    /// When the first event must be here.
+    begin: Instant,
+    /// When all must be here.
     end: Instant,
-    patience: Instant,
     draft: Draft<'a>,
     cut_short: Option<bool>,
     /// What the call cost, as far as it is known.
@@ -53,7 +55,7 @@ impl<'a> Answer<'a> {
         endpoint: &'a Endpoint,
         response: Response,
         start: Instant,
-        patience: Instant,
+        begin: Instant,
         on_event: &'a (dyn Fn(Event) + Send + Sync),
     ) -> Self {
         let pending = Arc::new(AtomicUsize::new(0));
@@ -72,8 +74,8 @@ impl<'a> Answer<'a> {
             events: Box::pin(bytes.eventsource()),
             pending,
             heard: 0,
+            begin,
             end: start + endpoint.limits.total,
-            patience,
             draft: Draft::new(endpoint.limits.bytes, on_event),
             cut_short: None,
             usage: Usage::default(),
@@ -82,7 +84,7 @@ impl<'a> Answer<'a> {
 
     /// The next event, or none when the answer has come to its end.
     pub(super) async fn next(&mut self) -> Result<Option<SseEvent>, AgentError> {
-        let failure = match timeout_at(self.patience.min(self.end), self.events.next()).await {
+        let failure = match timeout_at(self.patience(), self.events.next()).await {
             Ok(Some(Ok(event))) => match self.count(&event) {
                 Ok(()) => return Ok(Some(event)),
                 Err(failure) => failure,
@@ -128,7 +130,6 @@ impl<'a> Answer<'a> {
     /// The provider says that the text is whole, or was cut at `max_tokens`.
     pub(super) fn finish(&mut self, cut_short: bool) {
         self.cut_short = Some(cut_short);
-        self.patience = Instant::now() + TAIL;
     }
 
     /// What came of it, once [`Answer::next`] has nothing more.
@@ -141,6 +142,18 @@ impl<'a> Answer<'a> {
         })
     }
 
+    /// Until when we wait for the next event.
+    fn patience(&self) -> Instant {
+        let limits = &self.endpoint.limits;
+        let patience = match self.cut_short {
+            Some(_) => Instant::now() + TAIL,
+            None if self.heard == 0 => self.begin,
+            None if self.draft.is_empty() => Instant::now() + limits.first_byte,
+            None => Instant::now() + limits.silence,
+        };
+        patience.min(self.end)
+    }
+
     fn count(&mut self, event: &SseEvent) -> Result<(), AgentError> {
         let limits = &self.endpoint.limits;
         self.pending.store(0, Ordering::Relaxed);
@@ -150,14 +163,6 @@ impl<'a> Answer<'a> {
                 Failure::BadOutput,
                 "the answer does not end",
             ));
-        }
-        if self.cut_short.is_none() {
-            let wait = if self.draft.is_empty() {
-                limits.first_byte
-            } else {
-                limits.silence
-            };
-            self.patience = Instant::now() + wait;
         }
         Ok(())
     }

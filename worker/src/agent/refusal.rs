@@ -52,7 +52,11 @@ pub(super) fn retry_after(value: &str, now: DateTime<Utc>) -> Option<Duration> {
 }
 
 fn judge(status: u16, after: Option<Duration>, kinds: &[&str], told: &str) -> AgentError {
-    let message = format!("{status} {}: {}", kinds.join(" "), excerpt(told, 300));
+    let kind: String = kinds
+        .iter()
+        .map(|kind| format!(" {}", excerpt(kind, 50)))
+        .collect();
+    let message = format!("status {status}{kind}: {}", excerpt(told, 300));
     let retry = |failure| AgentError::Retry {
         failure,
         after,
@@ -129,4 +133,46 @@ fn told(value: &Value) -> Option<&str> {
         .as_str()
         .or(error.as_str())
         .or(error["detail"].as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_read_as_seconds_or_as_a_date() {
+        let now = DateTime::parse_from_rfc3339("2026-11-22T10:00:00Z")
+            .unwrap()
+            .to_utc();
+        let read = |value| retry_after(value, now).map(|wait| wait.as_millis());
+        assert_eq!(read("0"), Some(0));
+        assert_eq!(read(" 120 "), Some(120_000));
+        assert_eq!(read("1.5"), Some(1500));
+        assert_eq!(read("Sun, 22 Nov 2026 10:01:00 GMT"), Some(60_000));
+        assert_eq!(read("Sun, 22 Nov 2026 09:00:00 GMT"), Some(0));
+        assert_eq!(read("99999999999"), Some(LONGEST_WAIT.as_millis()));
+        for nonsense in ["", "soon", "-1", "NaN", "inf", "1e400"] {
+            assert_eq!(read(nonsense), None, "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn the_words_of_other_servers_are_found() {
+        let message = |text: &str| of_status(503, None, text).to_string();
+        let bodies = [
+            r#"{"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}"#,
+            r#"[{"error": {"code": 503, "message": "Loading model", "status": "UNAVAILABLE"}}]"#,
+            r#"{"object": "error", "message": "Loading model", "code": 503}"#,
+            r#"{"error": "Loading model"}"#,
+            r#"{"detail": "Loading model"}"#,
+            "Loading model",
+        ];
+        for body in bodies {
+            assert!(
+                message(body).ends_with(": Loading model"),
+                "{}",
+                message(body)
+            );
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Notify;
 use worker::agent::{Agent, AgentError, Event, Failure, Limits, Reply, Request, Usage};
 
@@ -427,6 +427,7 @@ pub(crate) async fn silence_in_mid_stream_is_a_timeout<P: Provider>() {
     ];
     let error = answered::<P>(stream(acts), limits).await.unwrap_err();
     assert_retry(&error, Failure::Timeout);
+    assert!(error.to_string().contains("stopped coming"), "{error}");
 }
 
 pub(crate) async fn a_slow_beginning_is_a_timeout<P: Provider>() {
@@ -490,9 +491,10 @@ pub(crate) async fn an_endless_event_is_stopped<P: Provider>() {
 }
 
 pub(crate) async fn nobody_listening_may_be_tried_again<P: Provider>() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    drop(listener);
+    // It keeps the port from others, and does not listen.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = format!("http://{}", socket.local_addr().unwrap());
     let error = call(&*P::agent(&url, limits())).await.unwrap_err();
     assert_retry(&error, Failure::Unavailable);
 }
