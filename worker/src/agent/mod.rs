@@ -4,12 +4,18 @@
 mod answer;
 mod anthropic;
 mod draft;
+mod group;
 mod http;
+mod lines;
 mod openai;
 mod refusal;
+mod script;
+mod supervise;
 
 pub use anthropic::Anthropic;
 pub use openai::OpenAi;
+pub use script::Script;
+pub use supervise::supervise;
 
 use std::time::Duration;
 

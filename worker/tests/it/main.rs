@@ -4,5 +4,6 @@
 mod agent_anthropic;
 mod agent_http;
 mod agent_openai;
+mod agent_script;
 mod stub;
 mod stub_openai;

@@ -1,0 +1,315 @@
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::io::AsyncReadExt;
+use tokio::process::{ChildStderr, ChildStdout};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::draft::Draft;
+use super::group::{Group, LINGER};
+use super::lines::Lines;
+use super::supervise::Ending;
+use super::{
+    Agent, AgentError, Event, Failure, LONGEST_WAIT, Limits, Reply, Request, Scope, Usage, excerpt,
+};
+
+/// A line may hold the whole post, with its letters escaped as JSON allows.
+const LINE_BYTES_PER_TEXT_BYTE: usize = 4;
+
+/// The lines may hold the post twice, and a few letters each.
+const BYTES_PER_TEXT_BYTE: usize = 64;
+
+/// What is kept of standard error, from its end.
+const STDERR_BYTES: usize = 4096;
+
+/// Of the worker's environment a program gets this, what begins with `LC_`, and
+/// what begins with [`PREFIX`], but nothing else: not the worker's secrets.
+const ENVIRONMENT: [&str; 8] = [
+    "HOME",
+    "LANG",
+    "PATH",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "TMPDIR",
+    "TZ",
+    "USER",
+];
+
+/// `AGENT_SCRIPT_ENV_TOKEN=x` gives the program `TOKEN=x`.
+const PREFIX: &str = "AGENT_SCRIPT_ENV_";
+
+/// Any program, in any language, which writes the whole post.
+///
+/// It reads one JSON line from standard input,
+/// `{"protocol": 1, "job_id": …, "topic": …, "options": {…}}`,
+/// and writes JSON objects to standard output, one a line:
+///
+/// | line | says |
+/// | --- | --- |
+/// | `{"type": "delta", "text"}` | a further piece of the text |
+/// | `{"type": "progress", "percent", "message"}` | how far it is; the message may be left out |
+/// | `{"type": "post", "title", "content"}` | the finished post, in the place of all pieces before |
+/// | `{"type": "error", "message", "retry", "retry_after_s"}` | it gives up; the last two may be left out |
+///
+/// Lines of other types and empty lines are ignored. What else is no such
+/// object is a fault of the program, and the job fails.
+///
+/// Exit status 0 says that it is done, 75 (`EX_TEMPFAIL`) that it may go better
+/// later, any other that it never will. Done without a word written counts as
+/// may go better: models come back with nothing now and then.
+///
+/// It must say something now and then, be it how far it is: [`Limits`] holds
+/// for it as for all agents.
+///
+/// Once the program has ended, whatever it started is killed, save what left
+/// its process group on purpose (`setsid`).
+#[derive(Debug)]
+pub struct Script {
+    supervisor: PathBuf,
+    command: Vec<String>,
+    environment: Vec<(OsString, OsString)>,
+    limits: Limits,
+}
+
+impl Script {
+    /// `command` is a program and its arguments, separated by spaces; there is
+    /// no shell, so nothing is quoted or expanded. `environment` is that of the
+    /// worker; the program gets only a part of it. `supervisor` is the worker's
+    /// own binary, which runs [`supervise`](super::supervise()).
+    pub fn new(
+        command: &str,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        supervisor: impl Into<PathBuf>,
+        limits: Limits,
+    ) -> anyhow::Result<Self> {
+        let command: Vec<_> = command.split_whitespace().map(str::to_owned).collect();
+        anyhow::ensure!(!command.is_empty(), "the script agent's command is empty");
+        let environment = environment.into_iter().filter_map(allowed).collect();
+        Ok(Script {
+            supervisor: supervisor.into(),
+            command,
+            environment,
+            limits,
+        })
+    }
+
+    fn patience(&self, told: &Told<'_>) -> Duration {
+        if told.draft.is_empty() {
+            self.limits.first_byte
+        } else {
+            self.limits.silence
+        }
+    }
+
+    /// Tell the program what to write, and listen until it has ended.
+    async fn talk(
+        &self,
+        group: &mut Group,
+        stdout: ChildStdout,
+        request: &Request,
+        on_event: &(dyn Fn(Event) + Send + Sync),
+    ) -> Result<Reply, AgentError> {
+        let end = Instant::now() + self.limits.total;
+        let mut patience = Instant::now() + self.limits.first_byte;
+        let line_bytes = self.limits.bytes.saturating_mul(LINE_BYTES_PER_TEXT_BYTE);
+        let bytes = self.limits.bytes.saturating_mul(BYTES_PER_TEXT_BYTE);
+        let mut lines = Lines::new(stdout, line_bytes, bytes);
+        let mut told = Told {
+            title: None,
+            draft: Draft::new(self.limits.bytes, on_event),
+        };
+        let mut ending = None;
+        let input = json!({
+            "protocol": 1,
+            "job_id": request.job_id,
+            "topic": request.topic,
+            "options": request.options,
+        });
+        group.send(&input).await;
+        loop {
+            tokio::select! {
+                line = lines.next() => {
+                    let Some(line) = line? else { break };
+                    told.read(&line)?;
+                    if ending.is_none() {
+                        patience = Instant::now() + self.patience(&told);
+                    }
+                }
+                how = group.ending(), if ending.is_none() => {
+                    ending = Some(how?);
+                    // What it wrote is in the pipe; whoever holds that open
+                    // now is not to keep us.
+                    group.kill();
+                    patience = Instant::now() + LINGER;
+                }
+                () = sleep_until(patience.min(end)) => match ending {
+                    Some(_) => break,
+                    None => return Err(AgentError::retry(Failure::Timeout, "the script was too slow")),
+                }
+            }
+        }
+        judge(ending, &self.command[0])?;
+        Ok(Reply {
+            title: told.title.filter(|title| !title.trim().is_empty()),
+            text: told.draft.finish()?,
+            cut_short: false,
+            usage: Usage::default(),
+        })
+    }
+}
+
+impl Agent for Script {
+    fn scope(&self) -> Scope {
+        Scope::Post
+    }
+
+    fn call<'a>(
+        &'a self,
+        request: &'a Request,
+        on_event: &'a (dyn Fn(Event) + Send + Sync),
+    ) -> BoxFuture<'a, Result<Reply, AgentError>> {
+        Box::pin(async move {
+            let started = Group::start(&self.supervisor, &self.command, &self.environment);
+            let (mut group, stdout, stderr) = started.map_err(|error| {
+                let message = format!("can't start {}: {error}", self.supervisor.display());
+                AgentError::fatal(Failure::Unavailable, message)
+            })?;
+            let stderr = AbortOnDropHandle::new(tokio::spawn(tail(stderr)));
+            let reply = self.talk(&mut group, stdout, request, on_event).await;
+            group.end().await;
+            let stderr = timeout(LINGER, stderr).await.ok().and_then(Result::ok);
+            reply.map_err(|error| with_stderr(error, &stderr.unwrap_or_default()))
+        })
+    }
+}
+
+fn allowed((name, value): (OsString, OsString)) -> Option<(OsString, OsString)> {
+    let known = name.to_str()?;
+    if let Some(name) = known.strip_prefix(PREFIX) {
+        return (!name.is_empty()).then(|| (name.into(), value));
+    }
+    (ENVIRONMENT.contains(&known) || known.starts_with("LC_")).then_some((name, value))
+}
+
+/// What the program has told so far.
+struct Told<'a> {
+    title: Option<String>,
+    draft: Draft<'a>,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Line {
+    Delta {
+        text: String,
+    },
+    Progress {
+        percent: f64,
+        message: Option<String>,
+    },
+    Post {
+        title: Option<String>,
+        content: String,
+    },
+    Error {
+        #[serde(default)]
+        message: String,
+        #[serde(default)]
+        retry: bool,
+        retry_after_s: Option<f64>,
+    },
+    #[serde(other)]
+    Other,
+}
+
+impl Told<'_> {
+    fn read(&mut self, line: &[u8]) -> Result<(), AgentError> {
+        if line.trim_ascii().is_empty() {
+            return Ok(());
+        }
+        let read = serde_json::from_slice(line).map_err(|error| {
+            let line = excerpt(&String::from_utf8_lossy(line), 200);
+            AgentError::fatal(
+                Failure::BadOutput,
+                format!("a line can't be read ({error}): {line}"),
+            )
+        })?;
+        match read {
+            Line::Delta { text } => self.draft.write(text)?,
+            // The conversion stops at 0 and 255, whatever the number.
+            Line::Progress { percent, message } => {
+                self.draft.progress((percent as u8).min(100), message)
+            }
+            Line::Post { title, content } => {
+                self.title = title;
+                self.draft.replace(content)?;
+            }
+            Line::Error {
+                message,
+                retry,
+                retry_after_s,
+            } => {
+                return Err(given_up(&message, retry, retry_after_s));
+            }
+            Line::Other => {}
+        }
+        Ok(())
+    }
+}
+
+fn given_up(message: &str, retry: bool, after: Option<f64>) -> AgentError {
+    let message = format!("the script gave up: {}", excerpt(message, 300));
+    if !retry {
+        return AgentError::fatal(Failure::Rejected, message);
+    }
+    let after = after.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let after = after.map(|after| after.min(LONGEST_WAIT));
+    AgentError::Retry {
+        failure: Failure::Unavailable,
+        after,
+        message,
+    }
+}
+
+fn judge(ending: Option<Ending>, program: &str) -> Result<(), AgentError> {
+    let fatal = |message| Err(AgentError::fatal(Failure::Unavailable, message));
+    match ending {
+        Some(Ending::Exit(0)) => Ok(()),
+        Some(Ending::Exit(75)) => Err(AgentError::retry(
+            Failure::Unavailable,
+            "the script asks to be tried again (exit status 75)",
+        )),
+        Some(Ending::Exit(status)) => fatal(format!("the script failed with exit status {status}")),
+        Some(Ending::Signal(signal)) => fatal(format!("the script was killed by signal {signal}")),
+        Some(Ending::NotStarted(why)) => fatal(format!("can't start {program}: {why}")),
+        None => Err(AgentError::retry(
+            Failure::Unavailable,
+            "the script's supervisor is gone",
+        )),
+    }
+}
+
+fn with_stderr(mut error: AgentError, stderr: &[u8]) -> AgentError {
+    let stderr = excerpt(&String::from_utf8_lossy(stderr), STDERR_BYTES);
+    let (AgentError::Retry { message, .. } | AgentError::Fatal { message, .. }) = &mut error;
+    if !stderr.is_empty() {
+        message.push_str("; standard error: ");
+        message.push_str(&stderr);
+    }
+    error
+}
+
+/// Read all there is, and keep the end.
+async fn tail(mut stderr: ChildStderr) -> Vec<u8> {
+    let mut kept = Vec::new();
+    while let Ok(1..) = stderr.read_buf(&mut kept).await {
+        let surplus = kept.len().saturating_sub(STDERR_BYTES);
+        kept.drain(..surplus);
+    }
+    kept
+}
