@@ -1,4 +1,5 @@
 use std::ffi::OsString;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -68,7 +69,6 @@ const PREFIX: &str = "AGENT_SCRIPT_ENV_";
 ///
 /// Once the program has ended, whatever it started is killed, save what left
 /// its process group on purpose (`setsid`).
-#[derive(Debug)]
 pub struct Script {
     supervisor: PathBuf,
     command: Vec<String>,
@@ -160,6 +160,15 @@ impl Script {
             cut_short: false,
             usage: Usage::default(),
         })
+    }
+}
+
+impl fmt::Debug for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Neither the arguments nor the environment: both may hold a key.
+        f.debug_struct("Script")
+            .field("program", &self.command[0])
+            .finish_non_exhaustive()
     }
 }
 

@@ -460,6 +460,15 @@ async fn a_supervisor_that_is_killed_may_be_tried_again() {
 }
 
 #[test]
+fn the_environment_is_not_in_the_debug_output() {
+    let debug = format!("{:?}", example("http://localhost"));
+    assert!(
+        debug.contains("python3") && !debug.contains("a-key"),
+        "{debug}"
+    );
+}
+
+#[test]
 fn an_empty_command_is_refused() {
     assert!(Script::new(" ", [], supervisor(), limits()).is_err());
 }
