@@ -7,8 +7,6 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use apalis_postgres::PostgresStorage;
-use apalis_sqlite::SqliteStorage;
 use migration::{Migrator, MigratorTrait};
 use sea_orm::{
     DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode,
@@ -18,6 +16,7 @@ use sqlx::postgres::PgPoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
 use crate::config::StorageSettings;
+use crate::queue;
 
 /// How long a write waits for other writers on SQLite, and how long anyone
 /// waits for a connection.
@@ -119,13 +118,7 @@ impl Database {
         let pool = self.write.get_sqlite_connection_pool();
         let options = pool.connect_options();
         let _lock = lock_file(options.get_filename()).await?;
-        SqliteStorage::<()>::migrations()
-            .run(pool)
-            .await
-            .context("the queue's tables can't be made")?;
-        Migrator::up(&self.write, None)
-            .await
-            .context("the tables can't be made")
+        self.migrate_all().await
     }
 
     async fn migrate_postgres(&self) -> anyhow::Result<()> {
@@ -137,20 +130,21 @@ impl Database {
             .bind(LOCK)
             .execute(&mut *lock)
             .await?;
-        let done = async {
-            PostgresStorage::<()>::setup(pool)
-                .await
-                .context("the queue's tables can't be made")?;
-            Migrator::up(&self.write, None)
-                .await
-                .context("the tables can't be made")
-        }
-        .await;
+        let done = self.migrate_all().await;
         sqlx::query("SELECT pg_advisory_unlock($1)")
             .bind(LOCK)
             .execute(&mut *lock)
             .await?;
         done
+    }
+
+    async fn migrate_all(&self) -> anyhow::Result<()> {
+        queue::create_tables(self)
+            .await
+            .context("the queue's tables can't be made")?;
+        Migrator::up(&self.write, None)
+            .await
+            .context("the tables can't be made")
     }
 }
 

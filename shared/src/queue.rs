@@ -17,11 +17,15 @@
 
 use std::time::Duration;
 
+use apalis_postgres::PostgresStorage;
+use apalis_sqlite::SqliteStorage;
 use entity::job;
 use sea_orm::entity::prelude::*;
 use sea_orm::{DatabaseTransaction, DbBackend, FromQueryResult, Statement};
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
+
+use crate::database::Database;
 
 mod consume;
 
@@ -47,6 +51,25 @@ pub struct Delivery {
     pub id: String,
     /// What it carries; an error if that can't be read.
     pub payload: Result<Payload, String>,
+}
+
+/// Makes apalis' tables, or brings them up to date.
+///
+/// # Errors
+/// When one of its migrations fails.
+pub async fn create_tables(db: &Database) -> anyhow::Result<()> {
+    match db.backend() {
+        DbBackend::Postgres => {
+            let pool = db.write().get_postgres_connection_pool();
+            PostgresStorage::<()>::setup(pool).await?;
+        }
+        _ => {
+            // Not its `setup`, which would also turn `synchronous` off.
+            let pool = db.write().get_sqlite_connection_pool();
+            SqliteStorage::<()>::migrations().run(pool).await?;
+        }
+    }
+    Ok(())
 }
 
 /// A new delivery's id: a ULID whose time is the moment when it is due, so that

@@ -237,7 +237,7 @@ pub async fn progress(
 pub async fn checkpoint(
     tx: &DatabaseTransaction,
     lease: &Lease,
-    done: Checkpoint,
+    done: &Checkpoint,
 ) -> Result<Hold, DbErr> {
     let renewed = renewal(tx, lease)
         .col_expr(
@@ -253,7 +253,7 @@ pub async fn checkpoint(
         let row = step::ActiveModel {
             job_id: Set(lease.job),
             position: Set(done.position),
-            content: Set(done.content),
+            content: Set(done.content.clone()),
             created_at: Set(now()),
         };
         step::Entity::insert(row).exec(tx).await?;
@@ -479,6 +479,27 @@ pub async fn rescue(
     }
     close_attempt(tx, attempt, Outcome::Lost, Some(&lost)).await?;
     Ok(rescue)
+}
+
+/// Gives a queued job another delivery, instead of `lost`. False if it is no
+/// longer queued for that one.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn redeliver(
+    tx: &DatabaseTransaction,
+    job: Uuid,
+    lost: &str,
+    delivery: &str,
+) -> Result<bool, DbErr> {
+    let given = Entity::update_many()
+        .col_expr(Column::DeliveryId, Expr::value(delivery))
+        .filter(Column::Id.eq(job))
+        .filter(Column::Status.eq(Status::Queued))
+        .filter(Column::DeliveryId.eq(lost))
+        .exec(tx)
+        .await?;
+    Ok(given.rows_affected > 0)
 }
 
 fn renewal(db: &impl ConnectionTrait, lease: &Lease) -> UpdateMany<Entity> {

@@ -1,0 +1,167 @@
+//! The worker's settings.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use shared::config::{AgentKind, AgentSettings, LogSettings, Secret, StorageSettings};
+
+use crate::agent::{Agent, Anthropic, Limits, OpenAi, Script};
+
+/// A worker: takes jobs from the queue and has an agent write the posts. Start
+/// as many as you like, on as many machines as you like.
+///
+/// Settings are read from the command line, the environment, and a file .env.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "worker", version)]
+pub struct Config {
+    /// How many jobs to work on at once
+    #[arg(long, env = "WORKER_CONCURRENCY", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub worker_concurrency: u16,
+
+    /// How long a worker may be silent before its job is given to another, in
+    /// seconds
+    #[arg(long, env = "JOB_LEASE_SECS", default_value_t = 15, value_parser = clap::value_parser!(u32).range(3..=3600))]
+    pub job_lease_secs: u32,
+
+    /// The longest pause before the second attempt, in milliseconds; it doubles
+    /// with each attempt
+    #[arg(long, env = "JOB_BACKOFF_BASE_MS", default_value_t = 5000)]
+    pub job_backoff_base_ms: u32,
+
+    /// How long running jobs may take to end when the worker is stopped, in
+    /// seconds; then they are given back
+    #[arg(long, env = "SHUTDOWN_GRACE_SECS", default_value_t = 30)]
+    pub shutdown_grace_secs: u32,
+
+    /// Where the agent is: the base address of an OpenAI-compatible endpoint, up
+    /// to its version, or of Anthropic's [default: that of the provider]
+    #[arg(long, env = "AGENT_URL")]
+    pub agent_url: Option<String>,
+
+    /// The key for the agent's endpoint
+    #[arg(long, env = "AGENT_API_KEY", hide_env_values = true)]
+    pub agent_api_key: Option<Secret>,
+
+    /// Further headers for an OpenAI-compatible endpoint: NAME: VALUE, separated
+    /// by semicolons
+    #[arg(long, env = "AGENT_HEADERS", hide_env_values = true)]
+    pub agent_headers: Option<Secret>,
+
+    /// The program that writes, and its arguments, separated by spaces; there is
+    /// no shell. For the agent script
+    #[arg(long, env = "AGENT_SCRIPT")]
+    pub agent_script: Option<String>,
+
+    /// How long one call to the agent may take, in seconds
+    #[arg(long, env = "AGENT_TIMEOUT_SECS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
+    pub agent_timeout_secs: u32,
+
+    /// Where things are kept.
+    #[command(flatten)]
+    pub storage: StorageSettings,
+
+    /// Who writes.
+    #[command(flatten)]
+    pub agent: AgentSettings,
+
+    /// How to log.
+    #[command(flatten)]
+    pub log: LogSettings,
+}
+
+/// Where `make run` starts the local model.
+const LOCAL_URL: &str = "http://127.0.0.1:8012/v1";
+const OPENAI_URL: &str = "https://api.openai.com/v1";
+const ANTHROPIC_URL: &str = "https://api.anthropic.com";
+
+/// What keeps the small local model from saying the same again and again.
+const LOCAL_REPEAT_PENALTY: f64 = 1.1;
+
+impl Config {
+    /// Reads the settings; ends the process on `--help` or a bad one.
+    ///
+    /// # Errors
+    /// When a setting is bad in a way that only shows once all are read.
+    pub fn load() -> anyhow::Result<Self> {
+        let config: Config = shared::config::load()?;
+        config.agent.models()?;
+        Ok(config)
+    }
+
+    /// The agent that the settings describe.
+    ///
+    /// # Errors
+    /// When one of its settings is missing or can't be read, naming it.
+    pub fn agent(&self) -> anyhow::Result<Arc<dyn Agent>> {
+        let limits = Limits::within(Duration::from_secs(self.agent_timeout_secs.into()));
+        let key = self.agent_api_key.as_ref().map(Secret::expose);
+        let url = |default| self.agent_url.as_deref().unwrap_or(default);
+        match self.agent.agent {
+            None => {
+                let url = url(LOCAL_URL);
+                tracing::info!(
+                    url,
+                    "AGENT is not set: the small local model writes. Its text reads, its facts \
+                     don't hold; for better ones set AGENT, AGENT_URL, AGENT_MODEL and \
+                     AGENT_API_KEY"
+                );
+                let agent = OpenAi::new(url, key, &self.headers()?, limits).context("AGENT_URL")?;
+                Ok(Arc::new(agent.with_repeat_penalty(LOCAL_REPEAT_PENALTY)))
+            }
+            Some(AgentKind::Openai) => {
+                let agent = OpenAi::new(url(OPENAI_URL), key, &self.headers()?, limits);
+                Ok(Arc::new(agent.context("AGENT_URL")?))
+            }
+            Some(AgentKind::Anthropic) => {
+                let Some(key) = key else {
+                    bail!("AGENT_API_KEY: AGENT=anthropic needs a key");
+                };
+                let agent = Anthropic::new(url(ANTHROPIC_URL), key, limits);
+                Ok(Arc::new(agent.context("AGENT_URL")?))
+            }
+            Some(AgentKind::Script) => {
+                let Some(command) = &self.agent_script else {
+                    bail!("AGENT_SCRIPT: AGENT=script needs a program");
+                };
+                // The link holds even if the binary is replaced meanwhile.
+                let supervisor = match cfg!(target_os = "linux") {
+                    true => PathBuf::from("/proc/self/exe"),
+                    false => std::env::current_exe()?,
+                };
+                let agent = Script::new(command, std::env::vars_os(), supervisor, limits);
+                Ok(Arc::new(agent.context("AGENT_SCRIPT")?))
+            }
+        }
+    }
+
+    /// How long a silent worker keeps its job.
+    pub fn job_lease(&self) -> Duration {
+        Duration::from_secs(self.job_lease_secs.into())
+    }
+
+    /// The longest pause before the second attempt.
+    pub fn job_backoff_base(&self) -> Duration {
+        Duration::from_millis(self.job_backoff_base_ms.into())
+    }
+
+    /// How long running jobs may take to end when the worker is stopped.
+    pub fn shutdown_grace(&self) -> Duration {
+        Duration::from_secs(self.shutdown_grace_secs.into())
+    }
+
+    fn headers(&self) -> anyhow::Result<Vec<(String, String)>> {
+        let Some(headers) = &self.agent_headers else {
+            return Ok(Vec::new());
+        };
+        let header = |header: &str| match header.split_once(':') {
+            Some((name, value)) => Ok((name.trim().to_owned(), value.trim().to_owned())),
+            // What it says is not repeated: it may be a key.
+            None => bail!("AGENT_HEADERS: write them as NAME: VALUE, separated by semicolons"),
+        };
+        let headers = headers.expose().split(';').map(str::trim);
+        headers.filter(|h| !h.is_empty()).map(header).collect()
+    }
+}

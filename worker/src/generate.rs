@@ -1,0 +1,281 @@
+//! One attempt: outline, sections, assembly. Each finished step is a checkpoint,
+//! so an attempt begins at the first one that is missing.
+//!
+//! No transaction is open while the agent is called. The lease is renewed every
+//! second meanwhile, and that is when a cancel is noticed.
+
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
+
+use entity::job::lifecycle::{self, Checkpoint, Hold, Lease, Progress};
+use entity::job::{self, Phase};
+use entity::{post, step};
+use futures_util::FutureExt;
+use sea_orm::DbErr;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::Worker;
+use crate::agent::{AgentError, Event, Failure, Reply, Request, Scope, Usage};
+use crate::outcome::Stop;
+use crate::writing::{
+    Brief, Options, Outline, Prompt, assemble, outline_prompt, read_outline, read_post,
+    read_section, section_prompt,
+};
+
+/// An attempt at a job, claimed.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// What fences it.
+    pub lease: Lease,
+    /// The job as it was claimed.
+    pub job: job::Model,
+    /// The post that it is to write.
+    pub post: post::Model,
+}
+
+/// How often the lease is renewed, and so the longest until a cancel is noticed.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// How far the post is when the outline stands.
+const OUTLINED: i32 = 10;
+/// How far it is when all sections stand.
+const WRITTEN: i32 = 95;
+
+impl Attempt {
+    /// What was claimed, put together.
+    pub fn new(lease: Lease, job: job::Model, post: post::Model) -> Self {
+        Attempt { lease, job, post }
+    }
+
+    fn request(&self, prompt: Prompt) -> Request {
+        Request {
+            job_id: self.job.id,
+            topic: self.post.topic.clone(),
+            options: self.job.options.clone(),
+            model: self.job.model.clone(),
+            system: prompt.system,
+            prompt: prompt.user,
+            max_tokens: prompt.max_tokens,
+        }
+    }
+}
+
+/// How far an attempt is, told by the agent's call and read by the renewal.
+struct Meter {
+    phase: Phase,
+    percent: AtomicI32,
+    words: AtomicI32,
+}
+
+impl Meter {
+    fn new(phase: Phase, percent: i32, words: i32) -> Self {
+        Meter {
+            phase,
+            percent: percent.into(),
+            words: words.into(),
+        }
+    }
+
+    fn read(&self) -> Progress {
+        Progress {
+            phase: self.phase,
+            percent: self.percent.load(Ordering::Relaxed),
+            words: self.words.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Worker {
+    /// Writes the post.
+    pub(crate) async fn generate(&self, attempt: Attempt) -> Result<post::Text, Stop> {
+        let (title, content) = match self.agent.scope() {
+            Scope::Post => self.whole(&attempt).await?,
+            Scope::Step => self.in_steps(&attempt).await?,
+        };
+        let words = post::word_count(&content);
+        let done = Meter::new(Phase::Assembling, WRITTEN, words);
+        self.renew(&attempt, done.read()).await?;
+        Ok(post::Text::new(Some(title), content))
+    }
+
+    /// Has the agent write the whole post in one call.
+    async fn whole(&self, attempt: &Attempt) -> Result<(String, String), Stop> {
+        let meter = Meter::new(Phase::Writing, 0, 0);
+        let nothing = Prompt {
+            system: String::new(),
+            user: String::new(),
+            max_tokens: 0,
+        };
+        let on_event = |event: Event| match event {
+            Event::Progress { percent, .. } => {
+                let percent = i32::from(percent).min(WRITTEN);
+                meter.percent.fetch_max(percent, Ordering::Relaxed);
+            }
+            Event::Text(text) => count(&meter.words, &text),
+        };
+        let reply = self.call(attempt, nothing, &meter, &on_event).await?;
+        let post = read_post(&attempt.post.topic, reply.title, &reply.text);
+        post.ok_or_else(|| bad_output("the post has no text"))
+    }
+
+    /// Leads the agent from the outline through the sections.
+    async fn in_steps(&self, attempt: &Attempt) -> Result<(String, String), Stop> {
+        let options = serde_json::from_value::<Options>(attempt.job.options.clone());
+        let brief = Brief {
+            topic: attempt.post.topic.clone(),
+            options: options.unwrap_or_default(),
+        };
+        let mut done = step::Entity::of_job(attempt.job.id)
+            .all(self.db.read())
+            .await?
+            .into_iter()
+            .map(|step| step.content);
+        let outline = match done.next() {
+            Some(text) => Outline::from_text(&text)
+                .ok_or_else(|| bad_output("the stored outline can't be read"))?,
+            None => self.outline(attempt, &brief).await?,
+        };
+        let mut sections: Vec<String> = done.collect();
+        while let Some(prompt) = section_prompt(&brief, &outline, &sections) {
+            let section = self.section(attempt, &outline, &sections, prompt).await?;
+            sections.push(section);
+        }
+        Ok(assemble(&outline, &sections))
+    }
+
+    async fn outline(&self, attempt: &Attempt, brief: &Brief) -> Result<Outline, Stop> {
+        let meter = Meter::new(Phase::Outline, 0, 0);
+        let reply = self.call(attempt, outline_prompt(brief), &meter, &|_| {});
+        let reply = reply.await?;
+        let outline = read_outline(brief, &reply.text, reply.cut_short);
+        self.keep(attempt, 0, outline.to_string(), reply.usage).await?;
+        Ok(outline)
+    }
+
+    /// Writes the section that follows on `before`. Small models sometimes bring
+    /// nothing; then they are asked once more.
+    async fn section(
+        &self,
+        attempt: &Attempt,
+        outline: &Outline,
+        before: &[String],
+        prompt: Prompt,
+    ) -> Result<String, Stop> {
+        let of = |done: usize| {
+            let share = (WRITTEN - OUTLINED) * done as i32;
+            OUTLINED + share / outline.headings.len().max(1) as i32
+        };
+        let (from, to) = (of(before.len()), of(before.len() + 1));
+        let words_before: i32 = before.iter().map(|text| post::word_count(text)).sum();
+        let expected = (prompt.max_tokens as i32 * 3 / 4).max(1);
+        let mut usage = Usage::default();
+        for _ in 0..2 {
+            let meter = Meter::new(Phase::Writing, from, words_before);
+            let on_event = |event: Event| {
+                let Event::Text(text) = event else { return };
+                count(&meter.words, &text);
+                let here = meter.words.load(Ordering::Relaxed) - words_before;
+                let percent = from + (to - from) * here.min(expected) / expected;
+                meter.percent.store(percent, Ordering::Relaxed);
+            };
+            let reply = self.call(attempt, prompt.clone(), &meter, &on_event).await?;
+            usage.input_tokens += reply.usage.input_tokens;
+            usage.output_tokens += reply.usage.output_tokens;
+            let index = before.len();
+            if let Some(text) = read_section(outline, before, &reply.text, reply.cut_short) {
+                self.keep(attempt, index + 1, text.clone(), usage).await?;
+                return Ok(text);
+            }
+            tracing::info!(section = index + 1, "a section came without a text");
+        }
+        Err(bad_output("a section came twice without a text"))
+    }
+
+    /// Calls the agent, and renews the lease as long as that takes. When the
+    /// job is called off or taken away, the call is dropped, which ends it.
+    async fn call(
+        &self,
+        attempt: &Attempt,
+        prompt: Prompt,
+        meter: &Meter,
+        on_event: &(dyn Fn(Event) + Send + Sync),
+    ) -> Result<Reply, Stop> {
+        self.renew(attempt, meter.read()).await?;
+        let request = attempt.request(prompt);
+        tokio::select! {
+            reply = self.agent.call(&request, on_event) => Ok(reply?),
+            stop = self.hold(attempt, meter) => Err(stop),
+        }
+    }
+
+    /// Renews the lease until it is lost.
+    async fn hold(&self, attempt: &Attempt, meter: &Meter) -> Stop {
+        let mut beats = interval(BEAT.min(self.lease / 3));
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        beats.tick().await;
+        loop {
+            beats.tick().await;
+            match self.renew(attempt, meter.read()).await {
+                Ok(()) => {}
+                // The agent's work is worth more than one missed renewal. If
+                // the lease runs out, the next write says so.
+                Err(Stop::Database(error)) => {
+                    tracing::warn!(%error, "can't renew a lease; trying again");
+                }
+                Err(stop) => return stop,
+            }
+        }
+    }
+
+    async fn renew(&self, attempt: &Attempt, progress: Progress) -> Result<(), Stop> {
+        let hold = lifecycle::progress(self.db.write(), &attempt.lease, progress).await?;
+        go_on(hold)
+    }
+
+    /// Makes a finished step a checkpoint.
+    async fn keep(
+        &self,
+        attempt: &Attempt,
+        position: usize,
+        content: String,
+        usage: Usage,
+    ) -> Result<(), Stop> {
+        let done = Checkpoint {
+            position: position as i32,
+            content,
+            input_tokens: usage.input_tokens as i32,
+            output_tokens: usage.output_tokens as i32,
+        };
+        let hold = self.insist(|| self.checkpoint(&attempt.lease, &done).boxed());
+        go_on(hold.await?)
+    }
+
+    async fn checkpoint(&self, lease: &Lease, done: &Checkpoint) -> Result<Hold, DbErr> {
+        let tx = self.db.begin().await?;
+        let hold = lifecycle::checkpoint(&tx, lease, done).await?;
+        tx.commit().await?;
+        Ok(hold)
+    }
+}
+
+fn go_on(hold: Hold) -> Result<(), Stop> {
+    match hold {
+        Hold::Kept => Ok(()),
+        Hold::Canceling => Err(Stop::Canceling),
+        Hold::Lost => Err(Stop::Lost),
+    }
+}
+
+/// Words begin after white space; good enough for a progress bar.
+fn count(words: &AtomicI32, text: &str) {
+    let begun = text.matches(char::is_whitespace).count();
+    words.fetch_add(begun as i32, Ordering::Relaxed);
+}
+
+fn bad_output(message: &str) -> Stop {
+    Stop::Agent(AgentError::Retry {
+        failure: Failure::BadOutput,
+        after: None,
+        message: message.to_owned(),
+    })
+}

@@ -1,0 +1,49 @@
+//! Starts a worker: settings, log, database, agent, then works until it is
+//! stopped.
+
+use shared::database::Database;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use worker::agent::supervise;
+use worker::config::Config;
+
+fn main() -> anyhow::Result<()> {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == "supervise") {
+        let command: Vec<_> = arguments.skip_while(|a| a == "--").collect();
+        return Ok(supervise(&command)?);
+    }
+    let config = Config::load()?;
+    shared::log::init(&config.log)?;
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(run(config))
+}
+
+async fn run(config: Config) -> anyhow::Result<()> {
+    let agent = config.agent()?;
+    config.storage.create_data_dir()?;
+    let db = Database::open(&config.storage).await?;
+    db.migrate().await?;
+
+    let stop = CancellationToken::new();
+    tokio::spawn(listen(stop.clone())?);
+    worker::run(&config, db.clone(), agent, stop).await;
+    db.close().await;
+    Ok(())
+}
+
+/// Tells `stop` at the first SIGTERM or SIGINT.
+fn listen(stop: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping: nothing new is taken, running jobs may end");
+        stop.cancel();
+    })
+}
