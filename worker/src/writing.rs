@@ -10,9 +10,14 @@
 //! and a section is either clean Markdown or not there at all.
 
 mod assemble;
+mod blocks;
 mod clean;
+mod heading;
 mod outline;
+mod peel;
+mod plain;
 mod prompts;
+mod said;
 mod sentences;
 
 use serde::Deserialize;
@@ -59,7 +64,22 @@ impl Brief {
         (self.words() as usize / 125).clamp(outline::FEWEST, outline::MOST)
     }
 
+    /// About how many words the post is to have.
     fn words(&self) -> u32 {
         self.options.words.unwrap_or(DEFAULT_WORDS).clamp(100, 3000)
+    }
+
+    /// The tokens that so many words may take, with some to spare. Tokens are
+    /// made for English: other languages need more of them.
+    fn tokens(&self, words: u32) -> u32 {
+        let language = self.options.language.as_deref().unwrap_or("en");
+        let is_english = language
+            .get(..2)
+            .is_some_and(|code| code.eq_ignore_ascii_case("en"));
+        if is_english {
+            words * 3 / 2 + 15
+        } else {
+            words * 5 / 2 + 15
+        }
     }
 }

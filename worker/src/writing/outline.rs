@@ -1,13 +1,22 @@
 //! The plan of a post, and reading it from what a model made of the question.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
-use super::Brief;
+use serde_json::Value;
+
+use super::{Brief, heading, peel, plain};
 
 /// Fewer headings than that make no post.
 pub(super) const FEWEST: usize = 3;
 /// More than that a post of our length does not bear.
 pub(super) const MOST: usize = 8;
+
+/// A longer title is cut.
+const LONGEST_TITLE: usize = 120;
+/// A longer heading is a sentence about the section.
+const LONGEST_HEADING: usize = 64;
+const MOST_WORDS: usize = 10;
 
 /// The title of a post and the headings of its sections.
 ///
@@ -43,13 +52,297 @@ impl fmt::Display for Outline {
     }
 }
 
-/// The outline in an agent's answer, or plain headings if there is none.
-pub fn read_outline(brief: &Brief, answer: &str) -> Outline {
-    let _ = answer;
+/// The outline in an agent's answer. Where it has no title, the topic is the
+/// title; where it has too few headings, plain ones are put in their place.
+/// `cut_short` says that the answer ends because its tokens were used up.
+pub fn read_outline(brief: &Brief, answer: &str, cut_short: bool) -> Outline {
+    let answer = peel::bare(answer);
+    let mut lines = from_json(&answer).unwrap_or_else(|| split(&answer));
+    if cut_short {
+        lines.pop();
+    }
+    let lines: Vec<Line> = lines.iter().filter_map(|line| Line::read(line)).collect();
+    let title = title_among(&lines).and_then(|title| clean_title(title, &brief.topic));
+    let title = title.unwrap_or_else(|| plain::title(&brief.topic));
+
+    let mut headings = Headings::new(brief, &title);
+    let kinds: BTreeSet<Kind> = lines.iter().map(|line| line.kind).collect();
+    let of_kind = |kind: Kind| {
+        let mut found = headings.clone();
+        lines
+            .iter()
+            .filter(|line| line.kind == kind)
+            .for_each(|line| found.add(line.text));
+        found
+    };
+    // The lines that look alike and are most: sub-headings and remarks fall away.
+    let mut best = headings.clone();
+    for found in kinds.into_iter().map(of_kind) {
+        if found.list.len() > best.list.len() {
+            best = found;
+        }
+    }
+    if best.list.len() < FEWEST {
+        lines.iter().for_each(|line| best.add(line.text));
+    }
+    headings = best;
+    if headings.list.len() < FEWEST - 1 {
+        // A single one was a hit by chance.
+        headings = Headings::new(brief, &title);
+    }
+    if headings.list.len() < FEWEST {
+        plain::headings(&brief.topic)
+            .iter()
+            .for_each(|heading| headings.add(heading));
+    }
     Outline {
-        title: brief.topic.clone(),
-        headings: ["Why It Matters", "Getting Started", "What to Keep in Mind"]
-            .map(String::from)
-            .to_vec(),
+        title,
+        headings: headings.list,
+    }
+}
+
+/// What a line looks like. The earlier kinds are the surer headings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Hashes(usize),
+    Label,
+    Number,
+    Bold,
+    Bullet,
+    /// Below another line.
+    Indented,
+    Words,
+}
+
+#[derive(Debug)]
+struct Line<'a> {
+    kind: Kind,
+    text: &'a str,
+}
+
+impl<'a> Line<'a> {
+    fn read(line: &'a str) -> Option<Self> {
+        let text = line.trim();
+        let inner = text.trim_start_matches(['*', '_', '"', ' ']);
+        let hashes = text.chars().take_while(|c| *c == '#').count();
+        let label = inner
+            .split([':', '-', '–', '—', '.', '*'])
+            .next()
+            .unwrap_or_default();
+        let kind = if line.starts_with("  ") || line.starts_with('\t') {
+            Kind::Indented
+        } else if hashes > 0 {
+            Kind::Hashes(hashes)
+        } else if heading::is_label(label) && label.len() < inner.len() {
+            Kind::Label
+        } else if inner.starts_with(|c: char| c.is_ascii_digit()) {
+            Kind::Number
+        } else if text.starts_with("**") {
+            Kind::Bold
+        } else if text.starts_with(['-', '*', '•', '+', '|']) {
+            Kind::Bullet
+        } else {
+            Kind::Words
+        };
+        // Of a table, the first column.
+        let text = text.trim_matches('|').split(" | ").next().unwrap_or(text);
+        let is_talk = text.is_empty() || peel::is_greeting(text) || peel::is_farewell(text);
+        (!is_talk).then_some(Line { kind, text })
+    }
+}
+
+/// The lines of an answer. Lists that were written on one line are taken apart.
+fn split(answer: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    for line in answer.lines() {
+        let mut rest = line;
+        for number in 2..=MOST {
+            let Some(at) = rest.find(&format!(" {number}. ")) else {
+                break;
+            };
+            lines.push(rest[..at].to_owned());
+            rest = &rest[at + 1..];
+        }
+        lines.push(rest.to_owned());
+    }
+    lines
+}
+
+/// The strings of an answer in JSON, as lines of our own form.
+fn from_json(answer: &str) -> Option<Vec<String>> {
+    let start = answer.find(['{', '['])?;
+    let end = answer.rfind(['}', ']'])?;
+    let json: Value = serde_json::from_str(answer.get(start..=end)?).ok()?;
+    let mut lines = Vec::new();
+    collect(&json, true, &mut lines);
+    Some(lines).filter(|lines| lines.len() >= FEWEST)
+}
+
+fn collect(json: &Value, top: bool, lines: &mut Vec<String>) {
+    match json {
+        Value::String(text) => lines.push(format!("## {text}")),
+        Value::Array(items) => items.iter().for_each(|item| collect(item, false, lines)),
+        Value::Object(fields) if top => {
+            let title = fields.get("title").and_then(Value::as_str);
+            lines.extend(title.map(|title| format!("# {title}")));
+            fields
+                .values()
+                .filter(|value| !value.is_string())
+                .for_each(|value| collect(value, false, lines));
+        }
+        // Of a section with a heading and a description, the heading.
+        Value::Object(fields) => {
+            let name = ["heading", "title", "name", "section"]
+                .iter()
+                .find_map(|name| fields.get(*name));
+            name.into_iter()
+                .for_each(|name| collect(name, false, lines));
+        }
+        _ => {}
+    }
+}
+
+/// The line that gives the title.
+fn title_among<'a>(lines: &[Line<'a>]) -> Option<&'a str> {
+    let labelled = lines.iter().find_map(|line| {
+        let (label, title) = line.text.split_once(':')?;
+        let label = heading::clean(label).to_lowercase();
+        let label = label.strip_prefix("blog ").unwrap_or(&label);
+        let is_title =
+            ["title", "post title", "titel", "título", "titre", "titolo"].contains(&label);
+        (is_title && !title.trim_matches(['*', ' ']).is_empty()).then_some(title)
+    });
+    let marked = || {
+        let first = lines.iter().find(|line| line.kind == Kind::Hashes(1))?;
+        (lines
+            .iter()
+            .filter(|line| line.kind == Kind::Hashes(1))
+            .count()
+            == 1)
+            .then_some(first.text)
+    };
+    let above = || {
+        let (first, rest) = lines.split_first()?;
+        let alone = matches!(first.kind, Kind::Words | Kind::Bold | Kind::Hashes(_))
+            && rest.iter().all(|line| line.kind != first.kind);
+        let listed = rest
+            .iter()
+            .filter(|line| !matches!(line.kind, Kind::Words | Kind::Indented))
+            .count()
+            >= FEWEST;
+        let is_title =
+            !first.text.ends_with([':', '.']) && first.text.split_whitespace().count() <= 16;
+        (alone && listed && is_title).then_some(first.text)
+    };
+    labelled.or_else(marked).or_else(above)
+}
+
+/// A title as a model or an agent wrote it, cleaned; `None` if nothing is left.
+pub(super) fn clean_title(title: &str, topic: &str) -> Option<String> {
+    let title = heading::calm(heading::clean(title), topic);
+    let is_title =
+        !title.is_empty() && !heading::is_empty(&title) && !heading::is_placeholder(&title);
+    is_title.then(|| heading::capitalized(heading::shortened(&title, LONGEST_TITLE)))
+}
+
+/// Headings as they are found, each fit for a post and unlike the others.
+#[derive(Clone)]
+struct Headings<'a> {
+    topic: &'a str,
+    most: usize,
+    list: Vec<String>,
+    known: Vec<BTreeSet<String>>,
+}
+
+impl<'a> Headings<'a> {
+    fn new(brief: &'a Brief, title: &str) -> Self {
+        // A heading that says no more than the title does is none. Topics that
+        // are a whole paragraph may well hold all the words of a good heading.
+        let known = [title, brief.topic.as_str()]
+            .map(significant)
+            .into_iter()
+            .filter(|words| words.len() < 8)
+            .collect();
+        Headings {
+            topic: &brief.topic,
+            most: brief.sections(),
+            list: Vec::new(),
+            known,
+        }
+    }
+
+    fn add(&mut self, line: &str) {
+        if self.list.len() == self.most {
+            return;
+        }
+        let Some(heading) = clean_heading(line) else {
+            return;
+        };
+        let heading = heading::capitalized(&heading::calm(heading, self.topic));
+        let words = significant(&heading);
+        let of_the_task = [
+            "blog post",
+            "blogpost",
+            "section",
+            "heading",
+            "this title",
+            "paragraph",
+            "subtopic",
+            "http",
+        ];
+        let small = heading.to_lowercase();
+        let is_about_the_task = of_the_task
+            .iter()
+            .any(|word| small.contains(word) && !self.topic.to_lowercase().contains(word));
+        let says_nothing = heading::is_empty(&heading) || is_about_the_task;
+        if says_nothing
+            || heading::is_placeholder(&heading)
+            || self.known.iter().any(|known| words.is_subset(known))
+        {
+            return;
+        }
+        self.known.push(words);
+        self.list.push(heading);
+    }
+}
+
+/// One heading; `None` where the line is a sentence or nothing.
+fn clean_heading(line: &str) -> Option<String> {
+    let fits = |text: &str| {
+        text.chars().count() <= LONGEST_HEADING && text.split_whitespace().count() <= MOST_WORDS
+    };
+    let mut heading = heading::clean(line);
+    // "Soil: What to plant them in and why it matters so much." is called "Soil".
+    let explained = [": ", " - ", " – ", " — ", " ("]
+        .iter()
+        .filter_map(|mark| heading.split_once(mark))
+        .min_by_key(|(name, _)| name.len());
+    if let Some((name, explanation)) = explained
+        && (!fits(&heading)
+            || explanation.split_whitespace().count() > 5
+            || line.trim().ends_with('.'))
+    {
+        heading = heading::clean(name);
+    }
+    let is_sentence =
+        line.trim().ends_with(['.', ',', ';']) && heading.split_whitespace().count() > 6;
+    (!heading.is_empty() && fits(&heading) && !is_sentence).then_some(heading)
+}
+
+/// The words of a text that carry its meaning, without their endings.
+fn significant(text: &str) -> BTreeSet<String> {
+    let words = text
+        .split(|c: char| !c.is_alphanumeric())
+        .filter(|word| !word.is_empty());
+    let stem = |word: &str| word.to_lowercase().trim_end_matches('s').to_owned();
+    let long: BTreeSet<String> = words
+        .clone()
+        .filter(|word| word.chars().count() > 3 || !word.is_ascii())
+        .map(stem)
+        .collect();
+    if long.is_empty() {
+        words.map(stem).collect()
+    } else {
+        long
     }
 }

@@ -1,1 +1,111 @@
 //! Where sentences end.
+
+/// Ends of sentences in scripts that put no space behind them.
+const FULL_STOPS: &[char] = &['。', '！', '？', '｡', '．'];
+/// Ends of sentences that a space follows.
+const STOPS: &[char] = &['.', '!', '?', '…', '।', '؟', '۔', '។', '။', '።', '։'];
+/// What may stand between the end of a sentence and the space.
+const CLOSERS: &[char] = &[
+    '"', '\'', '”', '’', '“', '»', '«', ')', ']', '*', '_', '`', '」', '』', '）', '】', '》',
+];
+
+const ABBREVIATIONS: &[&str] = &[
+    "mr", "mrs", "ms", "dr", "prof", "st", "sr", "jr", "mt", "gen", "col", "capt", "vs", "etc",
+    "approx", "ca", "cf", "al", "fig", "no", "vol", "ed", "inc", "ltd", "co", "dept", "est", "min",
+    "max", "bzw", "usw", "bspw", "ggf", "evtl", "nr", "vgl", "sog", "inkl", "sra", "ud", "uds",
+    "pág", "núm", "env", "mme", "m",
+];
+
+/// The text in sentences. Each keeps the space behind it, so that together they
+/// are the text again; what follows the last end is a sentence too.
+pub(super) fn sentences(text: &str) -> Vec<&str> {
+    let mut rest = 0;
+    let mut found = Vec::new();
+    for end in ends(text) {
+        let space = text[end..]
+            .find(|c: char| !c.is_whitespace())
+            .unwrap_or(text.len() - end);
+        found.push(&text[rest..end + space]);
+        rest = end + space;
+    }
+    if rest < text.len() {
+        found.push(&text[rest..]);
+    }
+    found
+}
+
+/// The text up to the end of its last whole sentence.
+pub(super) fn whole(text: &str) -> &str {
+    &text[..ends(text).pop().unwrap_or(0)]
+}
+
+/// How many whole sentences the text has.
+pub(super) fn count(text: &str) -> usize {
+    ends(text).len()
+}
+
+/// Whether the text stops as the end of a sentence does.
+pub(super) fn is_ended(text: &str) -> bool {
+    text.trim_end()
+        .trim_end_matches(CLOSERS)
+        .ends_with(|c| STOPS.contains(&c) || FULL_STOPS.contains(&c))
+}
+
+/// Where sentences end, in bytes, before the space.
+fn ends(text: &str) -> Vec<usize> {
+    let mut ends = Vec::new();
+    let mut done = 0;
+    for (at, c) in text.char_indices() {
+        if at < done {
+            continue;
+        }
+        if c.is_whitespace() && text[..at].ends_with(is_thai_or_lao) {
+            // These put a space between sentences, and no mark.
+            ends.push(at);
+            continue;
+        }
+        if !STOPS.contains(&c) && !FULL_STOPS.contains(&c) {
+            continue;
+        }
+        let closing =
+            |c: char| CLOSERS.contains(&c) || STOPS.contains(&c) || FULL_STOPS.contains(&c);
+        let rest = text[at + c.len_utf8()..].trim_start_matches(closing);
+        done = text.len() - rest.len();
+        let is_end = FULL_STOPS.contains(&c)
+            || (rest.is_empty() || rest.starts_with(char::is_whitespace))
+                && !rest.trim_start().starts_with(char::is_lowercase)
+                && !(c == '.' && is_abbreviation(&text[..at]));
+        if is_end {
+            ends.push(done);
+        }
+    }
+    ends
+}
+
+/// Whether a dot behind this text may belong to the last word. Where one can't
+/// know, such as after "12", it does: to cut back a sentence too much is better
+/// than to end on half of one.
+fn is_abbreviation(before: &str) -> bool {
+    let word = before
+        .rsplit(|c: char| c.is_whitespace() || "([\"'“„*_".contains(c))
+        .next()
+        .unwrap_or_default();
+    let short = |part: &str| part.chars().count() <= 2 && part.chars().all(char::is_alphabetic);
+    let initial = word != "I" && word.chars().count() == 1 && word.chars().all(char::is_uppercase);
+    initial
+        || (1..=2).contains(&word.len()) && word.bytes().all(|b| b.is_ascii_digit())
+        || word.contains('.') && word.split('.').all(short)
+        || ABBREVIATIONS.contains(&word.to_lowercase().as_str())
+}
+
+fn is_thai_or_lao(c: char) -> bool {
+    ('\u{e00}'..='\u{eff}').contains(&c)
+}
+
+/// A text's letters and digits alone, small: by which texts are compared.
+pub(super) fn letters(text: &str) -> String {
+    text.chars()
+        .filter(|c| c.is_alphanumeric())
+        .flat_map(char::to_lowercase)
+        .collect()
+}
