@@ -1,7 +1,7 @@
 //! Generation jobs: what clients see of the queue.
 
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::{Alias, Asterisk, Query, SimpleExpr};
+use sea_orm::sea_query::{Alias, Query, SimpleExpr};
 use sea_orm::{ExprTrait, FromQueryResult, QuerySelect};
 
 use crate::clock::Timestamp;
@@ -197,7 +197,7 @@ impl Entity {
     pub async fn places(db: &impl ConnectionTrait, jobs: &[Uuid]) -> Result<Vec<Place>, DbErr> {
         let ahead = Alias::new("ahead");
         let count = Query::select()
-            .expr(Expr::col((ahead.clone(), Asterisk)).count())
+            .expr(Expr::cust("COUNT(*)"))
             .from_as(Entity, ahead.clone())
             .and_where(Expr::cust("ahead.status = 'queued'"))
             .and_where(

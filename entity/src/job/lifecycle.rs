@@ -26,7 +26,7 @@
 use std::time::Duration;
 
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::SimpleExpr;
+use sea_orm::sea_query::{Func, SimpleExpr};
 use sea_orm::{DatabaseTransaction, ExprTrait, QueryOrder, QuerySelect, Set, UpdateMany};
 
 use super::{Column, Entity, Failure, Model, Phase, Status};
@@ -177,7 +177,7 @@ pub async fn claim(
         .col_expr(Column::NextAttemptAt, null())
         .col_expr(
             Column::StartedAt,
-            Expr::cust_with_expr("COALESCE(started_at, $1)", Expr::value(now())),
+            Func::coalesce([Expr::col(Column::StartedAt), Expr::value(now())]).into(),
         )
         .filter(Column::Id.eq(job))
         .filter(Column::Status.eq(Status::Queued))
