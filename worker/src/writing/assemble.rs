@@ -43,3 +43,62 @@ pub fn read_post(topic: &str, title: Option<String>, text: &str) -> Option<(Stri
     let content = finish(blocks, Said::new(&[], [&title]), false)?;
     Some((title, content + "\n"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BODY: &str = "Tomatoes need a lot of sun and a deep pot to grow well. \
+        Give them water every morning, and more of it on hot days.";
+
+    #[test]
+    fn sections_stand_under_their_headings() {
+        let outline = Outline {
+            title: "Tomatoes".into(),
+            headings: vec!["Sun".into(), "Water".into()],
+        };
+        let post = assemble(&outline, &["Much of it.".into(), "Even more.\n".into()]);
+        assert_eq!(
+            post,
+            (
+                "Tomatoes".into(),
+                "## Sun\n\nMuch of it.\n\n## Water\n\nEven more.\n".into()
+            )
+        );
+    }
+
+    #[test]
+    fn a_whole_post_has_the_title_that_it_names() {
+        let titled = |title: Option<&str>, text: &str| {
+            read_post("growing tomatoes", title.map(str::to_owned), text)
+        };
+        let post = |title: &str| Some((title.to_owned(), format!("{BODY}\n")));
+        assert_eq!(titled(Some("**Red Gold**"), BODY), post("Red Gold"));
+        assert_eq!(
+            titled(
+                None,
+                &format!("Sure! Here is your post:\n\n# Red Gold\n\n{BODY}\n\nI hope this helps!")
+            ),
+            post("Red Gold")
+        );
+        assert_eq!(
+            titled(Some("Red Gold"), &format!("# Red Gold\n\n{BODY}")),
+            post("Red Gold")
+        );
+        assert_eq!(titled(None, BODY), post("Growing tomatoes"));
+        assert_eq!(
+            titled(Some(" "), &format!("Title: Red Gold\n\n{BODY}")),
+            post("Red Gold")
+        );
+        assert_eq!(titled(Some("Red Gold"), " \n"), None);
+    }
+
+    #[test]
+    fn the_headings_of_a_whole_post_stay() {
+        let text = format!("## Sun\n\n{BODY}\n\n## Water\n\nMornings are best for it.");
+        assert_eq!(
+            read_post("Tomatoes", None, &text),
+            Some(("Tomatoes".into(), format!("{text}\n")))
+        );
+    }
+}

@@ -28,6 +28,7 @@ pub fn read_section(
     drop_names(&mut blocks, &[own, &outline.title]);
     keep_own_part(&mut blocks, own, outline);
     drop_lone_heading(&mut blocks);
+    drop_second_try(&mut blocks);
     for block in &mut blocks {
         if let Block::Heading { level, .. } = block {
             // The post's own headings are of the second level.
@@ -56,9 +57,7 @@ pub(super) fn drop_names(blocks: &mut Vec<Block>, names: &[&str]) {
     let is_name = |text: &str| names.iter().any(|name| heading::same(text, name));
     loop {
         match blocks.first_mut() {
-            Some(Block::Heading { text, level })
-                if *level == 1 || *level == 2 || is_name(text) || text.is_empty() =>
-            {
+            Some(Block::Heading { text, .. }) if is_name(text) || text.is_empty() => {
                 blocks.remove(0);
             }
             Some(Block::Prose(text)) => {
@@ -105,6 +104,16 @@ fn keep_own_part(blocks: &mut Vec<Block>, own: &str, outline: &Outline) {
             || heading::is_empty(text)
     };
     blocks.retain(|block| !matches!(block, Block::Heading { text, .. } if unwanted(text)));
+}
+
+/// Without what a model adds when it thinks that it could do better.
+fn drop_second_try(blocks: &mut Vec<Block>) {
+    let second = |block: &Block| matches!(block, Block::Prose(text) if peel::is_second_try(text));
+    if let Some(at) = blocks.iter().position(second)
+        && is_enough(&blocks[..at])
+    {
+        blocks.truncate(at);
+    }
 }
 
 /// A single heading at the very top, or one as high as the section's own, is
@@ -251,4 +260,172 @@ fn is_enough(blocks: &[Block]) -> bool {
 fn count_words(text: &str) -> usize {
     let without_spaces = |c: &char| matches!(*c, '\u{e00}'..='\u{eff}' | '\u{1000}'..='\u{109f}' | '\u{1780}'..='\u{17ff}' | '\u{3040}'..='\u{30ff}' | '\u{3400}'..='\u{9fff}');
     text.split_whitespace().count() + text.chars().filter(without_spaces).count() / 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BODY: &str = "Tomatoes need a lot of sun and a deep pot to grow well. \
+        Give them water every morning, and more of it on hot days.";
+
+    fn outline() -> Outline {
+        Outline {
+            title: "Tomatoes Up High".into(),
+            headings: ["Choosing the Pots", "Watering Well", "The Harvest"]
+                .map(String::from)
+                .to_vec(),
+        }
+    }
+
+    fn read(answer: &str) -> Option<String> {
+        read_section(&outline(), &[], answer, false)
+    }
+
+    fn read_cut(answer: &str) -> Option<String> {
+        read_section(&outline(), &[], answer, true)
+    }
+
+    #[test]
+    fn nothing_is_left_around_the_text() {
+        for answer in [
+            format!("Sure! Here is the section:\n\n{BODY}"),
+            format!("Certainly! {BODY}"),
+            format!(
+                "Here's the section:\n\n{BODY}\n\nI hope this helps! Let me know if you want changes."
+            ),
+            format!("{BODY}\n\n---\n\n(Word count: 23)"),
+            format!("{BODY} Feel free to ask if you have any questions!"),
+            format!("<think>\nI should write about pots.\n</think>\n\n{BODY}"),
+            format!("I should write about pots.\n</think>\n\n{BODY}"),
+            format!("```markdown\n{BODY}\n```"),
+            format!(
+                "Here is the section:\n\n```\n## Choosing the Pots\n\n{BODY}\n```\n\nLet me know what you think."
+            ),
+            format!("## Choosing the Pots\n\n{BODY}"),
+            format!("**Choosing the Pots**\n\n{BODY}"),
+            format!("Choosing the Pots:\n\n{BODY}"),
+            format!("# Tomatoes Up High\n\n## 1. Choosing the Pots\n\n{BODY}"),
+            format!("Title: Tomatoes Up High\nSection 1: Choosing the Pots\n\n{BODY}"),
+            format!("### A Word on Pots\n\n{BODY}"),
+            format!("Section body: {BODY}"),
+            format!("{BODY}\n\nWritten by [Your Name]"),
+            format!("As an AI language model, I have no balcony. {BODY}"),
+            format!("{BODY}\n\nIn this blog post, I rephrased \"Choosing the Pots\"."),
+            format!(
+                "{BODY}\n\nHere is the section rewritten in plain text:\n\nTomatoes need sun. They like water."
+            ),
+            format!("\u{feff}{}\0", BODY.replace("sun", "s\u{8}un")),
+        ] {
+            assert_eq!(read(&answer).as_deref(), Some(BODY), "{answer}");
+        }
+    }
+
+    #[test]
+    fn text_that_looks_like_chatter_stays() {
+        for text in [
+            "Sure footing matters when you carry pots up the stairs. Here is where most people go wrong, and it hurts their backs.",
+            "Great tomatoes begin with great soil, and great soil is alive. Let me tell you how I found that out in my first summer.",
+            "Use a note such as `pots[0]`, or see [the guide](https://example.com). Both of them will tell you how large a pot has to be.",
+        ] {
+            assert_eq!(read(text).as_deref(), Some(text));
+        }
+    }
+
+    #[test]
+    fn headings_in_a_section_stay_below_its_own() {
+        let answer = format!(
+            "{BODY}\n\n# Clay\n\nClay breathes.\n\n#### Plastic\n\nPlastic is light.\n\n## In Short"
+        );
+        let clean =
+            format!("{BODY}\n\n### Clay\n\nClay breathes.\n\n#### Plastic\n\nPlastic is light.");
+        assert_eq!(read(&answer), Some(clean));
+    }
+
+    #[test]
+    fn a_section_ends_where_the_next_begins() {
+        assert_eq!(
+            read(&format!("{BODY}\n\n**Watering Well**\n\nWater is good.")).as_deref(),
+            Some(BODY)
+        );
+    }
+
+    #[test]
+    fn what_was_cut_short_ends_with_a_whole_sentence() {
+        for rest in [
+            "And then the",
+            "\n\nAnother thing is that the",
+            "\n\n```rust\nfn main() {",
+            "\n\n### More",
+            "\n\nHere are three tips:\n\n1. Buy",
+        ] {
+            assert_eq!(
+                read_cut(&format!("{BODY} {rest}")).as_deref(),
+                Some(BODY),
+                "{rest}"
+            );
+        }
+        let list = format!("{BODY}\n\n- Clay pots.\n- Old buckets");
+        assert_eq!(
+            read_cut(&format!("{list}\n- Bags of s")),
+            Some(list.clone())
+        );
+        assert_eq!(
+            read_cut(&format!("{BODY}\n\n1. **Clay:** It breathes. It is hea")),
+            Some(format!("{BODY}\n\n1. **Clay:** It breathes."))
+        );
+    }
+
+    #[test]
+    fn what_is_complete_is_not_cut() {
+        for end in [
+            "\n\n- Clay pots\n- Old buckets",
+            "\n\n```rust\nfn main() {}\n```",
+            " It is about 12.",
+            "\n\n| Pot | Size |\n| --- | --- |\n| Clay | 20 |",
+        ] {
+            let text = format!("{BODY}{end}");
+            assert_eq!(read(&text), Some(text.clone()));
+        }
+    }
+
+    #[test]
+    fn what_is_said_again_is_left_out() {
+        assert_eq!(
+            read(&format!("{BODY} {BODY}\n\n{BODY}")).as_deref(),
+            Some(BODY)
+        );
+        assert_eq!(
+            read(&format!(
+                "{BODY} The pot, the pot, the pot, the pot, the pot is red."
+            ))
+            .as_deref(),
+            Some(BODY)
+        );
+        assert_eq!(read_section(&outline(), &[BODY.into()], BODY, false), None);
+    }
+
+    #[test]
+    fn an_answer_without_a_body_is_none() {
+        for answer in [
+            "",
+            "<think>I should write about",
+            "Sure! Here is the section:",
+            "## Choosing the Pots",
+            "Pots are good.",
+            "I'm sorry, but I can't help with that.",
+            "```rust\nfn main() {}\n```",
+        ] {
+            assert_eq!(read(answer), None, "{answer}");
+        }
+    }
+
+    #[test]
+    fn scripts_without_spaces_count_by_characters() {
+        let text = "西红柿需要充足的阳光和深一点的花盆才能长得好。每天早上都要浇水，天气炎热的时候还要多浇一些水。";
+        assert_eq!(read_cut(&format!("{text}然后")).as_deref(), Some(text));
+        assert_eq!(read("西红柿很好。很好吃。"), None);
+        let thai = "มะเขือเทศต้องการแสงแดดมากและกระถางลึกจึงจะโตได้ดี รดน้ำทุกเช้าและรดมากขึ้นในวันที่อากาศร้อน";
+        assert_eq!(read_cut(&format!("{thai} จาก")).as_deref(), Some(thai));
+    }
 }

@@ -140,7 +140,8 @@ pub(super) fn same(one: &str, other: &str) -> bool {
 /// Whether a cleaned heading says nothing about the topic.
 pub(super) fn is_empty(heading: &str) -> bool {
     let small = heading.to_lowercase();
-    letters(heading).chars().all(|c| c.is_ascii_digit())
+    letters(heading).len() < 3
+        || letters(heading).chars().all(|c| c.is_ascii_digit())
         || EMPTY.contains(&small.as_str())
         || LABELS.contains(&small.as_str())
 }

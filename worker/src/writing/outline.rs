@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde_json::Value;
 
+use super::said::loops;
 use super::{Brief, heading, peel, plain};
 
 /// Fewer headings than that make no post.
@@ -156,12 +157,13 @@ fn split(answer: &str) -> Vec<String> {
     let mut lines = Vec::new();
     for line in answer.lines() {
         let mut rest = line;
-        for number in 2..=MOST {
-            let Some(at) = rest.find(&format!(" {number}. ")) else {
+        for number in 1..=MOST {
+            if let Some(at) = rest.find(&format!(" {number}. ")) {
+                lines.push(rest[..at].to_owned());
+                rest = &rest[at + 1..];
+            } else if number > 1 {
                 break;
-            };
-            lines.push(rest[..at].to_owned());
-            rest = &rest[at + 1..];
+            }
         }
         lines.push(rest.to_owned());
     }
@@ -240,8 +242,10 @@ fn title_among<'a>(lines: &[Line<'a>]) -> Option<&'a str> {
 /// A title as a model or an agent wrote it, cleaned; `None` if nothing is left.
 pub(super) fn clean_title(title: &str, topic: &str) -> Option<String> {
     let title = heading::calm(heading::clean(title), topic);
-    let is_title =
-        !title.is_empty() && !heading::is_empty(&title) && !heading::is_placeholder(&title);
+    let is_title = !title.is_empty()
+        && !heading::is_empty(&title)
+        && !heading::is_placeholder(&title)
+        && !loops(&title);
     is_title.then(|| heading::capitalized(heading::shortened(&title, LONGEST_TITLE)))
 }
 
@@ -320,7 +324,8 @@ fn clean_heading(line: &str) -> Option<String> {
     if let Some((name, explanation)) = explained
         && (!fits(&heading)
             || explanation.split_whitespace().count() > 5
-            || line.trim().ends_with('.'))
+            || line.trim().ends_with('.')
+            || heading::same(name, explanation))
     {
         heading = heading::clean(name);
     }
@@ -344,5 +349,156 @@ fn significant(text: &str) -> BTreeSet<String> {
         words.map(stem).collect()
     } else {
         long
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(topic: &str, answer: &str) -> Outline {
+        let brief = Brief {
+            topic: topic.into(),
+            ..Brief::default()
+        };
+        read_outline(&brief, answer, false)
+    }
+
+    fn headings(answer: &str) -> Vec<String> {
+        read("Growing tomatoes on a balcony", answer).headings
+    }
+
+    const POTS_WATER_PESTS: [&str; 3] =
+        ["Choosing the Pots", "Watering Well", "Pests and Diseases"];
+
+    #[test]
+    fn an_outline_survives_as_text() {
+        let outline = read(
+            "Cats",
+            "# Living with Cats\n## Food\n## Sleep and Play\n## The Vet",
+        );
+        assert_eq!(
+            outline.to_string(),
+            "# Living with Cats\n## Food\n## Sleep and Play\n## The Vet"
+        );
+        assert_eq!(Outline::from_text(&outline.to_string()), Some(outline));
+        assert_eq!(Outline::from_text("something else"), None);
+        assert_eq!(Outline::from_text("# Title\n## Only one"), None);
+    }
+
+    #[test]
+    fn headings_may_come_in_any_list() {
+        for answer in [
+            "# Tomatoes Up High\n\n## Choosing the Pots\n## Watering Well\n## Pests and Diseases",
+            "1. Choosing the Pots\n2. Watering Well\n3. Pests and Diseases",
+            "1) \"Choosing the Pots\"\n\n2) \"Watering Well\"\n\n3) \"Pests and Diseases\"",
+            "- **Choosing the Pots**\n- **Watering Well**\n- **Pests and Diseases**",
+            "* Choosing the Pots (150 words)\n* Watering Well - 20 sentences\n* Pests and Diseases [2 paragraphs]",
+            "Section 1: Choosing the Pots\nSection 2 - Watering Well\nSection 3: Pests and Diseases",
+            "**Heading 1:** Choosing the Pots\n**Heading 2:** Watering Well\n**Heading 3:** Pests and Diseases",
+            "Sure! Here are three good headings:\n\nChoosing the Pots\nWatering Well\nPests and Diseases\n\nI hope this helps!",
+            "Headings: 1. Choosing the Pots, 2. Watering Well, 3. Pests and Diseases",
+            "{\"title\": \"Tomatoes\", \"headings\": [\"Choosing the Pots\", \"Watering Well\", \"Pests and Diseases\"]}",
+            "```json\n{\n  \"title\": \"Tomatoes\",\n  \"sections\": [\n    {\"heading\": \"Choosing the Pots\", \"text\": \"What to buy\"},\n    {\"heading\": \"Watering Well\"},\n    {\"heading\": \"Pests and Diseases\"}]}\n```",
+            "<think>Pots, water, pests.</think>\n1. Choosing the Pots\n2. Watering Well\n3. Pests and Diseases",
+            "| Heading | Description |\n| --- | --- |\n| Choosing the Pots | What to buy |\n| Watering Well | How often |\n| Pests and Diseases | What to do |",
+        ] {
+            assert_eq!(headings(answer), POTS_WATER_PESTS, "{answer}");
+        }
+    }
+
+    #[test]
+    fn explanations_are_no_part_of_a_heading() {
+        let answer = "Here's a list of five effective section headings to create engaging content:\n\n\
+            1. **\"Choosing the Pots\"** - This title encourages readers to consider the size of their pots.\n\n\
+            2. **Watering Well**: This section discusses how much water a plant needs on a hot day.\n   - in the morning\n   - in the evening\n\n\
+            3. Pests and Diseases (what to look out for, and what to do about it in time)";
+        assert_eq!(headings(answer), POTS_WATER_PESTS);
+    }
+
+    #[test]
+    fn what_is_no_heading_is_left_out() {
+        let answer = "1. Introduction\n2. Choosing the Pots\n3. Choosing the pots\n4. Growing Tomatoes on a Balcony\n\
+            5. [Your Heading]\n6. The way that the sun shines upon the leaves of each and every one of the plants\n\
+            7. Watering Well\n8. Section Heading 5\n9. Pests and Diseases\n10. Conclusion";
+        assert_eq!(headings(answer), POTS_WATER_PESTS);
+    }
+
+    #[test]
+    fn there_are_no_more_headings_than_wanted() {
+        let answer = "1. Sun\n2. Soil\n3. Water\n4. Wind\n5. Pots\n6. Pests\n7. Harvest";
+        assert_eq!(headings(answer), ["Sun", "Soil", "Water", "Wind"]);
+    }
+
+    #[test]
+    fn a_heading_that_was_cut_short_is_left_out() {
+        let brief = Brief {
+            topic: "Bread".into(),
+            ..Brief::default()
+        };
+        let outline = read_outline(
+            &brief,
+            "1. Flour\n2. Water\n3. Salt\n4. The Science Beh",
+            true,
+        );
+        assert_eq!(outline.headings, ["Flour", "Water", "Salt"]);
+    }
+
+    #[test]
+    fn plain_headings_replace_an_outline_that_is_prose() {
+        let outline = read(
+            "growing tomatoes on a balcony",
+            "The blog post should first talk about the pots, then about the water, and finally about the harvest.",
+        );
+        assert_eq!(outline.title, "Growing tomatoes on a balcony");
+        assert_eq!(outline.headings, plain::headings("growing tomatoes")[..4]);
+        assert_eq!(read("Cats", "").headings.len(), 4);
+        assert_eq!(read("Cats", "<think>What could I").headings.len(), 4);
+    }
+
+    #[test]
+    fn a_title_has_no_marks_and_does_not_shout() {
+        let title = |answer: &str| read("Growing tomatoes on a balcony", answer).title;
+        assert_eq!(
+            title("Title: \"Red Gold, High Up.\"\n1. Sun\n2. Soil\n3. Water"),
+            "Red Gold, High Up"
+        );
+        assert_eq!(
+            title("**Blog Title: Red Gold**\n1. Sun\n2. Soil\n3. Water"),
+            "Red Gold"
+        );
+        assert_eq!(
+            title("# RED GOLD ON THE BALCONY\n## Sun\n## Soil\n## Water"),
+            "Red Gold on the Balcony"
+        );
+        assert_eq!(
+            title("<<Red Gold>>\n\n1. Sun\n2. Soil\n3. Water"),
+            "Red Gold"
+        );
+        assert_eq!(
+            title("Here is an outline:\n1. Sun\n2. Soil\n3. Water"),
+            "Growing tomatoes on a balcony"
+        );
+        let long = title(&format!(
+            "# {}\n## Sun\n## Soil\n## Water",
+            "Tomatoes again ".repeat(30)
+        ));
+        assert!(
+            long.chars().count() <= 120 && long.ends_with(|c: char| c.is_alphabetic()),
+            "{long}"
+        );
+    }
+
+    #[test]
+    fn other_languages_are_read_alike() {
+        let outline = read(
+            "Tomaten auf dem Balkon",
+            "Hier ist die Gliederung:\n\n**Titel: Rotes Gold**\n\n1. Die richtigen Töpfe\n2. Gießen und Düngen\n3. Die Ernte",
+        );
+        assert_eq!(outline.title, "Rotes Gold");
+        assert_eq!(
+            outline.headings,
+            ["Die richtigen Töpfe", "Gießen und Düngen", "Die Ernte"]
+        );
     }
 }

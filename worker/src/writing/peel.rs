@@ -216,6 +216,28 @@ fn all_greet(line: &str) -> bool {
         .all(|sentence| is_greeting(sentence.trim_end()))
 }
 
+/// Whether a paragraph offers another version of what stands before it, or says
+/// what was changed.
+pub(super) fn is_second_try(paragraph: &str) -> bool {
+    let line = paragraph.lines().next().unwrap_or_default();
+    let small = sentences(line)
+        .first()
+        .map(|sentence| sentence.to_lowercase())
+        .unwrap_or_default();
+    let offers = ["here is", "here's", "here’s", "in this ", "this ", "i "]
+        .iter()
+        .any(|start| small.starts_with(start));
+    let another = [
+        "rewritten",
+        "rephrased",
+        "revised",
+        "edited version",
+        "the section",
+        "changes to",
+    ];
+    offers && another.iter().any(|word| small.contains(word))
+}
+
 /// What models end with when the text is done.
 const FAREWELLS: &[&str] = &[
     "i hope this",

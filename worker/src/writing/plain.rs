@@ -6,19 +6,17 @@ use super::heading;
 pub(super) fn title(topic: &str) -> String {
     let topic = topic.split_whitespace().collect::<Vec<_>>().join(" ");
     // Of a topic that tells a story, the beginning.
-    let clause = |topic: &str| {
-        topic
-            .split_inclusive(['.', '!', '?', ';', '。'])
-            .next()
-            .unwrap_or_default()
-            .to_owned()
-    };
+    let begins = |at: &(usize, char)| at.0 > 15 && ".!?;,:。，".contains(at.1);
+    let clause = topic
+        .char_indices()
+        .find(begins)
+        .map_or(topic.as_str(), |(end, _)| &topic[..end]);
     let short = if topic.chars().count() > 80 {
-        clause(&topic)
+        clause
     } else {
-        topic.clone()
+        &topic
     };
-    let clean = heading::clean(heading::shortened(&short, 80));
+    let clean = heading::clean(heading::shortened(short, 80));
     heading::capitalized(if clean.is_empty() { &topic } else { &clean })
 }
 

@@ -4,7 +4,7 @@
 //! understand them: it copies examples and forms instead of filling them in, and
 //! each further rule costs it sense. Larger models need no more.
 
-use super::{Brief, Outline};
+use super::{Brief, Outline, heading};
 
 /// One question to an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub fn outline_prompt(brief: &Brief) -> Prompt {
     let count = brief.sections();
     let topic = brief.topic.trim();
     let mut user = format!(
-        "What are {count} good section headings for a blog post about \"{topic}\"? Write only the headings."
+        "What are {count} good section headings for a blog post about \"{topic}\"? Write only the headings, below a title for the post."
     );
     user += &wishes(brief);
     Prompt {
@@ -38,22 +38,22 @@ pub fn section_prompt(brief: &Brief, outline: &Outline, so_far: &[String]) -> Op
     let heading = outline.headings.get(so_far.len())?;
     let Outline { title, headings } = outline;
     let words = brief.words() / headings.len() as u32;
-    let mut user = format!("Write one section of a blog post titled \"{title}\".");
-    let topic = brief.topic.trim();
-    if !super::heading::same(topic, title) {
-        user += &format!(" The post is about: {topic}");
-    }
     let others: Vec<String> = headings
         .iter()
         .filter(|other| *other != heading)
         .map(|other| format!("\"{other}\""))
         .collect();
-    user += &format!(
-        "\n\nThe section is called \"{heading}\". Other sections are about {}.",
-        others.join(", ")
-    );
+    let topic = brief.topic.trim();
+    let mut user = format!("Write one section of a blog post about \"{topic}\".");
+    if !heading::same(topic, title) {
+        user += &format!(" Its title is \"{title}\".");
+    }
+    user += &format!(" The section is called \"{heading}\".");
+    user += &format!(" The others are called {}.", others.join(", "));
     user += &wishes(brief);
-    user += &format!("\n\nWrite about \"{heading}\" in about {words} words of plain text.");
+    user += &format!(
+        "\n\nWrite only this section, in about {words} words of plain text in short paragraphs."
+    );
     Some(Prompt {
         system: "You write blog posts.".into(),
         user,
@@ -86,5 +86,66 @@ fn wishes(brief: &Brief) -> String {
         wishes
     } else {
         format!("\n{wishes}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::writing::Options;
+
+    fn brief(options: serde_json::Value) -> Brief {
+        let options: Options =
+            serde_json::from_value(options).expect("options that the API lets through");
+        Brief {
+            topic: "Cats".into(),
+            options,
+        }
+    }
+
+    fn outline(brief: &Brief) -> Outline {
+        super::super::read_outline(brief, "", false)
+    }
+
+    #[test]
+    fn the_length_decides_how_many_sections_there_are() {
+        let plan = |words: u32| {
+            let brief = brief(serde_json::json!({ "words": words }));
+            let outline = outline(&brief);
+            let tokens = section_prompt(&brief, &outline, &[]).map(|prompt| prompt.max_tokens);
+            (outline.headings.len(), tokens.unwrap_or_default())
+        };
+        assert_eq!(plan(100), (3, 64));
+        assert_eq!(plan(500), (4, 202));
+        assert_eq!(plan(3000), (8, 577));
+    }
+
+    #[test]
+    fn the_clients_wishes_are_passed_on() {
+        let brief = brief(serde_json::json!({
+            "tone": "humorous", "audience": "vets", "language": "de-AT", "keywords": ["paw", "purr"],
+            "instructions": "Mention Tom.", "words": null, "model": "any",
+        }));
+        let section = section_prompt(&brief, &outline(&brief), &[]).expect("the first section");
+        for prompt in [outline_prompt(&brief), section] {
+            for wish in ["humorous", "vets", "de-AT", "paw, purr", "Mention Tom."] {
+                assert!(prompt.user.contains(wish), "{wish}: {}", prompt.user);
+                assert!(!prompt.system.contains(wish));
+            }
+        }
+    }
+
+    #[test]
+    fn there_is_no_prompt_after_the_last_section() {
+        let brief = brief(serde_json::json!({}));
+        let outline = outline(&brief);
+        assert!(
+            section_prompt(
+                &brief,
+                &outline,
+                &vec![String::new(); outline.headings.len()]
+            )
+            .is_none()
+        );
     }
 }

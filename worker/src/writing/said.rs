@@ -93,12 +93,11 @@ impl Said {
 }
 
 /// Whether the words run in circles.
-fn loops(sentence: &str) -> bool {
+pub(super) fn loops(sentence: &str) -> bool {
     let words: Vec<String> = sentence.split_whitespace().map(letters).collect();
     (1..=8).any(|length| {
-        let rounds = if length == 1 { 4 } else { 3 };
         words
-            .windows(length * rounds)
+            .windows(length * 3)
             .any(|run| run.chunks(length).all(|words| words == &run[..length]))
     })
 }

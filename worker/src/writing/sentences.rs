@@ -41,7 +41,7 @@ pub(super) fn whole(text: &str) -> &str {
 
 /// How many whole sentences the text has.
 pub(super) fn count(text: &str) -> usize {
-    ends(text).len()
+    ends(text).len() + usize::from(text.ends_with(is_thai_or_lao))
 }
 
 /// Whether the text stops as the end of a sentence does.
@@ -108,4 +108,38 @@ pub(super) fn letters(text: &str) -> String {
         .filter(|c| c.is_alphanumeric())
         .flat_map(char::to_lowercase)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_cut_back_to_its_last_whole_sentence() {
+        for (text, whole_part) in [
+            ("It is red. It is sw", "It is red."),
+            ("It costs 3.50 euros. About 12. of", "It costs 3.50 euros."),
+            ("Ask Dr. Miller. She knows e.g. Mr. S", "Ask Dr. Miller."),
+            (
+                "\"It is red!\" she said. \"It is sweet.\" And th",
+                "\"It is red!\" she said. \"It is sweet.\"",
+            ),
+            ("It is red (very red.) It i", "It is red (very red.)"),
+            ("Is it **red?** It may", "Is it **red?**"),
+            ("番茄很红。它很甜！为什么", "番茄很红。它很甜！"),
+            ("टमाटर लाल है। वह मी", "टमाटर लाल है।"),
+            ("No end at all", ""),
+        ] {
+            assert_eq!(whole(text), whole_part, "{text}");
+        }
+    }
+
+    #[test]
+    fn sentences_together_are_the_text() {
+        let text = "One is red.  Two is \"green!\"\nThree is bl";
+        assert_eq!(
+            sentences(text),
+            ["One is red.  ", "Two is \"green!\"\n", "Three is bl"]
+        );
+    }
 }
