@@ -71,16 +71,18 @@ pub async fn run(config: &Config, db: Database, agent: Arc<dyn Agent>, stop: Can
         name: worker.name.clone(),
         handler: Arc::new(move |delivery| taker.clone().take(delivery).boxed()),
     };
-    let release_in_time = async {
-        stop.cancelled().await;
-        tokio::time::sleep(config.shutdown_grace()).await;
-        worker.release.cancel();
+    let (grace, release) = (config.shutdown_grace(), worker.release.clone());
+    let stopping = stop.clone();
+    let release_in_time = async move {
+        stopping.cancelled().await;
+        tokio::time::sleep(grace).await;
+        release.cancel();
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        () = consumer.run(stop.clone()) => {}
+        () = consumer.run(stop) => {}
         () = release_in_time => {}
-        () = worker.sweep() => {}
+        () = worker.clone().sweep() => {}
     }
     tracing::info!(worker = worker.name, "the worker has stopped");
 }

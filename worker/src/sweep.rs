@@ -4,6 +4,7 @@
 //! Every worker sweeps. Two that find the same job do no harm: the state
 //! machine lets one of them win.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use entity::job::lifecycle::{self, Rescue};
@@ -21,7 +22,7 @@ const BATCH: u64 = 100;
 
 impl Worker {
     /// Sweeps for ever.
-    pub(crate) async fn sweep(&self) {
+    pub(crate) async fn sweep(self: Arc<Self>) {
         let mut sweeps = interval(LONGEST_PAUSE.min(self.lease / 3));
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

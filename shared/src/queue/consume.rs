@@ -88,7 +88,7 @@ impl Consumer {
         let storage = SqliteStorage::<Value>::new(pool).with_config(config);
         WorkerBuilder::new(name)
             .backend(PollWith::new(storage, Wake::on(changes)))
-            .data(self.handler.clone())
+            .data(Hand(self.handler.clone()))
             .concurrency(self.concurrency)
             .build(hand_over)
             .run_until(stopped(stop))
@@ -108,7 +108,7 @@ impl Consumer {
         let storage = PostgresStorage::<Value>::new(pool).with_config(config);
         WorkerBuilder::new(name)
             .backend(PollWith::new(storage.with_pubsub(), Wake::regularly()))
-            .data(self.handler.clone())
+            .data(Hand(self.handler.clone()))
             .concurrency(self.concurrency)
             .build(hand_over)
             .run_until(stopped(stop))
@@ -119,14 +119,19 @@ impl Consumer {
 
 /// The arguments are taken as plain JSON: a row that apalis itself could not
 /// decode would end its worker.
-async fn hand_over(payload: Value, id: TaskId, handler: Data<Handler>) {
+async fn hand_over(payload: Value, id: TaskId, hand: Data<Hand>) {
     let payload = serde_json::from_value(payload).map_err(|e| e.to_string());
+    let Data(Hand(handler)) = hand;
     handler(Delivery {
         id: id.to_string(),
         payload,
     })
     .await;
 }
+
+/// apalis hands data over by its type.
+#[derive(Clone)]
+struct Hand(Handler);
 
 async fn stopped(stop: CancellationToken) -> Result<(), std::io::Error> {
     stop.cancelled().await;

@@ -1,0 +1,383 @@
+//! The app under test: a fresh database, the real router on a real port, and
+//! the real worker when a test wants jobs to run.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use api::AppState;
+use api::config::Config;
+use clap::Parser;
+use entity::job;
+use reqwest::header::HeaderMap;
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter};
+use serde_json::{Value, json};
+use shared::changes::Changes;
+use shared::config::Secret;
+use shared::database::Database;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::stub::Call;
+use crate::stub_openai::StubOpenAi;
+
+/// The secret that tokens are signed with in tests.
+pub(crate) const SECRET: &str = "a secret for tests, and only for tests";
+
+/// The models that clients may choose from in tests.
+pub(crate) const MODELS: &str = "stub-large,stub-small";
+
+/// A password that is good.
+pub(crate) const PASSWORD: &str = "correct horse battery staple";
+
+/// No test waits longer for anything.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An API of its own for each test. When it is dropped, no job may be left
+/// unfinished.
+pub(crate) struct TestApp {
+    pub(crate) url: String,
+    pub(crate) db: Database,
+    /// Writes the posts.
+    pub(crate) agent: StubOpenAi,
+    client: reqwest::Client,
+    may_leave_jobs: bool,
+    _stop: DropGuard,
+    _dir: TempDir,
+}
+
+/// What a test may want otherwise.
+#[derive(Default)]
+pub(crate) struct Settings {
+    /// Further arguments for the API, such as `--access-token-ttl-secs=1`.
+    pub(crate) api: Vec<&'static str>,
+}
+
+impl TestApp {
+    /// An API with an agent that writes well.
+    pub(crate) async fn new() -> Self {
+        TestApp::with(Settings::default()).await
+    }
+
+    pub(crate) async fn with(settings: Settings) -> Self {
+        // The stub and the clients need no TLS, but the library wants a provider.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(&dir, settings.api);
+        let db = Database::open(&config.storage).await.unwrap();
+        db.migrate().await.unwrap();
+        let state = AppState::new(config, db.clone(), &Secret::from(SECRET)).unwrap();
+        let stop = state.stop.clone();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let service = api::app(state).into_make_service_with_connect_info::<SocketAddr>();
+        let stopped = stop.clone().cancelled_owned();
+        tokio::spawn(async move {
+            let serve = axum::serve(listener, service).with_graceful_shutdown(stopped);
+            serve.await.unwrap();
+        });
+        TestApp {
+            url,
+            db,
+            agent: StubOpenAi::writing(written).await,
+            client: reqwest::Client::new(),
+            may_leave_jobs: false,
+            _stop: stop.drop_guard(),
+            _dir: dir,
+        }
+    }
+
+    /// This test is about jobs that don't end.
+    pub(crate) fn may_leave_jobs(&mut self) {
+        self.may_leave_jobs = true;
+    }
+
+    /// A client that nobody has signed in.
+    pub(crate) fn anonymous(&self) -> TestClient {
+        self.client_with("")
+    }
+
+    /// A client that sends this token, whatever it is worth.
+    pub(crate) fn client_with(&self, token: &str) -> TestClient {
+        TestClient {
+            client: self.client.clone(),
+            url: self.url.clone(),
+            token: token.to_owned(),
+            refresh_token: String::new(),
+            name: String::new(),
+        }
+    }
+
+    /// Signs up a user; the client is signed in.
+    pub(crate) async fn user(&self, name: &str) -> TestClient {
+        let body = json!({ "username": name, "password": PASSWORD });
+        let pair = self.anonymous().post("/users/register", body).await;
+        assert_eq!(pair.status, 201, "{}", pair.body);
+        self.signed_in(name, &pair.body)
+    }
+
+    /// Signs in a user once more, in another session.
+    pub(crate) async fn login(&self, name: &str) -> TestClient {
+        let body = json!({ "username": name, "password": PASSWORD });
+        let pair = self.anonymous().post("/users/login", body).await;
+        assert_eq!(pair.status, 200, "{}", pair.body);
+        self.signed_in(name, &pair.body)
+    }
+
+    fn signed_in(&self, name: &str, pair: &Value) -> TestClient {
+        TestClient {
+            refresh_token: text(&pair["refresh_token"]),
+            name: name.to_owned(),
+            ..self.client_with(&text(&pair["access_token"]))
+        }
+    }
+
+    /// Starts a worker, which works until it is stopped or dropped.
+    pub(crate) async fn worker(&self) -> TestWorker {
+        self.worker_with(&[]).await
+    }
+
+    /// Starts a worker with further settings, such as `--job-lease-secs=3`.
+    pub(crate) async fn worker_with(&self, arguments: &[&str]) -> TestWorker {
+        let url = self.agent.url();
+        let ours = ["worker", "--agent=openai", "--agent-model", MODELS];
+        let quick = ["--job-backoff-base-ms=1", "--agent-url", &url];
+        let arguments = ours.iter().chain(&quick).chain(arguments);
+        let config = worker::config::Config::parse_from(arguments);
+        let agent = config.agent().unwrap();
+        let stop = CancellationToken::new();
+        let (db, until) = (self.db.clone(), stop.clone());
+        let running = tokio::spawn(async move { worker::run(&config, db, agent, until).await });
+        TestWorker { running, stop }
+    }
+
+    /// Runs a worker until every job is over.
+    pub(crate) async fn run_jobs(&self) {
+        let worker = self.worker().await;
+        self.jobs_over().await;
+        worker.stop().await;
+    }
+
+    /// Waits until every job is over.
+    pub(crate) async fn jobs_over(&self) {
+        let mut changes = Changes::watch(&self.db);
+        let over = async {
+            while unfinished(&self.db).await > 0 {
+                changes.next().await;
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, over).await;
+        waited.expect("some jobs don't end");
+    }
+}
+
+impl Drop for TestApp {
+    fn drop(&mut self) {
+        if self.may_leave_jobs || std::thread::panicking() {
+            return;
+        }
+        let db = self.db.clone();
+        let left = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            runtime.unwrap().block_on(unfinished(&db))
+        });
+        assert_eq!(left.join().unwrap(), 0, "the test left jobs behind");
+    }
+}
+
+/// Jobs that are not over, and deliveries that wait.
+async fn unfinished(db: &Database) -> u64 {
+    use job::Status::{Canceling, Queued, Running};
+    let jobs = job::Entity::find()
+        .filter(job::Column::Status.is_in([Queued, Running, Canceling]))
+        .count(db.read());
+    let deliveries = shared::queue::length(db.read()).await.unwrap();
+    jobs.await.unwrap() + u64::try_from(deliveries).unwrap()
+}
+
+fn config(dir: &TempDir, arguments: Vec<&'static str>) -> Config {
+    let data = dir.path().to_str().unwrap();
+    let ours = [
+        "api",
+        "--data-dir",
+        data,
+        "--agent=openai",
+        "--agent-model",
+        MODELS,
+    ];
+    Config::parse_from(ours.into_iter().chain(arguments))
+}
+
+/// What the stub writes: an outline when asked for one, otherwise a section
+/// unlike any other, for what repeats itself is cleaned away.
+fn written(call: &Call) -> String {
+    static SECTIONS: AtomicUsize = AtomicUsize::new(0);
+    let asked = call.body["messages"].to_string().to_lowercase();
+    if asked.contains("section headings") {
+        return OUTLINE.to_owned();
+    }
+    let number = SECTIONS.fetch_add(1, Ordering::Relaxed);
+    let word = |n: usize| {
+        format!(
+            "{}{}",
+            ["plum", "oak", "fern", "moss", "reed"][n % 5],
+            number + n
+        )
+    };
+    let sentence = |from: usize| (from..from + 12).map(word).collect::<Vec<_>>().join(" ");
+    format!("Once {}. Then {}.", sentence(0), sentence(20))
+}
+
+const OUTLINE: &str =
+    "# A Good Title\n## First Things\n## Second Thoughts\n## Third Parts\n## Last Words";
+
+/// A worker at work.
+pub(crate) struct TestWorker {
+    running: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+impl TestWorker {
+    /// Stops it as SIGTERM would, and waits until it has stopped.
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        let stopped = tokio::time::timeout(PATIENCE, self.running).await;
+        stopped.expect("the worker does not stop").unwrap();
+    }
+
+    /// Ends it without a word, as SIGKILL would.
+    #[allow(dead_code, reason = "the process tests kill processes")]
+    pub(crate) fn abort(self) {
+        self.running.abort();
+    }
+}
+
+/// Somebody with a session, or without one.
+#[derive(Clone)]
+pub(crate) struct TestClient {
+    client: reqwest::Client,
+    url: String,
+    pub(crate) token: String,
+    pub(crate) refresh_token: String,
+    pub(crate) name: String,
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+    /// Null where the answer is not JSON.
+    pub(crate) body: Value,
+}
+
+impl TestClient {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(self.request(Method::GET, path)).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.send(self.request(Method::DELETE, path)).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
+        self.send(self.request(Method::POST, path).json(&body))
+            .await
+    }
+
+    pub(crate) async fn put(&self, path: &str, body: Value) -> Answer {
+        self.send(self.request(Method::PUT, path).json(&body)).await
+    }
+
+    /// A request to a path of the API, or to one outside of it if it begins
+    /// with `//`.
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let path = match path.strip_prefix("//") {
+            Some(outside) => format!("/{outside}"),
+            None => format!("/api/v1{path}"),
+        };
+        let request = self.client.request(method, format!("{}{path}", self.url));
+        match self.token.as_str() {
+            "" => request,
+            token => request.bearer_auth(token),
+        }
+    }
+
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Answer {
+        let response = tokio::time::timeout(PATIENCE * 3, request.send()).await;
+        Answer::read(response.expect("no answer").unwrap()).await
+    }
+
+    /// Asks for a post; the answer is its JSON, with the job.
+    pub(crate) async fn ask(&self, topic: &str) -> Value {
+        let answer = self.post("/blogs", json!({ "topic": topic })).await;
+        assert_eq!(answer.status, 202, "{}", answer.body);
+        answer.body
+    }
+}
+
+impl Answer {
+    async fn read(response: Response) -> Self {
+        let status = response.status();
+        let headers = response.headers().clone();
+        let text = response.text().await.unwrap();
+        let answer = Answer {
+            status: status.as_u16(),
+            body: serde_json::from_str(&text).unwrap_or(Value::Null),
+            headers,
+            text,
+        };
+        answer.is_sound();
+        answer
+    }
+
+    /// What is true of every answer.
+    fn is_sound(&self) {
+        assert!(self.headers.contains_key("x-request-id"), "{self:?}");
+        let status = StatusCode::from_u16(self.status).unwrap();
+        let is_problem = self.header("content-type") == "application/problem+json";
+        let is_health = self.body["missing"].is_array();
+        let fault = status.is_client_error() || status.is_server_error();
+        assert_eq!(is_problem, fault && !is_health, "{self:?}");
+        if is_problem {
+            assert_eq!(self.body["status"], self.status);
+            assert_eq!(self.body["request_id"], self.header("x-request-id"));
+            assert_eq!(
+                self.headers.contains_key("www-authenticate"),
+                self.status == 401
+            );
+        }
+    }
+
+    /// A header's value; empty if there is none.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name);
+        value.map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The contract's code of an error.
+    pub(crate) fn code(&self) -> &str {
+        self.body["code"].as_str().unwrap_or_default()
+    }
+
+    /// Fields at fault with their codes, as `field: code`.
+    pub(crate) fn faults(&self) -> Vec<String> {
+        let errors = self.body["errors"].as_array().cloned().unwrap_or_default();
+        let fault = |e: &Value| format!("{}: {}", text(&e["field"]), text(&e["code"]));
+        errors.iter().map(fault).collect()
+    }
+}
+
+/// The text of a JSON string.
+pub(crate) fn text(value: &Value) -> String {
+    value
+        .as_str()
+        .unwrap_or_else(|| panic!("no text: {value}"))
+        .to_owned()
+}
