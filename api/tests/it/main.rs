@@ -9,4 +9,12 @@ mod stub;
 mod stub_openai;
 mod test_app;
 
+mod auth;
+mod bad_input;
+mod blogs;
+mod jobs;
+mod openapi;
+mod operation;
+mod sessions;
 mod smoke;
+mod users;

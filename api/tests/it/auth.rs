@@ -1,0 +1,1 @@
+//! Tokens: forged, expired, revoked, replayed.

@@ -1,0 +1,1 @@
+//! What can't be read gets the contract's answer, and changes nothing.
