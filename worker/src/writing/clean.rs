@@ -176,7 +176,7 @@ fn is_broken_off(text: &str) -> bool {
 
 /// The text with its last `**` taken out if that is left open.
 fn closed(text: &str) -> String {
-    if text.matches("**").count() % 2 == 0 {
+    if text.matches("**").count().is_multiple_of(2) {
         return text.to_owned();
     }
     text.rsplit_once("**").map_or_else(
@@ -189,7 +189,7 @@ fn closed(text: &str) -> String {
 /// meant for readers.
 fn say_once(block: &mut Block, said: &mut Said) {
     match block {
-        Block::Prose(text) => *text = said.new_in(text),
+        Block::Prose(text) => *text = unquoted(&said.new_in(text)).to_owned(),
         Block::Items(items) => {
             for item in items.iter_mut() {
                 let mark = blocks::mark_of(item);
@@ -233,6 +233,19 @@ fn is_blank(block: &Block) -> bool {
         Block::Heading { text, .. } | Block::Prose(text) => sentences::letters(text).is_empty(),
         Block::Code { text, .. } => text.is_empty(),
         Block::Items(lines) | Block::Lines(lines) => lines.is_empty(),
+    }
+}
+
+/// A paragraph without a quotation mark that has no other, and without those
+/// around the whole: small models quote themselves.
+fn unquoted(text: &str) -> &str {
+    const QUOTES: &[char] = &['"', '“', '”'];
+    let begins = text.starts_with(QUOTES);
+    let ends = text.ends_with(QUOTES);
+    match text.matches(QUOTES).count() {
+        1 if begins || ends => text.trim_matches(QUOTES),
+        2 if begins && ends && sentences::count(text) > 1 => text.trim_matches(QUOTES),
+        _ => text,
     }
 }
 
@@ -302,6 +315,8 @@ mod tests {
             format!(
                 "Here is the section:\n\n```\n## Choosing the Pots\n\n{BODY}\n```\n\nLet me know what you think."
             ),
+            format!("\"{BODY}\""),
+            format!("\"{BODY}"),
             format!("## Choosing the Pots\n\n{BODY}"),
             format!("**Choosing the Pots**\n\n{BODY}"),
             format!("Choosing the Pots:\n\n{BODY}"),

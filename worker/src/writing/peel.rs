@@ -1,6 +1,6 @@
 //! What models write around a text, taken off: thoughts, fences, chatter.
 
-use super::sentences::{is_ended, sentences};
+use super::sentences::sentences;
 
 /// The answer without what no answer may hold: control characters, thoughts,
 /// and a code fence around the whole.
@@ -78,7 +78,7 @@ fn without_fence(text: &str) -> &str {
         .lines()
         .filter(|line| line.trim_start().starts_with("```"))
         .count();
-    if behind.trim().is_empty() && fences % 2 == 0 {
+    if behind.trim().is_empty() && fences.is_multiple_of(2) {
         inside.trim_matches('\n')
     } else {
         text
@@ -302,16 +302,12 @@ pub(super) fn is_farewell(sentence: &str) -> bool {
 fn without_farewell(text: &str) -> &str {
     let mut rest = text.trim_end();
     loop {
-        rest = rest
-            .trim_end()
-            .trim_end_matches(|c| c == '-' || c == '—')
-            .trim_end();
+        rest = rest.trim_end().trim_end_matches(['-', '—']).trim_end();
         let line = rest.rsplit('\n').next().unwrap_or_default();
         let last = sentences(line).pop().unwrap_or_default();
         if last.is_empty() || !is_farewell(last) {
             return rest;
         }
         rest = &rest[..rest.len() - last.len()];
-        debug_assert!(rest.is_empty() || !is_ended(rest) || !rest.ends_with(last));
     }
 }

@@ -38,21 +38,25 @@ pub fn section_prompt(brief: &Brief, outline: &Outline, so_far: &[String]) -> Op
     let heading = outline.headings.get(so_far.len())?;
     let Outline { title, headings } = outline;
     let words = brief.words() / headings.len() as u32;
-    let others: Vec<String> = headings
-        .iter()
-        .filter(|other| *other != heading)
-        .map(|other| format!("\"{other}\""))
-        .collect();
-    let topic = brief.topic.trim();
-    let mut user = format!("Write one section of a blog post about \"{topic}\".");
-    if !heading::same(topic, title) {
-        user += &format!(" Its title is \"{title}\".");
-    }
-    user += &format!(" The section is called \"{heading}\".");
-    user += &format!(" The others are called {}.", others.join(", "));
-    user += &wishes(brief);
-    user += &format!(
-        "\n\nWrite only this section, in about {words} words of plain text in short paragraphs."
+    // A small model keeps to paragraphs better than to a number of words.
+    let paragraphs = words.div_ceil(80);
+    let shape = match paragraphs {
+        1 => format!("one short paragraph of about {words} words"),
+        _ => format!(
+            "{paragraphs} short paragraphs of about {} words each",
+            words / paragraphs
+        ),
+    };
+    let (topic, wishes) = (brief.topic.trim(), wishes(brief));
+    let titled = if heading::same(topic, title) {
+        String::new()
+    } else {
+        format!(", titled \"{title}\",")
+    };
+    let user = format!(
+        "The sections of a blog post about \"{topic}\"{titled} are {}.{wishes}\n\n\
+         Write {shape} about \"{heading}\" for this blog post about \"{topic}\".",
+        headings.join(", "),
     );
     Some(Prompt {
         system: "You write blog posts.".into(),

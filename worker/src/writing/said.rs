@@ -64,6 +64,14 @@ impl Said {
             "i am sorry, but i",
             "i cannot fulfill",
             "blog post",
+            "blogpost",
+            "in this section",
+            "the first section",
+            "the second section",
+            "the other sections",
+            "the first paragraph",
+            "the second paragraph",
+            "the rest remains",
             "i rephrased",
             "i've rephrased",
             "in this revised",
@@ -78,15 +86,15 @@ impl Said {
             "i've used a ",
         ];
         let small = sentence.to_lowercase().replace('’', "'");
-        let written_about = |phrase: &&str| {
-            small.contains(*phrase) && !self.names.iter().any(|name| name.contains(phrase.trim()))
+        let written_about = |phrase: &str| {
+            small.contains(phrase) && !self.names.iter().any(|name| name.contains(phrase.trim()))
         };
         let quoted = |name: &String| {
             ['"', '“']
                 .iter()
                 .any(|quote| small.contains(&format!("{quote}{name}")))
         };
-        PHRASES.iter().any(|phrase| written_about(&phrase))
+        PHRASES.iter().any(|phrase| written_about(phrase))
             || self.names.iter().any(quoted)
             || heading::is_placeholder(sentence)
     }
