@@ -1,0 +1,311 @@
+//! What the worker that holds a job may do with it.
+
+use std::time::Duration;
+
+use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::Func;
+use sea_orm::{DatabaseTransaction, ExprTrait, Set, UpdateMany};
+
+use super::{close_attempt, end, null, queueing, with_error};
+use crate::attempt::{self, Outcome};
+use crate::clock::{db_after, db_now, now};
+use crate::job::{Column, Entity, Failure, Model, Phase, Status};
+use crate::{post, step};
+
+/// A worker's hold on a job: lost as soon as a write says [`Hold::Lost`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The job.
+    pub job: Uuid,
+    /// The attempt that holds it.
+    pub attempt: Uuid,
+    /// For how long each write renews the hold.
+    pub length: Duration,
+}
+
+/// What became of a worker's write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// It counts; go on.
+    Kept,
+    /// The owner wants it stopped: stop, then say [`stopped`].
+    Canceling,
+    /// The job is someone else's, or gone: stop, and write nothing.
+    Lost,
+}
+
+/// How far an attempt is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// What it does.
+    pub phase: Phase,
+    /// 0 to 100.
+    pub percent: i32,
+    /// Words written so far.
+    pub words: i32,
+}
+
+/// A finished step and its price in tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// 0 is the outline, and n the nth section.
+    pub position: i32,
+    /// What it brought.
+    pub content: String,
+    /// Tokens read by the model.
+    pub input_tokens: i32,
+    /// Tokens written by the model.
+    pub output_tokens: i32,
+}
+
+/// Takes a queued job that is due: its attempts are raised by one and it is
+/// leased to `worker` for `lease`. `number` is the attempt that the delivery
+/// was made for; None if the job is not waiting for just that one.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn claim(
+    tx: &DatabaseTransaction,
+    job: Uuid,
+    number: i32,
+    worker: &str,
+    lease: Duration,
+) -> Result<Option<(Lease, Model)>, DbErr> {
+    let backend = tx.get_database_backend();
+    let attempt = Uuid::now_v7();
+    let claimed = Entity::update_many()
+        .col_expr(Column::Status, Expr::value(Status::Running))
+        .col_expr(Column::Attempt, Expr::value(number))
+        .col_expr(Column::AttemptId, Expr::value(attempt))
+        .col_expr(Column::LeaseUntil, db_after(backend, lease))
+        .col_expr(Column::DeliveryId, null())
+        .col_expr(Column::NextAttemptAt, null())
+        .col_expr(
+            Column::StartedAt,
+            Func::coalesce([Expr::col(Column::StartedAt), Expr::value(now())]).into(),
+        )
+        .filter(Column::Id.eq(job))
+        .filter(Column::Status.eq(Status::Queued))
+        .filter(Column::Attempt.eq(number - 1))
+        .filter(
+            Column::NextAttemptAt
+                .is_null()
+                .or(Expr::col(Column::NextAttemptAt).lte(db_now(backend))),
+        )
+        .exec_with_returning(tx)
+        .await?
+        .pop();
+    let Some(claimed) = claimed else {
+        return Ok(None);
+    };
+    let row = attempt::ActiveModel {
+        id: Set(attempt),
+        job_id: Set(job),
+        attempt: Set(number),
+        worker: Set(worker.to_owned()),
+        started_at: Set(now()),
+        finished_at: Set(None),
+        outcome: Set(None),
+        error_code: Set(None),
+        error_message: Set(None),
+        error_retryable: Set(None),
+    };
+    attempt::Entity::insert(row).exec(tx).await?;
+    let lease = Lease {
+        job,
+        attempt,
+        length: lease,
+    };
+    Ok(Some((lease, claimed)))
+}
+
+/// Says how far an attempt is, and renews its lease.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn progress(
+    db: &impl ConnectionTrait,
+    lease: &Lease,
+    progress: Progress,
+) -> Result<Hold, DbErr> {
+    let renewed = renewal(db, lease)
+        .col_expr(Column::Phase, Expr::value(progress.phase))
+        .col_expr(Column::Percent, Expr::value(progress.percent))
+        .col_expr(Column::Words, Expr::value(progress.words));
+    hold(renewed.exec_with_returning(db).await?)
+}
+
+/// Keeps a finished step, adds its price to the job, and renews the lease.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn checkpoint(
+    tx: &DatabaseTransaction,
+    lease: &Lease,
+    done: &Checkpoint,
+) -> Result<Hold, DbErr> {
+    let renewed = renewal(tx, lease)
+        .col_expr(
+            Column::InputTokens,
+            Expr::col(Column::InputTokens).add(done.input_tokens),
+        )
+        .col_expr(
+            Column::OutputTokens,
+            Expr::col(Column::OutputTokens).add(done.output_tokens),
+        );
+    let hold = hold(renewed.exec_with_returning(tx).await?)?;
+    if hold != Hold::Lost {
+        let row = step::ActiveModel {
+            job_id: Set(lease.job),
+            position: Set(done.position),
+            content: Set(done.content.clone()),
+            created_at: Set(now()),
+        };
+        step::Entity::insert(row).exec(tx).await?;
+    }
+    Ok(hold)
+}
+
+/// Stores the post and ends the job well. False if the job is no longer the
+/// caller's, or is to be canceled; then nothing is stored.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn finish(
+    tx: &DatabaseTransaction,
+    lease: &Lease,
+    text: &post::Text,
+) -> Result<bool, DbErr> {
+    let ended = ending(lease, Status::Succeeded)
+        .col_expr(Column::Percent, Expr::value(100))
+        .filter(Column::Status.eq(Status::Running));
+    let Some(job) = ended.exec_with_returning(tx).await?.pop() else {
+        return Ok(false);
+    };
+    post::Entity::write(tx, job.post_id, text, None).await?;
+    close_attempt(tx, lease.attempt, Outcome::Succeeded, None).await?;
+    forget_steps(tx, lease.job).await?;
+    Ok(true)
+}
+
+/// Gives the job up. False if it is no longer the caller's, or is to be
+/// canceled.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn fail(
+    tx: &DatabaseTransaction,
+    lease: &Lease,
+    failure: &Failure,
+) -> Result<bool, DbErr> {
+    let ended = with_error(ending(lease, Status::Failed), failure)
+        .filter(Column::Status.eq(Status::Running));
+    let Some(job) = ended.exec_with_returning(tx).await?.pop() else {
+        return Ok(false);
+    };
+    post::Entity::set_status(tx, job.post_id, post::Status::Failed).await?;
+    close_attempt(tx, lease.attempt, Outcome::Failed, Some(failure)).await?;
+    Ok(true)
+}
+
+/// Queues the job for another attempt, due after `delay` by the delivery
+/// `delivery`. False if it is no longer the caller's, or is to be canceled.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn retry_later(
+    tx: &DatabaseTransaction,
+    lease: &Lease,
+    failure: &Failure,
+    delay: Duration,
+    delivery: &str,
+) -> Result<bool, DbErr> {
+    let due = db_after(tx.get_database_backend(), delay);
+    let queued = with_error(queueing(delivery), failure)
+        .col_expr(Column::NextAttemptAt, due)
+        .filter(Column::Id.eq(lease.job))
+        .filter(Column::AttemptId.eq(lease.attempt))
+        .filter(Column::Status.eq(Status::Running));
+    if queued.exec(tx).await?.rows_affected == 0 {
+        return Ok(false);
+    }
+    close_attempt(tx, lease.attempt, Outcome::Failed, Some(failure)).await?;
+    Ok(true)
+}
+
+/// Gives the job back without counting the attempt, for a worker that stops.
+/// False if it is no longer the caller's, or is to be canceled.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn release(
+    tx: &DatabaseTransaction,
+    lease: &Lease,
+    delivery: &str,
+) -> Result<bool, DbErr> {
+    let queued = queueing(delivery)
+        .col_expr(Column::Attempt, Expr::col(Column::Attempt).sub(1))
+        .filter(Column::Id.eq(lease.job))
+        .filter(Column::AttemptId.eq(lease.attempt))
+        .filter(Column::Status.eq(Status::Running));
+    if queued.exec(tx).await?.rows_affected == 0 {
+        return Ok(false);
+    }
+    close_attempt(tx, lease.attempt, Outcome::Released, None).await?;
+    Ok(true)
+}
+
+/// The worker has stopped a job that was to be canceled. False if it is no
+/// longer the caller's.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn stopped(tx: &DatabaseTransaction, lease: &Lease) -> Result<bool, DbErr> {
+    let ended = ending(lease, Status::Canceled).filter(Column::Status.eq(Status::Canceling));
+    let Some(job) = ended.exec_with_returning(tx).await?.pop() else {
+        return Ok(false);
+    };
+    post::Entity::set_status(tx, job.post_id, post::Status::Canceled).await?;
+    close_attempt(tx, lease.attempt, Outcome::Canceled, None).await?;
+    Ok(true)
+}
+
+fn renewal(db: &impl ConnectionTrait, lease: &Lease) -> UpdateMany<Entity> {
+    let until = db_after(db.get_database_backend(), lease.length);
+    Entity::update_many()
+        .col_expr(Column::LeaseUntil, until)
+        .filter(Column::Id.eq(lease.job))
+        .filter(Column::AttemptId.eq(lease.attempt))
+}
+
+fn hold(mut updated: Vec<Model>) -> Result<Hold, DbErr> {
+    Ok(match updated.pop().map(|job| job.status) {
+        Some(Status::Canceling) => Hold::Canceling,
+        Some(_) => Hold::Kept,
+        None => Hold::Lost,
+    })
+}
+
+/// The holder ends the job.
+fn ending(lease: &Lease, status: Status) -> UpdateMany<Entity> {
+    let ended = end(status);
+    let ended = match status {
+        Status::Succeeded => ended
+            .col_expr(Column::ErrorCode, null())
+            .col_expr(Column::ErrorMessage, null())
+            .col_expr(Column::ErrorRetryable, null()),
+        _ => ended,
+    };
+    ended
+        .filter(Column::Id.eq(lease.job))
+        .filter(Column::AttemptId.eq(lease.attempt))
+}
+
+/// Once the post is stored, its steps are in it.
+async fn forget_steps(tx: &DatabaseTransaction, job: Uuid) -> Result<(), DbErr> {
+    step::Entity::delete_many()
+        .filter(step::Column::JobId.eq(job))
+        .exec(tx)
+        .await?;
+    Ok(())
+}

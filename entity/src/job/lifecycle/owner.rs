@@ -1,0 +1,123 @@
+//! What the owner of a job may do with it.
+
+use sea_orm::entity::prelude::*;
+use sea_orm::{DatabaseTransaction, ExprTrait, Set};
+
+use super::{end, null, queueing};
+use crate::clock::now;
+use crate::job::{self, Column, Entity, Model, Status};
+use crate::post;
+
+/// A job to be made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewJob {
+    /// The post it is to write.
+    pub post: Uuid,
+    /// The post's owner.
+    pub user: Uuid,
+    /// The client's options, as the HTTP contract names them.
+    pub options: Json,
+    /// The model to ask.
+    pub model: String,
+    /// How many attempts may be made.
+    pub max_attempts: i32,
+}
+
+/// Makes a job that waits for the delivery `delivery`. The database refuses a
+/// second unfinished job for a post.
+///
+/// # Errors
+/// When it is refused, or the database does not answer.
+pub async fn create(tx: &DatabaseTransaction, new: NewJob, delivery: &str) -> Result<Model, DbErr> {
+    let row = job::ActiveModel {
+        id: Set(Uuid::now_v7()),
+        post_id: Set(new.post),
+        user_id: Set(new.user),
+        status: Set(Status::Queued),
+        phase: Set(None),
+        percent: Set(0),
+        words: Set(0),
+        options: Set(new.options),
+        model: Set(new.model),
+        attempt: Set(0),
+        max_attempts: Set(new.max_attempts),
+        attempt_id: Set(None),
+        lease_until: Set(None),
+        delivery_id: Set(Some(delivery.to_owned())),
+        next_attempt_at: Set(None),
+        input_tokens: Set(0),
+        output_tokens: Set(0),
+        error_code: Set(None),
+        error_message: Set(None),
+        error_retryable: Set(None),
+        created_at: Set(now()),
+        started_at: Set(None),
+        finished_at: Set(None),
+    };
+    Entity::insert(row).exec_with_returning(tx).await
+}
+
+/// What a request to cancel brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cancel {
+    /// It was queued, and is over.
+    Canceled(Model),
+    /// It runs; its worker will stop it.
+    Canceling(Model),
+    /// It was over already, or does not exist.
+    TooLate,
+}
+
+/// Cancels a job for its owner: at once if it is queued, otherwise by asking
+/// its worker to.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn cancel(tx: &DatabaseTransaction, job: Uuid) -> Result<Cancel, DbErr> {
+    let queued = end(Status::Canceled)
+        .col_expr(Column::DeliveryId, null())
+        .col_expr(Column::NextAttemptAt, null())
+        .filter(Column::Id.eq(job))
+        .filter(Column::Status.eq(Status::Queued));
+    if let Some(job) = queued.exec_with_returning(tx).await?.pop() {
+        post::Entity::set_status(tx, job.post_id, post::Status::Canceled).await?;
+        return Ok(Cancel::Canceled(job));
+    }
+    let running = Entity::update_many()
+        .col_expr(Column::Status, Expr::value(Status::Canceling))
+        .filter(Column::Id.eq(job))
+        .filter(Column::Status.is_in([Status::Running, Status::Canceling]));
+    Ok(match running.exec_with_returning(tx).await?.pop() {
+        Some(job) => Cancel::Canceling(job),
+        None => Cancel::TooLate,
+    })
+}
+
+/// Queues a job again that failed or was canceled, with `attempts` more to
+/// make. None if it is in another state. What it had finished is kept.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn requeue(
+    tx: &DatabaseTransaction,
+    job: Uuid,
+    attempts: i32,
+    delivery: &str,
+) -> Result<Option<Model>, DbErr> {
+    let queued = queueing(delivery)
+        .col_expr(
+            Column::MaxAttempts,
+            Expr::col(Column::Attempt).add(attempts),
+        )
+        .col_expr(Column::ErrorCode, null())
+        .col_expr(Column::ErrorMessage, null())
+        .col_expr(Column::ErrorRetryable, null())
+        .col_expr(Column::FinishedAt, null())
+        .filter(Column::Id.eq(job))
+        .filter(Column::Status.is_in([Status::Failed, Status::Canceled]));
+    let Some(job) = queued.exec_with_returning(tx).await?.pop() else {
+        return Ok(None);
+    };
+    post::Entity::set_status(tx, job.post_id, post::Status::Generating).await?;
+    Ok(Some(job))
+}
