@@ -1,15 +1,18 @@
 //! The OpenAPI document, made of the routes, and the page that shows it.
 
+use axum::http::StatusCode;
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Response};
+use utoipa::openapi::{Content, OpenApi, Ref, RefOr, response};
 use utoipa::{OpenApi as _, ToSchema};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::AppState;
-use crate::error::{FieldError, Problem};
+use crate::error::{Error, FieldError, Problem};
 
 /// Where the document is served.
 pub const PATH: &str = "/api/v1/openapi.json";
@@ -51,13 +54,24 @@ pub fn base() -> OpenApi {
 pub fn docs(mut document: OpenApi) -> Router<AppState> {
     for item in document.paths.paths.values_mut() {
         for operation in operations(item) {
+            add_descriptions(operation);
             add_problems(operation);
         }
     }
-    let page = SwaggerUi::new("/docs").config(Config::from(PATH).persist_authorization(true));
-    Router::new()
+    let config = Config::from(PATH).persist_authorization(true);
+    // By default it has a validator on the internet read the document.
+    let page = SwaggerUi::new("/docs").config(config.validator_url("none"));
+    Router::from(page)
+        .layer(map_response(as_problem))
         .route(PATH, get(|| async { Json(document) }))
-        .merge(page)
+}
+
+/// A file that the page does not have is not found as anything else is.
+async fn as_problem(response: Response) -> Response {
+    match response.status() {
+        StatusCode::NOT_FOUND => Error::NotFound.into_response(),
+        _ => response,
+    }
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
@@ -70,6 +84,20 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     ]
     .into_iter()
     .flatten()
+}
+
+/// Describes the responses whose status says it all: OpenAPI 3.1 wants each
+/// described.
+fn add_descriptions(operation: &mut Operation) {
+    for (status, response) in &mut operation.responses.responses {
+        let status = status.parse::<StatusCode>().ok();
+        let reason = status.and_then(|status| status.canonical_reason());
+        if let (RefOr::T(response), Some(reason)) = (response, reason)
+            && response.description.is_empty()
+        {
+            reason.clone_into(&mut response.description);
+        }
+    }
 }
 
 /// Adds the errors that an operation may answer with by its nature, so that no
@@ -106,9 +134,9 @@ fn add_problems(operation: &mut Operation) {
     }
 }
 
-fn problem(description: &str) -> Response {
+fn problem(description: &str) -> response::Response {
     let schema = Ref::from_schema_name(Problem::name());
-    Response::builder()
+    response::Response::builder()
         .description(description)
         .content("application/problem+json", Content::new(Some(schema)))
         .build()

@@ -213,6 +213,7 @@ pub struct Filter {
     q: Option<String>,
     status: Option<Status>,
     /// By default the newest first.
+    #[param(inline)]
     sort: Option<Sort>,
     /// How many a page may have, by default 20.
     #[param(minimum = 1, maximum = 100)]
@@ -303,7 +304,7 @@ impl Sort {
 /// It is stored with its job, and answered at once. With `Prefer: wait=N` the
 /// answer comes when the job has ended, or after N seconds, at most 60.
 #[utoipa::path(
-    post, path = "/blogs", tag = "blogs",
+    post, path = "/blogs", tag = "blogs", operation_id = "create_blog",
     request_body = NewPost,
     params(("Prefer" = Option<String>, Header, example = "wait=30")),
     responses(
@@ -365,7 +366,7 @@ pub async fn create(
 
 /// List one's posts
 #[utoipa::path(
-    get, path = "/blogs", tag = "blogs",
+    get, path = "/blogs", tag = "blogs", operation_id = "list_blogs",
     params(Filter),
     responses((status = 200, body = PostPage)),
 )]
@@ -410,7 +411,7 @@ pub async fn list(
 /// As JSON, or just its content as Markdown or HTML, whichever `Accept` likes
 /// best.
 #[utoipa::path(
-    get, path = "/blogs/{id}", tag = "blogs",
+    get, path = "/blogs/{id}", tag = "blogs", operation_id = "get_blog",
     params(("id" = Uuid, Path)),
     responses(
         (status = 200, content((Post = "application/json"), (String = "text/markdown"), (String = "text/html"))),
@@ -455,7 +456,7 @@ pub async fn get(
 
 /// Get a post's latest job
 #[utoipa::path(
-    get, path = "/blogs/{id}/status", tag = "blogs",
+    get, path = "/blogs/{id}/status", tag = "blogs", operation_id = "get_blog_status",
     params(("id" = Uuid, Path)),
     responses((status = 200, body = Job), (status = 304)),
 )]
@@ -475,7 +476,7 @@ pub async fn status(
 ///
 /// With `If-Match`, only if nobody has changed it since.
 #[utoipa::path(
-    put, path = "/blogs/{id}", tag = "blogs",
+    put, path = "/blogs/{id}", tag = "blogs", operation_id = "update_blog",
     params(("id" = Uuid, Path), ("If-Match" = Option<String>, Header)),
     request_body = Edit,
     responses(
@@ -525,7 +526,7 @@ pub struct Done {
 ///
 /// A job at work on it is stopped.
 #[utoipa::path(
-    delete, path = "/blogs/{id}", tag = "blogs",
+    delete, path = "/blogs/{id}", tag = "blogs", operation_id = "delete_blog",
     params(("id" = Uuid, Path)),
     responses((status = 200, body = Done)),
 )]
@@ -546,7 +547,7 @@ pub async fn delete(State(state): State<AppState>, me: SignedIn, Id(id): Id) -> 
 
 /// Write a post anew
 #[utoipa::path(
-    post, path = "/blogs/{id}/regenerate", tag = "blogs",
+    post, path = "/blogs/{id}/regenerate", tag = "blogs", operation_id = "regenerate_blog",
     params(("id" = Uuid, Path)),
     request_body(content = Option<Regeneration>),
     responses(

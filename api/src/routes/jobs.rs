@@ -341,7 +341,7 @@ pub struct JobPage {
 
 /// Get a job, or wait for it
 #[utoipa::path(
-    get, path = "/jobs/{id}", tag = "jobs",
+    get, path = "/jobs/{id}", tag = "jobs", operation_id = "get_job",
     params(("id" = Uuid, Path), Wait),
     responses((status = 200, body = Job), (status = 304)),
 )]
@@ -365,7 +365,7 @@ pub async fn get(
 
 /// List one's jobs
 #[utoipa::path(
-    get, path = "/jobs", tag = "jobs",
+    get, path = "/jobs", tag = "jobs", operation_id = "list_jobs",
     params(Filter),
     responses((status = 200, body = JobPage)),
 )]
@@ -404,7 +404,7 @@ pub async fn list(
 /// At once if it is queued. If it runs, it is `canceling` until the worker has
 /// really stopped.
 #[utoipa::path(
-    post, path = "/jobs/{id}/cancel", tag = "jobs",
+    post, path = "/jobs/{id}/cancel", tag = "jobs", operation_id = "cancel_job",
     params(("id" = Uuid, Path)),
     responses(
         (status = 202, body = Job),
@@ -433,7 +433,7 @@ pub async fn cancel(State(state): State<AppState>, me: SignedIn, Id(id): Id) -> 
 ///
 /// It goes on from what it had finished.
 #[utoipa::path(
-    post, path = "/jobs/{id}/retry", tag = "jobs",
+    post, path = "/jobs/{id}/retry", tag = "jobs", operation_id = "retry_job",
     params(("id" = Uuid, Path)),
     responses(
         (status = 202, body = Job),

@@ -28,7 +28,7 @@ pub struct Model {
 
 /// List the models
 #[utoipa::path(
-    get, path = "/models", tag = "blogs",
+    get, path = "/models", tag = "blogs", operation_id = "list_models",
     responses((status = 200, body = Models)),
 )]
 pub async fn list(State(state): State<AppState>, _: SignedIn) -> Json<Models> {

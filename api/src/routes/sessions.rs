@@ -58,7 +58,7 @@ impl Session {
 
 /// List one's sessions
 #[utoipa::path(
-    get, path = "/users/me/sessions", tag = "users",
+    get, path = "/users/me/sessions", tag = "users", operation_id = "list_sessions",
     responses((status = 200, body = Sessions)),
 )]
 pub async fn list(State(state): State<AppState>, me: SignedIn) -> Result<Json<Sessions>> {
@@ -75,7 +75,7 @@ pub async fn list(State(state): State<AppState>, me: SignedIn) -> Result<Json<Se
 
 /// End a session
 #[utoipa::path(
-    delete, path = "/users/me/sessions/{id}", tag = "users",
+    delete, path = "/users/me/sessions/{id}", tag = "users", operation_id = "revoke_session",
     params(("id" = Uuid, Path)),
     responses((status = 204)),
 )]
@@ -89,7 +89,7 @@ pub async fn revoke(State(state): State<AppState>, me: SignedIn, Id(id): Id) -> 
 
 /// End all sessions but the present one
 #[utoipa::path(
-    delete, path = "/users/me/sessions", tag = "users",
+    delete, path = "/users/me/sessions", tag = "users", operation_id = "revoke_other_sessions",
     responses((status = 204)),
 )]
 pub async fn revoke_others(State(state): State<AppState>, me: SignedIn) -> Result<StatusCode> {

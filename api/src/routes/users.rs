@@ -204,6 +204,8 @@ pub async fn register(
         (status = 200, body = TokenPair),
         (status = 401, description = "Name or password is wrong.", body = crate::error::Problem,
             content_type = "application/problem+json"),
+        (status = 403, description = "The account is disabled.", body = crate::error::Problem,
+            content_type = "application/problem+json"),
     ),
 )]
 pub async fn login(
@@ -240,6 +242,8 @@ pub async fn login(
     responses(
         (status = 200, body = TokenPair),
         (status = 401, description = "The token is not good.", body = crate::error::Problem,
+            content_type = "application/problem+json"),
+        (status = 403, description = "The account is disabled.", body = crate::error::Problem,
             content_type = "application/problem+json"),
     ),
 )]
@@ -297,7 +301,7 @@ pub async fn logout(State(state): State<AppState>, me: SignedIn) -> Result<Statu
 
 /// Who one is
 #[utoipa::path(
-    get, path = "/users/me", tag = "users",
+    get, path = "/users/me", tag = "users", operation_id = "get_me",
     responses((status = 200, body = User)),
 )]
 pub async fn me(me: SignedIn) -> Json<User> {
