@@ -238,6 +238,15 @@ fn without_remark(text: &str) -> &str {
         "palabras",
         "mots",
     ];
+    // "(3)" too; but a year may belong there.
+    if let Some((before, number)) = text
+        .strip_suffix(')')
+        .and_then(|text| text.rsplit_once(" ("))
+        && number.len() <= 2
+        && number.bytes().all(|b| b.is_ascii_digit())
+    {
+        return before;
+    }
     let small = text.to_lowercase();
     if small.len() != text.len() || !UNITS.iter().any(|unit| small.contains(unit)) {
         return text;

@@ -393,7 +393,7 @@ mod tests {
             "1. Choosing the Pots\n2. Watering Well\n3. Pests and Diseases",
             "1) \"Choosing the Pots\"\n\n2) \"Watering Well\"\n\n3) \"Pests and Diseases\"",
             "- **Choosing the Pots**\n- **Watering Well**\n- **Pests and Diseases**",
-            "* Choosing the Pots (150 words)\n* Watering Well - 20 sentences\n* Pests and Diseases [2 paragraphs]",
+            "* Choosing the Pots (1) (150 words)\n* Watering Well - 20 sentences\n* Pests and Diseases [2 paragraphs]",
             "Section 1: Choosing the Pots\nSection 2 - Watering Well\nSection 3: Pests and Diseases",
             "**Heading 1:** Choosing the Pots\n**Heading 2:** Watering Well\n**Heading 3:** Pests and Diseases",
             "Sure! Here are three good headings:\n\nChoosing the Pots\nWatering Well\nPests and Diseases\n\nI hope this helps!",

@@ -38,29 +38,31 @@ pub fn section_prompt(brief: &Brief, outline: &Outline, so_far: &[String]) -> Op
     let heading = outline.headings.get(so_far.len())?;
     let Outline { title, headings } = outline;
     let words = brief.words() / headings.len() as u32;
-    // A small model keeps to paragraphs better than to a number of words.
-    let paragraphs = words.div_ceil(80);
-    let shape = match paragraphs {
-        1 => format!("one short paragraph of about {words} words"),
-        _ => format!(
-            "{paragraphs} short paragraphs of about {} words each",
-            words / paragraphs
-        ),
+    // Small models keep to a number of paragraphs, and lose the thread over a
+    // number of words.
+    let paragraphs = match (words + 32) / 65 {
+        0 | 1 => "one short paragraph",
+        2 => "two short paragraphs",
+        3 => "three short paragraphs",
+        4 => "four short paragraphs",
+        5 => "five short paragraphs",
+        _ => "six short paragraphs",
     };
     let (topic, wishes) = (brief.topic.trim(), wishes(brief));
     let titled = if heading::same(topic, title) {
         String::new()
     } else {
-        format!(", titled \"{title}\",")
+        format!("titled \"{title}\" ")
     };
-    let user = format!(
-        "The sections of a blog post about \"{topic}\"{titled} are {}.{wishes}\n\n\
-         Write {shape} about \"{heading}\" for this blog post about \"{topic}\".",
-        headings.join(", "),
-    );
     Some(Prompt {
-        system: "You write blog posts.".into(),
-        user,
+        // Named in the question, a small model writes about the sections.
+        system: format!(
+            "You write blog posts. This one has the sections {}.",
+            headings.join(", ")
+        ),
+        user: format!(
+            "Write {paragraphs} about \"{heading}\" for a blog post {titled}about \"{topic}\".{wishes}"
+        ),
         max_tokens: brief.tokens(words),
     })
 }

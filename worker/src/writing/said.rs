@@ -65,6 +65,7 @@ impl Said {
             "i cannot fulfill",
             "blog post",
             "blogpost",
+            "this blog ",
             "in this section",
             "the first section",
             "the second section",
