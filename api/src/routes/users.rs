@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::timestamp;
 use crate::AppState;
 use crate::auth::{Client, SignedIn};
-use crate::body::{Body, Fault, Fields, Valid, any};
+use crate::body::{Body, Fault, Fields, Valid, any, text};
 use crate::error::{Error, FieldError, Result, is_duplicate};
 use crate::password::{Verdict, is_common};
 use crate::token::{new_refresh_token, refresh_token_hash};
@@ -56,7 +56,8 @@ pub struct Credentials {
 
 impl Body for Credentials {
     fn read(fields: &mut Fields) -> Option<Self> {
-        let username = fields.required("username", any);
+        // It is looked up, so it must be something that can be stored.
+        let username = fields.required("username", text(0, usize::MAX));
         let password = fields.required("password", any);
         Some(Credentials {
             username: username?,
@@ -213,18 +214,25 @@ pub async fn login(
     client: Client,
     Valid(given): Valid<Credentials>,
 ) -> Result<Json<TokenPair>> {
-    let user = user::Entity::find_by_username(&given.username)
-        .one(state.db.read())
-        .await?;
-    let stored = user.as_ref().map(|user| user.password_hash.as_str());
-    let verdict = state.passwords.verify(given.password, stored).await?;
-    let (Some(user), true) = (user, verdict != Verdict::Wrong) else {
-        return Err(Error::InvalidCredentials);
+    let named = user::Entity::find_by_username(&given.username);
+    let mut found = named.one(state.db.read()).await?;
+    let (tx, user, verdict) = loop {
+        let stored = found.as_ref().map(|user| user.password_hash.as_str());
+        let verdict = state.passwords.verify(given.password.clone(), stored);
+        let verdict = verdict.await?;
+        let (Some(user), true) = (found, verdict != Verdict::Wrong) else {
+            return Err(Error::InvalidCredentials);
+        };
+        let tx = state.db.begin().await?;
+        match held(&tx, user.id).await? {
+            Some(held) if held.password_hash == user.password_hash => break (tx, held, verdict),
+            // It has changed meanwhile.
+            other => found = other,
+        }
     };
     if user.disabled_at.is_some() {
         return Err(Error::AccountDisabled);
     }
-    let tx = state.db.begin().await?;
     if let Verdict::Outdated(hash) = verdict {
         set_password(&tx, user.clone(), hash).await?;
     }
@@ -333,8 +341,9 @@ pub async fn change_password(
     confirm(&state, &me.user, change.current_password).await?;
     let hash = state.passwords.hash(change.new_password).await?;
     let tx = state.db.begin().await?;
-    session::Entity::revoke_all(&tx, me.user.id, Some(me.session.id)).await?;
-    set_password(&tx, me.user, hash).await?;
+    let user = unchanged(&tx, &me.user).await?;
+    session::Entity::revoke_all(&tx, user.id, Some(me.session.id)).await?;
+    set_password(&tx, user, hash).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -354,6 +363,7 @@ pub async fn delete_me(
 ) -> Result<StatusCode> {
     confirm(&state, &me.user, given.password).await?;
     let tx = state.db.begin().await?;
+    unchanged(&tx, &me.user).await?;
     let deliveries: Vec<Option<String>> = job::Entity::owned_by(me.user.id)
         .filter(job::Column::Status.eq(job::Status::Queued))
         .select_only()
@@ -433,6 +443,21 @@ async fn confirm(state: &AppState, user: &user::Model, password: String) -> Resu
     match state.passwords.verify(password, stored).await? {
         Verdict::Wrong => Err(Error::InvalidCredentials),
         Verdict::Right | Verdict::Outdated(_) => Ok(()),
+    }
+}
+
+/// A user's row, which nobody else changes before `tx` ends.
+async fn held(tx: &DatabaseTransaction, id: Uuid) -> Result<Option<user::Model>> {
+    let row = user::Entity::find_by_id(id).lock_exclusive();
+    Ok(row.one(tx).await?)
+}
+
+/// Holds a user's row, unless its password is another by now: then what was
+/// proved with the old one is worth nothing.
+async fn unchanged(tx: &DatabaseTransaction, before: &user::Model) -> Result<user::Model> {
+    match held(tx, before.id).await? {
+        Some(user) if user.password_hash == before.password_hash => Ok(user),
+        _ => Err(Error::InvalidCredentials),
     }
 }
 
