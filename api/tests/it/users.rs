@@ -1,1 +1,673 @@
-//! Accounts.
+//! Accounts: signing up, signing in, staying signed in, and leaving.
+
+use std::time::{Duration, Instant};
+
+use argon2::{Argon2, Params, PasswordHasher};
+use chrono::{DateTime, TimeDelta};
+use entity::clock::now;
+use entity::{job, post, refresh_token, session, user};
+use futures_util::future::join_all;
+use reqwest::Method;
+use sea_orm::sea_query::Expr;
+use sea_orm::{EntityTrait, PaginatorTrait};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::stub_openai::Mood;
+use crate::test_app::{Answer, PASSWORD, TestApp, TestClient, text};
+
+const NEW_PASSWORD: &str = "another horse, another staple";
+
+fn account(username: &str, password: &str) -> Value {
+    json!({ "username": username, "password": password })
+}
+
+async fn register(app: &TestApp, username: &str, password: &str) -> Answer {
+    let body = account(username, password);
+    app.anonymous().post("/users/register", body).await
+}
+
+async fn login(app: &TestApp, username: &str, password: &str) -> Answer {
+    let body = account(username, password);
+    app.anonymous().post("/users/login", body).await
+}
+
+async fn refresh(app: &TestApp, token: &str) -> Answer {
+    let body = json!({ "refresh_token": token });
+    app.anonymous().post("/users/refresh", body).await
+}
+
+async fn change_password(client: &TestClient, current: &str, new: &str) -> Answer {
+    let body = json!({ "current_password": current, "new_password": new });
+    client.put("/users/me/password", body).await
+}
+
+async fn delete_account(client: &TestClient, password: &str) -> Answer {
+    let request = client.request(Method::DELETE, "/users/me");
+    client
+        .send(request.json(&json!({ "password": password })))
+        .await
+}
+
+/// A client with the access token of a pair.
+fn holder(app: &TestApp, pair: &Value) -> TestClient {
+    app.client_with(&text(&pair["access_token"]))
+}
+
+fn names(value: &Value) -> Vec<&str> {
+    let mut names: Vec<&str> = value
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+/// What a client is told, but for what differs from request to request.
+fn told(answer: &Answer) -> (u16, Value) {
+    let mut body = answer.body.clone();
+    body["request_id"] = Value::Null;
+    (answer.status, body)
+}
+
+async fn users(app: &TestApp) -> u64 {
+    user::Entity::find().count(app.db.read()).await.unwrap()
+}
+
+async fn stored_hash(app: &TestApp, name: &str) -> String {
+    let user = user::Entity::find_by_username(name)
+        .one(app.db.read())
+        .await;
+    user.unwrap().unwrap().password_hash
+}
+
+#[tokio::test]
+async fn signing_up_gives_a_user_and_a_pair_of_tokens() {
+    let app = TestApp::new().await;
+    let answer = register(&app, "Ann.B-c_1", PASSWORD).await;
+    assert_eq!(answer.status, 201, "{answer:?}");
+    let pair = &answer.body;
+    let expected = [
+        "access_token",
+        "expires_in",
+        "refresh_expires_in",
+        "refresh_token",
+        "token_type",
+        "user",
+    ];
+    assert_eq!(names(pair), expected);
+    assert_eq!(pair["token_type"], "Bearer");
+    assert_eq!(pair["expires_in"], 15 * 60);
+    assert_eq!(pair["refresh_expires_in"], 30 * 24 * 60 * 60);
+
+    let user = &pair["user"];
+    assert_eq!(names(user), ["created_at", "id", "role", "username"]);
+    assert_eq!(user["username"], "Ann.B-c_1");
+    assert_eq!(user["role"], "user");
+    let id = Uuid::parse_str(&text(&user["id"])).unwrap();
+    assert_eq!(id.get_version_num(), 7);
+    let created = text(&user["created_at"]);
+    assert_eq!(created.len(), "2026-11-22T10:00:00.000Z".len(), "{created}");
+    assert!(created.ends_with('Z'), "{created}");
+    let age = now() - DateTime::parse_from_rfc3339(&created).unwrap().to_utc();
+    assert!(
+        age >= TimeDelta::zero() && age < TimeDelta::minutes(1),
+        "{created}"
+    );
+
+    let me = holder(&app, pair).get("/users/me").await;
+    assert_eq!((me.status, &me.body), (200, user));
+}
+
+#[tokio::test]
+async fn what_is_stored_gives_no_secret_away() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    assert!(
+        stored_hash(&app, "ann")
+            .await
+            .starts_with("$argon2id$v=19$m=19456,t=2,p=1$")
+    );
+    let tokens = refresh_token::Entity::find().all(app.db.read()).await;
+    for token in tokens.unwrap() {
+        assert!(!token.hash.contains(&ann.refresh_token));
+        assert_eq!(token.hash.len(), 64);
+    }
+}
+
+#[tokio::test]
+async fn a_username_has_3_to_32_of_the_known_characters() {
+    let app = TestApp::new().await;
+    for good in ["abc", &"x".repeat(32), "0_0", "...", "-a-"] {
+        let answer = register(&app, good, PASSWORD).await;
+        assert_eq!(answer.status, 201, "{good}: {answer:?}");
+        assert_eq!(answer.body["user"]["username"], good);
+    }
+    let before = users(&app).await;
+    let bad = [
+        ("", "too_short"),
+        ("ab", "too_short"),
+        (&"x".repeat(33), "too_long"),
+        ("ann b", "invalid"),
+        (" ann", "invalid"),
+        ("ann\n", "invalid"),
+        ("änn", "invalid"),
+        ("ann@home", "invalid"),
+        ("ann\0", "invalid"),
+        // Cyrillic, but it looks the same.
+        ("аnn", "invalid"),
+    ];
+    for (name, code) in bad {
+        let answer = register(&app, name, PASSWORD).await;
+        assert_eq!((answer.status, answer.code()), (422, "validation_failed"));
+        assert_eq!(answer.faults(), [format!("username: {code}")], "{name:?}");
+    }
+    assert_eq!(users(&app).await, before);
+}
+
+#[tokio::test]
+async fn a_username_is_unique_whatever_its_case() {
+    let app = TestApp::new().await;
+    app.user("Ann").await;
+    for taken in ["Ann", "ann", "ANN"] {
+        let answer = register(&app, taken, PASSWORD).await;
+        assert_eq!((answer.status, answer.code()), (409, "username_taken"));
+    }
+    assert_eq!(users(&app).await, 1);
+    assert_eq!(
+        session::Entity::find().count(app.db.read()).await.unwrap(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn of_many_who_want_a_name_at_once_one_gets_it() {
+    let app = TestApp::new().await;
+    let wanted = ["sam", "Sam", "sAm", "SAM"].map(|name| register(&app, name, PASSWORD));
+    let mut answers: Vec<u16> = join_all(wanted).await.iter().map(|a| a.status).collect();
+    answers.sort_unstable();
+    assert_eq!(answers, [201, 409, 409, 409]);
+}
+
+#[tokio::test]
+async fn a_password_has_8_to_128_characters_of_any_kind() {
+    let app = TestApp::new().await;
+    let good = [
+        "8 signs!".to_owned(),
+        "x y".repeat(42) + "zz",
+        "пароль-пароль".to_owned(),
+        "🦀🐙🦑🦐🐡🐠🐟🐬".to_owned(),
+        "é".repeat(128),
+        "a\0b\0c\0d\0".to_owned(),
+        "        ".to_owned(),
+        "\t\r\n\u{7f}\u{200b}\u{feff}\"\\".to_owned(),
+    ];
+    for (number, password) in good.iter().enumerate() {
+        let name = format!("user{number}");
+        let registered = register(&app, &name, password).await;
+        assert_eq!(registered.status, 201, "{password:?}");
+        assert_eq!(login(&app, &name, password).await.status, 200);
+        // Not cut at a NUL, nor trimmed.
+        let almost = &password[..password.char_indices().last().unwrap().0];
+        assert_eq!(login(&app, &name, almost).await.status, 401);
+    }
+    let bad = [
+        ("7 signs", "too_short"),
+        ("", "too_short"),
+        // 28 bytes are no 8 characters.
+        ("🦀🐙🦑🦐🐡🐠🐟", "too_short"),
+        (&"é".repeat(129), "too_long"),
+    ];
+    for (password, code) in bad {
+        let answer = register(&app, "bob", password).await;
+        assert_eq!((answer.status, answer.code()), (422, "validation_failed"));
+        assert_eq!(
+            answer.faults(),
+            [format!("password: {code}")],
+            "{password:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_password_is_not_one_that_everyone_tries_first() {
+    let app = TestApp::new().await;
+    for common in ["password123", "PassWord123", "12345678", "QWERTYUIOP"] {
+        let answer = register(&app, "bob", common).await;
+        assert_eq!(answer.faults(), ["password: too_common"], "{common}");
+    }
+    for own in ["bob.the.builder", "BOB.the.BUILDER"] {
+        let answer = register(&app, "Bob.the.Builder", own).await;
+        assert_eq!(answer.faults(), ["password: same_as_username"], "{own}");
+    }
+    assert_eq!(users(&app).await, 0);
+}
+
+#[tokio::test]
+async fn all_faulty_fields_are_told_at_once() {
+    let app = TestApp::new().await;
+    let faulty = [
+        (
+            json!({ "username": "a!", "password": "short", "role": "admin" }),
+            [
+                "username: invalid",
+                "password: too_short",
+                "role: unknown_field",
+            ]
+            .as_slice(),
+        ),
+        (json!({}), &["username: required", "password: required"]),
+        (
+            json!({ "username": null, "password": null }),
+            &["username: required", "password: required"],
+        ),
+        (
+            json!({ "username": 1, "password": ["x"] }),
+            &["username: invalid_type", "password: invalid_type"],
+        ),
+    ];
+    for (body, expected) in faulty {
+        let answer = app.anonymous().post("/users/register", body).await;
+        assert_eq!((answer.status, answer.code()), (422, "validation_failed"));
+        assert_eq!(answer.faults(), expected);
+        for error in answer.body["errors"].as_array().unwrap() {
+            assert!(!text(&error["message"]).is_empty());
+        }
+    }
+    assert_eq!(users(&app).await, 0);
+}
+
+#[tokio::test]
+async fn a_user_signs_in_whatever_the_case_of_the_name() {
+    let app = TestApp::new().await;
+    let ann = app.user("Ann").await;
+    let me = ann.get("/users/me").await.body;
+    for name in ["Ann", "ann", "ANN"] {
+        let answer = login(&app, name, PASSWORD).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(answer.body["user"], me);
+        assert_eq!(holder(&app, &answer.body).get("/users/me").await.body, me);
+    }
+    // Each sign-in is a session of its own, and none ends another.
+    assert_eq!(ann.get("/users/me").await.status, 200);
+}
+
+#[tokio::test]
+async fn who_fails_to_sign_in_does_not_learn_whether_the_user_exists() {
+    let app = TestApp::new().await;
+    app.user("ann").await;
+    let wrong = login(&app, "ann", "not the password").await;
+    assert_eq!((wrong.status, wrong.code()), (401, "invalid_credentials"));
+    for nobody in ["nobody", "", "no such name!", "änn", &"x".repeat(1000)] {
+        let answer = login(&app, nobody, "not the password").await;
+        assert_eq!(told(&answer), told(&wrong), "{nobody:?}");
+        assert_eq!(answer.header("www-authenticate"), "Bearer");
+    }
+    for almost in ["", " ", &PASSWORD.to_uppercase(), &format!("{PASSWORD} ")] {
+        let answer = login(&app, "ann", almost).await;
+        assert_eq!(told(&answer), told(&wrong), "{almost:?}");
+    }
+    let sessions = session::Entity::find().count(app.db.read()).await;
+    assert_eq!(sessions.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_failed_sign_in_takes_as_long_for_a_user_as_for_nobody() {
+    let app = TestApp::new().await;
+    app.user("ann").await;
+    // The quickest of several is the one that nothing else disturbed.
+    let mut quickest = [Duration::MAX; 2];
+    for _ in 0..5 {
+        for (name, quickest) in ["ann", "nobody"].into_iter().zip(&mut quickest) {
+            let begun = Instant::now();
+            assert_eq!(login(&app, name, "not the password").await.status, 401);
+            *quickest = begun.elapsed().min(*quickest);
+        }
+    }
+    let [user, nobody] = quickest;
+    assert!(
+        nobody * 3 > user && user * 3 > nobody,
+        "{user:?} {nobody:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_weak_hash_is_renewed_when_its_owner_signs_in() {
+    let app = TestApp::new().await;
+    app.user("ann").await;
+    let weak = Argon2::from(Params::new(8 * 1024, 1, 1, None).unwrap())
+        .hash_password(PASSWORD.as_bytes())
+        .unwrap()
+        .to_string();
+    user::Entity::update_many()
+        .col_expr(user::Column::PasswordHash, Expr::value(weak.clone()))
+        .exec(app.db.write())
+        .await
+        .unwrap();
+
+    assert_eq!(login(&app, "ann", "not the password").await.status, 401);
+    assert_eq!(stored_hash(&app, "ann").await, weak);
+
+    app.login("ann").await;
+    let strong = stored_hash(&app, "ann").await;
+    assert!(
+        strong.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"),
+        "{strong}"
+    );
+    app.login("ann").await;
+    assert_eq!(stored_hash(&app, "ann").await, strong);
+}
+
+#[tokio::test]
+async fn a_refresh_gives_a_new_pair_in_the_same_session() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let sessions = ann.get("/users/me/sessions").await.body;
+    let answer = refresh(&app, &ann.refresh_token).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let pair = &answer.body;
+    assert_ne!(pair["refresh_token"], ann.refresh_token);
+    assert_eq!(pair["user"], ann.get("/users/me").await.body);
+    assert_eq!(pair["token_type"], "Bearer");
+
+    let again = holder(&app, pair);
+    let now = again.get("/users/me/sessions").await.body;
+    assert_eq!(now["items"].as_array().unwrap().len(), 1);
+    assert_eq!(now["items"][0]["id"], sessions["items"][0]["id"]);
+    // The old access token is good for the rest of its time.
+    assert_eq!(ann.get("/users/me").await.status, 200);
+    // And so on, any number of times.
+    let next = refresh(&app, &text(&pair["refresh_token"])).await;
+    assert_eq!(next.status, 200, "{next:?}");
+}
+
+#[tokio::test]
+async fn a_refresh_token_that_is_used_twice_ends_its_session_and_no_other() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let elsewhere = app.login("ann").await;
+    let pair = refresh(&app, &ann.refresh_token).await.body;
+    let newest = refresh(&app, &text(&pair["refresh_token"])).await.body;
+    assert_eq!(holder(&app, &newest).get("/users/me").await.status, 200);
+
+    let reused = refresh(&app, &ann.refresh_token).await;
+    assert_eq!(
+        (reused.status, reused.code()),
+        (401, "refresh_token_reused")
+    );
+    for token in [
+        &ann.token,
+        &text(&pair["access_token"]),
+        &text(&newest["access_token"]),
+    ] {
+        let answer = app.client_with(token).get("/users/me").await;
+        assert_eq!((answer.status, answer.code()), (401, "session_revoked"));
+    }
+    let answer = refresh(&app, &text(&newest["refresh_token"])).await;
+    assert_eq!((answer.status, answer.code()), (401, "session_revoked"));
+    let again = refresh(&app, &ann.refresh_token).await;
+    assert_eq!((again.status, again.code()), (401, "refresh_token_reused"));
+
+    assert_eq!(elsewhere.get("/users/me").await.status, 200);
+    assert_eq!(refresh(&app, &elsewhere.refresh_token).await.status, 200);
+}
+
+#[tokio::test]
+async fn of_many_refreshes_at_once_one_wins_and_the_session_ends() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let answers = join_all((0..5).map(|_| refresh(&app, &ann.refresh_token))).await;
+    let (won, lost): (Vec<_>, Vec<_>) = answers.iter().partition(|a| a.status == 200);
+    assert_eq!(won.len(), 1, "{answers:?}");
+    assert!(
+        lost.iter().all(|a| a.code() == "refresh_token_reused"),
+        "{lost:?}"
+    );
+    let answer = holder(&app, &won[0].body).get("/users/me").await;
+    assert_eq!((answer.status, answer.code()), (401, "session_revoked"));
+    let answer = refresh(&app, &text(&won[0].body["refresh_token"])).await;
+    assert_eq!((answer.status, answer.code()), (401, "session_revoked"));
+}
+
+#[tokio::test]
+async fn a_refresh_token_that_nobody_was_given_is_refused() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let stored = refresh_token::Entity::find().one(app.db.read()).await;
+    let stored = stored.unwrap().unwrap().hash;
+    // Neither an access token nor what is stored is one.
+    for token in [
+        "",
+        "x",
+        "a\0b",
+        &ann.token,
+        &stored,
+        &ann.refresh_token.to_lowercase(),
+    ] {
+        let answer = refresh(&app, token).await;
+        assert_eq!(
+            (answer.status, answer.code()),
+            (401, "unauthenticated"),
+            "{token:?}"
+        );
+    }
+    assert_eq!(refresh(&app, &ann.refresh_token).await.status, 200);
+}
+
+#[tokio::test]
+async fn an_expired_session_is_over() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let past = now() - TimeDelta::seconds(1);
+    session::Entity::update_many()
+        .col_expr(session::Column::ExpiresAt, Expr::value(past))
+        .exec(app.db.write())
+        .await
+        .unwrap();
+    let answer = refresh(&app, &ann.refresh_token).await;
+    assert_eq!((answer.status, answer.code()), (401, "token_expired"));
+    let answer = ann.get("/users/me").await;
+    assert_eq!((answer.status, answer.code()), (401, "session_revoked"));
+}
+
+#[tokio::test]
+async fn a_logout_acts_at_once_and_on_one_session_only() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let elsewhere = app.login("ann").await;
+    let answer = ann.send(ann.request(Method::POST, "/users/logout")).await;
+    assert_eq!((answer.status, answer.text.as_str()), (204, ""));
+
+    for answer in [
+        ann.get("/users/me").await,
+        ann.send(ann.request(Method::POST, "/users/logout")).await,
+        refresh(&app, &ann.refresh_token).await,
+    ] {
+        assert_eq!((answer.status, answer.code()), (401, "session_revoked"));
+    }
+    assert_eq!(elsewhere.get("/users/me").await.status, 200);
+    assert_eq!(refresh(&app, &elsewhere.refresh_token).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_new_password_ends_all_other_sessions() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let elsewhere = app.login("ann").await;
+    let bob = app.user("bob").await;
+    let answer = change_password(&ann, PASSWORD, NEW_PASSWORD).await;
+    assert_eq!((answer.status, answer.text.as_str()), (204, ""));
+
+    assert_eq!(ann.get("/users/me").await.status, 200);
+    assert_eq!(refresh(&app, &ann.refresh_token).await.status, 200);
+    assert_eq!(elsewhere.get("/users/me").await.code(), "session_revoked");
+    let answer = refresh(&app, &elsewhere.refresh_token).await;
+    assert_eq!(answer.code(), "session_revoked");
+    assert_eq!(
+        login(&app, "ann", PASSWORD).await.code(),
+        "invalid_credentials"
+    );
+    assert_eq!(login(&app, "ann", NEW_PASSWORD).await.status, 200);
+    // Nobody else notices.
+    assert_eq!(bob.get("/users/me").await.status, 200);
+    assert_eq!(login(&app, "bob", PASSWORD).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_password_is_changed_only_by_one_who_knows_it() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let elsewhere = app.login("ann").await;
+    let before = stored_hash(&app, "ann").await;
+    let answer = change_password(&ann, "not the password", NEW_PASSWORD).await;
+    assert_eq!((answer.status, answer.code()), (401, "invalid_credentials"));
+    assert_eq!(stored_hash(&app, "ann").await, before);
+    assert_eq!(elsewhere.get("/users/me").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_new_password_is_held_to_the_same_rules() {
+    let app = TestApp::new().await;
+    let ann = app.user("Ann.the.Great").await;
+    let before = stored_hash(&app, "ann.the.great").await;
+    let bad = [
+        ("7 signs", "too_short"),
+        (&"é".repeat(129), "too_long"),
+        ("PassWord123", "too_common"),
+        ("ann.THE.great", "same_as_username"),
+    ];
+    for (password, code) in bad {
+        let answer = change_password(&ann, PASSWORD, password).await;
+        assert_eq!((answer.status, answer.code()), (422, "validation_failed"));
+        assert_eq!(answer.faults(), [format!("new_password: {code}")]);
+    }
+    let body = json!({ "password": PASSWORD });
+    let answer = ann.put("/users/me/password", body).await;
+    let missing = ["current_password: required", "new_password: required"];
+    assert_eq!(
+        answer.faults(),
+        [missing.as_slice(), &["password: unknown_field"]].concat()
+    );
+    assert_eq!(stored_hash(&app, "ann.the.great").await, before);
+    assert_eq!(
+        change_password(&ann, PASSWORD, "p\0ssw\0rd").await.status,
+        204
+    );
+    assert_eq!(login(&app, "ann.the.great", "p\0ssw\0rd").await.status, 200);
+}
+
+/// Whoever knows the old password must not be able to set one after the owner
+/// has: it is no longer the current one.
+#[tokio::test]
+async fn of_two_changes_of_a_password_at_once_one_wins() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let thief = app.login("ann").await;
+    let (mine, theirs) = tokio::join!(
+        change_password(&ann, PASSWORD, NEW_PASSWORD),
+        change_password(&thief, PASSWORD, "the password of a thief"),
+    );
+    let mut statuses = [mine.status, theirs.status];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [204, 401], "{mine:?} {theirs:?}");
+    let (winner, loser) = match mine.status {
+        204 => (ann, thief),
+        _ => (thief, ann),
+    };
+    assert_eq!(winner.get("/users/me").await.status, 200);
+    assert_eq!(loser.get("/users/me").await.code(), "session_revoked");
+}
+
+#[tokio::test]
+async fn an_account_goes_with_all_that_is_its_own() {
+    let app = TestApp::new().await;
+    let ann = app.user("Ann").await;
+    let elsewhere = app.login("ann").await;
+    let bob = app.user("bob").await;
+    for topic in ["Growing tomatoes", "Growing basil"] {
+        ann.ask(topic).await;
+    }
+    let kept = bob.ask("Growing nothing").await;
+
+    let answer = delete_account(&ann, PASSWORD).await;
+    assert_eq!((answer.status, answer.text.as_str()), (204, ""));
+
+    for token in [&ann.token, &elsewhere.token] {
+        let answer = app.client_with(token).get("/users/me").await;
+        assert_eq!((answer.status, answer.code()), (401, "session_revoked"));
+    }
+    for token in [&ann.refresh_token, &elsewhere.refresh_token] {
+        assert_eq!(refresh(&app, token).await.status, 401);
+    }
+    assert_eq!(
+        login(&app, "ann", PASSWORD).await.code(),
+        "invalid_credentials"
+    );
+
+    let db = app.db.read();
+    assert_eq!(user::Entity::find().count(db).await.unwrap(), 1);
+    assert_eq!(session::Entity::find().count(db).await.unwrap(), 1);
+    assert_eq!(refresh_token::Entity::find().count(db).await.unwrap(), 1);
+    assert_eq!(post::Entity::find().count(db).await.unwrap(), 1);
+    assert_eq!(job::Entity::find().count(db).await.unwrap(), 1);
+    assert_eq!(shared::queue::length(db).await.unwrap(), 1);
+
+    app.run_jobs().await;
+    assert_eq!(bob.post_now(&kept).await["status"], "ready");
+    let again = app.user("ANN").await;
+    let posts = again.get("/blogs").await.body;
+    assert_eq!(posts["items"], json!([]));
+}
+
+#[tokio::test]
+async fn an_account_is_deleted_only_by_one_who_knows_its_password() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let post = ann.ask("Growing tomatoes").await;
+    let wrong = delete_account(&ann, "not the password").await;
+    assert_eq!((wrong.status, wrong.code()), (401, "invalid_credentials"));
+    let missing = ann.delete("/users/me").await;
+    assert_eq!((missing.status, missing.code()), (422, "validation_failed"));
+    assert_eq!(missing.faults(), ["password: required"]);
+
+    assert_eq!(ann.get("/users/me").await.status, 200);
+    assert_eq!(ann.post_now(&post).await, post);
+    app.run_jobs().await;
+    assert_eq!(ann.post_now(&post).await["status"], "ready");
+}
+
+#[tokio::test]
+async fn a_deleted_account_stops_the_job_that_runs() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    app.agent.set(Mood::Hang);
+    let worker = app.worker().await;
+    let asked = ann.ask("Growing tomatoes").await;
+    let path = format!("/jobs/{}?wait=10", text(&asked["job"]["id"]));
+    while ann.get(&path).await.body["phase"] != "outline" {}
+
+    assert_eq!(delete_account(&ann, PASSWORD).await.status, 204);
+    app.agent.client_gone().await;
+    worker.stop().await;
+    let db = app.db.read();
+    assert_eq!(job::Entity::find().count(db).await.unwrap(), 0);
+    assert_eq!(post::Entity::find().count(db).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_sign_in_that_meets_the_end_of_its_account_is_refused_politely() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let (deleted, answers) = tokio::join!(
+        delete_account(&ann, PASSWORD),
+        join_all((0..6).map(|_| login(&app, "ann", PASSWORD))),
+    );
+    assert_eq!(deleted.status, 204);
+    for answer in answers {
+        assert!(matches!(answer.status, 200 | 401), "{answer:?}");
+    }
+    let left = session::Entity::find().count(app.db.read()).await;
+    assert_eq!(left.unwrap(), 0);
+}
