@@ -29,6 +29,9 @@ pub fn read_section(
     keep_own_part(&mut blocks, own, outline);
     drop_lone_heading(&mut blocks);
     drop_second_try(&mut blocks);
+    blocks
+        .iter_mut()
+        .for_each(|block| drop_own_name(block, own));
     for block in &mut blocks {
         if let Block::Heading { level, .. } = block {
             // The post's own headings are of the second level.
@@ -104,6 +107,16 @@ fn keep_own_part(blocks: &mut Vec<Block>, own: &str, outline: &Outline) {
             || heading::is_empty(text)
     };
     blocks.retain(|block| !matches!(block, Block::Heading { text, .. } if unwanted(text)));
+}
+
+/// Without the section's heading as the first line of a later paragraph.
+fn drop_own_name(block: &mut Block, own: &str) {
+    if let Block::Prose(text) = block
+        && let Some((line, rest)) = text.split_once('\n')
+        && heading::same(line, own)
+    {
+        *text = rest.to_owned();
+    }
 }
 
 /// Without what a model adds when it thinks that it could do better.
@@ -324,6 +337,7 @@ mod tests {
             format!("Title: Tomatoes Up High\nSection 1: Choosing the Pots\n\n{BODY}"),
             format!("### A Word on Pots\n\n{BODY}"),
             format!("Section body: {BODY}"),
+            format!("Choosing the Pots:\n{BODY}"),
             format!("{BODY}\n\nWritten by [Your Name]"),
             format!("As an AI language model, I have no balcony. {BODY}"),
             format!("{BODY}\n\nIn this blog post, I rephrased \"Choosing the Pots\"."),

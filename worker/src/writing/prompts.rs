@@ -52,7 +52,7 @@ pub fn section_prompt(brief: &Brief, outline: &Outline, so_far: &[String]) -> Op
     let titled = if heading::same(topic, title) {
         String::new()
     } else {
-        format!("titled \"{title}\" ")
+        format!(" titled \"{title}\"")
     };
     Some(Prompt {
         // Named in the question, a small model writes about the sections.
@@ -60,8 +60,9 @@ pub fn section_prompt(brief: &Brief, outline: &Outline, so_far: &[String]) -> Op
             "You write blog posts. This one has the sections {}.",
             headings.join(", ")
         ),
+        // Beside a vague heading the topic has to stand, or the model drifts off.
         user: format!(
-            "Write {paragraphs} about \"{heading}\" for a blog post {titled}about \"{topic}\".{wishes}"
+            "Write {paragraphs} about \"{topic}: {heading}\" for a blog post{titled}.{wishes}"
         ),
         max_tokens: brief.tokens(words),
     })

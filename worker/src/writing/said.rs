@@ -66,7 +66,7 @@ impl Said {
             "blog post",
             "blogpost",
             "this blog ",
-            "in this section",
+            "this section",
             "the first section",
             "the second section",
             "the other sections",
