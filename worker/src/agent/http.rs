@@ -153,6 +153,10 @@ fn client(url: &Url, headers: &[(String, String)], limits: Limits) -> anyhow::Re
         .user_agent(concat!("blog-post-api/", env!("CARGO_PKG_VERSION")))
         .default_headers(map)
         .connect_timeout(limits.connect)
+        // Servers close connections that were used, llama.cpp's after each
+        // stream, and a call that meets the close fails. A call takes seconds,
+        // so a connection of its own costs it nothing.
+        .pool_max_idle_per_host(0)
         // A redirect would carry the key to whoever it names.
         .redirect(redirect::Policy::none());
     if is_loopback(url) {
