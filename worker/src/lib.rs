@@ -21,6 +21,7 @@ use sea_orm::{DbErr, EntityTrait};
 use shared::database::Database;
 use shared::queue::{self, Consumer, Delivery, Payload};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::Instrument;
 
 use crate::agent::Agent;
@@ -64,12 +65,25 @@ pub async fn run(config: &Config, db: Database, agent: Arc<dyn Agent>, stop: Can
         concurrency = config.worker_concurrency,
         "the worker is ready"
     );
-    let taker = worker.clone();
+    // When apalis fails it drops its handlers, so each delivery has a task of its
+    // own, which ends only with its work or with this function.
+    let (tasks, gone) = (TaskTracker::new(), CancellationToken::new());
+    let _gone = gone.clone().drop_guard();
+    let (taker, taken) = (worker.clone(), tasks.clone());
     let consumer = Consumer {
         db,
         concurrency: config.worker_concurrency.into(),
         name: worker.name.clone(),
-        handler: Arc::new(move |delivery| taker.clone().take(delivery).boxed()),
+        handler: Arc::new(move |delivery| {
+            let work = taker.clone().take(delivery);
+            let task = taken.spawn(gone.clone().run_until_cancelled_owned(work));
+            async move {
+                if let Err(panic) = task.await {
+                    tracing::error!(%panic, "taking a delivery panicked; the sweep finds its job");
+                }
+            }
+            .boxed()
+        }),
     };
     let (grace, release) = (config.shutdown_grace(), worker.release.clone());
     let stopping = stop.clone();
@@ -79,8 +93,13 @@ pub async fn run(config: &Config, db: Database, agent: Arc<dyn Agent>, stop: Can
         release.cancel();
         std::future::pending::<()>().await;
     };
+    let work = async move {
+        consumer.run(stop).await;
+        tasks.close();
+        tasks.wait().await;
+    };
     tokio::select! {
-        () = consumer.run(stop) => {}
+        () = work => {}
         () = release_in_time => {}
         () = worker.clone().sweep() => {}
     }
@@ -135,7 +154,8 @@ impl Worker {
                 () = worker.release.cancelled() => Err(Stop::Released),
             }
         };
-        let written = tokio::spawn(work.instrument(span.clone())).await;
+        let written = tokio::spawn(work.instrument(span.clone()));
+        let written = AbortOnDropHandle::new(written).await;
         let written = written.unwrap_or_else(|panic| Err(Stop::Panicked(panic.to_string())));
         self.record(&lease, &job, written).instrument(span).await;
     }
