@@ -4,13 +4,13 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::AbortHandle;
 
 /// A request as it came.
@@ -45,7 +45,7 @@ pub(crate) enum Act {
 
 pub(crate) struct Stub {
     address: SocketAddr,
-    calls: Arc<Mutex<Vec<Call>>>,
+    calls: watch::Sender<Vec<Call>>,
     gone: Arc<Semaphore>,
     server: AbortHandle,
 }
@@ -54,7 +54,7 @@ impl Stub {
     pub(crate) async fn start(answer: impl Fn(&Call) -> Vec<Act> + Send + Sync + 'static) -> Stub {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let calls = Arc::new(Mutex::new(Vec::new()));
+        let calls = watch::Sender::new(Vec::new());
         let gone = Arc::new(Semaphore::new(0));
         let answer = Arc::new(answer);
         let (calls_too, gone_too) = (calls.clone(), gone.clone());
@@ -66,7 +66,7 @@ impl Stub {
                         return;
                     };
                     let acts = answer(&call);
-                    calls.lock().unwrap().push(call);
+                    calls.send_modify(|calls| calls.push(call));
                     if play(&mut stream, acts).await.is_none() {
                         gone.add_permits(1);
                     }
@@ -92,7 +92,15 @@ impl Stub {
 
     /// All requests so far.
     pub(crate) fn calls(&self) -> Vec<Call> {
-        self.calls.lock().unwrap().clone()
+        self.calls.borrow().clone()
+    }
+
+    /// Wait until so many requests have come.
+    pub(crate) async fn called(&self, times: usize) {
+        let mut calls = self.calls.subscribe();
+        let enough = calls.wait_for(|calls| calls.len() >= times);
+        let enough = tokio::time::timeout(Duration::from_secs(10), enough).await;
+        enough.expect("too few requests come").unwrap();
     }
 
     /// Wait until a client has closed its connection in the middle of an answer.

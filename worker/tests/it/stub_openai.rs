@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use super::stub::{Act, Call, Stub, stream, whole};
 
@@ -20,6 +21,22 @@ pub(crate) enum Mood {
     Hang,
     /// Refuse with this status and this OpenAI error `code`.
     Fail(u16, &'static str),
+    /// Ask to be left alone for so many seconds.
+    Busy(u32),
+    /// Write just this.
+    Say(&'static str),
+    /// Begin to write when the test says so, once for each call.
+    Gate(Arc<Notify>),
+    /// It depends on the call.
+    By(Arc<dyn Fn(&Call) -> Mood + Send + Sync>),
+}
+
+#[allow(dead_code, reason = "each test binary uses what it needs")]
+impl Mood {
+    /// A mood for each call.
+    pub(crate) fn by(mood: impl Fn(&Call) -> Mood + Send + Sync + 'static) -> Self {
+        Mood::By(Arc::new(mood))
+    }
 }
 
 /// Answers each chat completion with a text.
@@ -35,7 +52,11 @@ impl StubOpenAi {
     pub(crate) async fn writing(text: impl Fn(&Call) -> String + Send + Sync + 'static) -> Self {
         let mood = Arc::new(Mutex::new(Mood::Well));
         let present = mood.clone();
-        let stub = Stub::start(move |call| answer(&present.lock().unwrap(), &text(call))).await;
+        let stub = Stub::start(move |call| {
+            let mood = present.lock().unwrap().clone();
+            answer(mood, call, &text(call))
+        })
+        .await;
         StubOpenAi { stub, mood }
     }
 
@@ -54,26 +75,41 @@ impl StubOpenAi {
         self.stub.calls()
     }
 
+    /// Wait until so many requests have come.
+    pub(crate) async fn called(&self, times: usize) {
+        self.stub.called(times).await;
+    }
+
     /// Wait until a client has closed its connection in the middle of an answer.
     pub(crate) async fn client_gone(&self) {
         self.stub.client_gone().await;
     }
 }
 
-fn answer(mood: &Mood, text: &str) -> Vec<Act> {
-    let pause = match mood {
-        Mood::Hang => return vec![Act::Hold],
-        Mood::Fail(status, code) => {
-            let kind = [("content-type", "application/json")];
-            return whole(
-                *status,
-                &kind,
-                &error(code, "The stub was told to fail.").to_string(),
-            );
+fn answer(mood: Mood, call: &Call, text: &str) -> Vec<Act> {
+    let told = "The stub was told to fail.";
+    let json = ("content-type", "application/json");
+    match mood {
+        Mood::Well => written(text, Duration::ZERO),
+        Mood::Slow(pause) => written(text, pause),
+        Mood::Say(text) => written(text, Duration::ZERO),
+        Mood::Gate(gate) => {
+            let mut acts = written(text, Duration::ZERO);
+            acts.insert(1, Act::Gate(gate));
+            acts
         }
-        Mood::Slow(pause) => *pause,
-        Mood::Well => Duration::ZERO,
-    };
+        Mood::Hang => vec![Act::Hold],
+        Mood::Fail(status, code) => whole(status, &[json], &error(code, told).to_string()),
+        Mood::Busy(seconds) => {
+            let headers = [json, ("retry-after", &seconds.to_string())];
+            let body = error("rate_limit_exceeded", told);
+            whole(429, &headers, &body.to_string())
+        }
+        Mood::By(mood) => answer(mood(call), call, text),
+    }
+}
+
+fn written(text: &str, pause: Duration) -> Vec<Act> {
     let words = text
         .split_inclusive(' ')
         .flat_map(|word| [Act::Wait(pause), Act::Chunk(delta(word))]);
