@@ -161,6 +161,32 @@ impl TestApp {
         worker.stop().await;
     }
 
+    /// A post's job as soon as it is as wanted.
+    pub(crate) async fn job_once(
+        &self,
+        owner: &TestClient,
+        post: &Value,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Value {
+        let mut changes = Changes::watch(&self.db);
+        let job = async {
+            loop {
+                let job = owner.job_now(post).await;
+                if wanted(&job) {
+                    return job;
+                }
+                changes.next().await;
+            }
+        };
+        let job = tokio::time::timeout(PATIENCE, job).await;
+        job.expect("the job never gets there")
+    }
+
+    /// Which parts of posts the agent was asked for, in order.
+    pub(crate) fn parts(&self) -> Vec<usize> {
+        self.agent.calls().iter().map(part).collect()
+    }
+
     /// Waits until every job is over.
     pub(crate) async fn jobs_over(&self) {
         let mut changes = Changes::watch(&self.db);
@@ -233,8 +259,21 @@ fn written(call: &Call) -> String {
     format!("Once {}. Then {}.", sentence(0), sentence(20))
 }
 
-const OUTLINE: &str =
+/// The outline that the stub writes, of four sections.
+pub(crate) const OUTLINE: &str =
     "# A Good Title\n## First Things\n## Second Thoughts\n## Third Parts\n## Last Words";
+
+/// Which part of a post a call asks for: 0 is the outline, n the nth section.
+pub(crate) fn part(call: &Call) -> usize {
+    let asked = call.body["messages"].to_string();
+    if asked.to_lowercase().contains("section headings") {
+        return 0;
+    }
+    // All are named, and the one that is to be written comes last.
+    let headings = OUTLINE.lines().enumerate().skip(1);
+    let named = headings.map(|(n, heading)| (asked.rfind(heading.trim_start_matches("## ")), n));
+    named.max().unwrap().1
+}
 
 /// A worker at work.
 pub(crate) struct TestWorker {
@@ -251,7 +290,6 @@ impl TestWorker {
     }
 
     /// Ends it without a word, as SIGKILL would.
-    #[allow(dead_code, reason = "the process tests kill processes")]
     pub(crate) fn abort(self) {
         self.running.abort();
     }
@@ -312,6 +350,20 @@ impl TestClient {
     pub(crate) async fn send(&self, request: RequestBuilder) -> Answer {
         let response = tokio::time::timeout(PATIENCE * 3, request.send()).await;
         Answer::read(response.expect("no answer").unwrap()).await
+    }
+
+    /// A post as it is now.
+    pub(crate) async fn post_now(&self, post: &Value) -> Value {
+        self.get(&format!("/blogs/{}", text(&post["id"])))
+            .await
+            .body
+    }
+
+    /// A post's job as it is now.
+    pub(crate) async fn job_now(&self, post: &Value) -> Value {
+        self.get(&format!("/jobs/{}", text(&post["job"]["id"])))
+            .await
+            .body
     }
 
     /// Asks for a post; the answer is its JSON, with the job.

@@ -1,0 +1,262 @@
+//! What becomes of jobs when agents misbehave.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Value, json};
+
+use crate::stub::Call;
+use crate::stub_openai::{Mood, StubOpenAi};
+use crate::test_app::{OUTLINE, Settings, TestApp, part, text};
+
+/// `first` for the first calls that ask for `what`, so many `times`; well otherwise.
+pub(crate) fn at_first(times: usize, what: usize, first: Mood) -> Mood {
+    let left = AtomicUsize::new(times);
+    Mood::by(move |call: &Call| {
+        let one_less = |left: usize| left.checked_sub(1);
+        let order = Ordering::Relaxed;
+        match part(call) == what && left.fetch_update(order, order, one_less).is_ok() {
+            true => first.clone(),
+            false => Mood::Well,
+        }
+    })
+}
+
+/// How the attempts ended, in order.
+pub(crate) fn outcomes(job: &Value) -> Vec<Value> {
+    let attempts = job["attempts"].as_array().unwrap();
+    attempts.iter().map(|a| a["outcome"].clone()).collect()
+}
+
+pub(crate) fn time(value: &Value) -> DateTime<Utc> {
+    text(value).parse().unwrap()
+}
+
+#[tokio::test]
+async fn an_error_that_may_pass_is_tried_again_until_it_has_passed() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let asked = ann.ask("Storms").await;
+    app.agent
+        .set(at_first(2, 0, Mood::Fail(503, "server_error")));
+    app.run_jobs().await;
+
+    let job = ann.job_now(&asked).await;
+    assert_eq!(job["status"], "succeeded", "{job}");
+    assert_eq!((&job["attempt"], &job["error"]), (&json!(3), &Value::Null));
+    assert_eq!(outcomes(&job), ["failed", "failed", "succeeded"]);
+    let attempts = job["attempts"].as_array().unwrap();
+    for (number, attempt) in (1..).zip(attempts) {
+        assert_eq!(attempt["attempt"], number);
+        assert!(time(&attempt["started_at"]) <= time(&attempt["finished_at"]));
+    }
+    for failed in &attempts[..2] {
+        assert_eq!(failed["error"]["code"], "agent_unavailable");
+        assert_eq!(failed["error"]["retryable"], true);
+    }
+    assert_eq!(attempts[2]["error"], Value::Null);
+    for (one, next) in attempts.iter().zip(&attempts[1..]) {
+        assert!(time(&one["finished_at"]) <= time(&next["started_at"]));
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_asks_to_be_left_alone_is_left_alone() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let asked = ann.ask("Patience").await;
+    app.agent.set(at_first(1, 0, Mood::Busy(2)));
+    let worker = app.worker().await;
+
+    let waits = |job: &Value| !job["next_attempt_at"].is_null();
+    let job = app.job_once(&ann, &asked, waits).await;
+    assert_eq!(job["status"], "queued");
+    assert_eq!(
+        (&job["phase"], &job["finished_at"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert_eq!(job["queue_position"], 1);
+    assert_eq!(job["error"]["code"], "agent_rate_limited");
+    let (failed, due) = (&job["attempts"][0]["finished_at"], &job["next_attempt_at"]);
+    // Both are cut to milliseconds.
+    assert!(
+        time(due) - time(failed) >= TimeDelta::milliseconds(1990),
+        "{job}"
+    );
+
+    app.jobs_over().await;
+    worker.stop().await;
+    let job = ann.job_now(&asked).await;
+    assert_eq!(outcomes(&job), ["failed", "succeeded"]);
+    assert!(time(&job["attempts"][1]["started_at"]) >= time(due));
+    assert_eq!(job["next_attempt_at"], Value::Null);
+}
+
+#[tokio::test]
+async fn an_error_that_stays_fails_the_job_at_once() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let asked = ann.ask("Locks").await;
+    app.agent.set(Mood::Fail(401, "invalid_api_key"));
+    app.run_jobs().await;
+
+    let job = ann.job_now(&asked).await;
+    assert_eq!(job["status"], "failed");
+    assert_eq!(job["error"]["code"], "agent_rejected");
+    assert_eq!(job["error"]["retryable"], false);
+    assert_eq!(job["attempts"][0]["error"], job["error"]);
+    assert_eq!(outcomes(&job), ["failed"]);
+    assert!(job["finished_at"].is_string() && job["next_attempt_at"].is_null());
+    assert_eq!(app.agent.calls().len(), 1);
+    let post = ann.post_now(&asked).await;
+    assert_eq!(post["status"], "failed");
+    assert_eq!(
+        (&post["title"], &post["content"]),
+        (&Value::Null, &Value::Null)
+    );
+}
+
+#[tokio::test]
+async fn a_job_fails_with_its_last_error_when_its_attempts_are_used_up() {
+    let app = with_attempts("--job-max-attempts=2").await;
+    let ann = app.user("ann").await;
+    let asked = ann.ask("Sisyphus").await;
+    assert_eq!(asked["job"]["max_attempts"], 2);
+    let calls = AtomicUsize::new(0);
+    app.agent.set(Mood::by(move |_| {
+        match calls.fetch_add(1, Ordering::Relaxed) {
+            0 => Mood::Fail(500, "server_error"),
+            _ => Mood::Fail(429, "rate_limit_exceeded"),
+        }
+    }));
+    app.run_jobs().await;
+
+    let job = ann.job_now(&asked).await;
+    assert_eq!(
+        (&job["status"], &job["attempt"]),
+        (&json!("failed"), &json!(2))
+    );
+    assert_eq!(outcomes(&job), ["failed", "failed"]);
+    assert_eq!(job["attempts"][0]["error"]["code"], "agent_unavailable");
+    assert_eq!(job["error"]["code"], "agent_rate_limited");
+    assert_eq!(job["error"]["retryable"], true);
+    assert_eq!(ann.post_now(&asked).await["status"], "failed");
+}
+
+#[tokio::test]
+async fn an_agent_that_is_not_there_is_unavailable() {
+    let mut app = with_attempts("--job-max-attempts=1").await;
+    let ann = app.user("ann").await;
+    let worker = app.worker().await;
+    app.agent = StubOpenAi::writing(|_| String::new()).await;
+    let asked = ann.ask("Ghosts").await;
+    app.jobs_over().await;
+    worker.stop().await;
+
+    let job = ann.job_now(&asked).await;
+    assert_eq!(job["status"], "failed");
+    assert_eq!(job["error"]["code"], "agent_unavailable");
+    let told = text(&job["error"]["message"]);
+    assert!(
+        !told.contains("127.0.0.1") && !told.contains("http"),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_finished_is_not_asked_for_again() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let asked = ann.ask("Bridges").await;
+    app.agent
+        .set(at_first(1, 3, Mood::Fail(500, "server_error")));
+    app.run_jobs().await;
+
+    assert_eq!(app.parts(), [0, 1, 2, 3, 3, 4]);
+    let job = ann.job_now(&asked).await;
+    assert_eq!(outcomes(&job), ["failed", "succeeded"]);
+    // The stub counts ten tokens for each question, and words; nothing for a
+    // refusal.
+    let words = OUTLINE.split(' ').count() + 4 * 26;
+    let usage = json!({ "input_tokens": 50, "output_tokens": words });
+    assert_eq!(job["usage"], usage);
+    let content = text(&ann.post_now(&asked).await["content"]);
+    let headings = content.lines().filter(|line| line.starts_with("## "));
+    let all = [
+        "First Things",
+        "Second Thoughts",
+        "Third Parts",
+        "Last Words",
+    ];
+    assert!(headings.eq(all.map(|h| format!("## {h}"))), "{content}");
+}
+
+#[tokio::test]
+async fn a_section_without_a_text_is_asked_for_once_more() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let asked = ann.ask("Silence").await;
+    app.agent.set(at_first(1, 2, Mood::Say("Too short.")));
+    app.run_jobs().await;
+
+    assert_eq!(app.parts(), [0, 1, 2, 2, 3, 4]);
+    let job = ann.job_now(&asked).await;
+    assert_eq!(outcomes(&job), ["succeeded"]);
+    assert_eq!(job["usage"]["input_tokens"], 60);
+}
+
+#[tokio::test]
+async fn a_section_that_never_has_a_text_fails_the_attempt() {
+    let app = with_attempts("--job-max-attempts=1").await;
+    let ann = app.user("ann").await;
+    let asked = ann.ask("Silence").await;
+    app.agent.set(at_first(9, 2, Mood::Say("Too short.")));
+    app.run_jobs().await;
+
+    assert_eq!(app.parts(), [0, 1, 2, 2]);
+    let job = ann.job_now(&asked).await;
+    assert_eq!(job["error"]["code"], "agent_bad_output");
+    assert_eq!(job["status"], "failed");
+}
+
+#[tokio::test]
+async fn many_jobs_are_each_written_once() {
+    let app = Arc::new(TestApp::new().await);
+    let names: Vec<String> = (0..10).map(|n| format!("user{n}")).collect();
+    let users = names.iter().map(|name| app.user(name));
+    let users = futures_util::future::join_all(users).await;
+    let workers = (app.worker().await, app.worker().await);
+    let ask = |n: usize| {
+        let user = &users[n % 10];
+        async move { (user, user.ask(&format!("Chapter {n:02} of forty")).await) }
+    };
+    let posts = futures_util::future::join_all((0..40).map(ask)).await;
+    app.jobs_over().await;
+    workers.0.stop().await;
+    workers.1.stop().await;
+
+    let mut names = Vec::new();
+    for (user, asked) in &posts {
+        let job = user.job_now(asked).await;
+        assert_eq!(outcomes(&job), ["succeeded"], "{job}");
+        names.push(text(&job["attempts"][0]["worker"]));
+        let post = user.post_now(asked).await;
+        assert_eq!(
+            (&post["status"], &post["version"]),
+            (&json!("ready"), &json!(2))
+        );
+        let about = |call: &&Call| {
+            let topic = text(&asked["topic"]);
+            call.body["messages"].to_string().contains(&topic)
+        };
+        assert_eq!(app.agent.calls().iter().filter(about).count(), 5);
+    }
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), 2, "one worker did it all");
+}
+
+pub(crate) async fn with_attempts(most: &'static str) -> TestApp {
+    TestApp::with(Settings { api: vec![most] }).await
+}

@@ -1,0 +1,288 @@
+//! Workers that are stopped or vanish, and deliveries that go astray.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sea_orm::ConnectionTrait;
+use serde_json::{Value, json};
+use shared::queue::{self, Payload};
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::job_life::{at_first, outcomes, with_attempts};
+use crate::stub::Call;
+use crate::stub_openai::Mood;
+use crate::test_app::{TestApp, text};
+
+const SHORT_LEASE: &[&str] = &["--job-lease-secs=3"];
+
+/// A worker that has vanished while it was at the second section.
+async fn vanished(app: &TestApp) {
+    app.agent.set(at_first(1, 2, Mood::Hang));
+    let worker = app.worker_with(SHORT_LEASE).await;
+    app.agent.called(3).await;
+    worker.abort();
+    app.agent.client_gone().await;
+}
+
+async fn finish_with_short_lease(app: &TestApp) {
+    let worker = app.worker_with(SHORT_LEASE).await;
+    app.jobs_over().await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn the_job_of_a_worker_that_vanished_is_finished_by_another() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let asked = ann.ask("Vanishing").await;
+    vanished(&app).await;
+    let since = Instant::now();
+    assert_eq!(ann.job_now(&asked).await["status"], "running");
+    finish_with_short_lease(&app).await;
+
+    assert!(
+        since.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        since.elapsed()
+    );
+    let job = ann.job_now(&asked).await;
+    assert_eq!(job["status"], "succeeded");
+    assert_eq!(outcomes(&job), ["lost", "succeeded"]);
+    let attempts = &job["attempts"];
+    assert_eq!(
+        (&attempts[0]["attempt"], &attempts[1]["attempt"]),
+        (&json!(1), &json!(2))
+    );
+    assert_eq!(attempts[0]["error"]["code"], "worker_lost");
+    assert_ne!(attempts[0]["worker"], attempts[1]["worker"]);
+    assert_eq!(
+        app.parts(),
+        [0, 1, 2, 2, 3, 4],
+        "sections were paid for twice"
+    );
+}
+
+#[tokio::test]
+async fn a_job_that_loses_all_its_workers_fails() {
+    let app = with_attempts("--job-max-attempts=1").await;
+    let ann = app.user("ann").await;
+    let asked = ann.ask("Quicksand").await;
+    vanished(&app).await;
+    finish_with_short_lease(&app).await;
+
+    let job = ann.job_now(&asked).await;
+    assert_eq!(job["status"], "failed");
+    assert_eq!(job["error"]["code"], "worker_lost");
+    assert_eq!(outcomes(&job), ["lost"]);
+    assert_eq!(ann.post_now(&asked).await["status"], "failed");
+}
+
+#[tokio::test]
+async fn a_canceled_job_whose_worker_vanished_is_canceled_by_another() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let asked = ann.ask("Nobody home").await;
+    vanished(&app).await;
+    let cancel = text(&asked["job"]["links"]["cancel"]).replace("/api/v1", "");
+    // Nobody is there to stop it yet, however often one asks.
+    for _ in 0..2 {
+        let canceled = ann.post(&cancel, json!({})).await;
+        assert_eq!(canceled.status, 202, "{}", canceled.body);
+        assert_eq!(canceled.body["status"], "canceling");
+        assert_eq!(canceled.header("retry-after"), "1");
+    }
+    finish_with_short_lease(&app).await;
+
+    let job = ann.job_now(&asked).await;
+    assert_eq!(job["status"], "canceled");
+    assert_eq!(outcomes(&job), ["lost"]);
+    assert_eq!(ann.post_now(&asked).await["status"], "canceled");
+}
+
+#[tokio::test]
+async fn a_worker_that_stops_gives_its_job_back_uncounted() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let asked = ann.ask("Relays").await;
+    app.agent.set(at_first(1, 2, Mood::Hang));
+    let worker = app.worker_with(&["--shutdown-grace-secs=0"]).await;
+    app.agent.called(3).await;
+    worker.stop().await;
+
+    let job = ann.job_now(&asked).await;
+    assert_eq!(
+        (&job["status"], &job["attempt"]),
+        (&json!("queued"), &json!(0))
+    );
+    assert_eq!((&job["phase"], &job["error"]), (&Value::Null, &Value::Null));
+    assert_eq!(job["queue_position"], 1);
+    assert_eq!(outcomes(&job), ["released"]);
+    app.run_jobs().await;
+
+    let job = ann.job_now(&asked).await;
+    assert_eq!(
+        (&job["status"], &job["attempt"]),
+        (&json!("succeeded"), &json!(1))
+    );
+    assert_eq!(outcomes(&job), ["released", "succeeded"]);
+    assert_eq!(job["attempts"][1]["attempt"], 1);
+    assert_eq!(app.parts(), [0, 1, 2, 2, 3, 4]);
+}
+
+#[tokio::test]
+async fn a_worker_that_stops_finishes_its_job_if_there_is_time() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let asked = ann.ask("Last orders").await;
+    let gate = Arc::new(Notify::new());
+    app.agent.set(at_first(1, 2, Mood::Gate(gate.clone())));
+    let worker = app.worker().await;
+    app.agent.called(3).await;
+    tokio::join!(worker.stop(), async { gate.notify_one() });
+
+    let job = ann.job_now(&asked).await;
+    assert_eq!(outcomes(&job), ["succeeded"]);
+}
+
+#[tokio::test]
+async fn a_busy_worker_leaves_the_queue_to_others() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let slow = ann.ask("Slow food").await;
+    let quick = ann.ask("Quick food").await;
+    app.agent.set(Mood::by(|call: &Call| {
+        match call.body["messages"].to_string().contains("Slow food") {
+            true => Mood::Hang,
+            false => Mood::Well,
+        }
+    }));
+    let busy = app
+        .worker_with(&["--worker-concurrency=1", "--shutdown-grace-secs=0"])
+        .await;
+    app.agent.called(1).await;
+    // Long enough for it to look for more.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let since = Instant::now();
+    let free = app.worker().await;
+    app.job_once(&ann, &quick, |job| job["status"] == "succeeded")
+        .await;
+    assert!(
+        since.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        since.elapsed()
+    );
+
+    let job = ann.job_now(&slow).await;
+    assert_eq!(job["status"], "running");
+    ann.delete(&format!("/blogs/{}", text(&slow["id"]))).await;
+    free.stop().await;
+    busy.stop().await;
+}
+
+/// Another delivery for a job's attempt.
+async fn push(app: &TestApp, job: Uuid, attempt: i32) {
+    let tx = app.db.begin().await.unwrap();
+    let payload = Payload { job, attempt };
+    let id = queue::delivery_id(Duration::ZERO);
+    queue::push(&tx, &id, payload, Duration::ZERO)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn deliveries_that_come_twice_do_no_harm() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let asked = ann.ask("Twins").await;
+    let id: Uuid = text(&asked["job"]["id"]).parse().unwrap();
+    for attempt in [0, 1, 1, 2] {
+        push(&app, id, attempt).await;
+    }
+    let workers = (app.worker().await, app.worker().await);
+    app.jobs_over().await;
+    let job = ann.job_now(&asked).await;
+    assert_eq!(outcomes(&job), ["succeeded"]);
+
+    for attempt in [1, 2] {
+        push(&app, id, attempt).await;
+    }
+    app.jobs_over().await;
+    workers.0.stop().await;
+    workers.1.stop().await;
+    assert_eq!(ann.job_now(&asked).await, job);
+    assert_eq!(app.parts(), [0, 1, 2, 3, 4]);
+}
+
+#[tokio::test]
+async fn a_delivery_for_nothing_is_dropped() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    push(&app, Uuid::now_v7(), 1).await;
+    strange_row(&app, r#"{"nonsense": true}"#).await;
+    let asked = ann.ask("Sense").await;
+    app.run_jobs().await;
+    assert_eq!(outcomes(&ann.job_now(&asked).await), ["succeeded"]);
+}
+
+/// A row in the queue that we would never make.
+async fn strange_row(app: &TestApp, body: &str) {
+    let id = queue::delivery_id(Duration::ZERO);
+    let sql = format!(
+        "INSERT INTO Jobs (id, job_type, job, status, attempts, max_attempts, run_at, priority, \
+         metadata) VALUES ('{id}', 'blog-generation', CAST('{body}' AS BLOB), 'Pending', 0, 1, 0, \
+         0, '{{}}')"
+    );
+    app.db.write().execute_unprepared(&sql).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_delivery_that_is_no_json_stops_neither_the_worker_nor_its_jobs() {
+    let mut app = TestApp::new().await;
+    // The row itself stays: apalis has it and can't hand it over.
+    app.may_leave_jobs();
+    let ann = app.user("ann").await;
+    let gate = Arc::new(Notify::new());
+    app.agent.set(at_first(1, 2, Mood::Gate(gate.clone())));
+    let running = ann.ask("Business as usual").await;
+    let worker = app.worker().await;
+    app.agent.called(3).await;
+    strange_row(&app, "no json at all").await;
+    let later = ann.ask("And more of it").await;
+    app.job_once(&ann, &later, |job| job["status"] == "succeeded")
+        .await;
+    gate.notify_one();
+
+    let over = |job: &Value| !job["finished_at"].is_null();
+    let job = app.job_once(&ann, &running, over).await;
+    assert_eq!(outcomes(&job), ["succeeded"], "{job}");
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_delivery_that_was_lost_is_made_again() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let asked = ann.ask("Lost property").await;
+    app.db
+        .write()
+        .execute_unprepared("DELETE FROM Jobs")
+        .await
+        .unwrap();
+    finish_with_short_lease(&app).await;
+    let job = ann.job_now(&asked).await;
+    assert_eq!(outcomes(&job), ["succeeded"]);
+    assert_eq!(job["attempt"], 1);
+}
+
+#[tokio::test]
+async fn a_delivery_that_was_taken_by_a_dead_worker_is_made_again() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let asked = ann.ask("Dead letters").await;
+    let taken = "UPDATE Jobs SET status = 'Queued', lock_by = NULL, lock_at = 1";
+    app.db.write().execute_unprepared(taken).await.unwrap();
+    finish_with_short_lease(&app).await;
+    assert_eq!(outcomes(&ann.job_now(&asked).await), ["succeeded"]);
+}
