@@ -67,7 +67,11 @@ impl Entity {
     /// # Errors
     /// When the database does not answer.
     pub async fn revoke(db: &impl ConnectionTrait, user: Uuid, id: Uuid) -> Result<bool, DbErr> {
-        let done = revocation(user).filter(Column::Id.eq(id)).exec(db).await?;
+        let done = revocation(user)
+            .filter(Column::Id.eq(id))
+            .filter(Column::ExpiresAt.gt(now()))
+            .exec(db)
+            .await?;
         Ok(done.rows_affected > 0)
     }
 
