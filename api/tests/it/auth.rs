@@ -1,1 +1,446 @@
-//! Tokens: forged, expired, revoked, replayed.
+//! Who gets in, and to what.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use entity::clock::now;
+use entity::user;
+use reqwest::Method;
+use ring::hmac;
+use sea_orm::EntityTrait;
+use sea_orm::sea_query::Expr;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::test_app::{Answer, PASSWORD, SECRET, Settings, TestApp, TestClient, text};
+
+/// The parts of a token, decoded: its header and its claims.
+fn open(token: &str) -> (Value, Value) {
+    let mut parts = token.split('.').map(|part| {
+        let json = BASE64_URL_SAFE_NO_PAD.decode(part).unwrap();
+        serde_json::from_slice(&json).unwrap_or_default()
+    });
+    (parts.next().unwrap(), parts.next().unwrap())
+}
+
+fn encode(part: &[u8]) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(part)
+}
+
+/// A token that says whatever one likes.
+fn forge(header: &Value, claims: &Value, algorithm: hmac::Algorithm, secret: &str) -> String {
+    let said = [header, claims].map(|part| encode(part.to_string().as_bytes()));
+    let said = said.join(".");
+    let key = hmac::Key::new(algorithm, secret.as_bytes());
+    let signature = hmac::sign(&key, said.as_bytes());
+    format!("{said}.{}", encode(signature.as_ref()))
+}
+
+/// A token that we could have signed ourselves.
+fn sign(claims: &Value) -> String {
+    let header = json!({ "typ": "JWT", "alg": "HS256" });
+    forge(&header, claims, hmac::HMAC_SHA256, SECRET)
+}
+
+/// What is told to whoever sends this `Authorization`.
+async fn with_header(app: &TestApp, value: impl Into<Vec<u8>>) -> Answer {
+    let client = app.anonymous();
+    let value = reqwest::header::HeaderValue::from_bytes(&value.into()).unwrap();
+    let request = client.request(Method::GET, "/users/me");
+    client.send(request.header("authorization", value)).await
+}
+
+fn assert_refused(answer: &Answer, code: &str) {
+    assert_eq!((answer.status, answer.code()), (401, code), "{answer:?}");
+    assert_eq!(answer.header("www-authenticate"), "Bearer");
+}
+
+#[tokio::test]
+async fn without_a_token_nobody_is_known() {
+    let app = TestApp::new().await;
+    assert_refused(&app.anonymous().get("/users/me").await, "unauthenticated");
+}
+
+#[tokio::test]
+async fn a_token_counts_only_as_a_bearer_token() {
+    let app = TestApp::new().await;
+    let token = app.user("ann").await.token;
+    let basic = encode(format!("ann:{PASSWORD}").as_bytes());
+    let bad = [
+        token.clone(),
+        format!("Basic {basic}"),
+        format!("Basic {token}"),
+        format!("Token {token}"),
+        format!("Bearer{token}"),
+        format!("Bearer,{token}"),
+        format!("Bearer \"{token}\""),
+        format!("Bearer Bearer {token}"),
+        format!("Bearer {token}, Bearer {token}"),
+        "Bearer".to_owned(),
+        "Bearer ".to_owned(),
+        String::new(),
+    ];
+    for value in bad {
+        assert_refused(&with_header(&app, value).await, "unauthenticated");
+    }
+    let bytes = [b"Bearer \xff\xfe".as_slice(), token.as_bytes()].concat();
+    assert_refused(&with_header(&app, bytes).await, "unauthenticated");
+    // The scheme's case does not matter (RFC 9110, 11.1).
+    for good in ["Bearer", "bearer", "BEARER"] {
+        let answer = with_header(&app, format!("{good} {token}")).await;
+        assert_eq!(answer.status, 200, "{good}");
+    }
+    // A token in the address would end up in logs.
+    let path = format!("/users/me?access_token={token}");
+    assert_refused(&app.anonymous().get(&path).await, "unauthenticated");
+}
+
+#[tokio::test]
+async fn a_token_that_was_changed_anywhere_is_refused() {
+    let app = TestApp::new().await;
+    let token = app.user("ann").await.token;
+    let (header, claims) = open(&token);
+    assert_eq!(
+        app.client_with(&sign(&claims))
+            .get("/users/me")
+            .await
+            .status,
+        200
+    );
+
+    // Each sign of the last part is tried; of the others, some.
+    let signature = token.rfind('.').unwrap() + 1;
+    let tried = (0..signature).step_by(17).chain(signature..token.len());
+    for place in tried {
+        let mut changed = token.clone().into_bytes();
+        changed[place] = match changed[place] {
+            b'A' => b'B',
+            _ => b'A',
+        };
+        let answer = with_header(&app, [b"Bearer ", changed.as_slice()].concat()).await;
+        assert_refused(&answer, "unauthenticated");
+    }
+    let said = token.rsplit_once('.').unwrap().0;
+    let none = encode(
+        json!({ "typ": "JWT", "alg": "none" })
+            .to_string()
+            .as_bytes(),
+    );
+    let body = encode(claims.to_string().as_bytes());
+    let forged = [
+        "x".to_owned(),
+        "a.b.c".to_owned(),
+        "..".to_owned(),
+        said.to_owned(),
+        format!("{said}."),
+        format!("{token}.{body}"),
+        format!("{token}="),
+        format!("{none}.{body}"),
+        format!("{none}.{body}."),
+        format!("{none}.{body}.{}", token.rsplit('.').next().unwrap()),
+        forge(
+            &header,
+            &claims,
+            hmac::HMAC_SHA256,
+            "another secret, but as long as ours",
+        ),
+        forge(&header, &claims, hmac::HMAC_SHA256, ""),
+        "x".repeat(7000),
+    ];
+    for token in forged {
+        let answer = app.client_with(&token).get("/users/me").await;
+        assert_refused(&answer, "unauthenticated");
+    }
+}
+
+#[tokio::test]
+async fn only_one_algorithm_counts_even_with_the_right_key() {
+    let app = TestApp::new().await;
+    let (_, claims) = open(&app.user("ann").await.token);
+    let others = [
+        ("HS512", hmac::HMAC_SHA512),
+        ("HS384", hmac::HMAC_SHA384),
+        // What the header says is what must have been done.
+        ("HS512", hmac::HMAC_SHA256),
+        ("HS256", hmac::HMAC_SHA512),
+        ("none", hmac::HMAC_SHA256),
+        ("None", hmac::HMAC_SHA256),
+        ("RS256", hmac::HMAC_SHA256),
+        ("hs256", hmac::HMAC_SHA256),
+    ];
+    for (name, algorithm) in others {
+        let token = forge(
+            &json!({ "typ": "JWT", "alg": name }),
+            &claims,
+            algorithm,
+            SECRET,
+        );
+        let answer = app.client_with(&token).get("/users/me").await;
+        assert_refused(&answer, "unauthenticated");
+    }
+}
+
+#[tokio::test]
+async fn a_token_must_be_ours_for_us_and_of_the_right_kind() {
+    let app = TestApp::new().await;
+    let (_, good) = open(&app.user("ann").await.token);
+    let bad = [
+        ("iss", json!("someone-else")),
+        ("iss", Value::Null),
+        ("aud", json!("someone-else")),
+        ("aud", json!([])),
+        ("typ", json!("refresh")),
+        ("typ", json!("Access")),
+        ("sub", json!("ann")),
+        ("sub", Value::Null),
+        ("sid", json!("1")),
+        ("exp", json!("tomorrow")),
+        ("exp", json!(-1)),
+        ("nbf", json!(now().timestamp() + 600)),
+    ];
+    for (name, value) in bad {
+        let mut claims = good.clone();
+        claims[name] = value;
+        let answer = app.client_with(&sign(&claims)).get("/users/me").await;
+        assert_eq!(answer.status, 401, "{name}: {answer:?}");
+    }
+    for name in ["iss", "aud", "typ", "sub", "sid", "exp", "nbf"] {
+        let mut claims = good.clone();
+        claims.as_object_mut().unwrap().remove(name);
+        let answer = app.client_with(&sign(&claims)).get("/users/me").await;
+        assert_refused(&answer, "unauthenticated");
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_good_for_its_own_user_and_session_only() {
+    let app = TestApp::new().await;
+    let (ann, bob) = (app.user("ann").await, app.user("bob").await);
+    let (_, of_ann) = open(&ann.token);
+    let (_, of_bob) = open(&bob.token);
+    for (sub, sid) in [
+        (&of_bob["sub"], &of_ann["sid"]),
+        (&of_ann["sub"], &of_bob["sid"]),
+        (&of_ann["sub"], &json!(Uuid::now_v7())),
+    ] {
+        let mut claims = of_ann.clone();
+        claims["sub"] = sub.clone();
+        claims["sid"] = sid.clone();
+        let answer = app.client_with(&sign(&claims)).get("/users/me").await;
+        assert_refused(&answer, "session_revoked");
+    }
+}
+
+#[tokio::test]
+async fn a_token_expires_when_it_says_so() {
+    let settings = Settings {
+        api: vec!["--access-token-ttl-secs=1"],
+        ..Settings::default()
+    };
+    let app = TestApp::with(settings).await;
+    let ann = app.user("ann").await;
+    let (_, claims) = open(&ann.token);
+    assert_eq!(
+        claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(),
+        1
+    );
+    let expired = async {
+        loop {
+            let answer = ann.get("/users/me").await;
+            if answer.status != 200 {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let answer = tokio::time::timeout(Duration::from_secs(5), expired).await;
+    assert_refused(&answer.expect("it never expires"), "token_expired");
+    assert!(now().timestamp() >= claims["exp"].as_i64().unwrap());
+
+    let body = json!({ "refresh_token": ann.refresh_token });
+    let pair = app.anonymous().post("/users/refresh", body).await;
+    assert_eq!(pair.body["expires_in"], 1);
+    // Whether it had expired is told only of a token that we signed.
+    let header = json!({ "typ": "JWT", "alg": "HS256" });
+    let token = forge(
+        &header,
+        &claims,
+        hmac::HMAC_SHA256,
+        "another secret, but as long as ours",
+    );
+    assert_refused(
+        &app.client_with(&token).get("/users/me").await,
+        "unauthenticated",
+    );
+}
+
+#[tokio::test]
+async fn a_refresh_token_opens_nothing_by_itself() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let answer = app.client_with(&ann.refresh_token).get("/users/me").await;
+    assert_refused(&answer, "unauthenticated");
+}
+
+#[tokio::test]
+async fn a_disabled_account_is_kept_out_at_once() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    disable(&app, Some(now())).await;
+    let body = json!({ "refresh_token": ann.refresh_token });
+    let login = json!({ "username": "ann", "password": PASSWORD });
+    let answers = [
+        ann.get("/users/me").await,
+        ann.post("/blogs", json!({ "topic": "Growing tomatoes" }))
+            .await,
+        app.anonymous().post("/users/login", login).await,
+        app.anonymous().post("/users/refresh", body.clone()).await,
+    ];
+    for answer in &answers {
+        assert_eq!(
+            (answer.status, answer.code()),
+            (403, "forbidden"),
+            "{answer:?}"
+        );
+    }
+    // Who does not know the password does not learn that it is disabled.
+    let guess = json!({ "username": "ann", "password": "not the password" });
+    let answer = app.anonymous().post("/users/login", guess).await;
+    assert_refused(&answer, "invalid_credentials");
+
+    // Once it is enabled again, the refresh that was refused can be made.
+    disable(&app, None).await;
+    assert_eq!(ann.get("/users/me").await.status, 200);
+    let answer = app.anonymous().post("/users/refresh", body).await;
+    assert_eq!(answer.status, 200);
+}
+
+async fn disable(app: &TestApp, since: Option<entity::clock::Timestamp>) {
+    let update = user::Entity::update_many();
+    let update = update.col_expr(user::Column::DisabledAt, Expr::value(since));
+    update.exec(app.db.write()).await.unwrap();
+}
+
+/// A route of the OpenAPI document.
+#[derive(Debug)]
+struct Route {
+    method: Method,
+    path: String,
+    is_public: bool,
+}
+
+impl Route {
+    /// The path below the API's base, or as [`TestClient::request`] wants one
+    /// outside of it.
+    fn path(&self, id: &str) -> String {
+        let path = self.path.replace("{id}", id);
+        match path.strip_prefix("/api/v1") {
+            Some(inside) => inside.to_owned(),
+            None => format!("/{path}"),
+        }
+    }
+}
+
+async fn routes(app: &TestApp) -> Vec<Route> {
+    let document = app.anonymous().get("/openapi.json").await.body;
+    let mut routes = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let method = method.to_uppercase();
+            routes.push(Route {
+                method: Method::from_bytes(method.as_bytes()).unwrap(),
+                path: path.clone(),
+                is_public: operation["security"] == json!([{}]),
+            });
+        }
+    }
+    assert!(routes.len() > 20, "{routes:?}");
+    routes
+}
+
+#[tokio::test]
+async fn every_route_but_a_few_is_closed_to_strangers() {
+    let app = TestApp::new().await;
+    let routes = routes(&app).await;
+    let (open, closed): (Vec<Route>, Vec<Route>) = routes.into_iter().partition(|r| r.is_public);
+    let mut open: Vec<&str> = open.iter().map(|route| route.path.as_str()).collect();
+    open.sort_unstable();
+    let expected = [
+        "/api/v1/users/login",
+        "/api/v1/users/refresh",
+        "/api/v1/users/register",
+        "/health",
+        "/ready",
+    ];
+    assert_eq!(open, expected);
+    let id = Uuid::now_v7().to_string();
+    for route in closed {
+        // Neither what they send nor what they ask for makes a difference.
+        for client in [app.anonymous(), app.client_with("nonsense")] {
+            let request = client.request(route.method.clone(), &route.path(&id));
+            let answer = client.send(request).await;
+            assert_refused(&answer, "unauthenticated");
+            let request = client.request(route.method.clone(), &route.path("x"));
+            let answer = client.send(request.body("{")).await;
+            assert_refused(&answer, "unauthenticated");
+        }
+    }
+}
+
+/// What somebody gets who asks for a thing, but for the request's own id.
+async fn told(client: &TestClient, route: &Route, id: &str) -> (u16, Vec<String>, Value) {
+    let request = client.request(route.method.clone(), &route.path(id));
+    let request = match route.method {
+        Method::PUT => request.json(&json!({ "content": "Mine now." })),
+        _ => request,
+    };
+    let mut answer = client.send(request).await;
+    answer.body["request_id"] = Value::Null;
+    let mut headers: Vec<String> = answer.headers.keys().map(ToString::to_string).collect();
+    headers.sort_unstable();
+    (answer.status, headers, answer.body)
+}
+
+#[tokio::test]
+async fn what_is_someone_elses_cannot_be_told_from_what_is_not() {
+    let app = TestApp::new().await;
+    let (ann, bob) = (app.user("ann").await, app.user("bob").await);
+    let ready = ann.ask("Growing tomatoes").await;
+    app.run_jobs().await;
+    let waiting = ann.ask("Growing basil").await;
+    let before = [ann.post_now(&ready).await, ann.post_now(&waiting).await];
+    let session = ann.get("/users/me/sessions").await.body;
+    let session = text(&session["items"][0]["id"]);
+
+    let mut tried = 0;
+    for route in routes(&app).await {
+        if !route.path.contains('{') {
+            continue;
+        }
+        let things = match route.path.as_str() {
+            path if path.starts_with("/api/v1/blogs/{id}") => {
+                [&ready, &waiting].map(|post| text(&post["id"])).to_vec()
+            }
+            path if path.starts_with("/api/v1/jobs/{id}") => [&ready, &waiting]
+                .map(|post| text(&post["job"]["id"]))
+                .to_vec(),
+            "/api/v1/users/me/sessions/{id}" => vec![session.clone()],
+            path => panic!("whose are the ids of {path}?"),
+        };
+        let nothing = told(&bob, &route, &Uuid::now_v7().to_string()).await;
+        assert_eq!((nothing.0, &nothing.2["code"]), (404, &json!("not_found")));
+        for id in things {
+            assert_eq!(told(&bob, &route, &id).await, nothing, "{route:?}");
+            tried += 1;
+        }
+    }
+    assert!(tried > 12, "only {tried}");
+    assert_eq!(
+        [ann.post_now(&ready).await, ann.post_now(&waiting).await],
+        before
+    );
+    assert_eq!(bob.get("/blogs").await.body["items"], json!([]));
+    assert_eq!(bob.get("/jobs").await.body["items"], json!([]));
+    app.run_jobs().await;
+}

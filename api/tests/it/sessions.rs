@@ -1,1 +1,190 @@
-//! Sessions.
+//! A user's sign-ins.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use entity::clock::now;
+use entity::session;
+use reqwest::Method;
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::test_app::{PASSWORD, TestApp, TestClient, text};
+
+async fn sessions(client: &TestClient) -> Vec<Value> {
+    let answer = client.get("/users/me/sessions").await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.body["items"].as_array().unwrap().clone()
+}
+
+/// The id of the session that a client is in.
+async fn own(client: &TestClient) -> String {
+    let sessions = sessions(client).await;
+    let current = sessions.iter().find(|session| session["current"] == true);
+    text(&current.unwrap()["id"])
+}
+
+fn time(value: &Value) -> DateTime<Utc> {
+    let value = text(value);
+    assert_eq!(value.len(), "2026-11-22T10:00:00.000Z".len(), "{value}");
+    assert!(value.ends_with('Z'), "{value}");
+    DateTime::parse_from_rfc3339(&value).unwrap().to_utc()
+}
+
+#[tokio::test]
+async fn a_user_sees_from_where_and_since_when_they_are_signed_in() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    app.user("bob").await;
+    let client = app.anonymous();
+    let body = json!({ "username": "ann", "password": PASSWORD });
+    let login = client.request(Method::POST, "/users/login").json(&body);
+    let second = client.send(login.header("user-agent", "Netscape/4.0 (a kiosk)"));
+    assert_eq!(second.await.status, 200);
+
+    let listed = sessions(&ann).await;
+    assert_eq!(listed.len(), 2);
+    for session in &listed {
+        let mut names: Vec<_> = session.as_object().unwrap().keys().collect();
+        names.sort_unstable();
+        let expected = [
+            "created_at",
+            "current",
+            "expires_at",
+            "id",
+            "ip",
+            "last_used_at",
+            "user_agent",
+        ];
+        assert_eq!(names, expected);
+        let id = Uuid::parse_str(&text(&session["id"])).unwrap();
+        assert_eq!(id.get_version_num(), 7);
+        assert_eq!(session["ip"], "127.0.0.1");
+        let created = time(&session["created_at"]);
+        assert!(now() - created < TimeDelta::minutes(1));
+        assert_eq!(session["last_used_at"], session["created_at"]);
+        let length = time(&session["expires_at"]) - created;
+        assert!((length - TimeDelta::days(30)).abs() < TimeDelta::minutes(1));
+    }
+    // The latest first.
+    assert_eq!(listed[0]["user_agent"], "Netscape/4.0 (a kiosk)");
+    assert_eq!(listed[0]["current"], false);
+    // The tests' clients don't name themselves.
+    assert_eq!(listed[1]["user_agent"], Value::Null);
+    assert_eq!(listed[1]["current"], true);
+}
+
+#[tokio::test]
+async fn a_client_with_a_long_name_is_listed_with_its_beginning() {
+    let app = TestApp::new().await;
+    let client = app.anonymous();
+    let body = json!({ "username": "ann", "password": PASSWORD });
+    let register = client.request(Method::POST, "/users/register").json(&body);
+    let answer = client.send(register.header("user-agent", "x".repeat(4000)));
+    let ann = app.client_with(&text(&answer.await.body["access_token"]));
+    let name = text(&sessions(&ann).await[0]["user_agent"]);
+    assert_eq!(name, "x".repeat(256));
+}
+
+#[tokio::test]
+async fn a_refresh_is_a_use_and_moves_the_end() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let earlier = now() - TimeDelta::days(3);
+    session::Entity::update_many()
+        .col_expr(session::Column::CreatedAt, Expr::value(earlier))
+        .col_expr(session::Column::LastUsedAt, Expr::value(earlier))
+        .col_expr(
+            session::Column::ExpiresAt,
+            Expr::value(now() + TimeDelta::days(27)),
+        )
+        .exec(app.db.write())
+        .await
+        .unwrap();
+    let body = json!({ "refresh_token": ann.refresh_token });
+    let answer = app.anonymous().post("/users/refresh", body).await;
+    assert_eq!(answer.status, 200);
+
+    let listed = &sessions(&ann).await[0];
+    assert_eq!(time(&listed["created_at"]), earlier);
+    assert!(now() - time(&listed["last_used_at"]) < TimeDelta::minutes(1));
+    assert!(time(&listed["expires_at"]) - now() > TimeDelta::days(29));
+}
+
+#[tokio::test]
+async fn a_session_that_is_ended_is_over_at_once_and_not_listed() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let lost = app.login("ann").await;
+    let third = app.login("ann").await;
+    let path = format!("/users/me/sessions/{}", own(&lost).await);
+    let answer = ann.delete(&path).await;
+    assert_eq!((answer.status, answer.text.as_str()), (204, ""));
+
+    assert_eq!(lost.get("/users/me").await.code(), "session_revoked");
+    let body = json!({ "refresh_token": lost.refresh_token });
+    let answer = app.anonymous().post("/users/refresh", body).await;
+    assert_eq!((answer.status, answer.code()), (401, "session_revoked"));
+    assert_eq!(sessions(&ann).await.len(), 2);
+    assert_eq!(third.get("/users/me").await.status, 200);
+    let again = ann.delete(&path).await;
+    assert_eq!((again.status, again.code()), (404, "not_found"));
+}
+
+#[tokio::test]
+async fn ending_the_present_session_is_a_logout() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let path = format!("/users/me/sessions/{}", own(&ann).await);
+    assert_eq!(ann.delete(&path).await.status, 204);
+    assert_eq!(ann.get("/users/me").await.code(), "session_revoked");
+}
+
+#[tokio::test]
+async fn all_sessions_but_the_present_one_end_at_once() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let others = [app.login("ann").await, app.login("ann").await];
+    let bob = app.user("bob").await;
+    let answer = ann.delete("/users/me/sessions").await;
+    assert_eq!((answer.status, answer.text.as_str()), (204, ""));
+
+    for other in others {
+        assert_eq!(other.get("/users/me").await.code(), "session_revoked");
+    }
+    assert_eq!(sessions(&ann).await.len(), 1);
+    assert_eq!(bob.get("/users/me").await.status, 200);
+    // There may be none.
+    assert_eq!(ann.delete("/users/me/sessions").await.status, 204);
+    assert_eq!(ann.get("/users/me").await.status, 200);
+}
+
+#[tokio::test]
+async fn nobody_sees_or_ends_the_sessions_of_others() {
+    let app = TestApp::new().await;
+    let (ann, bob) = (app.user("ann").await, app.user("bob").await);
+    let path = format!("/users/me/sessions/{}", own(&ann).await);
+    let answer = bob.delete(&path).await;
+    assert_eq!((answer.status, answer.code()), (404, "not_found"));
+    assert_eq!(ann.get("/users/me").await.status, 200);
+    let (of_ann, of_bob) = (sessions(&ann).await, sessions(&bob).await);
+    assert_eq!((of_ann.len(), of_bob.len()), (1, 1));
+    assert_ne!(of_ann[0]["id"], of_bob[0]["id"]);
+}
+
+#[tokio::test]
+async fn an_expired_session_is_not_listed_and_cannot_be_ended() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let old = app.login("ann").await;
+    let id = own(&old).await;
+    session::Entity::update_many()
+        .col_expr(session::Column::ExpiresAt, Expr::value(now()))
+        .filter(session::Column::Id.eq(Uuid::parse_str(&id).unwrap()))
+        .exec(app.db.write())
+        .await
+        .unwrap();
+    assert_eq!(sessions(&ann).await.len(), 1);
+    let answer = ann.delete(&format!("/users/me/sessions/{id}")).await;
+    assert_eq!((answer.status, answer.code()), (404, "not_found"));
+}
