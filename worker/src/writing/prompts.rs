@@ -57,7 +57,8 @@ pub fn section_prompt(brief: &Brief, outline: &Outline, so_far: &[String]) -> Op
     Some(Prompt {
         // Named in the question, a small model writes about the sections.
         system: format!(
-            "You write blog posts. This one has the sections {}.",
+            "{} You write blog posts. This one has the sections {}.",
+            writer(brief),
             headings.join(", ")
         ),
         // Beside a vague heading the topic has to stand, or the model drifts off.
@@ -66,6 +67,17 @@ pub fn section_prompt(brief: &Brief, outline: &Outline, so_far: &[String]) -> Op
         ),
         max_tokens: brief.tokens(words),
     })
+}
+
+/// Who writes. A small model that is nobody in particular tells stories of its
+/// own garden; one that is an expert has something to say.
+fn writer(brief: &Brief) -> &'static str {
+    let options = &brief.options;
+    if options.tone.is_none() && options.audience.is_none() {
+        "You are an expert who explains things to beginners in plain words."
+    } else {
+        "You are an expert."
+    }
 }
 
 /// What the client wants beside the topic.
