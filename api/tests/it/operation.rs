@@ -1,1 +1,168 @@
-//! What operators see: health, readiness, request ids.
+//! What those who run the service rely on.
+
+use reqwest::Method;
+use sea_orm::ConnectionTrait;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::test_app::{Answer, PASSWORD, TestApp, TestClient};
+
+async fn get(client: &TestClient, path: &str) -> Answer {
+    client.send(client.request(Method::GET, path)).await
+}
+
+#[tokio::test]
+async fn a_service_that_works_is_healthy_and_ready() {
+    let app = TestApp::new().await;
+    for path in ["//health", "//ready"] {
+        let answer = get(&app.anonymous(), path).await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.body, json!({ "status": "ok", "missing": [] }));
+    }
+}
+
+#[tokio::test]
+async fn a_service_without_a_migration_is_not_ready_and_says_which() {
+    let app = TestApp::new().await;
+    let missing = "m20261122_000002_posts_and_jobs";
+    let sql = format!("DELETE FROM seaql_migrations WHERE version = '{missing}'");
+    app.db.write().execute_unprepared(&sql).await.unwrap();
+
+    let answer = get(&app.anonymous(), "//ready").await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.body["status"], "unavailable");
+    assert_eq!(
+        answer.body["missing"],
+        json!([format!("migration {missing}")])
+    );
+    assert_ne!(answer.header("retry-after"), "");
+    assert_eq!(get(&app.anonymous(), "//health").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_service_without_any_migration_is_not_ready() {
+    let app = TestApp::new().await;
+    let sql = "DROP TABLE seaql_migrations";
+    app.db.write().execute_unprepared(sql).await.unwrap();
+    let answer = get(&app.anonymous(), "//ready").await;
+    assert_eq!(answer.status, 503);
+    assert!(!answer.body["missing"].as_array().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn without_a_database_everyone_is_told_to_come_back() {
+    let mut app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    app.may_leave_jobs();
+    app.db.clone().close().await;
+
+    let account = json!({ "username": "bob", "password": PASSWORD });
+    let refresh = json!({ "refresh_token": ann.refresh_token });
+    let id = Uuid::now_v7();
+    let anonymous = app.anonymous();
+    let answers = [
+        ann.get("/users/me").await,
+        ann.get("/blogs").await,
+        ann.get(&format!("/jobs/{id}?wait=5")).await,
+        ann.post("/blogs", json!({ "topic": "Growing tomatoes" }))
+            .await,
+        ann.delete(&format!("/blogs/{id}")).await,
+        anonymous.post("/users/register", account.clone()).await,
+        anonymous.post("/users/login", account).await,
+        anonymous.post("/users/refresh", refresh).await,
+    ];
+    for answer in answers {
+        let got = (answer.status, answer.code());
+        assert_eq!(got, (503, "unavailable"), "{answer:?}");
+        let after: u64 = answer.header("retry-after").parse().unwrap();
+        assert!((1..=60).contains(&after));
+        // Nothing is told of the inside.
+        let text = answer.text.to_lowercase();
+        assert!(!text.contains("sql") && !text.contains("pool"), "{text}");
+    }
+    let ready = get(&anonymous, "//ready").await;
+    assert_eq!(ready.status, 503);
+    assert_eq!(ready.body["missing"], json!(["the database"]));
+    assert_ne!(ready.header("retry-after"), "");
+    assert_eq!(get(&anonymous, "//health").await.status, 200);
+    // What needs no database goes on.
+    assert_eq!(anonymous.get("/openapi.json").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_fault_of_ours_is_told_without_the_inside() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let sql = "ALTER TABLE blog_posts RENAME COLUMN topic TO subject";
+    app.db.write().execute_unprepared(sql).await.unwrap();
+    let answer = ann.get("/blogs").await;
+    assert_eq!((answer.status, answer.code()), (500, "internal"));
+    let text = answer.text.to_lowercase();
+    for inside in ["sql", "topic", "column", "blog_posts", "panick", ".rs"] {
+        assert!(!text.contains(inside), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_keeps_the_id_that_its_sender_gave_it() {
+    let app = TestApp::new().await;
+    let client = app.anonymous();
+    let longest = "x".repeat(128);
+    for id in ["1", "a-b_c.D9", &Uuid::nil().to_string(), &longest] {
+        // Of answers of all kinds, from all layers.
+        for path in ["//health", "/users/me", "/nothing", "//docs/"] {
+            let request = client.request(Method::GET, path);
+            let answer = client.send(request.header("x-request-id", id)).await;
+            assert_eq!(answer.header("x-request-id"), id, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_id_that_does_not_fit_into_a_log_is_replaced() {
+    let app = TestApp::new().await;
+    let client = app.anonymous();
+    let long = "x".repeat(129);
+    let bad: [&[u8]; 8] = [
+        b"",
+        b"a b",
+        b"a\"b",
+        b"a\tb",
+        b"<script>",
+        b"id=1 level=error",
+        b"\xc3\xa4",
+        long.as_bytes(),
+    ];
+    for id in bad {
+        let request = client.request(Method::GET, "/users/me");
+        let answer = client.send(request.header("x-request-id", id)).await;
+        let given = Uuid::parse_str(answer.header("x-request-id"));
+        assert_eq!(given.unwrap().get_version_num(), 7);
+    }
+}
+
+#[tokio::test]
+async fn each_request_gets_an_id_of_its_own() {
+    let app = TestApp::new().await;
+    let client = app.anonymous();
+    let first = get(&client, "//health").await;
+    let second = get(&client, "//health").await;
+    assert_ne!(first.header("x-request-id"), second.header("x-request-id"));
+}
+
+#[tokio::test]
+async fn no_browser_guesses_what_an_answer_is() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    for path in [
+        "//health",
+        "//docs/",
+        "/openapi.json",
+        "/users/me",
+        "/nothing",
+        "/users/login",
+    ] {
+        let answer = get(&ann, path).await;
+        assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
+    }
+}
