@@ -31,8 +31,8 @@ pub type Handler = Arc<dyn Fn(Delivery) -> BoxFuture<'static, ()> + Send + Sync>
 
 /// Takes deliveries and hands each to `handler`.
 ///
-/// All handlers are polled in one task, so they must not block; one that has
-/// much to do spawns a task of its own and waits for it.
+/// All handlers are polled in one task, so they must not block, and are dropped
+/// with it; one that has much to do spawns a task of its own and waits for it.
 #[allow(missing_debug_implementations, reason = "a handler has none")]
 pub struct Consumer {
     /// Where the queue is.
@@ -47,16 +47,16 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    /// Takes deliveries until `stop`, then waits for the running handlers. An
-    /// error of the database ends apalis' worker, but not this: another is
+    /// Takes deliveries until `stop`. Handlers that still run are dropped then.
+    /// An error of the database ends apalis' worker, but not this: another is
     /// started, under another name, for apalis takes no name twice.
     pub async fn run(self, stop: CancellationToken) {
         let changes = Changes::watch(&self.db);
         while !stop.is_cancelled() {
             let name = format!("{}-{}", self.name, ulid::Ulid::generate());
             let ended = match self.db.backend() {
-                DbBackend::Postgres => self.run_postgres(&name, stop.clone()).await,
-                _ => self.run_sqlite(&name, changes.clone(), stop.clone()).await,
+                DbBackend::Postgres => until(&stop, self.run_postgres(&name)).await,
+                _ => until(&stop, self.run_sqlite(&name, changes.clone())).await,
             };
             let Err(error) = ended else { continue };
             tracing::error!(error, "the queue can't be read; trying again");
@@ -69,14 +69,10 @@ impl Consumer {
 
     // `batch_size(1)`: while fetched tasks wait for a handler, apalis sends no
     // heartbeat, and others take its work for abandoned. No locks and no
-    // results: the row is removed when the job is claimed.
+    // results: the row is removed when the job is claimed. A delivery that was
+    // fetched but not handed over when all ends is stranded, and redelivered.
 
-    async fn run_sqlite(
-        &self,
-        name: &str,
-        changes: Changes,
-        stop: CancellationToken,
-    ) -> Result<(), String> {
+    async fn run_sqlite(&self, name: &str, changes: Changes) -> Result<(), String> {
         let config = apalis_sqlite::Config::default()
             .queue(QUEUE)
             .batch_size(1)
@@ -91,12 +87,12 @@ impl Consumer {
             .data(Hand(self.handler.clone()))
             .concurrency(self.concurrency)
             .build(hand_over)
-            .run_until(stopped(stop))
+            .run()
             .await
             .map_err(|e| e.to_string())
     }
 
-    async fn run_postgres(&self, name: &str, stop: CancellationToken) -> Result<(), String> {
+    async fn run_postgres(&self, name: &str) -> Result<(), String> {
         let config = apalis_postgres::Config::default()
             .queue(QUEUE)
             .batch_size(1)
@@ -111,7 +107,7 @@ impl Consumer {
             .data(Hand(self.handler.clone()))
             .concurrency(self.concurrency)
             .build(hand_over)
-            .run_until(stopped(stop))
+            .run()
             .await
             .map_err(|e| e.to_string())
     }
@@ -133,9 +129,14 @@ async fn hand_over(payload: Value, id: TaskId, hand: Data<Hand>) {
 #[derive(Clone)]
 struct Hand(Handler);
 
-async fn stopped(stop: CancellationToken) -> Result<(), std::io::Error> {
-    stop.cancelled().await;
-    Ok(())
+/// Ends apalis' worker at `stop` by dropping it. Its own way to stop leaves the
+/// fetch that is under way unpolled until the last handler has ended: it keeps
+/// our writing connection and, on SQLite, locks everyone else out.
+async fn until(
+    stop: &CancellationToken,
+    running: impl Future<Output = Result<(), String>>,
+) -> Result<(), String> {
+    stop.run_until_cancelled(running).await.unwrap_or(Ok(()))
 }
 
 /// Wakes apalis to look for deliveries.
