@@ -33,13 +33,15 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let grace = config.shutdown_grace();
     let state = AppState::new(config, db.clone(), &secret)?;
     let stop = state.stop.clone();
+    // Listened for before anyone is told that we are ready.
+    let stopped = stopped(stop.clone())?;
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("LISTEN_ADDR: can't listen on {address}"))?;
     tracing::info!(address = %listener.local_addr()?, "the API is ready");
 
     let service = api::app(state).into_make_service_with_connect_info::<SocketAddr>();
-    let serve = axum::serve(listener, service).with_graceful_shutdown(stopped(stop.clone())?);
+    let serve = axum::serve(listener, service).with_graceful_shutdown(stopped);
     let overdue = async {
         stop.cancelled().await;
         tokio::time::sleep(grace).await;
