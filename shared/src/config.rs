@@ -6,21 +6,45 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::builder::Resettable;
-use clap::{Args, Parser, ValueEnum};
+use clap::{Arg, Args, Parser, ValueEnum};
 
 /// Reads a binary's settings. On `--help`, or a setting that can't be read, it
 /// prints what clap has to say and ends the process, as command-line programs do.
 ///
 /// # Errors
-/// When there is a file `.env` that can't be read.
+/// When there is a file `.env` that can't be read, or a variable is no text.
 pub fn load<S: Parser>() -> anyhow::Result<S> {
-    match dotenvy::dotenv() {
-        Ok(_) => {}
-        Err(e) if e.not_found() => {}
-        Err(e) => return Err(e).context("the file .env can't be read"),
+    read_env_file()?;
+    let command = S::command();
+    for name in command.get_arguments().filter_map(Arg::get_env) {
+        if std::env::var_os(name).is_some_and(|value| value.to_str().is_none()) {
+            bail!("{}: its value is not UTF-8", name.display());
+        }
     }
-    let matches = without_empty(S::command()).get_matches();
+    let matches = without_empty(command).get_matches();
     S::from_arg_matches(&matches).map_err(|e| e.exit())
+}
+
+/// Takes what a file `.env` says into the environment, where that says nothing.
+fn read_env_file() -> anyhow::Result<()> {
+    let lines = match dotenvy::dotenv_iter() {
+        Err(e) if e.not_found() => return Ok(()),
+        lines => lines.context("the file .env can't be read")?,
+    };
+    let mut place = "its first setting".to_owned();
+    for line in lines {
+        match line {
+            Ok((name, _)) => place = format!("the setting after {name}"),
+            // The line is not repeated: it may hold a secret.
+            Err(dotenvy::Error::LineParse(..)) => bail!(
+                "the file .env: {place} can't be read; write NAME=VALUE, and a value with \
+                 spaces, quotes or $ in single quotes"
+            ),
+            Err(e) => return Err(e).context("the file .env can't be read"),
+        }
+    }
+    dotenvy::dotenv().context("the file .env can't be read")?;
+    Ok(())
 }
 
 /// An empty variable is one that is not set: that is how compose files pass
@@ -82,7 +106,12 @@ impl StorageSettings {
     pub fn url(&self) -> String {
         match &self.database_url {
             Some(url) => url.expose().to_owned(),
-            None => format!("sqlite://{}", self.data_dir.join("blog.db").display()),
+            None => {
+                // What would mean something in an address.
+                let file = self.data_dir.join("blog.db").display().to_string();
+                let file = file.replace('%', "%25").replace('?', "%3F");
+                format!("sqlite://{file}")
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Parser;
+use reqwest::header::{HeaderName, HeaderValue};
 use shared::config::{AgentKind, AgentSettings, LogSettings, Secret, StorageSettings};
 
 use crate::agent::{Agent, Anthropic, Limits, OpenAi, Script};
@@ -38,7 +39,7 @@ pub struct Config {
 
     /// Where the agent is: the base address of an OpenAI-compatible endpoint, up
     /// to its version, or of Anthropic's [default: that of the provider]
-    #[arg(long, env = "AGENT_URL")]
+    #[arg(long, env = "AGENT_URL", hide_env_values = true)]
     pub agent_url: Option<String>,
 
     /// The key for the agent's endpoint
@@ -52,7 +53,7 @@ pub struct Config {
 
     /// The program that writes, and its arguments, separated by spaces; there is
     /// no shell. For the agent script
-    #[arg(long, env = "AGENT_SCRIPT")]
+    #[arg(long, env = "AGENT_SCRIPT", hide_env_values = true)]
     pub agent_script: Option<String>,
 
     /// How long one call to the agent may take, in seconds
@@ -97,22 +98,25 @@ impl Config {
     /// When one of its settings is missing or can't be read, naming it.
     pub fn agent(&self) -> anyhow::Result<Arc<dyn Agent>> {
         let limits = Limits::within(Duration::from_secs(self.agent_timeout_secs.into()));
-        let key = self.agent_api_key.as_ref().map(Secret::expose);
+        let key = self.key()?;
+        let headers = self.headers()?;
         let url = |default| self.agent_url.as_deref().unwrap_or(default);
         match self.agent.agent {
             None => {
-                let url = url(LOCAL_URL);
+                // An address of one's own may hold a key.
+                let expected_at = self.agent_url.is_none().then_some(LOCAL_URL);
                 tracing::info!(
-                    url,
+                    expected_at,
                     "AGENT is not set: the small local model writes. Its text reads, its facts \
                      don't hold; for better ones set AGENT, AGENT_URL, AGENT_MODEL and \
                      AGENT_API_KEY"
                 );
-                let agent = OpenAi::new(url, key, &self.headers()?, limits).context("AGENT_URL")?;
+                let agent = OpenAi::new(url(LOCAL_URL), key, &headers, limits);
+                let agent = agent.context("AGENT_URL")?;
                 Ok(Arc::new(agent.with_repeat_penalty(LOCAL_REPEAT_PENALTY)))
             }
             Some(AgentKind::Openai) => {
-                let agent = OpenAi::new(url(OPENAI_URL), key, &self.headers()?, limits);
+                let agent = OpenAi::new(url(OPENAI_URL), key, &headers, limits);
                 Ok(Arc::new(agent.context("AGENT_URL")?))
             }
             Some(AgentKind::Anthropic) => {
@@ -152,14 +156,34 @@ impl Config {
         Duration::from_secs(self.shutdown_grace_secs.into())
     }
 
+    fn key(&self) -> anyhow::Result<Option<&str>> {
+        let Some(key) = &self.agent_api_key else {
+            return Ok(None);
+        };
+        let key = key.expose().trim();
+        if HeaderValue::try_from(key).is_err() {
+            bail!("AGENT_API_KEY: it holds characters that can't be sent");
+        }
+        Ok(Some(key))
+    }
+
+    // What a header says is not repeated: it may be a key.
     fn headers(&self) -> anyhow::Result<Vec<(String, String)>> {
         let Some(headers) = &self.agent_headers else {
             return Ok(Vec::new());
         };
-        let header = |header: &str| match header.split_once(':') {
-            Some((name, value)) => Ok((name.trim().to_owned(), value.trim().to_owned())),
-            // What it says is not repeated: it may be a key.
-            None => bail!("AGENT_HEADERS: write them as NAME: VALUE, separated by semicolons"),
+        let header = |header: &str| {
+            let Some((name, value)) = header.split_once(':') else {
+                bail!("AGENT_HEADERS: write them as NAME: VALUE, separated by semicolons");
+            };
+            let (name, value) = (name.trim(), value.trim());
+            if HeaderName::try_from(name).is_err() {
+                bail!("AGENT_HEADERS: {name:?} can't be a header's name");
+            }
+            if HeaderValue::try_from(value).is_err() {
+                bail!("AGENT_HEADERS: the value of {name} holds characters that can't be sent");
+            }
+            Ok((name.to_owned(), value.to_owned()))
         };
         let headers = headers.expose().split(';').map(str::trim);
         headers.filter(|h| !h.is_empty()).map(header).collect()
