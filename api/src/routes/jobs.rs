@@ -431,19 +431,24 @@ pub async fn cancel(State(state): State<AppState>, me: SignedIn, Id(id): Id) -> 
 
 /// Try a job again that failed or was canceled
 ///
-/// It goes on from what it had finished.
+/// It goes on from what it had finished. Only a post's latest job can be tried
+/// again; otherwise regenerate the post.
 #[utoipa::path(
     post, path = "/jobs/{id}/retry", tag = "jobs", operation_id = "retry_job",
     params(("id" = Uuid, Path)),
     responses(
         (status = 202, body = Job),
-        (status = 409, description = "The job has succeeded, or the post is being generated.",
+        (status = 409, description = "The job has succeeded or is not the latest, or the post is being generated.",
             body = crate::error::Problem, content_type = "application/problem+json"),
     ),
 )]
 pub async fn retry(State(state): State<AppState>, me: SignedIn, Id(id): Id) -> Result<Response> {
     let tx = state.db.begin().await?;
     let before = find(&tx, &me, id).await?;
+    let latest = job::Entity::of_post(before.post_id).one(&tx).await?;
+    if latest.is_some_and(|latest| latest.id != id && latest.status.is_over()) {
+        return Err(Error::JobFinished);
+    }
     let delivery = queue::delivery_id(Duration::ZERO);
     let more = state.config.job_max_attempts;
     let job = match lifecycle::requeue(&tx, id, more, &delivery).await {
