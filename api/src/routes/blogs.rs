@@ -1,6 +1,7 @@
 //! Blog posts.
 
 use std::collections::HashMap;
+use std::iter;
 
 use axum::Json;
 use axum::extract::{OriginalUri, State};
@@ -10,9 +11,10 @@ use chrono::{DateTime, Utc};
 use entity::clock::now;
 use entity::job::lifecycle::NewJob;
 use entity::{job, post};
+use sea_orm::sea_query::extension::sqlite::SqliteExpr;
 use sea_orm::sea_query::{Expr, Func, LikeExpr};
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, EntityTrait, ExprTrait, Order, QueryFilter,
+    ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, ExprTrait, Order, QueryFilter,
     QueryOrder, QuerySelect, Select, Set,
 };
 use serde::{Deserialize, Serialize};
@@ -390,7 +392,7 @@ pub async fn list(
         posts = posts.filter(post::Column::Status.eq(post::Status::from(status)));
     }
     if let Some(q) = filter.q.as_deref().filter(|q| !q.is_empty()) {
-        posts = posts.filter(contains(q)?);
+        posts = posts.filter(contains(state.db.backend(), q)?);
     }
     if let Some(cursor) = &filter.cursor {
         posts = posts.filter(sort.after(list.position(cursor)?));
@@ -625,7 +627,7 @@ async fn summaries(
 const LONGEST_Q: usize = 200;
 
 /// Posts that contain `q`, whatever its case.
-fn contains(q: &str) -> Result<Condition> {
+fn contains(backend: DbBackend, q: &str) -> Result<Condition> {
     if q.chars().count() > LONGEST_Q || q.contains('\0') {
         return Err(Error::Validation(vec![FieldError {
             field: "q".to_owned(),
@@ -633,6 +635,21 @@ fn contains(q: &str) -> Result<Condition> {
             message: format!("must have at most {LONGEST_Q} characters, and no NUL"),
         }]));
     }
+    let contains = |column: post::Column| match backend {
+        DbBackend::Postgres => {
+            let pattern = LikeExpr::new(like_pattern(q)).escape('\\');
+            Expr::expr(Func::lower(Expr::col(column))).like(pattern)
+        }
+        // SQLite knows the case of ASCII letters only.
+        _ => Expr::col(column).glob(glob_pattern(q)),
+    };
+    Ok(Condition::any()
+        .add(contains(post::Column::Topic))
+        .add(contains(post::Column::Title))
+        .add(contains(post::Column::Content)))
+}
+
+fn like_pattern(q: &str) -> String {
     let mut pattern = String::from("%");
     for c in q.to_lowercase().chars() {
         if matches!(c, '%' | '_' | '\\') {
@@ -641,14 +658,25 @@ fn contains(q: &str) -> Result<Condition> {
         pattern.push(c);
     }
     pattern.push('%');
-    let like = |column: post::Column| {
-        let pattern = LikeExpr::new(pattern.clone()).escape('\\');
-        Expr::expr(Func::lower(Expr::col(column))).like(pattern)
-    };
-    Ok(Condition::any()
-        .add(like(post::Column::Topic))
-        .add(like(post::Column::Title))
-        .add(like(post::Column::Content)))
+    pattern
+}
+
+/// Names each letter in all its cases: `*[aA][bB]*`.
+fn glob_pattern(q: &str) -> String {
+    let mut pattern = String::from("*");
+    for c in q.chars() {
+        let mut cases = vec![c];
+        cases.extend(c.to_lowercase().chain(c.to_uppercase()));
+        // Some become several letters in another case, which are left out.
+        let single = c.to_lowercase().count() == 1 && c.to_uppercase().count() == 1;
+        match c.is_alphabetic() && single {
+            true => pattern.extend(iter::once('[').chain(cases).chain(iter::once(']'))),
+            false if matches!(c, '*' | '?' | '[') => pattern.extend(['[', c, ']']),
+            false => pattern.push(c),
+        }
+    }
+    pattern.push('*');
+    pattern
 }
 
 fn accepted(post: Post) -> Response {
