@@ -1,1 +1,327 @@
-//! Blog posts.
+//! Posts: how they are asked for and read.
+
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::job_life::time;
+use crate::stub::Call;
+use crate::stub_openai::Mood;
+use crate::test_app::{Answer, TestApp, TestClient, part, text};
+
+fn path(post: &Value) -> String {
+    format!("/blogs/{}", text(&post["id"]))
+}
+
+async fn ready(app: &TestApp, owner: &TestClient, topic: &str) -> Value {
+    let asked = owner.ask(topic).await;
+    app.run_jobs().await;
+    owner.post_now(&asked).await
+}
+
+/// Asks for a post and waits for it.
+async fn ask_and_wait(owner: &TestClient, prefer: &str) -> Answer {
+    let request = owner
+        .request(Method::POST, "/blogs")
+        .header("prefer", prefer);
+    owner
+        .send(request.json(&json!({ "topic": "Waiting" })))
+        .await
+}
+
+async fn read_as(owner: &TestClient, post: &Value, media_type: &str) -> Answer {
+    let request = owner.request(Method::GET, &path(post));
+    owner.send(request.header("accept", media_type)).await
+}
+
+#[tokio::test]
+async fn who_asks_for_a_post_gets_it_with_its_job() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let answer = ann
+        .post("/blogs", json!({ "topic": "  Café au lait  " }))
+        .await;
+    assert_eq!(answer.status, 202);
+    let post = &answer.body;
+    assert_eq!(answer.header("location"), format!("/api/v1{}", path(post)));
+    assert_eq!(answer.header("retry-after"), "1");
+    assert_eq!(answer.header("preference-applied"), "");
+    let me = ann.get("/users/me").await.body;
+    let expected = json!({
+        "id": post["id"],
+        "topic": "Café au lait",
+        "title": null,
+        "content": null,
+        "excerpt": null,
+        "status": "generating",
+        "word_count": 0,
+        "reading_minutes": 0,
+        "version": 1,
+        "author": { "id": me["id"], "username": "ann" },
+        "job": post["job"],
+        "created_at": post["created_at"],
+        "updated_at": post["created_at"],
+    });
+    assert_eq!(post, &expected);
+    assert_eq!(post["job"]["blog_id"], post["id"]);
+    assert_eq!(&ann.post_now(post).await, post);
+    app.run_jobs().await;
+}
+
+#[tokio::test]
+async fn a_post_that_is_ready_has_every_field() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let post = ready(&app, &ann, "Completeness").await;
+    assert_eq!(
+        (&post["status"], &post["version"]),
+        (&json!("ready"), &json!(2))
+    );
+    assert_eq!(post["title"], "A Good Title");
+    let content = text(&post["content"]);
+    assert!(content.starts_with("## First Things\n\nOnce "), "{content}");
+    let excerpt = text(&post["excerpt"]);
+    assert!(excerpt.starts_with("Once ") && excerpt.chars().count() <= 201);
+    // Four sections of 26 words, and their headings.
+    assert_eq!(post["word_count"], 4 * 26 + 8);
+    assert_eq!(post["reading_minutes"], 1);
+    assert!(time(&post["updated_at"]) > time(&post["created_at"]));
+    let status = ann.get(&format!("{}/status", path(&post))).await;
+    assert_eq!((status.status, &status.body), (200, &post["job"]));
+}
+
+#[tokio::test]
+async fn what_a_client_wants_reaches_the_agent() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let options = json!({
+        "tone": "humorous", "audience": "retired sailors", "language": "de-AT", "words": 300,
+        "keywords": ["rope", "Anker"], "instructions": "Mention Captain Tom.",
+        "model": "stub-small",
+    });
+    let body = json!({ "topic": "Knots", "options": options });
+    let asked = ann.post("/blogs", body).await.body;
+    assert_eq!(asked["job"]["model"], "stub-small");
+    app.run_jobs().await;
+    let calls = app.agent.calls();
+    for call in &calls {
+        assert_eq!(call.body["model"], "stub-small");
+        let said = call.body["messages"].to_string();
+        for wish in [
+            "Knots",
+            "humorous",
+            "retired sailors",
+            "de-AT",
+            "rope",
+            "Anker",
+            "Captain Tom",
+        ] {
+            assert!(said.contains(wish), "{wish}: {said}");
+        }
+    }
+    assert!(!calls.is_empty());
+}
+
+#[tokio::test]
+async fn the_first_model_is_the_default() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let body = json!({ "topic": "Defaults", "options": { "tone": "neutral", "model": null } });
+    let asked = ann.post("/blogs", body).await.body;
+    assert_eq!(asked["job"]["model"], "stub-large");
+    app.run_jobs().await;
+    assert!(
+        app.agent
+            .calls()
+            .iter()
+            .all(|call| call.body["model"] == "stub-large")
+    );
+}
+
+#[tokio::test]
+async fn who_waits_gets_the_post_when_it_is_ready() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let worker = app.worker().await;
+    let answer = ask_and_wait(&ann, "wait=20").await;
+    worker.stop().await;
+    assert_eq!(answer.status, 201, "{}", answer.body);
+    assert_eq!(answer.header("preference-applied"), "wait=20");
+    assert_eq!(
+        answer.header("location"),
+        format!("/api/v1{}", path(&answer.body))
+    );
+    assert_eq!(answer.header("retry-after"), "");
+    assert_eq!(answer.body["status"], "ready");
+    assert_eq!(answer.body["job"]["status"], "succeeded");
+    assert_eq!(answer.body, ann.post_now(&answer.body).await);
+}
+
+#[tokio::test]
+async fn who_waits_learns_at_once_that_it_failed() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    app.agent.set(Mood::Fail(401, "invalid_api_key"));
+    let worker = app.worker().await;
+    let since = Instant::now();
+    let answer = ask_and_wait(&ann, "respond-async, wait=20").await;
+    worker.stop().await;
+    assert!(since.elapsed() < Duration::from_secs(5));
+    assert_eq!(
+        (answer.status, &answer.body["status"]),
+        (202, &json!("failed"))
+    );
+    assert_eq!(answer.body["job"]["error"]["code"], "agent_rejected");
+    assert_eq!(answer.header("preference-applied"), "wait=20");
+    assert_eq!(answer.header("retry-after"), "");
+}
+
+#[tokio::test]
+async fn who_waits_in_vain_gets_the_job_as_it_stands() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    for wait in [0, 1] {
+        let since = Instant::now();
+        let answer = ask_and_wait(&ann, &format!("wait={wait}")).await;
+        let (least, took) = (Duration::from_secs(wait), since.elapsed());
+        assert!(
+            (least..least + Duration::from_secs(1)).contains(&took),
+            "{took:?}"
+        );
+        assert_eq!(
+            (answer.status, &answer.body["job"]["status"]),
+            (202, &json!("queued"))
+        );
+        assert_eq!(answer.header("preference-applied"), format!("wait={wait}"));
+        assert_eq!(answer.header("retry-after"), "1");
+    }
+    app.run_jobs().await;
+}
+
+#[tokio::test]
+async fn nobody_waits_longer_than_a_minute() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let worker = app.worker().await;
+    let answer = ask_and_wait(&ann, "wait=99999").await;
+    assert_eq!(answer.header("preference-applied"), "wait=60");
+    // What can't be read is no preference.
+    let answer = ask_and_wait(&ann, "wait=long").await;
+    assert_eq!(
+        (answer.status, answer.header("preference-applied")),
+        (202, "")
+    );
+    app.jobs_over().await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn an_unchanged_post_is_not_sent_again() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let post = ready(&app, &ann, "Still lifes").await;
+    for media_type in ["application/json", "text/markdown", "text/html"] {
+        let first = read_as(&ann, &post, media_type).await;
+        assert_eq!((first.status, first.header("etag")), (200, "\"2\""));
+        let again = ann
+            .request(Method::GET, &path(&post))
+            .header("accept", media_type);
+        let again = ann
+            .send(again.header("if-none-match", "\"1\", \"2\""))
+            .await;
+        assert_eq!((again.status, again.text.as_str()), (304, ""));
+        assert_eq!(
+            (again.header("etag"), again.header("vary")),
+            ("\"2\"", "Accept")
+        );
+        let changed = ann
+            .request(Method::GET, &path(&post))
+            .header("accept", media_type);
+        let changed = ann.send(changed.header("if-none-match", "\"1\"")).await;
+        assert_eq!((changed.status, changed.text), (200, first.text));
+    }
+}
+
+#[tokio::test]
+async fn a_post_can_be_read_as_markdown_and_as_html() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let post = ready(&app, &ann, "Formats").await;
+    let markdown = read_as(&ann, &post, "text/markdown").await;
+    assert_eq!(
+        markdown.header("content-type"),
+        "text/markdown; charset=utf-8"
+    );
+    assert_eq!(markdown.text, text(&post["content"]));
+    let html = read_as(&ann, &post, "text/html").await;
+    assert_eq!(html.header("content-type"), "text/html; charset=utf-8");
+    assert!(
+        html.text.starts_with("<h2>First Things</h2>\n<p>Once "),
+        "{}",
+        html.text
+    );
+    let json = read_as(&ann, &post, "*/*").await;
+    assert_eq!(json.body, post);
+    for answer in [markdown, html, json] {
+        assert_eq!(answer.header("vary"), "Accept");
+        assert_eq!(answer.header("x-content-type-options"), "nosniff");
+    }
+}
+
+#[tokio::test]
+async fn nothing_that_an_agent_or_a_user_writes_can_run_in_a_page() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let asked = ann.ask("Attacks").await;
+    app.agent.set(Mood::by(|call: &Call| match part(call) {
+        1 => Mood::Say(HOSTILE),
+        _ => Mood::Well,
+    }));
+    app.run_jobs().await;
+    let written = read_as(&ann, &asked, "text/html").await;
+    ann.put(&path(&asked), json!({ "content": HOSTILE })).await;
+    let edited = read_as(&ann, &asked, "text/html").await;
+    assert_eq!(read_as(&ann, &asked, "text/markdown").await.text, HOSTILE);
+    for html in [written, edited] {
+        let page = html.text.to_lowercase();
+        assert!(page.contains("quiet harbour"), "{page}");
+        for bad in [
+            "<script",
+            "onerror",
+            "<iframe",
+            "href=\"javascript:",
+            "<style",
+        ] {
+            assert!(!page.contains(bad), "{bad} in {page}");
+        }
+        assert!(
+            html.header("content-security-policy")
+                .contains("default-src 'none'")
+        );
+    }
+}
+
+const HOSTILE: &str = "The quiet harbour lies behind the hill, and every boat that comes home \
+    finds a place in it. <script>alert(1)</script> <img src=x onerror=alert(2)> Nobody has ever \
+    been turned away there, [they say](javascript:alert(3)).\n\n<iframe src=\"//evil\"></iframe>\
+    \n\n<style>body { display: none }</style>\n";
+
+#[tokio::test]
+async fn content_that_is_not_there_yet_cannot_be_read() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let asked = ann.ask("Prophecies").await;
+    for media_type in ["text/markdown", "text/html"] {
+        let answer = read_as(&ann, &asked, media_type).await;
+        assert_eq!(
+            (answer.status, answer.code()),
+            (409, "generation_in_progress")
+        );
+    }
+    assert_eq!(read_as(&ann, &asked, "application/json").await.status, 200);
+    app.agent.set(Mood::Fail(401, "invalid_api_key"));
+    app.run_jobs().await;
+    let failed = read_as(&ann, &asked, "text/markdown").await;
+    assert_eq!((failed.status, failed.code()), (404, "not_found"));
+}

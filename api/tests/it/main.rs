@@ -12,6 +12,7 @@ mod test_app;
 mod auth;
 mod bad_input;
 mod blogs;
+mod edits;
 mod job_life;
 mod jobs;
 mod lost_and_found;
