@@ -15,6 +15,7 @@ mod blogs;
 mod edits;
 mod job_life;
 mod jobs;
+mod lists;
 mod lost_and_found;
 mod openapi;
 mod operation;

@@ -1,0 +1,311 @@
+//! Lists of posts and jobs: pages, orders and filters.
+
+use std::collections::HashSet;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::stub_openai::Mood;
+use crate::test_app::{Answer, TestApp, TestClient, text};
+
+/// As many posts, whose jobs are canceled, so that nothing is left to do.
+async fn posts(owner: &TestClient, topics: impl IntoIterator<Item = &str>) -> Vec<Value> {
+    let mut posts = Vec::new();
+    for topic in topics {
+        let post = owner.ask(topic).await;
+        let cancel = format!("/jobs/{}/cancel", text(&post["job"]["id"]));
+        let cancel = owner.send(owner.request(Method::POST, &cancel)).await;
+        assert_eq!(cancel.status, 202);
+        posts.push(post);
+    }
+    posts
+}
+
+fn ids(items: &[Value]) -> Vec<String> {
+    items.iter().map(|item| text(&item["id"])).collect()
+}
+
+fn items(answer: &Answer) -> Vec<Value> {
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    answer.body["items"].as_array().unwrap().clone()
+}
+
+/// The items of all pages, by `Link` from page to page. `between` happens after
+/// each.
+async fn walk(owner: &TestClient, path: &str, between: impl AsyncFn()) -> Vec<Value> {
+    let mut found = Vec::new();
+    let mut next = path.to_owned();
+    loop {
+        let page = owner.get(&next).await;
+        found.extend(items(&page));
+        let Some(cursor) = page.body["next_cursor"].as_str() else {
+            assert_eq!(page.body["next_cursor"], Value::Null);
+            assert_eq!(page.header("link"), "");
+            return found;
+        };
+        let link = page.header("link").to_owned();
+        let target = link.strip_prefix("</api/v1").unwrap();
+        let target = target.strip_suffix(">; rel=\"next\"").unwrap();
+        assert!(target.contains(cursor), "{link} is not {cursor}");
+        next = target.to_owned();
+        between().await;
+    }
+}
+
+const SEVEN: [&str; 7] = ["One", "Two", "Three", "Four", "Five", "Six", "Seven"];
+
+#[tokio::test]
+async fn pages_lead_through_all_posts_once_in_every_order() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let oldest_first = ids(&posts(&ann, SEVEN).await);
+    // Now the order of changes is not the order of age.
+    for n in [3, 0, 5] {
+        let path = format!("/blogs/{}", oldest_first[n]);
+        // Two changes in a millisecond are one time.
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        ann.put(&path, json!({ "content": "Changed." })).await;
+    }
+    let changed_first: Vec<String> = [5, 0, 3, 6, 4, 2, 1]
+        .map(|n: usize| oldest_first[n].clone())
+        .into();
+    let reversed = |ids: &[String]| ids.iter().rev().cloned().collect::<Vec<_>>();
+    let orders = [
+        ("", reversed(&oldest_first)),
+        ("&sort=-created_at", reversed(&oldest_first)),
+        ("&sort=created_at", oldest_first),
+        ("&sort=-updated_at", changed_first.clone()),
+        ("&sort=updated_at", reversed(&changed_first)),
+    ];
+    for (sort, expected) in orders {
+        for limit in [1, 2, 3, 7, 100] {
+            let path = format!("/blogs?limit={limit}{sort}");
+            let found = walk(&ann, &path, async || {}).await;
+            assert_eq!(ids(&found), expected, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn posts_of_the_same_moment_are_each_listed_once() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let made = ids(&posts(&ann, SEVEN).await);
+    let same = "UPDATE blog_posts SET updated_at = (SELECT MAX(updated_at) FROM blog_posts)";
+    sea_orm::ConnectionTrait::execute_unprepared(app.db.write(), same)
+        .await
+        .unwrap();
+    for sort in ["updated_at", "-updated_at"] {
+        let found = walk(&ann, &format!("/blogs?limit=2&sort={sort}"), async || {}).await;
+        let mut found = ids(&found);
+        if sort.starts_with('-') {
+            found.reverse();
+        }
+        assert_eq!(found, made);
+    }
+}
+
+#[tokio::test]
+async fn what_is_added_meanwhile_disturbs_no_page() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let made = ids(&posts(&ann, SEVEN).await);
+    for path in [
+        "/blogs?limit=2",
+        "/blogs?limit=2&sort=created_at",
+        "/jobs?limit=2",
+    ] {
+        let count = std::cell::Cell::new(0);
+        let add = async || {
+            // Not for ever, for the oldest first would never end.
+            if count.replace(count.get() + 1) < 3 {
+                posts(&ann, ["Late"]).await;
+            }
+        };
+        let found = walk(&ann, path, add).await;
+        let key = if path.starts_with("/jobs") {
+            "blog_id"
+        } else {
+            "id"
+        };
+        let found: Vec<String> = found.iter().map(|item| text(&item[key])).collect();
+        let distinct: HashSet<&String> = found.iter().collect();
+        assert_eq!(distinct.len(), found.len(), "{path}");
+        assert!(made.iter().all(|id| distinct.contains(id)), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn pages_lead_through_all_jobs_once() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let posts = posts(&ann, SEVEN).await;
+    let mut expected: Vec<String> = posts.iter().map(|post| text(&post["job"]["id"])).collect();
+    expected.reverse();
+    for limit in [1, 3, 7, 8] {
+        for filter in ["", "&status=canceled"] {
+            let path = format!("/jobs?limit={limit}{filter}");
+            assert_eq!(
+                ids(&walk(&ann, &path, async || {}).await),
+                expected,
+                "{path}"
+            );
+        }
+    }
+    let queued = ann.get("/jobs?status=queued").await;
+    assert_eq!(queued.body, json!({ "items": [], "next_cursor": null }));
+    let first = ann.get("/jobs?limit=1").await;
+    assert_eq!(first.body["items"][0], ann.job_now(&posts[6]).await);
+}
+
+#[tokio::test]
+async fn a_page_has_twenty_items_unless_another_limit_is_given() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    posts(&ann, ["Crowds"; 21]).await;
+    for path in ["/blogs", "/jobs"] {
+        assert_eq!(items(&ann.get(path).await).len(), 20);
+        assert_eq!(walk(&ann, path, async || {}).await.len(), 21);
+    }
+}
+
+#[tokio::test]
+async fn a_list_has_only_ones_own() {
+    let app = TestApp::new().await;
+    let (ann, bob) = (app.user("ann").await, app.user("bob").await);
+    let (of_ann, of_bob) = (
+        posts(&ann, ["Mine", "Ours"]).await,
+        posts(&bob, ["Mine"]).await,
+    );
+    for (user, posts) in [(&ann, &of_ann), (&bob, &of_bob)] {
+        for path in [
+            "/blogs?sort=created_at",
+            "/blogs?sort=created_at&q=m&status=canceled",
+        ] {
+            let found = ids(&items(&user.get(path).await));
+            let all = ids(posts);
+            let expected = if path.contains("q=") {
+                &all[..1]
+            } else {
+                &all[..]
+            };
+            assert_eq!(found, expected, "{} {path}", user.name);
+        }
+    }
+    // Nor does another's cursor help.
+    let cursor = text(&ann.get("/blogs?limit=1").await.body["next_cursor"]);
+    let stolen = bob.get(&format!("/blogs?limit=1&cursor={cursor}")).await;
+    assert_eq!((stolen.status, stolen.code()), (400, "invalid_cursor"));
+}
+
+#[tokio::test]
+async fn posts_are_found_by_their_status() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let canceled = posts(&ann, ["Canceled"]).await.remove(0);
+    let ready = ann.ask("Ready").await;
+    app.run_jobs().await;
+    let failed = ann.ask("Failed").await;
+    app.agent.set(Mood::Fail(401, "invalid_api_key"));
+    app.run_jobs().await;
+    let generating = ann.ask("Generating").await;
+    let all = [
+        ("canceled", &canceled),
+        ("ready", &ready),
+        ("failed", &failed),
+        ("generating", &generating),
+    ];
+    for (status, post) in all {
+        let found = items(&ann.get(&format!("/blogs?status={status}")).await);
+        assert_eq!(ids(&found), [text(&post["id"])], "{status}");
+        assert_eq!(found[0]["status"], status);
+    }
+    app.run_jobs().await;
+}
+
+#[tokio::test]
+async fn posts_are_found_by_what_they_contain() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let topics = [
+        "Growing Äpfel",
+        "100% off_\\now",
+        "ΣΟΦΟΣ and Жук",
+        "[a-z]* what?",
+    ];
+    let posts = posts(&ann, topics).await;
+    let body = json!({ "content": "A heron stands still.", "title": "Über Birds" });
+    ann.put(&format!("/blogs/{}", text(&posts[3]["id"])), body)
+        .await;
+    let cases: [(&str, &[usize]); 24] = [
+        ("growing", &[0]),
+        ("GROWING Ä", &[0]),
+        ("äpfel", &[0]),
+        ("ÄPFEL", &[0]),
+        ("Äpfel", &[0]),
+        ("apfel", &[]),
+        ("100%", &[1]),
+        ("100% OFF", &[1]),
+        ("0%f", &[]),
+        ("%", &[1]),
+        ("f_\\n", &[1]),
+        ("_", &[1]),
+        ("\\", &[1]),
+        ("жУК", &[2]),
+        ("σοφ", &[2]),
+        ("*", &[3]),
+        ("?", &[3]),
+        ("[", &[3]),
+        ("]", &[3]),
+        ("[A-Z]*", &[3]),
+        ("über b", &[3]),
+        ("HERON stands", &[3]),
+        ("w", &[3, 1, 0]),
+        ("no such words", &[]),
+    ];
+    for (q, expected) in cases {
+        let mut url = reqwest::Url::parse("http://localhost/blogs").unwrap();
+        url.query_pairs_mut()
+            .append_pair("q", q)
+            .append_pair("limit", "1");
+        let path = format!("/blogs?{}", url.query().unwrap());
+        let found = ids(&walk(&ann, &path, async || {}).await);
+        let expected: Vec<String> = expected.iter().map(|n| text(&posts[*n]["id"])).collect();
+        assert_eq!(found, expected, "{q}");
+    }
+    assert_eq!(items(&ann.get("/blogs?q=").await).len(), 4);
+}
+
+#[tokio::test]
+async fn a_summary_is_the_post_without_its_content() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let asked = ann.ask("Summaries").await;
+    app.run_jobs().await;
+    let mut post = ann.post_now(&asked).await;
+    assert!(post.as_object_mut().unwrap().remove("content").is_some());
+    assert_eq!(items(&ann.get("/blogs").await), [post]);
+}
+
+#[tokio::test]
+async fn a_summary_has_the_posts_latest_job() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let mut latest = Vec::new();
+    for post in posts(&ann, ["First", "Second", "Third"]).await {
+        let path = format!("/blogs/{}/regenerate", text(&post["id"]));
+        let again = ann.send(ann.request(Method::POST, &path)).await.body;
+        assert_ne!(again["job"]["id"], post["job"]["id"]);
+        latest.push(again["job"]["id"].clone());
+    }
+    let found = items(&ann.get("/blogs?sort=created_at").await);
+    let found: Vec<Value> = found.iter().map(|post| post["job"]["id"].clone()).collect();
+    assert_eq!(found, latest);
+    let places = items(&ann.get("/blogs?sort=created_at").await);
+    assert!(
+        places
+            .iter()
+            .all(|post| post["job"]["queue_position"].is_i64())
+    );
+    app.run_jobs().await;
+}
