@@ -14,7 +14,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter};
 use serde_json::{Value, json};
 use shared::changes::Changes;
-use shared::config::Secret;
+use shared::config::{Secret, StorageSettings};
 use shared::database::Database;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -45,6 +45,7 @@ pub(crate) struct TestApp {
     pub(crate) agent: StubOpenAi,
     client: reqwest::Client,
     may_leave_jobs: bool,
+    storage: StorageSettings,
     _stop: DropGuard,
     _dir: TempDir,
 }
@@ -67,7 +68,8 @@ impl TestApp {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
         let config = config(&dir, settings.api);
-        let db = Database::open(&config.storage).await.unwrap();
+        let storage = config.storage.clone();
+        let db = Database::open(&storage).await.unwrap();
         db.migrate().await.unwrap();
         let state = AppState::new(config, db.clone(), &Secret::from(SECRET)).unwrap();
         let stop = state.stop.clone();
@@ -85,6 +87,7 @@ impl TestApp {
             agent: StubOpenAi::writing(written).await,
             client: reqwest::Client::new(),
             may_leave_jobs: false,
+            storage,
             _stop: stop.drop_guard(),
             _dir: dir,
         }
@@ -205,12 +208,18 @@ impl Drop for TestApp {
         if self.may_leave_jobs || std::thread::panicking() {
             return;
         }
-        let db = self.db.clone();
+        // The test's own connections may all be on their way back to the pool,
+        // which this very drop holds up.
+        let storage = self.storage.clone();
         let left = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build();
-            runtime.unwrap().block_on(unfinished(&db))
+            let left = async {
+                let db = Database::open(&storage).await.unwrap();
+                unfinished(&db).await
+            };
+            runtime.unwrap().block_on(left)
         });
         assert_eq!(left.join().unwrap(), 0, "the test left jobs behind");
     }
