@@ -236,7 +236,6 @@ async fn a_token_is_good_for_its_own_user_and_session_only() {
 async fn a_token_expires_when_it_says_so() {
     let settings = Settings {
         api: vec!["--access-token-ttl-secs=1"],
-        ..Settings::default()
     };
     let app = TestApp::with(settings).await;
     let ann = app.user("ann").await;
