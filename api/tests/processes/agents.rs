@@ -1,0 +1,101 @@
+//! Agents that don't answer, and what clients notice of it.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::json;
+
+use crate::client::outcomes;
+use crate::service::Service;
+use crate::stub::{Act, stream};
+use crate::stub_openai::delta;
+use crate::writer::Writer;
+
+/// Nobody listens there, and no one without privileges ever will.
+const NOBODY: &str = "http://127.0.0.1:1/v1";
+
+#[tokio::test]
+async fn asking_is_answered_at_once_though_the_agent_is_dead() {
+    let service = Service::new()
+        .set("AGENT", "openai")
+        .set("AGENT_MODEL", "stub")
+        .set("AGENT_URL", NOBODY);
+    asking_is_answered_at_once(&service, "dead").await;
+}
+
+#[tokio::test]
+async fn asking_is_answered_at_once_though_the_agent_hangs() {
+    let writer = Writer::doing(|_, _| Some(vec![Act::Hold])).await;
+    asking_is_answered_at_once(&Service::of(&writer), "hanging").await;
+    assert!(!writer.asked().is_empty());
+}
+
+#[tokio::test]
+async fn asking_is_answered_at_once_though_the_agent_never_ends() {
+    let endless = stream([Act::Endless(delta("tea "))]);
+    let writer = Writer::doing(move |_, _| Some(endless.clone())).await;
+    asking_is_answered_at_once(&Service::of(&writer), "endless").await;
+    assert!(!writer.asked().is_empty());
+}
+
+/// The worker is at it all the while.
+async fn asking_is_answered_at_once(service: &Service, agent: &str) {
+    let (api, _worker) = (service.api().await, service.worker().await);
+    let ann = api.user("ann").await;
+    let mut times = Vec::new();
+    for _ in 0..30 {
+        let body = json!({ "topic": "Growing tomatoes" });
+        let answer = ann
+            .send(ann.request(Method::POST, "/blogs").json(&body))
+            .await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+        times.push(answer.took);
+    }
+    times.sort();
+    let (median, longest) = (times[times.len() / 2], times[times.len() - 1]);
+    eprintln!("POST /blogs, agent {agent}: median {median:?}, longest {longest:?}");
+    // With much to spare, for other tests run meanwhile.
+    assert!(median < Duration::from_millis(200), "{times:?}");
+}
+
+#[tokio::test]
+async fn without_any_agent_jobs_fail_and_the_log_says_what_to_set() {
+    // AGENT is not set, so this is where the local model would be.
+    let service = Service::new()
+        .set("AGENT_URL", NOBODY)
+        .set("JOB_MAX_ATTEMPTS", "1");
+    let (api, worker) = (service.api().await, service.worker().await);
+    let ann = api.user("ann").await;
+    let post = ann.ask("Growing tomatoes").await;
+    let job = ann.until(&post, "failed").await;
+    assert_eq!(job["error"]["code"], "agent_unavailable");
+    assert_eq!(outcomes(&job), ["failed"]);
+    assert_eq!(ann.reread(&post).await["status"], "failed");
+    // What the client reads tells nothing of where the agent should be.
+    assert!(!job.to_string().contains("127.0.0.1"), "{job}");
+
+    let log = worker.stop().await.text();
+    for setting in ["AGENT", "AGENT_URL", "AGENT_MODEL", "AGENT_API_KEY"] {
+        assert!(log.contains(setting), "{log}");
+    }
+    assert!(log.contains("Connection refused"), "{log}");
+    service.is_at_rest().await;
+}
+
+#[tokio::test]
+async fn a_job_whose_agent_is_dead_is_tried_as_often_as_set() {
+    let service = Service::new()
+        .set("AGENT_URL", NOBODY)
+        .set("JOB_MAX_ATTEMPTS", "3");
+    let (api, worker) = (service.api().await, service.worker().await);
+    let ann = api.user("ann").await;
+    let post = ann.ask("Growing tomatoes").await;
+    let job = ann.until(&post, "failed").await;
+    assert_eq!(outcomes(&job), ["failed"; 3]);
+    assert_eq!(
+        (&job["attempt"], &job["max_attempts"]),
+        (&json!(3), &json!(3))
+    );
+    worker.stop().await;
+    service.is_at_rest().await;
+}

@@ -1,0 +1,24 @@
+//! The binaries themselves: started, stopped and killed as operators and
+//! machines do it, and then what they left behind.
+
+#[path = "../../../worker/tests/it/stub.rs"]
+#[allow(dead_code, reason = "the agents' own tests use the rest")]
+mod stub;
+#[path = "../../../worker/tests/it/stub_openai.rs"]
+#[allow(dead_code, reason = "the agents' own tests use the rest")]
+mod stub_openai;
+
+mod client;
+mod process;
+mod service;
+mod writer;
+
+mod agents;
+mod kill;
+mod load;
+mod logs;
+mod script;
+mod secrets;
+mod settings;
+mod start;
+mod stop;

@@ -1,0 +1,190 @@
+//! A process of one of our binaries, its output read as it comes.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// No test waits longer for anything.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running process. It is killed when this is dropped.
+pub(crate) struct Process {
+    child: Child,
+    output: watch::Receiver<Vec<String>>,
+    readers: JoinSet<()>,
+}
+
+/// What is left of a process.
+pub(crate) struct Exit {
+    /// None if it was killed.
+    pub(crate) code: Option<i32>,
+    /// All that it wrote, to standard output and standard error.
+    pub(crate) output: Vec<String>,
+    /// How long it took to end since it was told to.
+    pub(crate) took: Duration,
+}
+
+/// Where cargo has put a binary. It tells us only of our own package's.
+pub(crate) fn binary(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_api")).with_file_name(name);
+    assert!(
+        path.exists(),
+        "there is no {}: run the tests with --workspace",
+        path.display()
+    );
+    path
+}
+
+impl Process {
+    /// Starts a binary in `folder`, with no environment but `settings`; of two
+    /// values for one name the later counts.
+    pub(crate) fn start(name: &str, folder: &Path, settings: &[(&str, String)]) -> Process {
+        Process::start_with(name, &[], folder, settings)
+    }
+
+    pub(crate) fn start_with(
+        name: &str,
+        arguments: &[&str],
+        folder: &Path,
+        settings: &[(&str, String)],
+    ) -> Process {
+        let mut child = Command::new(binary(name))
+            .args(arguments)
+            .current_dir(folder)
+            .env_clear()
+            .envs(settings.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let (write, output) = watch::channel(Vec::new());
+        let mut readers = JoinSet::new();
+        readers.spawn(read(child.stdout.take().unwrap(), write.clone()));
+        readers.spawn(read(child.stderr.take().unwrap(), write));
+        Process {
+            child,
+            output,
+            readers,
+        }
+    }
+
+    /// Waits for a log line with this message, in JSON.
+    pub(crate) async fn says(&self, message: &str) -> Value {
+        let line = self.line(&format!("\"message\":\"{message}\"")).await;
+        serde_json::from_str(&line).unwrap()
+    }
+
+    /// Waits for a line that contains this.
+    pub(crate) async fn line(&self, part: &str) -> String {
+        let mut output = self.output.clone();
+        let said = output.wait_for(|lines| lines.iter().any(|line| line.contains(part)));
+        if let Ok(Ok(lines)) = timeout(PATIENCE, said).await {
+            return lines
+                .iter()
+                .find(|line| line.contains(part))
+                .unwrap()
+                .clone();
+        }
+        let output = self.output.borrow().join("\n");
+        panic!("the process does not say {part:?}, but:\n{output}");
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().expect("the process is gone")
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let id = Pid::from_raw(self.id().cast_signed()).unwrap();
+        kill_process(id, signal).unwrap();
+    }
+
+    /// Ends it without a word.
+    pub(crate) async fn kill(self) -> Exit {
+        self.signal(Signal::KILL);
+        let exit = self.ended().await;
+        assert_eq!(exit.code, None, "{}", exit.text());
+        exit
+    }
+
+    /// Asks it to end, which must go well.
+    pub(crate) async fn stop(self) -> Exit {
+        self.signal(Signal::TERM);
+        let exit = self.ended().await;
+        assert_eq!(exit.code, Some(0), "{}", exit.text());
+        exit
+    }
+
+    /// Waits until it has ended, and all that it wrote is read.
+    pub(crate) async fn ended(mut self) -> Exit {
+        let begun = Instant::now();
+        let status = timeout(PATIENCE, self.child.wait()).await;
+        let Ok(status) = status else {
+            panic!("it does not end:\n{}", self.output.borrow().join("\n"));
+        };
+        let took = begun.elapsed();
+        let read = timeout(PATIENCE, self.readers.join_all()).await;
+        read.expect("someone holds its output open");
+        Exit {
+            code: status.unwrap().code(),
+            output: self.output.borrow().clone(),
+            took,
+        }
+    }
+}
+
+impl Exit {
+    pub(crate) fn text(&self) -> String {
+        self.output.join("\n")
+    }
+
+    /// The log; each line must be a JSON object.
+    pub(crate) fn log(&self) -> Vec<Value> {
+        let parse = |line: &String| {
+            let parsed: Option<Value> = serde_json::from_str(line).ok();
+            parsed
+                .filter(Value::is_object)
+                .unwrap_or_else(|| panic!("no JSON object: {line}"))
+        };
+        self.output.iter().map(parse).collect()
+    }
+
+    /// Nothing that an operator would have to look at.
+    pub(crate) fn is_calm(&self) {
+        let troubled = |line: &Value| line["level"] == "WARN" || line["level"] == "ERROR";
+        let troubles: Vec<Value> = self.log().into_iter().filter(troubled).collect();
+        assert!(troubles.is_empty(), "{troubles:#?}");
+    }
+}
+
+async fn read(from: impl AsyncRead + Unpin, to: watch::Sender<Vec<String>>) {
+    let mut lines = BufReader::new(from).lines();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        to.send_modify(|all| all.push(line));
+    }
+}
+
+/// Waits until a process is dead, whoever's child it was; it may be left
+/// unreaped by whoever inherited it.
+pub(crate) async fn dead(id: u32) {
+    let state = || {
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        stat.rsplit_once(") ")?.1.chars().next()
+    };
+    let gone = async {
+        while !matches!(state(), None | Some('Z' | 'X')) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let gone = timeout(Duration::from_secs(5), gone).await;
+    gone.unwrap_or_else(|_| panic!("process {id} lives"));
+}

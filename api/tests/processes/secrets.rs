@@ -1,0 +1,136 @@
+//! What must be written nowhere: passwords, tokens, keys.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::client::{Client, PASSWORD};
+use crate::process::Process;
+use crate::service::{Api, Service};
+use crate::writer::Writer;
+
+const KEY: &str = "sk-marked-key-0123456789";
+const HEADER: &str = "marked-header-0123456789";
+const SECRET: &str = "marked-secret-0123456789-0123456789";
+const NEW_PASSWORD: &str = "marked new password";
+
+/// Everything at its loudest; naming a library overrides what we set for it.
+const LOUD: &str = "trace,apalis_core=trace,apalis_sqlite=trace,sea_orm=trace,\
+                    sea_orm_migration=trace,sqlx=trace,hyper=trace,reqwest=trace";
+
+#[tokio::test]
+async fn no_secret_is_logged_or_stored_however_loud_the_log_is() {
+    let writer = Writer::new().await;
+    let service = Service::of(&writer)
+        .set("RUST_LOG", LOUD)
+        .set("JWT_SECRET", SECRET)
+        .set("AGENT_API_KEY", KEY)
+        .set("AGENT_HEADERS", format!("x-other-key: {HEADER}"));
+    let (api, worker) = (service.api().await, service.worker().await);
+
+    let secrets = whole_flow(&api).await;
+    // The key was sent, so it might have been logged.
+    let calls = writer.calls();
+    assert_eq!(calls[0].headers["authorization"], format!("Bearer {KEY}"));
+    assert_eq!(calls[0].headers["x-other-key"], HEADER);
+    let outputs = [api.stop().await.text(), worker.stop().await.text()];
+    for output in &outputs {
+        assert!(output.contains("\"TRACE\""), "the log is not loud");
+    }
+    for secret in secrets {
+        for output in &outputs {
+            let line = output.lines().find(|line| line.contains(&secret));
+            assert_eq!(line, None, "{secret} is logged");
+        }
+        is_not_in_files(&secret, &service.data());
+    }
+}
+
+#[tokio::test]
+async fn no_secret_is_in_what_an_agents_refusal_leaves_behind() {
+    // Some providers repeat the key in their answer.
+    let body =
+        json!({ "error": { "message": format!("bad key {KEY}"), "code": "invalid_api_key" } });
+    let refusal = crate::stub::whole(
+        401,
+        &[("content-type", "application/json")],
+        &body.to_string(),
+    );
+    let writer = Writer::doing(move |_, _| Some(refusal.clone())).await;
+    let service = Service::of(&writer).set("AGENT_API_KEY", KEY);
+    let (api, worker) = (service.api().await, service.worker().await);
+    let ann = api.user("ann").await;
+    let post = ann.ask("Growing tomatoes").await;
+    let job = ann.until(&post, "failed").await;
+    assert_eq!(job["error"]["code"], "agent_rejected");
+    assert!(!job.to_string().contains(KEY));
+    let log = worker.stop().await.text();
+    assert!(log.contains("bad key"), "{log}");
+    assert!(!log.contains(KEY), "{log}");
+    api.stop().await;
+    is_not_in_files(KEY, &service.data());
+}
+
+/// Does all that has to do with secrets, and tells those.
+async fn whole_flow(api: &Api) -> Vec<String> {
+    let ann = api.user("ann").await;
+    let mut secrets = vec![PASSWORD, NEW_PASSWORD, KEY, HEADER, SECRET];
+    let given = "marked wrong password";
+    secrets.push(given);
+    let wrong = json!({ "username": "ann", "password": given });
+    let wrong = Client::anonymous(&api.url)
+        .post("/users/login", wrong)
+        .await;
+    assert_eq!(wrong.status, 401);
+    let login = json!({ "username": "ann", "password": PASSWORD });
+    let login = ann.post("/users/login", login).await;
+    assert_eq!(login.status, 200);
+    let again = ann.clone().with(&login.body);
+    let refreshed = json!({ "refresh_token": again.refresh_token });
+    let refreshed = ann.post("/users/refresh", refreshed).await;
+    assert_eq!(refreshed.status, 200);
+    let third = ann.clone().with(&refreshed.body);
+    // Twice is theft.
+    let spent = json!({ "refresh_token": again.refresh_token });
+    assert_eq!(ann.post("/users/refresh", spent).await.status, 401);
+    assert_eq!(third.get("/users/me").await.status, 401);
+    let change = json!({ "current_password": PASSWORD, "new_password": NEW_PASSWORD });
+    let changed = ann.put("/users/me/password", change).await;
+    assert_eq!(changed.status, 204, "{changed:?}");
+    let broken = ann.request(reqwest::Method::POST, "/users/login");
+    let broken = broken.header("content-type", "application/json");
+    let broken = broken.body(format!("{{\"password\": \"{PASSWORD}\", nonsense"));
+    assert_eq!(ann.send(broken).await.status, 400);
+    let post = ann.ask("Growing tomatoes").await;
+    ann.until(&post, "succeeded").await;
+
+    let tokens = [&ann, &again, &third].map(|c| [c.token.clone(), c.refresh_token.clone()]);
+    let secrets = secrets.into_iter().map(str::to_owned);
+    secrets.chain(tokens.into_iter().flatten()).collect()
+}
+
+fn is_not_in_files(secret: &str, folder: &Path) {
+    let mut read = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        read += bytes.len();
+        let found = bytes
+            .windows(secret.len())
+            .any(|part| part == secret.as_bytes());
+        assert!(!found, "{secret} is in {}", path.display());
+    }
+    assert!(read > 0, "there are no files");
+}
+
+#[tokio::test]
+async fn debug_output_of_a_database_error_holds_no_password() {
+    let service = Service::new().set("DATABASE_URL", "postgres://me:hunter2@nowhere.invalid/blog");
+    for binary in ["api", "worker"] {
+        let process = Process::start(binary, service.path(), &service.settings);
+        let exit = process.ended().await;
+        assert_eq!(exit.code, Some(1), "{}", exit.text());
+        assert!(exit.text().contains("DATABASE_URL"), "{}", exit.text());
+        assert!(!exit.text().contains("hunter2"), "{}", exit.text());
+    }
+}

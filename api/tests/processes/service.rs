@@ -1,0 +1,168 @@
+//! API and workers over one fresh folder.
+
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+
+use entity::{attempt, job, post, step};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, Statement,
+};
+use shared::config::StorageSettings;
+use shared::database::Database;
+use tempfile::TempDir;
+
+use crate::client::Client;
+use crate::process::{Exit, Process};
+use crate::writer::Writer;
+
+/// What processes are started with, and where.
+pub(crate) struct Service {
+    pub(crate) folder: TempDir,
+    pub(crate) settings: Vec<(&'static str, String)>,
+}
+
+impl Service {
+    /// Nothing is set but what every test wants.
+    pub(crate) fn new() -> Service {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data").to_str().unwrap().to_owned();
+        Service {
+            folder,
+            settings: vec![
+                ("DATA_DIR", data),
+                ("LISTEN_ADDR", "127.0.0.1:0".into()),
+                ("LOG_FORMAT", "json".into()),
+                ("JOB_BACKOFF_BASE_MS", "1".into()),
+                ("JOB_LEASE_SECS", "3".into()),
+            ],
+        }
+    }
+
+    /// With an agent.
+    pub(crate) fn of(writer: &Writer) -> Service {
+        Service::new()
+            .set("AGENT", "openai")
+            .set("AGENT_MODEL", "stub")
+            .set("AGENT_URL", writer.url())
+    }
+
+    pub(crate) fn set(mut self, name: &'static str, value: impl Into<String>) -> Service {
+        self.settings.push((name, value.into()));
+        self
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        let settings = self.settings.iter().rev();
+        let mut data = settings.filter(|(name, _)| *name == "DATA_DIR");
+        data.next().unwrap().1.clone().into()
+    }
+
+    /// Starts a process, and waits for nothing.
+    pub(crate) fn start(&self, binary: &str) -> Process {
+        Process::start(binary, self.path(), &self.settings)
+    }
+
+    /// Starts an API and waits until it is ready.
+    pub(crate) async fn api(&self) -> Api {
+        Api::ready(self.start("api")).await
+    }
+
+    /// Starts a worker and waits until it is ready.
+    pub(crate) async fn worker(&self) -> Process {
+        let worker = self.start("worker");
+        worker.says("the worker is ready").await;
+        worker
+    }
+
+    pub(crate) async fn database(&self) -> Database {
+        let settings = StorageSettings {
+            database_url: None,
+            data_dir: self.data(),
+        };
+        Database::open(&settings).await.unwrap()
+    }
+
+    /// Looks at the database when everything should be over: nothing is left
+    /// in the queue, nothing half done, nothing broken.
+    pub(crate) async fn is_at_rest(&self) {
+        use job::Status::{Canceling, Queued, Running};
+        let db = self.database().await;
+        let unfinished = job::Column::Status.is_in([Queued, Running, Canceling]);
+        let unfinished = job::Entity::find().filter(unfinished).count(db.read());
+        assert_eq!(unfinished.await.unwrap(), 0, "unfinished jobs");
+        assert_eq!(shared::queue::length(db.read()).await.unwrap(), 0);
+        let held = job::Column::LeaseUntil.is_not_null();
+        let held = held.or(job::Column::AttemptId.is_not_null());
+        let held = held.or(job::Column::DeliveryId.is_not_null());
+        let held = job::Entity::find().filter(held).count(db.read());
+        assert_eq!(held.await.unwrap(), 0, "jobs that someone seems to hold");
+        let open = attempt::Column::FinishedAt.is_null();
+        let open = open.or(attempt::Column::Outcome.is_null());
+        let open = attempt::Entity::find().filter(open).count(db.read());
+        assert_eq!(open.await.unwrap(), 0, "attempts without an end");
+        let generating = post::Column::Status.eq(post::Status::Generating);
+        let generating = post::Entity::find().filter(generating).count(db.read());
+        assert_eq!(generating.await.unwrap(), 0, "posts without an end");
+        for step in step::Entity::find().all(db.read()).await.unwrap() {
+            let job = job::Entity::find_by_id(step.job_id).one(db.read());
+            let job = job.await.unwrap().expect("a step without a job");
+            assert_ne!(job.status, job::Status::Succeeded, "steps of a stored post");
+        }
+        let ask = |sql: &str| Statement::from_string(db.backend(), sql);
+        let integrity = db.read().query_one_raw(ask("PRAGMA integrity_check"));
+        let integrity: String = integrity
+            .await
+            .unwrap()
+            .unwrap()
+            .try_get_by_index(0)
+            .unwrap();
+        assert_eq!(integrity, "ok");
+        let orphans = db.read().query_all_raw(ask("PRAGMA foreign_key_check"));
+        assert!(orphans.await.unwrap().is_empty());
+        db.close().await;
+    }
+}
+
+/// An API at work.
+pub(crate) struct Api {
+    process: Process,
+    pub(crate) url: String,
+}
+
+impl Api {
+    /// Waits until it is ready.
+    pub(crate) async fn ready(process: Process) -> Api {
+        let said = process.says("the API is ready").await;
+        let url = format!("http://{}", said["address"].as_str().unwrap());
+        Api { process, url }
+    }
+
+    /// Signs somebody up.
+    pub(crate) async fn user(&self, name: &str) -> Client {
+        Client::register(&self.url, name).await
+    }
+
+    pub(crate) async fn kill(self) -> Exit {
+        self.process.kill().await
+    }
+
+    pub(crate) async fn stop(self) -> Exit {
+        self.process.stop().await
+    }
+
+    pub(crate) async fn ended(self) -> Exit {
+        self.process.ended().await
+    }
+}
+
+impl Deref for Api {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
+    }
+}

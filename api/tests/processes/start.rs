@@ -1,0 +1,118 @@
+//! Starting, on nothing and at the same moment.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::client::outcomes;
+use crate::service::{Api, Service};
+use crate::writer::Writer;
+
+#[tokio::test]
+async fn an_api_and_a_worker_may_start_at_once_on_nothing() {
+    let writer = Writer::new().await;
+    let mut service = Service::of(&writer);
+    let data = service.path().join("not/there/yet");
+    service = service.set("DATA_DIR", data.to_str().unwrap());
+
+    let (worker, api) = (service.start("worker"), service.start("api"));
+    worker.says("the worker is ready").await;
+    let api = Api::ready(api).await;
+
+    let ann = api.user("ann").await;
+    let post = ann.ask("Growing tomatoes").await;
+    let job = ann.until(&post, "succeeded").await;
+    assert_eq!(outcomes(&job), ["succeeded"]);
+    assert!(data.join("blog.db").exists());
+    api.stop().await.is_calm();
+    worker.stop().await.is_calm();
+    service.is_at_rest().await;
+}
+
+#[tokio::test]
+async fn the_data_may_be_in_a_folder_with_any_name() {
+    let service = Service::new();
+    let data = service.path().join("100%25 sure? #1 \"é\"");
+    let service = service.set("DATA_DIR", data.to_str().unwrap());
+    let (api, worker) = (service.api().await, service.worker().await);
+    let ann = api.user("ann").await;
+    ann.ask("Growing tomatoes").await;
+    assert!(data.join("blog.db").exists());
+    assert_eq!(std::fs::read_dir(service.path()).unwrap().count(), 1);
+    worker.kill().await;
+}
+
+#[tokio::test]
+async fn two_apis_and_three_workers_may_start_at_once_on_nothing() {
+    let writer = Writer::new().await;
+    let service = Service::of(&writer);
+
+    let start = |name: &&str| service.start(name);
+    let workers: Vec<_> = ["worker"; 3].iter().map(start).collect();
+    let apis: Vec<_> = ["api"; 2].iter().map(start).collect();
+    for worker in &workers {
+        worker.says("the worker is ready").await;
+    }
+    let mut ready = Vec::new();
+    for api in apis {
+        ready.push(Api::ready(api).await);
+    }
+
+    // They share the secret: each takes the tokens of the other.
+    let ann = ready[0].user("ann").await;
+    let there = ann.at(&ready[1].url);
+    let bob = ready[1].user("bob").await;
+    assert_eq!(bob.at(&ready[0].url).get("/users/me").await.status, 200);
+    for topic in ["Tea", "Coffee", "Cocoa"].map(|of| format!("{of} in winter")) {
+        let post = ann.ask(&topic).await;
+        there.until(&post, "succeeded").await;
+    }
+    assert_eq!(secrets(&service.data()), ["jwt-secret"]);
+    for api in ready {
+        api.stop().await.is_calm();
+    }
+    for worker in workers {
+        worker.stop().await.is_calm();
+    }
+    service.is_at_rest().await;
+}
+
+#[tokio::test]
+async fn the_secret_is_made_once_and_is_for_no_one_else() {
+    let service = Service::new();
+    let api = service.api().await;
+    let ann = api.user("ann").await;
+    let kept = service.data().join("jwt-secret");
+    let secret = std::fs::read_to_string(&kept).unwrap();
+    let mode = std::fs::metadata(&kept).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    api.stop().await.is_calm();
+
+    let api = service.api().await;
+    assert_eq!(std::fs::read_to_string(&kept).unwrap(), secret);
+    assert_eq!(ann.at(&api.url).get("/users/me").await.status, 200);
+    api.stop().await.is_calm();
+
+    std::fs::remove_file(&kept).unwrap();
+    let api = service.api().await;
+    assert_eq!(ann.at(&api.url).get("/users/me").await.status, 401);
+}
+
+#[tokio::test]
+async fn a_secret_that_is_given_counts_and_none_is_kept() {
+    let service = Service::new().set("JWT_SECRET", "s".repeat(32));
+    let api = service.api().await;
+    let ann = api.user("ann").await;
+    assert_eq!(secrets(&service.data()), [""; 0]);
+    api.stop().await.is_calm();
+
+    let other = service.set("JWT_SECRET", "t".repeat(32));
+    let api = other.api().await;
+    assert_eq!(ann.at(&api.url).get("/users/me").await.status, 401);
+}
+
+/// The files in a folder that may hold a secret.
+fn secrets(data: &Path) -> Vec<String> {
+    let files = std::fs::read_dir(data).unwrap();
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.contains("secret")).collect()
+}

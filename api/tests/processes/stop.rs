@@ -1,0 +1,203 @@
+//! Processes that are asked to end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Method;
+use rustix::process::Signal;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+use crate::client::{outcomes, text};
+use crate::process::Process;
+use crate::service::Service;
+use crate::stub::Act;
+use crate::writer::{HEADINGS, OUTLINE, Writer, write};
+
+const STOPPING: &str = "stopping: nothing new is taken, running jobs may end";
+
+/// How long a process may take that has nothing to wait for.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
+#[tokio::test]
+async fn a_stopped_worker_finishes_what_it_has_begun_and_begins_nothing() {
+    let gate = Arc::new(Notify::new());
+    let (until, second) = (gate.clone(), HEADINGS[1]);
+    let writer = Writer::doing(move |asked, _| {
+        let mut acts = write(asked);
+        let wait = Act::Gate(until.clone());
+        (asked == second).then(|| {
+            acts.insert(1, wait);
+            acts
+        })
+    })
+    .await;
+    let service = Service::of(&writer).set("WORKER_CONCURRENCY", "2");
+    let (api, worker) = (service.api().await, service.worker().await);
+    let ann = api.user("ann").await;
+    let begun = ann.ask("Growing tomatoes").await;
+    writer.is_asked_for(second).await;
+
+    worker.signal(Signal::TERM);
+    worker.says(STOPPING).await;
+    // It has room for one more, and is not to take it.
+    let waiting = ann.ask("Growing potatoes").await;
+    let later = ann.ask("Growing carrots").await;
+    gate.notify_one();
+    let exit = worker.ended().await;
+    assert_eq!(exit.code, Some(0));
+    exit.is_calm();
+
+    let job = ann.job(&begun).await;
+    assert_eq!(job["status"], "succeeded");
+    assert_eq!(outcomes(&job), ["succeeded"]);
+    for post in [&waiting, &later] {
+        let job = ann.job(post).await;
+        assert_eq!(job["status"], "queued");
+        assert_eq!(outcomes(&job), [""; 0]);
+    }
+    assert_eq!(writer.asked().len(), 1 + HEADINGS.len());
+
+    gate.notify_one();
+    let heir = service.worker().await;
+    ann.until(&waiting, "succeeded").await;
+    gate.notify_one();
+    ann.until(&later, "succeeded").await;
+    heir.stop().await.is_calm();
+    service.is_at_rest().await;
+}
+
+#[tokio::test]
+async fn a_worker_without_grace_gives_its_job_back_at_once() {
+    gives_its_job_back_after("0").await;
+}
+
+#[tokio::test]
+async fn a_worker_whose_grace_is_over_gives_its_job_back() {
+    gives_its_job_back_after("1").await;
+}
+
+async fn gives_its_job_back_after(grace: &str) {
+    let third = HEADINGS[2];
+    let writer = Writer::doing(move |asked, before| {
+        let first_time = asked == third && before == 0;
+        first_time.then(|| vec![Act::Hold])
+    })
+    .await;
+    let service = Service::of(&writer).set("SHUTDOWN_GRACE_SECS", grace);
+    let (api, worker) = (service.api().await, service.worker().await);
+    let ann = api.user("ann").await;
+    let post = ann.ask("Growing tomatoes").await;
+    writer.is_asked_for(third).await;
+
+    let exit = worker.stop().await;
+    let grace = Duration::from_secs(grace.parse().unwrap());
+    assert!(exit.took < grace + AT_ONCE, "{:?}", exit.took);
+    assert!(exit.took >= grace, "{:?}", exit.took);
+    exit.is_calm();
+    writer.client_gone().await;
+    let job = ann.job(&post).await;
+    assert_eq!(job["status"], "queued", "{job:#}");
+    assert_eq!(job["attempt"], 0);
+    assert_eq!(outcomes(&job), ["released"]);
+    assert!(job["error"].is_null());
+
+    let heir = service.worker().await;
+    let job = ann.until(&post, "succeeded").await;
+    assert_eq!(outcomes(&job), ["released", "succeeded"]);
+    assert_eq!(job["attempt"], 1);
+    let [first, second, _, fourth] = HEADINGS;
+    let expected = [OUTLINE, first, second, third, third, fourth];
+    assert_eq!(writer.asked(), expected);
+    heir.stop().await.is_calm();
+    service.is_at_rest().await;
+}
+
+#[tokio::test]
+async fn an_idle_worker_stops_at_once() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let service = Service::new();
+        let worker = service.worker().await;
+        worker.signal(signal);
+        stopped_at_once(worker).await;
+    }
+}
+
+#[tokio::test]
+async fn a_stopping_api_answers_all_who_wait() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let service = Service::new();
+        let api = service.api().await;
+        let ann = api.user("ann").await;
+        let post = ann.ask("Growing tomatoes").await;
+        let watch = format!("/jobs/{}?wait=60", text(&post["job"]["id"]));
+        let watchers: Vec<_> = (0..5)
+            .map(|_| {
+                let (ann, watch) = (ann.connected_anew(), watch.clone());
+                tokio::spawn(async move { ann.get(&watch).await })
+            })
+            .collect();
+        let askers: Vec<_> = (0..5)
+            .map(|_| {
+                let ann = ann.connected_anew();
+                let ask = ann.request(Method::POST, "/blogs");
+                let ask = ask.header("prefer", "wait=60");
+                let ask = ask.json(&json!({ "topic": "Growing potatoes" }));
+                tokio::spawn(async move { ann.send(ask).await })
+            })
+            .collect();
+        // Once all of theirs are stored, those who came before them wait too.
+        let stored = |list: &serde_json::Value| list["items"].as_array().unwrap().len();
+        while stored(&ann.get("/blogs").await.body) < 6 {}
+
+        api.signal(signal);
+        let exit = api.ended().await;
+        assert_eq!(exit.code, Some(0), "{}", exit.text());
+        assert!(exit.took < AT_ONCE, "{:?}", exit.took);
+        for watcher in watchers {
+            let answer = watcher.await.unwrap();
+            assert_eq!(answer.status, 200, "{answer:?}");
+            assert_eq!(answer.body["status"], "queued");
+        }
+        for asker in askers {
+            let answer = asker.await.unwrap();
+            assert_eq!(answer.status, 202, "{answer:?}");
+            assert_eq!(answer.headers["preference-applied"], "wait=60");
+            assert_eq!(answer.body["job"]["status"], "queued");
+        }
+        exit.is_calm();
+    }
+}
+
+#[tokio::test]
+async fn who_never_ends_a_request_does_not_hold_up_the_stop() {
+    let service = Service::new().set("SHUTDOWN_GRACE_SECS", "1");
+    let api = service.api().await;
+    let address = api.url.strip_prefix("http://").unwrap();
+    let mut slow = TcpStream::connect(address).await.unwrap();
+    let head = "POST /api/v1/users/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+                content-length: 100\r\nexpect: 100-continue\r\n\r\n";
+    slow.write_all(head.as_bytes()).await.unwrap();
+    // The API has read the head, and wants the body.
+    let mut go_on = [0; 12];
+    slow.read_exact(&mut go_on).await.unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100");
+
+    let exit = api.stop().await;
+    assert!(
+        exit.took < AT_ONCE + Duration::from_secs(1),
+        "{:?}",
+        exit.took
+    );
+    let overdue = exit.text().contains("some requests did not end in time");
+    assert!(overdue, "{}", exit.text());
+}
+
+async fn stopped_at_once(process: Process) {
+    let exit = process.ended().await;
+    assert_eq!(exit.code, Some(0), "{}", exit.text());
+    assert!(exit.took < AT_ONCE, "{:?}", exit.took);
+    exit.is_calm();
+}

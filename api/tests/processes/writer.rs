@@ -1,0 +1,124 @@
+//! The agent: an OpenAI-compatible endpoint that knows what it is asked for, so
+//! that tests can tell what was asked twice.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::process::PATIENCE;
+use crate::stub::{Act, Call, Stub, stream};
+use crate::stub_openai::{DONE, delta, finish, usage};
+
+/// What [`Writer`] is asked for first.
+pub(crate) const OUTLINE: &str = "the outline";
+
+/// What it is asked for then, one after the other.
+pub(crate) const HEADINGS: [&str; 4] = [
+    "First Things",
+    "Second Thoughts",
+    "Third Parts",
+    "Last Words",
+];
+
+pub(crate) struct Writer {
+    stub: Stub,
+    asked: watch::Receiver<Vec<String>>,
+}
+
+impl Writer {
+    /// Writes well.
+    pub(crate) async fn new() -> Writer {
+        Writer::doing(|_, _| None).await
+    }
+
+    /// Does what it is told, or writes if that is nothing. `what` is told what
+    /// is asked for ([`OUTLINE`] or one of [`HEADINGS`]), and how often it was
+    /// before.
+    pub(crate) async fn doing(
+        what: impl Fn(&str, usize) -> Option<Vec<Act>> + Send + Sync + 'static,
+    ) -> Writer {
+        let (tell, asked) = watch::channel(Vec::new());
+        let stub = Stub::start(move |call| {
+            let asked = asked_for(call);
+            let before = tell.borrow().iter().filter(|a| **a == asked).count();
+            tell.send_modify(|all| all.push(asked.clone()));
+            what(&asked, before).unwrap_or_else(|| write(&asked))
+        });
+        Writer {
+            stub: stub.await,
+            asked,
+        }
+    }
+
+    /// The base URL, with the version.
+    pub(crate) fn url(&self) -> String {
+        format!("{}/v1", self.stub.url())
+    }
+
+    /// All that it was asked for, in order.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.asked.borrow().clone()
+    }
+
+    /// All requests.
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        self.stub.calls()
+    }
+
+    /// Waits until it is asked for something.
+    pub(crate) async fn is_asked_for(&self, what: &str) {
+        let mut asked = self.asked.clone();
+        let told = asked.wait_for(|all| all.iter().any(|asked| asked == what));
+        let told = timeout(PATIENCE, told).await;
+        told.expect("it is not asked").unwrap();
+    }
+
+    /// Waits until a client has gone in the middle of an answer.
+    pub(crate) async fn client_gone(&self) {
+        self.stub.client_gone().await;
+    }
+}
+
+/// Writes what is asked for.
+pub(crate) fn write(asked: &str) -> Vec<Act> {
+    let text = match asked {
+        OUTLINE => {
+            let headings = HEADINGS.map(|heading| format!("## {heading}"));
+            format!("# A Good Title\n{}", headings.join("\n"))
+        }
+        _ => section(),
+    };
+    stream([
+        Act::Chunk(delta(&text)),
+        Act::Chunk(finish("stop")),
+        Act::Chunk(usage(10, 20)),
+        Act::Chunk(DONE.into()),
+        Act::End,
+    ])
+}
+
+/// No other is like it, for what repeats itself is cleaned away.
+fn section() -> String {
+    static SECTIONS: AtomicUsize = AtomicUsize::new(0);
+    let number = SECTIONS.fetch_add(1, Ordering::Relaxed);
+    let word = |n: usize| {
+        let kind = ["plum", "oak", "fern", "moss", "reed"][n % 5];
+        format!("{kind}{}", number + n)
+    };
+    let words = |from: usize| (from..from + 12).map(word).collect::<Vec<_>>().join(" ");
+    format!("Once {}. Then {}.", words(0), words(20))
+}
+
+/// All headings are told with every section; the one that is told once more is
+/// asked for.
+fn asked_for(call: &Call) -> String {
+    let prompt = call.body["messages"].to_string();
+    if prompt.to_lowercase().contains("section headings") {
+        return OUTLINE.to_owned();
+    }
+    let told = |heading: &&str| prompt.matches(heading).count();
+    let most = HEADINGS.into_iter().max_by_key(told).unwrap();
+    assert!(told(&most) > 1, "what is asked for? {prompt}");
+    most.to_owned()
+}
