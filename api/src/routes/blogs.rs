@@ -12,7 +12,7 @@ use entity::clock::now;
 use entity::job::lifecycle::NewJob;
 use entity::{job, post};
 use sea_orm::sea_query::extension::sqlite::SqliteExpr;
-use sea_orm::sea_query::{Expr, Func, LikeExpr};
+use sea_orm::sea_query::{Expr, Func, LikeExpr, SimpleExpr};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, ExprTrait, Order, QueryFilter,
     QueryOrder, QuerySelect, Select, Set,
@@ -287,17 +287,19 @@ impl Sort {
         posts.order_by(post::Column::Id, self.order())
     }
 
-    fn after(self, position: Position) -> Condition {
+    fn after(self, position: Position) -> SimpleExpr {
         use post::Column::{Id, UpdatedAt};
-        let (id, time) = match self.order() {
-            Order::Asc => (Id.gt(position.id), UpdatedAt.gt(position.updated_at)),
-            _ => (Id.lt(position.id), UpdatedAt.lt(position.updated_at)),
-        };
-        if !self.by_change() {
-            return Condition::all().add(id);
+        let (mut key, mut last) = (vec![Expr::col(Id)], vec![Expr::value(position.id)]);
+        if self.by_change() {
+            key.insert(0, Expr::col(UpdatedAt));
+            last.insert(0, Expr::value(position.updated_at));
         }
-        let tie = UpdatedAt.eq(position.updated_at).and(id);
-        Condition::any().add(time).add(tie)
+        // Compared as rows, for then the index leads right to the place.
+        let (key, last) = (Expr::tuple(key), Expr::tuple(last));
+        match self.order() {
+            Order::Asc => key.gt(last),
+            _ => key.lt(last),
+        }
     }
 }
 
