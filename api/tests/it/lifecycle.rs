@@ -1,0 +1,350 @@
+//! The job's state machine, each step by itself.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use entity::job::lifecycle::{
+    self, Cancel, Checkpoint, Hold, Lease, Progress, Rescue, cancel, checkpoint, claim, fail,
+    finish, progress, redeliver, release, requeue, rescue, retry_later, stopped,
+};
+use entity::job::{self, Failure, Phase, Status};
+use entity::{attempt, post, step};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, PaginatorTrait, QueryFilter,
+};
+use shared::queue;
+use uuid::Uuid;
+
+use crate::test_app::{TestApp, TestClient, text};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// What can be done to a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    Claim,
+    Progress,
+    Checkpoint,
+    Finish,
+    Fail,
+    RetryLater,
+    Release,
+    Stopped,
+    Cancel,
+    Requeue,
+    RescueOfTheLiving,
+    RescueOfTheLost,
+    Redeliver,
+}
+
+const STEPS: [Step; 13] = [
+    Step::Claim,
+    Step::Progress,
+    Step::Checkpoint,
+    Step::Finish,
+    Step::Fail,
+    Step::RetryLater,
+    Step::Release,
+    Step::Stopped,
+    Step::Cancel,
+    Step::Requeue,
+    Step::RescueOfTheLiving,
+    Step::RescueOfTheLost,
+    Step::Redeliver,
+];
+
+const STATUSES: [Status; 6] = [
+    Status::Queued,
+    Status::Running,
+    Status::Canceling,
+    Status::Succeeded,
+    Status::Failed,
+    Status::Canceled,
+];
+
+/// What each step makes of a job; it changes nothing in any other status.
+fn allowed(status: Status, step: Step) -> Option<Status> {
+    use Status::{Canceled, Canceling, Failed, Queued, Running, Succeeded};
+    Some(match (status, step) {
+        (Queued, Step::Claim) => Running,
+        (Queued, Step::Cancel) => Canceled,
+        (Queued, Step::Redeliver) => Queued,
+        (Running, Step::Progress | Step::Checkpoint) => Running,
+        (Running, Step::Finish) => Succeeded,
+        (Running, Step::Fail) => Failed,
+        (Running, Step::RetryLater | Step::Release | Step::RescueOfTheLost) => Queued,
+        (Running | Canceling, Step::Cancel) => Canceling,
+        // The holder learns by them that it is to stop.
+        (Canceling, Step::Progress | Step::Checkpoint) => Canceling,
+        (Canceling, Step::Stopped | Step::RescueOfTheLost) => Canceled,
+        (Failed | Canceled, Step::Requeue) => Queued,
+        _ => return None,
+    })
+}
+
+fn failure() -> Failure {
+    Failure {
+        code: "agent_timeout",
+        message: "Too slow.".to_owned(),
+        retryable: true,
+    }
+}
+
+fn new_text() -> post::Text {
+    post::Text::new(Some("Title".to_owned()), "Some text.".to_owned())
+}
+
+const HALF: Progress = Progress {
+    phase: Phase::Writing,
+    percent: 50,
+    words: 100,
+};
+
+fn section(position: i32) -> Checkpoint {
+    Checkpoint {
+        position,
+        content: "A section.".to_owned(),
+        input_tokens: 3,
+        output_tokens: 4,
+    }
+}
+
+fn delivery() -> String {
+    queue::delivery_id(Duration::ZERO)
+}
+
+async fn row(tx: &DatabaseTransaction, id: Uuid) -> job::Model {
+    job::Entity::find_by_id(id).one(tx).await.unwrap().unwrap()
+}
+
+/// A new job, claimed.
+async fn running(app: &TestApp, ann: &TestClient) -> Lease {
+    let asked = ann.ask("States").await;
+    let id = text(&asked["job"]["id"]).parse().unwrap();
+    let tx = app.db.begin().await.unwrap();
+    let (lease, _) = claim(&tx, id, 1, "w1", MINUTE).await.unwrap().unwrap();
+    tx.commit().await.unwrap();
+    lease
+}
+
+/// Brings a running job into a status; what held it may hold it no longer.
+async fn bring(tx: &DatabaseTransaction, lease: &Lease, status: Status) {
+    match status {
+        Status::Running => {}
+        Status::Queued => assert!(release(tx, lease, &delivery()).await.unwrap()),
+        Status::Succeeded => assert!(finish(tx, lease, &new_text()).await.unwrap()),
+        Status::Failed => assert!(fail(tx, lease, &failure()).await.unwrap()),
+        Status::Canceling | Status::Canceled => {
+            let canceling = cancel(tx, lease.job).await.unwrap();
+            assert!(matches!(canceling, Cancel::Canceling(_)));
+            if status == Status::Canceled {
+                assert!(stopped(tx, lease).await.unwrap());
+            }
+        }
+    }
+}
+
+async fn expire(tx: &DatabaseTransaction) {
+    let past = "UPDATE generation_jobs SET lease_until = '2020-01-01T00:00:00+00:00' \
+                WHERE lease_until IS NOT NULL";
+    tx.execute_unprepared(past).await.unwrap();
+}
+
+/// Whether the step was taken.
+async fn take(tx: &DatabaseTransaction, lease: &Lease, taken: Step) -> bool {
+    let before = row(tx, lease.job).await;
+    let again = delivery();
+    let soon = Duration::from_millis(1);
+    match taken {
+        Step::Claim => {
+            let next = before.attempt + 1;
+            claim(tx, lease.job, next, "w2", MINUTE)
+                .await
+                .unwrap()
+                .is_some()
+        }
+        Step::Progress => progress(tx, lease, HALF).await.unwrap() != Hold::Lost,
+        Step::Checkpoint => checkpoint(tx, lease, &section(1)).await.unwrap() != Hold::Lost,
+        Step::Finish => finish(tx, lease, &new_text()).await.unwrap(),
+        Step::Fail => fail(tx, lease, &failure()).await.unwrap(),
+        Step::RetryLater => retry_later(tx, lease, &failure(), soon, &again)
+            .await
+            .unwrap(),
+        Step::Release => release(tx, lease, &again).await.unwrap(),
+        Step::Stopped => stopped(tx, lease).await.unwrap(),
+        Step::Cancel => cancel(tx, lease.job).await.unwrap() != Cancel::TooLate,
+        Step::Requeue => requeue(tx, lease.job, 5, &again).await.unwrap().is_some(),
+        Step::RescueOfTheLiving | Step::RescueOfTheLost => {
+            rescue(tx, &before, &again).await.unwrap() != Rescue::Nothing
+        }
+        Step::Redeliver => {
+            let lost = before.delivery_id.unwrap_or_default();
+            redeliver(tx, lease.job, &lost, &again).await.unwrap()
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_step_is_taken_from_its_own_statuses_only() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let lease = running(&app, &ann).await;
+    let mut taken = BTreeMap::new();
+    for status in STATUSES {
+        for step in STEPS {
+            // All of it is rolled back, so that the next begins anew.
+            let tx = app.db.begin().await.unwrap();
+            bring(&tx, &lease, status).await;
+            if step == Step::RescueOfTheLost {
+                expire(&tx).await;
+            }
+            let before = row(&tx, lease.job).await;
+            assert_eq!(before.status, status);
+            let post = post::Entity::find_by_id(before.post_id);
+            let post_before = post.clone().one(&tx).await.unwrap();
+            let is_taken = take(&tx, &lease, step).await;
+            let after = row(&tx, lease.job).await;
+            let at = format!("{step:?} of a job that is {status:?}");
+            match allowed(status, step) {
+                Some(expected) => assert_eq!((is_taken, after.status), (true, expected), "{at}"),
+                None => {
+                    assert!(!is_taken, "{at}");
+                    assert_eq!(after, before, "{at}");
+                    assert_eq!(post.one(&tx).await.unwrap(), post_before, "{at}");
+                }
+            }
+            assert_consistent(&tx, &after, &at).await;
+            *taken.entry(step).or_insert(0) += usize::from(is_taken);
+            tx.rollback().await.unwrap();
+        }
+    }
+    taken.remove(&Step::RescueOfTheLiving);
+    assert!(taken.values().all(|times| *times > 0), "{taken:?}");
+    let tx = app.db.begin().await.unwrap();
+    assert!(finish(&tx, &lease, &new_text()).await.unwrap());
+    tx.commit().await.unwrap();
+    app.run_jobs().await;
+}
+
+/// What must be true of a job and its post in any status.
+async fn assert_consistent(tx: &DatabaseTransaction, job: &job::Model, at: &str) {
+    let held = matches!(job.status, Status::Running | Status::Canceling);
+    assert_eq!(job.attempt_id.is_some(), held, "{at}");
+    assert_eq!(job.lease_until.is_some(), held, "{at}");
+    assert_eq!(job.finished_at.is_some(), job.status.is_over(), "{at}");
+    assert_eq!(
+        job.delivery_id.is_some(),
+        job.status == Status::Queued,
+        "{at}"
+    );
+    assert!(held || job.phase.is_none(), "{at}");
+    let post = post::Entity::find_by_id(job.post_id)
+        .one(tx)
+        .await
+        .unwrap()
+        .unwrap();
+    let expected = match job.status {
+        Status::Queued | Status::Running | Status::Canceling => post::Status::Generating,
+        Status::Succeeded => post::Status::Ready,
+        Status::Failed => post::Status::Failed,
+        Status::Canceled => post::Status::Canceled,
+    };
+    assert_eq!(post.status, expected, "{at}");
+    let open = attempt::Entity::find()
+        .filter(attempt::Column::JobId.eq(job.id))
+        .filter(attempt::Column::FinishedAt.is_null());
+    assert_eq!(open.count(tx).await.unwrap(), u64::from(held), "{at}");
+}
+
+#[tokio::test]
+async fn a_worker_that_was_replaced_writes_nothing_more() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let late = running(&app, &ann).await;
+    let tx = app.db.begin().await.unwrap();
+    expire(&tx).await;
+    let lost = row(&tx, late.job).await;
+    assert_eq!(
+        rescue(&tx, &lost, &delivery()).await.unwrap(),
+        Rescue::Requeued
+    );
+    assert_eq!(
+        rescue(&tx, &lost, &delivery()).await.unwrap(),
+        Rescue::Nothing,
+        "twice"
+    );
+    let claimed = claim(&tx, late.job, 2, "w2", MINUTE).await.unwrap();
+    let (present, before) = claimed.unwrap();
+
+    for step in [
+        Step::Progress,
+        Step::Checkpoint,
+        Step::Finish,
+        Step::Fail,
+        Step::RetryLater,
+        Step::Release,
+        Step::Stopped,
+    ] {
+        assert!(!take(&tx, &late, step).await, "{step:?}");
+        assert_eq!(row(&tx, late.job).await, before, "{step:?}");
+    }
+    let steps = step::Entity::of_job(late.job).count(&tx).await.unwrap();
+    assert_eq!(steps, 0);
+    assert!(finish(&tx, &present, &new_text()).await.unwrap());
+    let over = row(&tx, late.job).await;
+    assert!(
+        !finish(&tx, &late, &post::Text::new(None, "Late.".to_owned()))
+            .await
+            .unwrap()
+    );
+    assert_eq!(row(&tx, late.job).await, over);
+    let post = post::Entity::find_by_id(over.post_id)
+        .one(&tx)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(post.content.as_deref(), Some("Some text."));
+    tx.commit().await.unwrap();
+    app.run_jobs().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_was_only_slow_keeps_its_job() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let lease = running(&app, &ann).await;
+    let tx = app.db.begin().await.unwrap();
+    assert_eq!(lifecycle::abandoned(&tx, 9).await.unwrap(), []);
+    expire(&tx).await;
+    let found = lifecycle::abandoned(&tx, 9).await.unwrap();
+    assert_eq!(found.len(), 1);
+    // It is heard of after all, just before it would be rescued.
+    assert_eq!(progress(&tx, &lease, HALF).await.unwrap(), Hold::Kept);
+    assert_eq!(
+        rescue(&tx, &found[0], &delivery()).await.unwrap(),
+        Rescue::Nothing
+    );
+    assert!(finish(&tx, &lease, &new_text()).await.unwrap());
+    tx.commit().await.unwrap();
+    app.run_jobs().await;
+}
+
+#[tokio::test]
+async fn a_delivery_that_comes_too_early_takes_nothing() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let lease = running(&app, &ann).await;
+    let tx = app.db.begin().await.unwrap();
+    let later = retry_later(&tx, &lease, &failure(), MINUTE, &delivery()).await;
+    assert!(later.unwrap());
+    assert!(
+        claim(&tx, lease.job, 2, "w2", MINUTE)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    let canceled = cancel(&tx, lease.job).await.unwrap();
+    assert!(matches!(canceled, Cancel::Canceled(_)));
+    tx.commit().await.unwrap();
+    app.run_jobs().await;
+}

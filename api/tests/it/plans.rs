@@ -1,0 +1,85 @@
+//! How SQLite finds what the queries ask for.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use entity::job::lifecycle;
+use entity::{attempt, job, post, step};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DatabaseConnection, DbErr, EntityTrait, QueryFilter, QueryOrder,
+    QuerySelect, Statement,
+};
+use shared::queue;
+use uuid::Uuid;
+
+use crate::test_app::TestApp;
+
+/// The lists, as the handlers make them.
+async fn lists(db: &DatabaseConnection) -> Result<(), DbErr> {
+    let id = Uuid::now_v7();
+    let posts = post::Entity::owned_by(id).limit(21);
+    let newest = posts.clone().order_by_desc(post::Column::Id);
+    newest
+        .clone()
+        .filter(post::Column::Id.lt(id))
+        .all(db)
+        .await?;
+    let ready = post::Column::Status.eq(post::Status::Ready);
+    newest.filter(ready).all(db).await?;
+    let changed = posts.order_by_asc(post::Column::UpdatedAt);
+    changed.order_by_asc(post::Column::Id).all(db).await?;
+    let jobs = job::Entity::owned_by(id).order_by_desc(job::Column::Id);
+    jobs.clone().limit(21).all(db).await?;
+    let canceled = job::Column::Status.eq(job::Status::Canceled);
+    jobs.filter(canceled).limit(21).all(db).await?;
+    Ok(())
+}
+
+/// What is asked for the entries of a list.
+async fn entries(db: &DatabaseConnection) -> Result<(), DbErr> {
+    let ids = [Uuid::now_v7(), Uuid::now_v7()];
+    job::Entity::of_post(ids[0]).one(db).await?;
+    job::Entity::latest_of_posts(db, ids).await?;
+    job::Entity::places(db, &ids).await?;
+    let of_jobs = attempt::Column::JobId.is_in(ids);
+    attempt::Entity::find().filter(of_jobs).all(db).await?;
+    step::Entity::of_job(ids[0]).all(db).await?;
+    Ok(())
+}
+
+async fn sweep(db: &DatabaseConnection) -> Result<(), DbErr> {
+    lifecycle::abandoned(db, 100).await?;
+    queue::stranded(db, Duration::from_secs(15), 100).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_query_reads_a_whole_table_or_sorts_what_it_found() {
+    let app = TestApp::new().await;
+    let mut db = app.db.read().clone();
+    let sent = Arc::new(Mutex::new(Vec::<Statement>::new()));
+    let sink = sent.clone();
+    db.set_metric_callback(move |info| sink.lock().unwrap().push(info.statement.clone()));
+    lists(&db).await.unwrap();
+    entries(&db).await.unwrap();
+    sweep(&db).await.unwrap();
+
+    let sent = sent.lock().unwrap().clone();
+    assert_eq!(sent.len(), 12);
+    for mut statement in sent {
+        let sql = statement.sql.clone();
+        statement.sql = format!("EXPLAIN QUERY PLAN {sql}");
+        let plan = app.db.read().query_all_raw(statement).await.unwrap();
+        let plan = plan
+            .iter()
+            .map(|row| row.try_get::<String>("", "detail").unwrap());
+        let plan: Vec<String> = plan.collect();
+        assert!(!plan.is_empty());
+        for line in &plan {
+            let by_index = line.contains("USING INDEX") || line.contains("USING COVERING INDEX");
+            let reads = line.starts_with("SCAN") || line.starts_with("SEARCH");
+            assert!(by_index || !reads, "{plan:#?}\nof {sql}");
+            assert!(!line.contains("TEMP B-TREE"), "{plan:#?}\nof {sql}");
+        }
+    }
+}
