@@ -23,4 +23,5 @@ mod operation;
 mod plans;
 mod sessions;
 mod smoke;
+mod steering;
 mod users;

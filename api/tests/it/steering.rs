@@ -1,0 +1,307 @@
+//! Jobs: how they are canceled and tried again.
+
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::job_life::{at_first, outcomes};
+use crate::jobs::{cancel, job_path};
+use crate::stub_openai::Mood;
+use crate::test_app::{Answer, TestApp, TestClient, text};
+
+async fn retry(owner: &TestClient, post: &Value) -> Answer {
+    let path = format!("{}/retry", job_path(post));
+    owner.send(owner.request(Method::POST, &path)).await
+}
+
+/// A post whose job has failed at the second section.
+async fn failed(app: &TestApp, owner: &TestClient, topic: &str) -> Value {
+    let asked = owner.ask(topic).await;
+    app.agent
+        .set(at_first(1, 2, Mood::Fail(401, "invalid_api_key")));
+    app.run_jobs().await;
+    assert_eq!(owner.job_now(&asked).await["status"], "failed");
+    asked
+}
+
+#[tokio::test]
+async fn a_queued_job_is_canceled_at_once() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let asked = ann.ask("Second thoughts").await;
+    let canceled = cancel(&ann, &asked).await;
+    assert_eq!(canceled.status, 202);
+    assert_eq!(canceled.header("retry-after"), "");
+    assert_eq!(canceled.body["status"], "canceled");
+    assert!(canceled.body["finished_at"].is_string());
+    assert_eq!(shared::queue::length(app.db.read()).await.unwrap(), 0);
+    let post = ann.post_now(&asked).await;
+    assert_eq!(
+        (&post["status"], &post["content"]),
+        (&json!("canceled"), &Value::Null)
+    );
+    assert_eq!(post["job"], canceled.body);
+    app.run_jobs().await;
+    assert!(app.agent.calls().is_empty());
+}
+
+#[tokio::test]
+async fn a_running_job_is_canceled_when_its_worker_has_let_go_of_the_agent() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let asked = ann.ask("Emergency brakes").await;
+    app.agent.set(at_first(1, 2, Mood::Hang));
+    let worker = app.worker().await;
+    app.agent.called(3).await;
+
+    let since = Instant::now();
+    let canceling = cancel(&ann, &asked).await;
+    assert_eq!(
+        (canceling.status, &canceling.body["status"]),
+        (202, &json!("canceling"))
+    );
+    assert_eq!(canceling.header("retry-after"), "1");
+    app.agent.client_gone().await;
+    let job = app
+        .job_once(&ann, &asked, |job| job["status"] != "canceling")
+        .await;
+    assert!(
+        since.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        since.elapsed()
+    );
+    assert_eq!(
+        (&job["status"], &job["phase"]),
+        (&json!("canceled"), &Value::Null)
+    );
+    assert_eq!(outcomes(&job), ["canceled"]);
+    let post = ann.post_now(&asked).await;
+    assert_eq!(post["status"], "canceled");
+    assert_eq!(
+        (&post["title"], &post["content"]),
+        (&Value::Null, &Value::Null)
+    );
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_that_waits_after_an_error_is_canceled_at_once() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let asked = ann.ask("Impatience").await;
+    app.agent.set(Mood::Busy(60));
+    let worker = app.worker().await;
+    app.job_once(&ann, &asked, |job| !job["next_attempt_at"].is_null())
+        .await;
+    let canceled = cancel(&ann, &asked).await;
+    assert_eq!(canceled.body["status"], "canceled");
+    assert_eq!(canceled.body["next_attempt_at"], Value::Null);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_that_is_over_cannot_be_canceled() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let mut over = vec![failed(&app, &ann, "Failure").await];
+    over.push(ann.ask("Success").await);
+    app.run_jobs().await;
+    over.push(ann.ask("Cancellation").await);
+    cancel(&ann, &over[2]).await;
+    for (post, status) in over.iter().zip(["failed", "succeeded", "canceled"]) {
+        let before = ann.job_now(post).await;
+        assert_eq!(before["status"], status);
+        let answer = cancel(&ann, post).await;
+        assert_eq!((answer.status, answer.code()), (409, "job_finished"));
+        assert_eq!(ann.job_now(post).await, before);
+    }
+}
+
+#[tokio::test]
+async fn a_failed_job_goes_on_where_it_was() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let asked = failed(&app, &ann, "Second winds").await;
+
+    let again = retry(&ann, &asked).await;
+    assert_eq!(again.status, 202);
+    assert_eq!(again.header("retry-after"), "1");
+    let job = &again.body;
+    assert_eq!(
+        (&job["id"], &job["status"]),
+        (&asked["job"]["id"], &json!("queued"))
+    );
+    assert_eq!(
+        (&job["error"], &job["finished_at"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert_eq!(
+        (&job["queue_position"], &job["max_attempts"]),
+        (&json!(1), &json!(6))
+    );
+    assert_eq!(ann.post_now(&asked).await["status"], "generating");
+    app.run_jobs().await;
+
+    let job = ann.job_now(&asked).await;
+    assert_eq!(
+        (&job["status"], &job["attempt"]),
+        (&json!("succeeded"), &json!(2))
+    );
+    assert_eq!(outcomes(&job), ["failed", "succeeded"]);
+    assert_eq!(app.parts(), [0, 1, 2, 2, 3, 4]);
+    assert_eq!(ann.post_now(&asked).await["status"], "ready");
+}
+
+#[tokio::test]
+async fn a_canceled_job_goes_on_where_it_was() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let asked = ann.ask("Changes of mind").await;
+    app.agent.set(at_first(1, 3, Mood::Hang));
+    let worker = app.worker().await;
+    app.agent.called(4).await;
+    cancel(&ann, &asked).await;
+    app.jobs_over().await;
+    assert_eq!(retry(&ann, &asked).await.status, 202);
+    app.jobs_over().await;
+    worker.stop().await;
+    assert_eq!(
+        outcomes(&ann.job_now(&asked).await),
+        ["canceled", "succeeded"]
+    );
+    assert_eq!(app.parts(), [0, 1, 2, 3, 3, 4]);
+}
+
+#[tokio::test]
+async fn a_job_can_be_retried_only_when_it_failed_or_was_canceled() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let asked = ann.ask("Bad timing").await;
+    let queued = retry(&ann, &asked).await;
+    assert_eq!(
+        (queued.status, queued.code()),
+        (409, "generation_in_progress")
+    );
+    app.run_jobs().await;
+    let succeeded = retry(&ann, &asked).await;
+    assert_eq!((succeeded.status, succeeded.code()), (409, "job_finished"));
+    assert_eq!(ann.post_now(&asked).await["status"], "ready");
+}
+
+#[tokio::test]
+async fn only_the_latest_job_of_a_post_can_be_retried() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let old = failed(&app, &ann, "Old flames").await;
+    let path = format!("/blogs/{}/regenerate", text(&old["id"]));
+    let new = ann.send(ann.request(Method::POST, &path)).await;
+    assert_eq!(new.status, 202);
+    let refused = retry(&ann, &old).await;
+    assert_eq!(
+        (refused.status, refused.code()),
+        (409, "generation_in_progress")
+    );
+
+    app.run_jobs().await;
+    let refused = retry(&ann, &old).await;
+    assert_eq!((refused.status, refused.code()), (409, "job_finished"));
+    let post = ann.post_now(&old).await;
+    assert_eq!(
+        (&post["status"], &post["job"]["id"]),
+        (&json!("ready"), &new.body["job"]["id"])
+    );
+}
+
+#[tokio::test]
+async fn whenever_a_cancel_comes_job_and_post_agree() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let workers = (app.worker().await, app.worker().await);
+    let race = async |n: u64| {
+        let asked = ann.ask("Photo finish").await;
+        // A job takes some tens of milliseconds.
+        tokio::time::sleep(Duration::from_millis(n * 9)).await;
+        (asked.clone(), cancel(&ann, &asked).await)
+    };
+    let races = futures_util::future::join_all((0..24).map(race)).await;
+    app.jobs_over().await;
+    workers.0.stop().await;
+    workers.1.stop().await;
+    for (asked, answer) in races {
+        let job = ann.job_now(&asked).await;
+        let post = ann.post_now(&asked).await;
+        let ended = (
+            text(&job["status"]),
+            text(&post["status"]),
+            post["content"].is_string(),
+        );
+        let expected = match answer.status {
+            202 => ("canceled".to_owned(), "canceled".to_owned(), false),
+            _ => ("succeeded".to_owned(), "ready".to_owned(), true),
+        };
+        assert_eq!(ended, expected, "{}", answer.text);
+        assert!(outcomes(&job).len() <= 1);
+    }
+}
+
+#[tokio::test]
+async fn whatever_comes_at_once_nothing_is_left_behind() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let workers = (app.worker().await, app.worker().await);
+    let life = async |n: u64| {
+        let asked = ann.ask("Rush hour").await;
+        let path = format!("/blogs/{}", text(&asked["id"]));
+        let again = format!("{path}/regenerate");
+        let pause = |part: u64| tokio::time::sleep(Duration::from_millis(n * part % 37));
+        let (canceled, regenerated, edited, retried, deleted) = tokio::join!(
+            async { (pause(3).await, cancel(&ann, &asked).await).1 },
+            async {
+                (
+                    pause(5).await,
+                    ann.send(ann.request(Method::POST, &again)).await,
+                )
+                    .1
+            },
+            async {
+                (
+                    pause(7).await,
+                    ann.put(&path, json!({ "content": "Mine." })).await,
+                )
+                    .1
+            },
+            async { (pause(11).await, retry(&ann, &asked).await).1 },
+            async {
+                pause(13).await;
+                match n % 2 {
+                    0 => ann.delete(&path).await,
+                    _ => ann.get(&path).await,
+                }
+            },
+        );
+        for answer in [canceled, regenerated, edited, retried, deleted] {
+            assert!(
+                [200, 202, 404, 409].contains(&answer.status),
+                "{}",
+                answer.text
+            );
+        }
+        asked
+    };
+    let asked = futures_util::future::join_all((1..24).map(life)).await;
+    app.jobs_over().await;
+    workers.0.stop().await;
+    workers.1.stop().await;
+    for asked in asked {
+        let post = ann.post_now(&asked).await;
+        let (status, job) = (post["status"].as_str(), post["job"]["status"].as_str());
+        // A failed or canceled post may have been made ready by the edit.
+        let agree = match status {
+            Some("ready") => post["content"].is_string(),
+            Some(status) => Some(status) == job,
+            None => post["code"] == "not_found",
+        };
+        assert!(agree, "{post}");
+    }
+}
