@@ -148,7 +148,8 @@ impl Worker {
         let reply = self.call(attempt, outline_prompt(brief), &meter, &|_| {});
         let reply = reply.await?;
         let outline = read_outline(brief, &reply.text, reply.cut_short);
-        self.keep(attempt, 0, outline.to_string(), reply.usage).await?;
+        self.keep(attempt, 0, outline.to_string(), reply.usage)
+            .await?;
         Ok(outline)
     }
 
@@ -178,7 +179,9 @@ impl Worker {
                 let percent = from + (to - from) * here.min(expected) / expected;
                 meter.percent.store(percent, Ordering::Relaxed);
             };
-            let reply = self.call(attempt, prompt.clone(), &meter, &on_event).await?;
+            let reply = self
+                .call(attempt, prompt.clone(), &meter, &on_event)
+                .await?;
             usage.input_tokens += reply.usage.input_tokens;
             usage.output_tokens += reply.usage.output_tokens;
             let index = before.len();

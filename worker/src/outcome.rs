@@ -152,11 +152,7 @@ impl Worker {
 }
 
 /// Gives the job back, to be taken at once.
-async fn release(
-    tx: &DatabaseTransaction,
-    lease: &Lease,
-    job: &job::Model,
-) -> Result<bool, DbErr> {
+async fn release(tx: &DatabaseTransaction, lease: &Lease, job: &job::Model) -> Result<bool, DbErr> {
     let delivery = queue::delivery_id(Duration::ZERO);
     let kept = lifecycle::release(tx, lease, &delivery).await?;
     if kept {
@@ -190,7 +186,9 @@ fn verdict(error: &AgentError) -> Verdict {
 fn message(kind: agent::Failure) -> &'static str {
     match kind {
         agent::Failure::Unavailable => "The writing agent can't be reached.",
-        agent::Failure::RateLimited => "The writing agent has too much to do, or its quota is used up.",
+        agent::Failure::RateLimited => {
+            "The writing agent has too much to do, or its quota is used up."
+        }
         agent::Failure::Rejected => "The writing agent refused the request.",
         agent::Failure::Timeout => "The writing agent took too long.",
         agent::Failure::BadOutput => "The writing agent brought nothing usable.",

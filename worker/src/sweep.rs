@@ -7,8 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use entity::job::lifecycle::{self, Rescue};
 use entity::job;
+use entity::job::lifecycle::{self, Rescue};
 use sea_orm::DbErr;
 use shared::queue::{self, Payload};
 use tokio::time::{MissedTickBehavior, interval};
