@@ -91,14 +91,17 @@ pub async fn push(
 ) -> Result<(), DbErr> {
     let backend = tx.get_database_backend();
     let body = serde_json::to_vec(&payload).map_err(|e| DbErr::Custom(e.to_string()))?;
-    // apalis counts whole seconds. A delivery that came too early would be
-    // refused, so its time is rounded up.
+    // On SQLite apalis counts whole seconds. A delivery that came too early would
+    // be refused, so its time is rounded up. On Postgres its trigger wakes workers
+    // only for what is due when the transaction began, which is now().
     let sql = match backend {
         DbBackend::Postgres => {
             "INSERT INTO apalis.jobs \
              (id, job_type, job, status, attempts, max_attempts, run_at, priority, metadata) \
              VALUES ($1, $2, $3, 'Pending', 0, 1, \
-             statement_timestamp() + $4 * interval '1 millisecond', 0, ''::hstore)"
+             CASE $4 WHEN 0 THEN now() \
+             ELSE statement_timestamp() + $4 * interval '1 millisecond' END, \
+             0, ''::hstore)"
         }
         _ => {
             "INSERT INTO Jobs \
