@@ -109,14 +109,22 @@ pub fn app(state: AppState) -> Router {
         .method_not_allowed_fallback(|| async { Error::MethodNotAllowed })
         .layer(CatchPanicLayer::custom(panicked))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
-        .layer(map_response(no_sniffing))
+        .layer(map_response(for_the_client_alone))
         .layer(from_fn(observe::observe))
         .with_state(state)
 }
 
-/// Browsers are not to guess that something is a page.
-async fn no_sniffing(mut response: Response) -> Response {
+/// Answers are one user's own: caches on the way keep none of them, and a
+/// client's own cache asks before it uses one. Browsers don't guess that
+/// something is a page.
+async fn for_the_client_alone(mut response: Response) -> Response {
     let headers = response.headers_mut();
+    let caching = match headers.contains_key(header::ETAG) {
+        true => "private, no-cache",
+        false => "no-store",
+    };
+    let caching = HeaderValue::from_static(caching);
+    headers.entry(header::CACHE_CONTROL).or_insert(caching);
     let nosniff = HeaderValue::from_static("nosniff");
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
     response

@@ -1,37 +1,35 @@
 //! Blog posts.
 
-use std::collections::HashMap;
-use std::iter;
-
 use axum::Json;
 use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use chrono::{DateTime, Utc};
 use entity::clock::now;
 use entity::job::lifecycle::NewJob;
 use entity::{job, post};
-use sea_orm::sea_query::extension::sqlite::SqliteExpr;
-use sea_orm::sea_query::{Expr, Func, LikeExpr, SimpleExpr};
-use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, ExprTrait, Order, QueryFilter,
-    QueryOrder, QuerySelect, Select, Set,
-};
-use serde::{Deserialize, Serialize};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QuerySelect, Set};
+use serde::Serialize;
 use shared::queue;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::jobs::{self, Job};
-use super::timestamp;
 use crate::auth::SignedIn;
 use crate::body::{Body, Fields, Valid, text, trimmed};
-use crate::error::{Error, FieldError, Result};
+use crate::error::{Error, Result};
 use crate::negotiate::{self, Format, may_change, tagged, version_tag};
 use crate::options::Options;
 use crate::page::{List, cut, limit, link};
 use crate::query::{Id, Params};
 use crate::{AppState, render, wait};
+
+mod filter;
+mod view;
+
+pub use filter::{Filter, Sort};
+use filter::{Position, contains};
+use view::summaries;
+pub use view::{Author, Post, Status, Summary};
 
 /// What to write about.
 #[derive(Debug, ToSchema)]
@@ -93,214 +91,12 @@ impl Body for Edit {
     }
 }
 
-/// A blog post.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Post {
-    #[serde(flatten)]
-    summary: Summary,
-    /// Markdown; null until it is ready.
-    content: Option<String>,
-}
-
-/// A blog post without its content.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Summary {
-    id: Uuid,
-    topic: String,
-    /// Null until the post is ready.
-    title: Option<String>,
-    /// How the content begins, as plain text.
-    excerpt: Option<String>,
-    status: Status,
-    word_count: i32,
-    reading_minutes: i32,
-    /// Raised by every change; the `ETag`.
-    version: i32,
-    author: Author,
-    /// The latest job.
-    job: Option<Job>,
-    #[serde(serialize_with = "timestamp")]
-    created_at: DateTime<Utc>,
-    #[serde(serialize_with = "timestamp")]
-    updated_at: DateTime<Utc>,
-}
-
-/// Who owns a post.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Author {
-    id: Uuid,
-    username: String,
-}
-
-/// Where a post stands.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[schema(as = PostStatus)]
-pub enum Status {
-    /// A job is at work on it.
-    Generating,
-    /// It has its content.
-    Ready,
-    /// Its latest job failed.
-    Failed,
-    /// Its latest job was canceled.
-    Canceled,
-}
-
-impl From<post::Status> for Status {
-    fn from(status: post::Status) -> Self {
-        match status {
-            post::Status::Generating => Status::Generating,
-            post::Status::Ready => Status::Ready,
-            post::Status::Failed => Status::Failed,
-            post::Status::Canceled => Status::Canceled,
-        }
-    }
-}
-
-impl From<Status> for post::Status {
-    fn from(status: Status) -> Self {
-        match status {
-            Status::Generating => post::Status::Generating,
-            Status::Ready => post::Status::Ready,
-            Status::Failed => post::Status::Failed,
-            Status::Canceled => post::Status::Canceled,
-        }
-    }
-}
-
-const WORDS_A_MINUTE: i32 = 200;
-
-impl Post {
-    fn new(post: post::Model, job: Option<Job>, me: &SignedIn) -> Self {
-        Post {
-            content: post.content,
-            summary: Summary {
-                id: post.id,
-                topic: post.topic,
-                title: post.title,
-                excerpt: post.excerpt,
-                status: post.status.into(),
-                word_count: post.word_count,
-                reading_minutes: (post.word_count + WORDS_A_MINUTE - 1) / WORDS_A_MINUTE,
-                version: post.version,
-                author: Author {
-                    id: me.user.id,
-                    username: me.user.username.clone(),
-                },
-                job,
-                created_at: post.created_at,
-                updated_at: post.updated_at,
-            },
-        }
-    }
-
-    async fn load(db: &impl ConnectionTrait, post: post::Model, me: &SignedIn) -> Result<Self> {
-        let job = job::Entity::of_post(post.id).one(db).await?;
-        let job = match job {
-            Some(job) => Some(Job::load_one(db, job).await?),
-            None => None,
-        };
-        Ok(Post::new(post, job, me))
-    }
-}
-
-/// Which posts to list.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct Filter {
-    /// What the topic, title or content must contain, whatever its case.
-    #[param(max_length = 200)]
-    q: Option<String>,
-    status: Option<Status>,
-    /// By default the newest first.
-    #[param(inline)]
-    sort: Option<Sort>,
-    /// How many a page may have, by default 20.
-    #[param(minimum = 1, maximum = 100)]
-    limit: Option<u64>,
-    /// `next_cursor` of the page before.
-    cursor: Option<String>,
-}
-
-/// An order of posts; `-` puts the latest first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
-pub enum Sort {
-    /// The newest first.
-    #[default]
-    #[serde(rename = "-created_at")]
-    NewestFirst,
-    /// The oldest first.
-    #[serde(rename = "created_at")]
-    OldestFirst,
-    /// The last changed first.
-    #[serde(rename = "-updated_at")]
-    LastChangedFirst,
-    /// The last changed last.
-    #[serde(rename = "updated_at")]
-    LastChangedLast,
-}
-
 /// A page of posts.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct PostPage {
     items: Vec<Summary>,
     /// Leads to the next page; null on the last one.
     next_cursor: Option<String>,
-}
-
-/// Where a page of posts ended.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct Position {
-    id: Uuid,
-    updated_at: DateTime<Utc>,
-}
-
-impl Sort {
-    fn name(self) -> &'static str {
-        match self {
-            Sort::NewestFirst => "posts,-created_at",
-            Sort::OldestFirst => "posts,created_at",
-            Sort::LastChangedFirst => "posts,-updated_at",
-            Sort::LastChangedLast => "posts,updated_at",
-        }
-    }
-
-    fn order(self) -> Order {
-        match self {
-            Sort::NewestFirst | Sort::LastChangedFirst => Order::Desc,
-            Sort::OldestFirst | Sort::LastChangedLast => Order::Asc,
-        }
-    }
-
-    /// Ids sort by age, so only the time of change needs a column of its own.
-    fn by_change(self) -> bool {
-        matches!(self, Sort::LastChangedFirst | Sort::LastChangedLast)
-    }
-
-    fn apply(self, posts: Select<post::Entity>) -> Select<post::Entity> {
-        let posts = match self.by_change() {
-            true => posts.order_by(post::Column::UpdatedAt, self.order()),
-            false => posts,
-        };
-        posts.order_by(post::Column::Id, self.order())
-    }
-
-    fn after(self, position: Position) -> SimpleExpr {
-        use post::Column::{Id, UpdatedAt};
-        let (mut key, mut last) = (vec![Expr::col(Id)], vec![Expr::value(position.id)]);
-        if self.by_change() {
-            key.insert(0, Expr::col(UpdatedAt));
-            last.insert(0, Expr::value(position.updated_at));
-        }
-        // Compared as rows, for then the index leads right to the place.
-        let (key, last) = (Expr::tuple(key), Expr::tuple(last));
-        match self.order() {
-            Order::Asc => key.gt(last),
-            _ => key.lt(last),
-        }
-    }
 }
 
 /// Ask for a post
@@ -607,78 +403,6 @@ fn content(post: post::Model) -> Result<String> {
         None if post.status == post::Status::Generating => Err(Error::GenerationInProgress),
         None => Err(Error::NotFound),
     }
-}
-
-/// Posts with their latest jobs, in the order given.
-async fn summaries(
-    db: &impl ConnectionTrait,
-    posts: Vec<post::Model>,
-    me: &SignedIn,
-) -> Result<Vec<Summary>> {
-    let jobs = job::Entity::latest_of_posts(db, posts.iter().map(|post| post.id)).await?;
-    let of: Vec<Uuid> = jobs.iter().map(|job| job.post_id).collect();
-    let jobs = Job::load(db, jobs).await?;
-    let mut jobs: HashMap<Uuid, Job> = of.into_iter().zip(jobs).collect();
-    let summary = |post: post::Model| {
-        let job = jobs.remove(&post.id);
-        Post::new(post, job, me).summary
-    };
-    Ok(posts.into_iter().map(summary).collect())
-}
-
-const LONGEST_Q: usize = 200;
-
-/// Posts that contain `q`, whatever its case.
-fn contains(backend: DbBackend, q: &str) -> Result<Condition> {
-    if q.chars().count() > LONGEST_Q || q.contains('\0') {
-        return Err(Error::Validation(vec![FieldError {
-            field: "q".to_owned(),
-            code: "invalid",
-            message: format!("must have at most {LONGEST_Q} characters, and no NUL"),
-        }]));
-    }
-    let contains = |column: post::Column| match backend {
-        DbBackend::Postgres => {
-            let pattern = LikeExpr::new(like_pattern(q)).escape('\\');
-            Expr::expr(Func::lower(Expr::col(column))).like(pattern)
-        }
-        // SQLite knows the case of ASCII letters only.
-        _ => Expr::col(column).glob(glob_pattern(q)),
-    };
-    Ok(Condition::any()
-        .add(contains(post::Column::Topic))
-        .add(contains(post::Column::Title))
-        .add(contains(post::Column::Content)))
-}
-
-fn like_pattern(q: &str) -> String {
-    let mut pattern = String::from("%");
-    for c in q.to_lowercase().chars() {
-        if matches!(c, '%' | '_' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(c);
-    }
-    pattern.push('%');
-    pattern
-}
-
-/// Names each letter in all its cases: `*[aA][bB]*`.
-fn glob_pattern(q: &str) -> String {
-    let mut pattern = String::from("*");
-    for c in q.chars() {
-        let mut cases = vec![c];
-        cases.extend(c.to_lowercase().chain(c.to_uppercase()));
-        // Some become several letters in another case, which are left out.
-        let single = c.to_lowercase().count() == 1 && c.to_uppercase().count() == 1;
-        match c.is_alphabetic() && single {
-            true => pattern.extend(iter::once('[').chain(cases).chain(iter::once(']'))),
-            false if matches!(c, '*' | '?' | '[') => pattern.extend(['[', c, ']']),
-            false => pattern.push(c),
-        }
-    }
-    pattern.push('*');
-    pattern
 }
 
 fn accepted(post: Post) -> Response {

@@ -401,6 +401,12 @@ impl Answer {
     /// What is true of every answer.
     fn is_sound(&self) {
         assert!(self.headers.contains_key("x-request-id"), "{self:?}");
+        // Nobody's answer may be kept for somebody else.
+        let caching = match self.headers.contains_key("etag") {
+            true => "private, no-cache",
+            false => "no-store",
+        };
+        assert_eq!(self.header("cache-control"), caching, "{self:?}");
         let status = StatusCode::from_u16(self.status).unwrap();
         let is_problem = self.header("content-type") == "application/problem+json";
         let is_health = self.body["missing"].is_array();
