@@ -173,7 +173,7 @@ async fn read(from: impl AsyncRead + Unpin, to: watch::Sender<Vec<String>>) {
     }
 }
 
-/// Waits until a process is dead, whoever's child it was; it may be left
+/// Waits until a process is dead, whosever child it was; it may be left
 /// unreaped by whoever inherited it.
 pub(crate) async fn dead(id: u32) {
     let state = || {
