@@ -20,6 +20,7 @@ use futures_util::FutureExt;
 use sea_orm::{DbErr, EntityTrait};
 use shared::database::Database;
 use shared::queue::{self, Consumer, Delivery, Payload};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::Instrument;
@@ -37,6 +38,9 @@ pub struct Worker {
     name: String,
     lease: Duration,
     backoff: Duration,
+    /// One for each job that may run at once. apalis counts too, so that it
+    /// fetches no more than can run, but forgets what runs when it begins anew.
+    slots: Semaphore,
     /// Canceled when running jobs are to be given back.
     release: CancellationToken,
 }
@@ -58,6 +62,7 @@ pub async fn run(config: &Config, db: Database, agent: Arc<dyn Agent>, stop: Can
         name: format!("{}-{}", host(), uuid::Uuid::now_v7().simple()),
         lease: config.job_lease(),
         backoff: config.job_backoff_base(),
+        slots: Semaphore::new(config.worker_concurrency.into()),
         release: CancellationToken::new(),
     });
     tracing::info!(
@@ -109,8 +114,11 @@ pub async fn run(config: &Config, db: Database, agent: Arc<dyn Agent>, stop: Can
 impl Worker {
     /// Makes the attempt that a delivery is for, if it is still to be made.
     async fn take(self: Arc<Self>, delivery: Delivery) {
+        let Ok(_slot) = self.slots.acquire().await else {
+            return;
+        };
         match self.claim(&delivery).await {
-            Ok(Some(attempt)) => self.attempt(attempt).await,
+            Ok(Some(attempt)) => self.clone().attempt(attempt).await,
             Ok(None) => tracing::debug!(delivery = delivery.id, "a delivery came too late"),
             // The sweep finds a job that was delivered but not claimed.
             Err(error) => tracing::error!(%error, delivery = delivery.id, "can't claim a job"),

@@ -333,8 +333,10 @@ pub struct Done {
 pub async fn delete(State(state): State<AppState>, me: SignedIn, Id(id): Id) -> Result<Json<Done>> {
     let tx = state.db.begin().await?;
     let post = find(&tx, &me, id).await?;
-    // A running worker finds its job gone at its next write, and stops.
-    let job = job::Entity::of_post(post.id).one(&tx).await?;
+    // A running worker finds its job gone at its next write, and stops. The job
+    // is locked before the post, as the worker does it.
+    let job = job::Entity::of_post(post.id).lock_exclusive();
+    let job = job.one(&tx).await?;
     if let Some(delivery) = job.and_then(|job| job.delivery_id) {
         queue::take(&tx, &delivery).await?;
     }

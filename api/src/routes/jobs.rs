@@ -137,7 +137,7 @@ pub async fn list(
 )]
 pub async fn cancel(State(state): State<AppState>, me: SignedIn, Id(id): Id) -> Result<Response> {
     let tx = state.db.begin().await?;
-    let before = find(&tx, &me, id).await?;
+    let before = hold(&tx, &me, id).await?;
     let job = match lifecycle::cancel(&tx, id).await? {
         Cancel::Canceled(job) => {
             if let Some(delivery) = &before.delivery_id {
@@ -167,7 +167,7 @@ pub async fn cancel(State(state): State<AppState>, me: SignedIn, Id(id): Id) -> 
 )]
 pub async fn retry(State(state): State<AppState>, me: SignedIn, Id(id): Id) -> Result<Response> {
     let tx = state.db.begin().await?;
-    let before = find(&tx, &me, id).await?;
+    let before = hold(&tx, &me, id).await?;
     let latest = job::Entity::of_post(before.post_id).one(&tx).await?;
     if latest.is_some_and(|latest| latest.id != id && latest.status.is_over()) {
         return Err(Error::JobFinished);
@@ -209,11 +209,14 @@ async fn push(tx: &DatabaseTransaction, job: &job::Model, delivery: &str) -> Res
 
 /// A job of one's own.
 async fn find(db: &impl ConnectionTrait, me: &SignedIn, id: Uuid) -> Result<job::Model> {
-    let job = job::Entity::owned_by(me.user.id)
-        .filter(job::Column::Id.eq(id))
-        .one(db)
-        .await?;
-    job.ok_or(Error::NotFound)
+    let job = job::Entity::owned_by(me.user.id).filter(job::Column::Id.eq(id));
+    job.one(db).await?.ok_or(Error::NotFound)
+}
+
+/// A job of one's own, which nobody else changes before `tx` ends.
+async fn hold(tx: &DatabaseTransaction, me: &SignedIn, id: Uuid) -> Result<job::Model> {
+    let job = job::Entity::owned_by(me.user.id).filter(job::Column::Id.eq(id));
+    job.lock_exclusive().one(tx).await?.ok_or(Error::NotFound)
 }
 
 /// A job under its tag, with a hint when to ask again.

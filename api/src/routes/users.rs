@@ -280,8 +280,11 @@ pub async fn delete_me(
     confirm(&state, &me.user, given.password).await?;
     let tx = state.db.begin().await?;
     unchanged(&tx, &me.user).await?;
+    // Jobs are locked before their posts, as workers do it.
+    use job::Status::{Canceling, Queued, Running};
     let deliveries: Vec<Option<String>> = job::Entity::owned_by(me.user.id)
-        .filter(job::Column::Status.eq(job::Status::Queued))
+        .filter(job::Column::Status.is_in([Queued, Running, Canceling]))
+        .lock_exclusive()
         .select_only()
         .column(job::Column::DeliveryId)
         .into_tuple()

@@ -121,3 +121,22 @@ fn is_not_in_files(secret: &str, folder: &Path) {
     }
     assert!(read > 0, "there are no files");
 }
+
+#[tokio::test]
+async fn no_key_in_an_agents_address_is_logged() {
+    let address = "http://me:hunter2@127.0.0.1:1/v1?key=hunter2";
+    for agent in ["", "openai"] {
+        let service = Service::new()
+            .set("AGENT", agent)
+            .set("AGENT_MODEL", "stub")
+            .set("AGENT_URL", address)
+            .set("JOB_MAX_ATTEMPTS", "1");
+        let (api, worker) = (service.api().await, service.worker().await);
+        let ann = api.user("ann").await;
+        let post = ann.ask("Growing tomatoes").await;
+        ann.until(&post, "failed").await;
+        let log = worker.stop().await.text();
+        assert!(log.contains("Connection refused"), "{log}");
+        assert!(!log.contains("hunter2"), "{log}");
+    }
+}
