@@ -19,29 +19,45 @@ pub fn assemble(outline: &Outline, sections: &[String]) -> (String, String) {
 }
 
 /// The title and content of a post that an agent wrote in one go; `None` when
-/// there is no text. The title is the one it named, else the heading that its
-/// text begins with, else the topic.
+/// there is not a word in it.
+///
+/// An agent that names a title knows what a post is, so its text is taken as it
+/// stands. Otherwise it may be anything that a model says: it is cleaned, and
+/// the title is the heading that it begins with, or else the topic.
 pub fn read_post(topic: &str, title: Option<String>, text: &str) -> Option<(String, String)> {
+    if !text.contains(char::is_alphanumeric) {
+        return None;
+    }
+    match title.and_then(|title| clean_title(&title, topic)) {
+        Some(title) => {
+            let text = text.trim();
+            let body = text.strip_prefix(&format!("# {title}\n")).unwrap_or(text);
+            Some((title, format!("{}\n", body.trim())))
+        }
+        None => Some(read_text(topic, text)),
+    }
+}
+
+fn read_text(topic: &str, text: &str) -> (String, String) {
     let mut blocks = blocks(&peel::text_in(text));
     let above = match blocks.first() {
-        Some(Block::Heading { level: 0 | 1, text }) => Some(text.clone()),
+        Some(Block::Heading { level: 0 | 1, text }) => Some(text.as_str()),
         Some(Block::Prose(text)) => {
             let line = text.lines().next().unwrap_or_default();
-            line.strip_prefix("Title:").map(str::to_owned)
+            line.strip_prefix("Title:")
         }
         _ => None,
     };
-    let title = [title, above]
-        .into_iter()
-        .flatten()
-        .find_map(|title| clean_title(&title, topic));
+    let title = above.and_then(|title| clean_title(title, topic));
     let title = title.unwrap_or_else(|| plain::title(topic));
     if matches!(blocks.first(), Some(Block::Heading { level: 1, .. })) {
         blocks.remove(0);
     }
     drop_names(&mut blocks, &[&title]);
-    let content = finish(blocks, Said::new(&[], [&title]), false)?;
-    Some((title, content + "\n"))
+    // What is too short to be cleaned may be just what was wanted.
+    let content = finish(blocks, Said::new(&[], [&title]), false);
+    let content = content.unwrap_or_else(|| text.trim().to_owned());
+    (title, content + "\n")
 }
 
 #[cfg(test)]
@@ -91,6 +107,15 @@ mod tests {
             post("Red Gold")
         );
         assert_eq!(titled(Some("Red Gold"), " \n"), None);
+    }
+
+    #[test]
+    fn a_post_that_an_agent_hands_over_whole_is_taken_as_it_stands() {
+        let text = "In this blog post: one short sentence";
+        let whole = read_post("Pots", Some("Pots".into()), text);
+        assert_eq!(whole, Some(("Pots".into(), format!("{text}\n"))));
+        let untitled = read_post("Pots", None, "A short one.");
+        assert_eq!(untitled, Some(("Pots".into(), "A short one.\n".into())));
     }
 
     #[test]

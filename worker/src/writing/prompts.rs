@@ -73,10 +73,11 @@ pub fn section_prompt(brief: &Brief, outline: &Outline, so_far: &[String]) -> Op
 /// own garden; one that is an expert has something to say.
 fn writer(brief: &Brief) -> &'static str {
     let options = &brief.options;
-    if options.tone.is_none() && options.audience.is_none() {
-        "You are an expert who explains things to beginners in plain words."
-    } else {
+    let learned = matches!(options.tone.as_deref(), Some("academic" | "professional"));
+    if learned || options.audience.is_some() {
         "You are an expert."
+    } else {
+        "You are an expert who explains things to beginners in plain words."
     }
 }
 
