@@ -18,9 +18,12 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use crate::config::StorageSettings;
 use crate::queue;
 
-/// How long a write waits for other writers on SQLite, and how long anyone
-/// waits for a connection.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a write waits for other writers on SQLite.
+const SQLITE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long anyone waits for a connection to Postgres: clients are told soon
+/// when it is away.
+const POSTGRES_PATIENCE: Duration = Duration::from_secs(5);
 
 const SQLITE_READERS: u32 = 4;
 const POSTGRES_CONNECTIONS: u32 = 16;
@@ -152,7 +155,7 @@ async fn open_sqlite(url: &str) -> anyhow::Result<Database> {
     let options = sqlite_options(url)?;
     let write = SqlitePoolOptions::new()
         .max_connections(1)
-        .acquire_timeout(PATIENCE)
+        .acquire_timeout(SQLITE_PATIENCE)
         .idle_timeout(None)
         .max_lifetime(None)
         .connect_with(options.clone())
@@ -160,7 +163,7 @@ async fn open_sqlite(url: &str) -> anyhow::Result<Database> {
         .with_context(|| format!("DATABASE_URL: can't open {url}"))?;
     let read = SqlitePoolOptions::new()
         .max_connections(SQLITE_READERS)
-        .acquire_timeout(PATIENCE)
+        .acquire_timeout(SQLITE_PATIENCE)
         .connect_with(options.pragma("query_only", "ON"))
         .await?;
     Ok(Database {
@@ -186,14 +189,14 @@ fn sqlite_options(url: &str) -> anyhow::Result<SqliteConnectOptions> {
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(PATIENCE)
+        .busy_timeout(SQLITE_PATIENCE)
         .foreign_keys(true))
 }
 
 async fn open_postgres(url: &str) -> anyhow::Result<Database> {
     let pool = PgPoolOptions::new()
         .max_connections(POSTGRES_CONNECTIONS)
-        .acquire_timeout(PATIENCE)
+        .acquire_timeout(POSTGRES_PATIENCE)
         .connect(url)
         .await
         .context("DATABASE_URL: can't connect to Postgres")?;
