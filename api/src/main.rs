@@ -8,8 +8,6 @@ use api::config::Config;
 use api::token::kept_secret;
 use shared::database::Database;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 fn main() -> anyhow::Result<()> {
     let config = Config::load()?;
@@ -34,14 +32,15 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let state = AppState::new(config, db.clone(), &secret)?;
     let stop = state.stop.clone();
     // Listened for before anyone is told that we are ready.
-    let stopped = stopped(stop.clone())?;
+    shared::stop::on_signal(stop.clone())?;
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("LISTEN_ADDR: can't listen on {address}"))?;
     tracing::info!(address = %listener.local_addr()?, "the API is ready");
 
     let service = api::app(state).into_make_service_with_connect_info::<SocketAddr>();
-    let serve = axum::serve(listener, service).with_graceful_shutdown(stopped);
+    let serve =
+        axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned());
     let overdue = async {
         stop.cancelled().await;
         tokio::time::sleep(grace).await;
@@ -53,18 +52,4 @@ async fn run(config: Config) -> anyhow::Result<()> {
     db.close().await;
     tracing::info!("the API has stopped");
     Ok(())
-}
-
-/// Ends at the first SIGTERM or SIGINT, and tells `stop`.
-fn stopped(stop: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("stopping: open requests may end");
-        stop.cancel();
-    })
 }

@@ -6,3 +6,4 @@ pub mod config;
 pub mod database;
 pub mod log;
 pub mod queue;
+pub mod stop;

@@ -2,7 +2,6 @@
 //! stopped.
 
 use shared::database::Database;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use worker::agent::supervise;
 use worker::config::Config;
@@ -28,22 +27,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
     db.migrate().await?;
 
     let stop = CancellationToken::new();
-    tokio::spawn(listen(stop.clone())?);
+    shared::stop::on_signal(stop.clone())?;
     worker::run(&config, db.clone(), agent, stop).await;
     db.close().await;
     Ok(())
-}
-
-/// Tells `stop` at the first SIGTERM or SIGINT.
-fn listen(stop: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("stopping: nothing new is taken, running jobs may end");
-        stop.cancel();
-    })
 }

@@ -16,7 +16,7 @@ use crate::service::Service;
 use crate::stub::Act;
 use crate::writer::{HEADINGS, OUTLINE, Writer, write};
 
-const STOPPING: &str = "stopping: nothing new is taken, running jobs may end";
+const STOPPING: &str = "stopping: nothing new is begun, what is under way may end";
 
 /// How long a process may take that has nothing to wait for.
 const AT_ONCE: Duration = Duration::from_secs(2);

@@ -59,13 +59,8 @@ fn agent(directory: &Path, script: &str, limits: Limits) -> Script {
     Script::new(&command, std::env::vars_os(), supervisor(), limits).unwrap()
 }
 
-fn supervisor() -> PathBuf {
-    let target = std::env::current_exe().unwrap();
-    target
-        .parent()
-        .unwrap()
-        .with_file_name("examples")
-        .join("supervise")
+fn supervisor() -> &'static str {
+    env!("CARGO_BIN_EXE_worker")
 }
 
 /// Wait until a process is dead; it may be left unreaped by whoever
