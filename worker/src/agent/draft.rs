@@ -17,7 +17,8 @@ impl<'a> Draft<'a> {
     }
 
     /// Add a piece of the text.
-    pub(super) fn write(&mut self, piece: String) -> Result<(), AgentError> {
+    pub(super) fn write(&mut self, mut piece: String) -> Result<(), AgentError> {
+        piece.retain(is_text);
         self.check(self.text.len() + piece.len())?;
         if !piece.is_empty() {
             self.text.push_str(&piece);
@@ -27,7 +28,8 @@ impl<'a> Draft<'a> {
     }
 
     /// Put the whole text in the place of the pieces that came before it.
-    pub(super) fn replace(&mut self, text: String) -> Result<(), AgentError> {
+    pub(super) fn replace(&mut self, mut text: String) -> Result<(), AgentError> {
+        text.retain(is_text);
         self.check(text.len())?;
         self.text = text;
         Ok(())
@@ -60,5 +62,23 @@ impl<'a> Draft<'a> {
             return Err(AgentError::retry(Failure::BadOutput, message));
         }
         Ok(())
+    }
+}
+
+/// Postgres can't store NUL.
+pub(super) fn is_text(c: char) -> bool {
+    c != '\0'
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_not_be_stored_is_left_out() {
+        let ignore = |_| {};
+        let mut draft = Draft::new(100, &ignore);
+        draft.write("a\0b".to_owned()).unwrap();
+        assert_eq!(draft.finish().unwrap(), "ab");
     }
 }

@@ -86,6 +86,16 @@ pub struct Usage {
     pub output_tokens: u32,
 }
 
+impl Usage {
+    /// What two calls cost together.
+    pub fn and(self, other: Usage) -> Usage {
+        Usage {
+            input_tokens: self.input_tokens.saturating_add(other.input_tokens),
+            output_tokens: self.output_tokens.saturating_add(other.output_tokens),
+        }
+    }
+}
+
 /// Why a call brought no text.
 ///
 /// The message is for operators: it goes to the log. What the client reads is

@@ -109,6 +109,8 @@ const EMPTY: &[&str] = &[
 /// A heading without marks, numbers, labels and remarks; empty if nothing is
 /// left.
 pub(super) fn clean(line: &str) -> String {
+    // Those that JSON had escaped, among them NUL, which Postgres can't store.
+    let line = line.replace(char::is_control, " ");
     let mut text = line.trim();
     loop {
         let before = text;
