@@ -14,8 +14,8 @@ use sea_orm::sea_query::{Expr, SimpleExpr};
 /// A moment in UTC.
 pub type Timestamp = DateTime<Utc>;
 
-/// This machine's time, for moments that are shown but never compared between
-/// machines.
+/// This machine's time, for moments that are shown, or compared where a skew of
+/// the clocks does no harm.
 pub fn now() -> Timestamp {
     Utc::now().trunc_subsecs(3)
 }

@@ -144,7 +144,7 @@ pub async fn take(tx: &DatabaseTransaction, id: &str) -> Result<(), DbErr> {
     Ok(())
 }
 
-/// Queued jobs whose delivery is missing, or was handed to a worker that has
+/// Queued jobs that are due and whose delivery is missing, or was handed to a worker that has
 /// not taken it within `patience`.
 ///
 /// # Errors
@@ -160,22 +160,26 @@ pub async fn stranded(
         DbBackend::Postgres => {
             "SELECT job.* FROM generation_jobs job \
              LEFT JOIN apalis.jobs delivery ON delivery.id = job.delivery_id \
-             WHERE job.status = 'queued' AND (delivery.id IS NULL \
-             OR delivery.lock_at < now() - $1 * interval '1 second') \
+             WHERE job.status = 'queued' \
+             AND (job.next_attempt_at IS NULL OR job.next_attempt_at <= now()) \
+             AND (delivery.id IS NULL OR delivery.lock_at < now() - $1 * interval '1 second') \
              ORDER BY job.delivery_id LIMIT $2"
         }
         _ => {
             "SELECT job.* FROM generation_jobs job \
              LEFT JOIN Jobs delivery ON delivery.id = job.delivery_id \
-             WHERE job.status = 'queued' AND (delivery.id IS NULL \
+             WHERE job.status = 'queued' \
+             AND (job.next_attempt_at IS NULL OR job.next_attempt_at <= $3) \
+             AND (delivery.id IS NULL \
              OR delivery.lock_at < CAST(strftime('%s', 'now') AS INTEGER) - $1) \
              ORDER BY job.delivery_id LIMIT $2"
         }
     };
-    let values = [
-        seconds.into(),
-        i64::try_from(limit).unwrap_or(i64::MAX).into(),
-    ];
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut values = vec![seconds.into(), limit.into()];
+    if backend != DbBackend::Postgres {
+        values.push(entity::clock::now().into());
+    }
     job::Model::find_by_statement(Statement::from_sql_and_values(backend, sql, values))
         .all(db)
         .await

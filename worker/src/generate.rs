@@ -182,8 +182,7 @@ impl Worker {
             let reply = self
                 .call(attempt, prompt.clone(), &meter, &on_event)
                 .await?;
-            usage.input_tokens += reply.usage.input_tokens;
-            usage.output_tokens += reply.usage.output_tokens;
+            usage = usage.and(reply.usage);
             let index = before.len();
             if let Some(text) = read_section(outline, before, &reply.text, reply.cut_short) {
                 self.keep(attempt, index + 1, text.clone(), usage).await?;
@@ -246,8 +245,8 @@ impl Worker {
         let done = Checkpoint {
             position: position as i32,
             content,
-            input_tokens: usage.input_tokens as i32,
-            output_tokens: usage.output_tokens as i32,
+            input_tokens: tokens(usage.input_tokens),
+            output_tokens: tokens(usage.output_tokens),
         };
         let hold = self.insist(|| self.checkpoint(&attempt.lease, &done).boxed());
         go_on(hold.await?)
@@ -267,6 +266,14 @@ fn go_on(hold: Hold) -> Result<(), Stop> {
         Hold::Canceling => Err(Stop::Canceling),
         Hold::Lost => Err(Stop::Lost),
     }
+}
+
+/// No call costs more; what a provider says beyond that is nonsense, and would
+/// not fit into the sum.
+const MOST_TOKENS: u32 = 10_000_000;
+
+fn tokens(told: u32) -> i32 {
+    told.min(MOST_TOKENS) as i32
 }
 
 /// Words begin after white space; good enough for a progress bar.

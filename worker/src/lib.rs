@@ -128,7 +128,6 @@ impl Worker {
     /// Uses up a delivery and claims its job, both or neither.
     async fn claim(&self, delivery: &Delivery) -> Result<Option<Attempt>, DbErr> {
         let tx = self.db.begin().await?;
-        queue::take(&tx, &delivery.id).await?;
         let claimed = match &delivery.payload {
             Ok(Payload { job, attempt }) => {
                 lifecycle::claim(&tx, *job, *attempt, &self.name, self.lease).await?
@@ -138,6 +137,8 @@ impl Worker {
                 None
             }
         };
+        // After the job: in this order all others lock the two.
+        queue::take(&tx, &delivery.id).await?;
         let attempt = match claimed {
             Some((lease, job)) => {
                 let post = post::Entity::find_by_id(job.post_id).one(&tx).await?;
@@ -169,9 +170,15 @@ impl Worker {
     }
 
     async fn record(&self, lease: &Lease, job: &job::Model, written: Result<post::Text, Stop>) {
+        if let Err(stop) = &written {
+            stop.log();
+        }
         let recorded = self.insist(|| self.settle(lease, job, &written).boxed());
-        if let Err(error) = recorded.await {
-            tracing::error!(%error, "can't record how an attempt ended; the sweep will");
+        match recorded.await {
+            Ok(record) => record.log(),
+            Err(error) => {
+                tracing::error!(%error, "can't record how an attempt ended; the sweep will");
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 use rand::RngExt;
 use sea_orm::{DatabaseTransaction, DbErr};
 use shared::queue::{self, Payload};
+use tokio::time::sleep;
 
 use crate::Worker;
 use crate::agent::{self, AgentError};
@@ -30,6 +31,18 @@ pub enum Stop {
     Panicked(String),
 }
 
+impl Stop {
+    /// What operators learn; clients read less.
+    pub(crate) fn log(&self) {
+        match self {
+            Stop::Agent(error) => tracing::warn!(%error, "the agent brought no text"),
+            Stop::Database(error) => tracing::error!(%error, "the database stayed away"),
+            Stop::Panicked(panic) => tracing::error!(panic, "an attempt panicked"),
+            Stop::Canceling | Stop::Lost | Stop::Released => {}
+        }
+    }
+}
+
 impl From<AgentError> for Stop {
     fn from(error: AgentError) -> Self {
         Stop::Agent(error)
@@ -49,27 +62,75 @@ struct Verdict {
     after: Duration,
 }
 
+/// What was recorded of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Record {
+    /// The post is stored.
+    Succeeded,
+    /// The job is given up, with this code.
+    Failed(&'static str),
+    /// The job waits for another attempt.
+    Retried(&'static str, Duration),
+    /// The job is given back.
+    Released,
+    /// The job is canceled.
+    Canceled,
+    /// Nothing: the job is someone else's, or gone.
+    Lost,
+}
+
+impl Record {
+    pub(crate) fn log(self) {
+        match self {
+            Record::Succeeded => tracing::info!("succeeded"),
+            Record::Failed(code) => tracing::warn!(code, "failed, and will not be tried again"),
+            Record::Retried(code, delay) => {
+                tracing::warn!(code, ?delay, "failed, and will be tried again");
+            }
+            Record::Released => tracing::info!("given back, for this worker stops"),
+            Record::Canceled => tracing::info!("canceled"),
+            Record::Lost => tracing::warn!("the job was taken from this worker, or is gone"),
+        }
+    }
+}
+
 /// No pause is longer, however many attempts there were.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(600);
 
-const PERSISTENCE: u32 = 20;
+/// How long a worker keeps trying to write down what was paid for.
+const PERSISTENCE: Duration = Duration::from_secs(60);
+/// The same once it should have stopped.
+const PERSISTENCE_AT_STOP: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(500);
 
 impl Worker {
     /// Does something that must be done, though the database may be away for a
-    /// moment.
+    /// while.
     pub(crate) async fn insist<'a, T>(
         &self,
         work: impl Fn() -> BoxFuture<'a, Result<T, DbErr>>,
     ) -> Result<T, DbErr> {
-        for _ in 1..PERSISTENCE {
-            match work().await {
-                Ok(done) => return Ok(done),
-                Err(error) => tracing::warn!(%error, "the database did not answer; trying again"),
+        let insist = async {
+            loop {
+                match work().await {
+                    Ok(done) => return done,
+                    Err(error) => {
+                        tracing::warn!(%error, "the database did not answer; trying again");
+                    }
+                }
+                sleep(PAUSE).await;
             }
-            tokio::time::sleep(PAUSE).await;
+        };
+        let stopped = async {
+            self.release.cancelled().await;
+            sleep(PERSISTENCE_AT_STOP).await;
+        };
+        let gave_up = || DbErr::Custom("the database stayed away".to_owned());
+        tokio::select! {
+            done = insist => Ok(done),
+            () = sleep(PERSISTENCE) => Err(gave_up()),
+            () = stopped => Err(gave_up()),
         }
-        work().await
     }
 
     /// Records how an attempt ended, in one transaction.
@@ -78,37 +139,27 @@ impl Worker {
         lease: &Lease,
         job: &job::Model,
         written: &Result<post::Text, Stop>,
-    ) -> Result<(), DbErr> {
+    ) -> Result<Record, DbErr> {
+        if matches!(written, Err(Stop::Lost)) {
+            return Ok(Record::Lost);
+        }
         let tx = self.db.begin().await?;
-        let kept = match written {
-            Ok(text) => {
-                let kept = lifecycle::finish(&tx, lease, text).await?;
-                if kept {
-                    tracing::info!("succeeded");
-                }
-                kept
-            }
-            Err(Stop::Lost) => {
-                tracing::warn!("the job was taken from this worker, or is gone");
-                return Ok(());
-            }
-            Err(Stop::Canceling) => false,
+        let record = match written {
+            Ok(text) => match lifecycle::finish(&tx, lease, text).await? {
+                true => Record::Succeeded,
+                false => Record::Lost,
+            },
+            Err(Stop::Lost | Stop::Canceling) => Record::Lost,
             Err(Stop::Released) => release(&tx, lease, job).await?,
             Err(Stop::Agent(error)) => self.fail(&tx, lease, job, verdict(error)).await?,
-            Err(Stop::Database(error)) => {
-                tracing::error!(%error, "the database did not answer in time");
-                self.fail(&tx, lease, job, internal()).await?
-            }
-            Err(Stop::Panicked(panic)) => {
-                tracing::error!(panic, "an attempt panicked");
+            Err(Stop::Database(_) | Stop::Panicked(_)) => {
                 self.fail(&tx, lease, job, internal()).await?
             }
         };
         // Whatever the attempt brought, a cancel that came before it wins.
-        if !kept && lifecycle::stopped(&tx, lease).await? {
-            tracing::info!("canceled");
-        }
-        tx.commit().await
+        let canceled = record == Record::Lost && lifecycle::stopped(&tx, lease).await?;
+        tx.commit().await?;
+        Ok(if canceled { Record::Canceled } else { record })
     }
 
     /// Queues the job for another attempt, or gives it up.
@@ -118,27 +169,24 @@ impl Worker {
         lease: &Lease,
         job: &job::Model,
         Verdict { failure, after }: Verdict,
-    ) -> Result<bool, DbErr> {
-        let code = failure.code;
+    ) -> Result<Record, DbErr> {
         if !failure.retryable || job.attempt >= job.max_attempts {
-            let kept = lifecycle::fail(tx, lease, &failure).await?;
-            if kept {
-                tracing::warn!(code, "failed, and will not be tried again");
-            }
-            return Ok(kept);
+            return Ok(match lifecycle::fail(tx, lease, &failure).await? {
+                true => Record::Failed(failure.code),
+                false => Record::Lost,
+            });
         }
         let delay = self.pause(job.attempt).max(after);
         let delivery = queue::delivery_id(delay);
-        let kept = lifecycle::retry_later(tx, lease, &failure, delay, &delivery).await?;
-        if kept {
-            let payload = Payload {
-                job: job.id,
-                attempt: job.attempt + 1,
-            };
-            queue::push(tx, &delivery, payload, delay).await?;
-            tracing::warn!(code, ?delay, "failed, and will be tried again");
+        if !lifecycle::retry_later(tx, lease, &failure, delay, &delivery).await? {
+            return Ok(Record::Lost);
         }
-        Ok(kept)
+        let payload = Payload {
+            job: job.id,
+            attempt: job.attempt + 1,
+        };
+        queue::push(tx, &delivery, payload, delay).await?;
+        Ok(Record::Retried(failure.code, delay))
     }
 
     /// How long to wait after an attempt: exponential, with full jitter, so that
@@ -152,22 +200,24 @@ impl Worker {
 }
 
 /// Gives the job back, to be taken at once.
-async fn release(tx: &DatabaseTransaction, lease: &Lease, job: &job::Model) -> Result<bool, DbErr> {
+async fn release(
+    tx: &DatabaseTransaction,
+    lease: &Lease,
+    job: &job::Model,
+) -> Result<Record, DbErr> {
     let delivery = queue::delivery_id(Duration::ZERO);
-    let kept = lifecycle::release(tx, lease, &delivery).await?;
-    if kept {
-        let payload = Payload {
-            job: job.id,
-            attempt: job.attempt,
-        };
-        queue::push(tx, &delivery, payload, Duration::ZERO).await?;
-        tracing::info!("given back, for this worker stops");
+    if !lifecycle::release(tx, lease, &delivery).await? {
+        return Ok(Record::Lost);
     }
-    Ok(kept)
+    let payload = Payload {
+        job: job.id,
+        attempt: job.attempt,
+    };
+    queue::push(tx, &delivery, payload, Duration::ZERO).await?;
+    Ok(Record::Released)
 }
 
 fn verdict(error: &AgentError) -> Verdict {
-    tracing::warn!(%error, "the agent brought no text");
     let (kind, retryable, after) = match error {
         AgentError::Retry { failure, after, .. } => (*failure, true, *after),
         AgentError::Fatal { failure, .. } => (*failure, false, None),

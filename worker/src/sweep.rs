@@ -65,9 +65,7 @@ impl Worker {
         let Some(lost) = &job.delivery_id else {
             return Ok(());
         };
-        let due = job.next_attempt_at.unwrap_or(job.created_at);
-        let delay = (due - entity::clock::now()).to_std().unwrap_or_default();
-        let delivery = queue::delivery_id(delay);
+        let delivery = queue::delivery_id(Duration::ZERO);
         let tx = self.db.begin().await?;
         if lifecycle::redeliver(&tx, job.id, lost, &delivery).await? {
             queue::take(&tx, lost).await?;
@@ -75,7 +73,7 @@ impl Worker {
                 job: job.id,
                 attempt: job.attempt + 1,
             };
-            queue::push(&tx, &delivery, payload, delay).await?;
+            queue::push(&tx, &delivery, payload, Duration::ZERO).await?;
             tracing::warn!(job_id = %job.id, "a delivery was lost");
         }
         tx.commit().await

@@ -58,7 +58,10 @@ impl Consumer {
                 DbBackend::Postgres => until(&stop, self.run_postgres(&name)).await,
                 _ => until(&stop, self.run_sqlite(&name, changes.clone())).await,
             };
-            let Err(error) = ended else { continue };
+            if stop.is_cancelled() {
+                return;
+            }
+            let error = ended.err().unwrap_or_else(|| "it ended".to_owned());
             tracing::error!(error, "the queue can't be read; trying again");
             tokio::select! {
                 () = sleep(PAUSE_AFTER_ERROR) => {}
