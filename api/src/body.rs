@@ -73,6 +73,9 @@ fn read<T: Body>(value: Value) -> Result<T> {
     }
 }
 
+/// No more are listed; no honest body has so many.
+const MOST_FAULTS: usize = 50;
+
 /// The fields of a body, and the faults found in them so far.
 #[derive(Debug, Default)]
 pub struct Fields {
@@ -168,6 +171,10 @@ impl Fields {
     }
 
     fn fault(&mut self, name: &str, (code, message): Fault) {
+        // An answer must not be much larger than its question.
+        if self.faults.len() >= MOST_FAULTS {
+            return;
+        }
         self.faults.push(FieldError {
             field: format!("{}{name}", self.prefix),
             code,
@@ -290,6 +297,13 @@ mod tests {
             found,
             expected.map(|(field, code)| (field.to_owned(), code))
         );
+    }
+
+    #[test]
+    fn of_very_many_faults_some_are_told() {
+        let fields = (0..1000).map(|n| (format!("f{n}"), json!(n)));
+        let body = Value::Object(fields.collect());
+        assert_eq!(faults(body).len(), MOST_FAULTS);
     }
 
     #[test]

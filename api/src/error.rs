@@ -81,6 +81,15 @@ pub struct Problem {
 const RETRY_SECONDS: &str = "5";
 
 impl Error {
+    /// One field that is at fault.
+    pub fn invalid(field: &str, code: &'static str, message: impl Into<String>) -> Self {
+        Error::Validation(vec![FieldError {
+            field: field.to_owned(),
+            code,
+            message: message.into(),
+        }])
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Error::MalformedJson(_) | Error::MalformedQuery(_) | Error::InvalidCursor => {
@@ -227,20 +236,38 @@ impl From<DbErr> for Error {
             DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => Error::Unavailable(error),
             DbErr::Exec(RuntimeErr::SqlxError(cause))
             | DbErr::Query(RuntimeErr::SqlxError(cause))
-                if is_lost(cause) =>
+                if may_pass(cause) =>
             {
                 Error::Unavailable(error)
             }
+            // What the row belongs to was deleted a moment ago.
+            _ if is_orphan(&error) => Error::NotFound,
             _ => Error::Internal(error.to_string()),
         }
     }
 }
 
-/// Whether the connection broke, rather than the statement.
-fn is_lost(error: &sqlx::Error) -> bool {
+/// Whether the database may do it when it is asked again.
+fn may_pass(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => true,
+        // Postgres: broken connections (08), deadlocks and serialization (40),
+        // shutdown (57P): <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+        // SQLite: busy (5): <https://www.sqlite.org/rescode.html>.
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            code == "5"
+                || ["08", "40", "57P"]
+                    .iter()
+                    .any(|class| code.starts_with(class))
+        }),
+        _ => false,
+    }
+}
+
+fn is_orphan(error: &DbErr) -> bool {
     matches!(
-        error,
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed
+        error.sql_err(),
+        Some(SqlErr::ForeignKeyConstraintViolation(_))
     )
 }
 

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use shared::changes::Changes;
 use shared::config::{Model, Secret};
 use shared::database::Database;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
@@ -50,6 +51,8 @@ pub struct AppState {
     pub passwords: Passwords,
     /// What clients may choose from; the first is the default.
     pub models: Arc<[Model]>,
+    /// Places for searches, which are the only slow queries.
+    pub searches: Arc<Semaphore>,
     /// The settings.
     pub config: Arc<Config>,
     /// Canceled when the API is to stop: nobody waits any longer then.
@@ -68,6 +71,7 @@ impl AppState {
             keys: Arc::new(Keys::new(secret)),
             passwords: Passwords::new()?,
             models: config.agent.models()?.into(),
+            searches: Arc::new(Semaphore::new(1)),
             config: Arc::new(config),
             stop: CancellationToken::new(),
         })

@@ -1,6 +1,7 @@
 //! Starts the API: settings, log, database, then serves until it is stopped.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::Context;
 use api::AppState;
@@ -8,6 +9,8 @@ use api::config::Config;
 use api::token::kept_secret;
 use shared::database::Database;
 use tokio::net::TcpListener;
+
+const CLOSING: Duration = Duration::from_secs(5);
 
 fn main() -> anyhow::Result<()> {
     let config = Config::load()?;
@@ -49,7 +52,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
         served = serve => served.context("can't serve")?,
         () = overdue => tracing::warn!("some requests did not end in time"),
     }
-    db.close().await;
+    // Requests that are overdue may still hold connections.
+    let _ = tokio::time::timeout(CLOSING, db.close()).await;
     tracing::info!("the API has stopped");
     Ok(())
 }

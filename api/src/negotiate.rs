@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use ring::digest;
@@ -116,11 +117,13 @@ fn names(headers: &HeaderMap, name: &HeaderName, tag: &str) -> Option<bool> {
 
 /// Sends something under its tag, or 304 if the client has it.
 pub fn tagged(asked: &HeaderMap, tag: &str, response: impl IntoResponse) -> Response {
-    let mut response = if has(asked, tag) {
-        StatusCode::NOT_MODIFIED.into_response()
-    } else {
-        response.into_response()
-    };
+    let mut response = response.into_response();
+    if has(asked, tag) {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        *response.body_mut() = Body::empty();
+        response.headers_mut().remove(header::CONTENT_TYPE);
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+    }
     if let Ok(tag) = HeaderValue::from_str(tag) {
         response.headers_mut().insert(header::ETAG, tag);
     }

@@ -4,30 +4,37 @@ use serde::{Deserialize, Serialize};
 use shared::config::Model;
 use utoipa::ToSchema;
 
-use crate::body::{Body, Fault, Fields, any, trimmed};
-use crate::error::{Error, FieldError, Result};
+use crate::body::{Body, Fault, Fields, any, text, trimmed};
+use crate::error::{Error, Result};
 
 /// How a post is to be written; all may be left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Options {
     #[schema(nullable)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     tone: Option<Tone>,
     /// Who is to read it.
     #[schema(min_length = 1, max_length = 200)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     audience: Option<String>,
     /// A BCP 47 tag.
-    #[schema(example = "en-GB")]
+    #[schema(example = "en-GB", max_length = 35)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     language: Option<String>,
     /// About how many words.
     #[schema(minimum = 100, maximum = 3000)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     words: Option<u32>,
     /// Words that are to occur.
     #[schema(max_items = 10)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     keywords: Option<Vec<String>>,
     /// Anything else that the writer should know.
     #[schema(min_length = 1, max_length = 2000)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     instructions: Option<String>,
     /// One of `GET /models`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<String>,
 }
 
@@ -71,16 +78,21 @@ impl Options {
     /// # Errors
     /// [`Error::Validation`] if it is not among `models`.
     pub fn model_of(&self, models: &[Model]) -> Result<String> {
-        let found = match &self.model {
-            Some(id) => models.iter().find(|model| model.id == *id),
+        Options::model_named(self.model.as_deref(), models)
+    }
+
+    /// The model of that name, or the default where none is named.
+    ///
+    /// # Errors
+    /// [`Error::Validation`] if it is not among `models`.
+    pub fn model_named(name: Option<&str>, models: &[Model]) -> Result<String> {
+        let found = match name {
+            Some(id) => models.iter().find(|model| model.id == id),
             None => models.first(),
         };
         let unknown = || {
-            Error::Validation(vec![FieldError {
-                field: "options.model".to_owned(),
-                code: "unknown_model",
-                message: "is not one of GET /models".to_owned(),
-            }])
+            let message = "is not one of GET /models";
+            Error::invalid("options.model", "unknown_model", message)
         };
         found.map(|model| model.id.clone()).ok_or_else(unknown)
     }
@@ -94,7 +106,11 @@ impl Options {
     }
 }
 
+/// The longest tag that RFC 5646, 4.4.1, wants to be let through.
+const LONGEST_LANGUAGE: usize = 35;
+
 fn language(tag: String) -> std::result::Result<String, Fault> {
+    let tag = text(0, LONGEST_LANGUAGE)(tag)?;
     match oxilangtag::LanguageTag::parse(tag) {
         Ok(tag) => Ok(tag.into_inner()),
         Err(e) => Err(("invalid", format!("is no BCP 47 language tag: {e}"))),

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::error::{Error, FieldError, Result};
+use crate::error::{Error, Result};
 use crate::token::Keys;
 
 const DEFAULT_LIMIT: u64 = 20;
@@ -22,11 +22,11 @@ const TAG: usize = 16;
 pub fn limit(asked: Option<u64>) -> Result<u64> {
     match asked.unwrap_or(DEFAULT_LIMIT) {
         limit @ 1..=MAX_LIMIT => Ok(limit),
-        _ => Err(Error::Validation(vec![FieldError {
-            field: "limit".to_owned(),
-            code: "out_of_range",
-            message: format!("must be 1 to {MAX_LIMIT}"),
-        }])),
+        _ => Err(Error::invalid(
+            "limit",
+            "out_of_range",
+            format!("must be 1 to {MAX_LIMIT}"),
+        )),
     }
 }
 

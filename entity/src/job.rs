@@ -120,20 +120,7 @@ pub struct Failure {
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 #[allow(missing_docs, reason = "the derive writes them")]
-pub enum Relation {
-    #[sea_orm(
-        belongs_to = "super::post::Entity",
-        from = "Column::PostId",
-        to = "super::post::Column::Id"
-    )]
-    Post,
-}
-
-impl Related<super::post::Entity> for Entity {
-    fn to() -> RelationDef {
-        Relation::Post.def()
-    }
-}
+pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 

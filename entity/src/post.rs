@@ -1,7 +1,7 @@
 //! Blog posts.
 
-use sea_orm::ExprTrait;
 use sea_orm::entity::prelude::*;
+use sea_orm::{ExprTrait, Iterable, QuerySelect};
 
 use crate::clock::{Timestamp, now};
 
@@ -54,16 +54,7 @@ pub enum Status {
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 #[allow(missing_docs, reason = "the derive writes them")]
-pub enum Relation {
-    #[sea_orm(has_many = "super::job::Entity")]
-    Jobs,
-}
-
-impl Related<super::job::Entity> for Entity {
-    fn to() -> RelationDef {
-        Relation::Jobs.def()
-    }
-}
+pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 
@@ -139,6 +130,21 @@ impl Entity {
         let change = Entity::change(id).col_expr(Column::Status, Expr::value(status));
         change.exec(db).await?;
         Ok(())
+    }
+}
+
+/// Leaving out what is large and not asked for.
+pub trait WithoutContent {
+    /// The same posts, with null for their content.
+    fn without_content(self) -> Self;
+}
+
+impl WithoutContent for Select<Entity> {
+    fn without_content(self) -> Self {
+        let others = Column::iter().filter(|column| !matches!(column, Column::Content));
+        self.select_only()
+            .columns(others)
+            .expr_as(Expr::cust("CAST(NULL AS TEXT)"), "content")
     }
 }
 

@@ -6,10 +6,14 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use entity::clock::now;
 use entity::job::lifecycle::NewJob;
+use entity::post::WithoutContent;
 use entity::{job, post};
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QuerySelect, Set};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, QueryFilter, QuerySelect, Set,
+};
 use serde::Serialize;
 use shared::queue;
+use tokio::task::spawn_blocking;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -184,7 +188,7 @@ pub async fn list(
         name: sort.name(),
     };
     let mut posts = sort
-        .apply(post::Entity::owned_by(me.user.id))
+        .apply(post::Entity::owned_by(me.user.id).without_content())
         .limit(limit + 1);
     if let Some(status) = filter.status {
         posts = posts.filter(post::Column::Status.eq(post::Status::from(status)));
@@ -195,6 +199,11 @@ pub async fn list(
     if let Some(cursor) = &filter.cursor {
         posts = posts.filter(sort.after(list.position(cursor)?));
     }
+    // A search reads whole posts, so one at a time is enough for an API.
+    let _place = match filter.q {
+        Some(_) => state.searches.acquire().await.ok(),
+        None => None,
+    };
     let mut posts = posts.all(state.db.read()).await?;
     let last = cut(&mut posts, limit).map(|last| Position {
         id: last.id,
@@ -245,7 +254,9 @@ pub async fn get(
                 header::CONTENT_SECURITY_POLICY,
                 "default-src 'none'; img-src https:",
             );
-            let page = render::html(&content(post)?);
+            let content = content(post)?;
+            let page = spawn_blocking(move || render::html(&content)).await;
+            let page = page.map_err(|e| Error::Internal(e.to_string()))?;
             tagged(&headers, &tag, ([media_type, policy], page))
         }
     };
@@ -295,7 +306,7 @@ pub async fn update(
     Valid(edit): Valid<Edit>,
 ) -> Result<Response> {
     let tx = state.db.begin().await?;
-    let post = find(&tx, &me, id).await?;
+    let post = hold(&tx, &me, id).await?;
     if !may_change(&headers, &version_tag(post.version)) {
         return Err(Error::VersionConflict);
     }
@@ -368,7 +379,14 @@ pub async fn regenerate(
     let post = find(&tx, &me, id).await?;
     let last = job::Entity::of_post(post.id).one(&tx).await?;
     let (options, model) = match (again.options, last) {
-        (None, Some(last)) => (last.options, last.model),
+        (None, Some(last)) => {
+            let named = last.options["model"].as_str();
+            let model = Options::model_named(named, &state.models).ok();
+            let default = || Options::model_named(None, &state.models);
+            // It may be served no longer; then the default takes over.
+            let model = model.map_or_else(default, Ok)?;
+            (last.options, model)
+        }
         (options, _) => {
             let options = options.unwrap_or_default();
             let model = options.model_of(&state.models)?;
@@ -397,6 +415,12 @@ async fn find(db: &impl ConnectionTrait, me: &SignedIn, id: Uuid) -> Result<post
         .one(db)
         .await?;
     post.ok_or(Error::NotFound)
+}
+
+/// A post of one's own, which nobody else changes before `tx` ends.
+async fn hold(tx: &DatabaseTransaction, me: &SignedIn, id: Uuid) -> Result<post::Model> {
+    let post = post::Entity::owned_by(me.user.id).filter(post::Column::Id.eq(id));
+    post.lock_exclusive().one(tx).await?.ok_or(Error::NotFound)
 }
 
 fn content(post: post::Model) -> Result<String> {

@@ -17,7 +17,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::auth::SignedIn;
-use crate::error::{Error, FieldError, Result, is_duplicate};
+use crate::error::{Error, Result, is_duplicate};
 use crate::negotiate::{LONGEST_WAIT, content_tag, tagged};
 use crate::page::{After, List, cut, limit, link};
 use crate::query::{Id, Params};
@@ -248,11 +248,8 @@ fn patience(wait: Option<u64>) -> Result<Option<Duration>> {
     let Some(seconds) = wait else { return Ok(None) };
     let patience = Duration::from_secs(seconds);
     if patience > LONGEST_WAIT {
-        return Err(Error::Validation(vec![FieldError {
-            field: "wait".to_owned(),
-            code: "out_of_range",
-            message: format!("must be 0 to {}", LONGEST_WAIT.as_secs()),
-        }]));
+        let message = format!("must be 0 to {}", LONGEST_WAIT.as_secs());
+        return Err(Error::invalid("wait", "out_of_range", message));
     }
     Ok(Some(patience))
 }

@@ -19,7 +19,7 @@ use super::timestamp;
 use crate::AppState;
 use crate::auth::{Client, SignedIn};
 use crate::body::Valid;
-use crate::error::{Error, FieldError, Result, is_duplicate};
+use crate::error::{Error, Result, is_duplicate};
 use crate::password::Verdict;
 use crate::token::{new_refresh_token, refresh_token_hash};
 
@@ -247,12 +247,7 @@ pub async fn change_password(
 ) -> Result<StatusCode> {
     if is_username(&change.new_password, &me.user.username) {
         let (code, message) = password_is_username();
-        let field = "new_password".to_owned();
-        return Err(Error::Validation(vec![FieldError {
-            field,
-            code,
-            message,
-        }]));
+        return Err(Error::invalid("new_password", code, message));
     }
     confirm(&state, &me.user, change.current_password).await?;
     let hash = state.passwords.hash(change.new_password).await?;

@@ -339,6 +339,10 @@ async fn options_are_held_to_their_limits() {
             "options.language: invalid",
         ),
         (json!({ "language": "en_GB" }), "options.language: invalid"),
+        (
+            json!({ "language": format!("en-x{}", "-abcdefgh".repeat(9)) }),
+            "options.language: too_long",
+        ),
         (json!({ "words": 99 }), "options.words: out_of_range"),
         (json!({ "words": 3001 }), "options.words: out_of_range"),
         (json!({ "words": 0 }), "options.words: out_of_range"),

@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::Status;
-use crate::error::{Error, FieldError, Result};
+use crate::error::{Error, Result};
 
 /// Which posts to list.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -109,11 +109,8 @@ const LONGEST_Q: usize = 200;
 /// Posts that contain `q`, whatever its case.
 pub(super) fn contains(backend: DbBackend, q: &str) -> Result<Condition> {
     if q.chars().count() > LONGEST_Q || q.contains('\0') {
-        return Err(Error::Validation(vec![FieldError {
-            field: "q".to_owned(),
-            code: "invalid",
-            message: format!("must have at most {LONGEST_Q} characters, and no NUL"),
-        }]));
+        let message = format!("must have at most {LONGEST_Q} characters, and no NUL");
+        return Err(Error::invalid("q", "invalid", message));
     }
     let contains = |column: post::Column| match backend {
         DbBackend::Postgres => {
