@@ -2,6 +2,8 @@
 //! command line, the environment and a file `.env`, in this order.
 
 use std::fmt;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -25,9 +27,12 @@ pub fn load<S: Parser>() -> anyhow::Result<S> {
     S::from_arg_matches(&matches).map_err(|e| e.exit())
 }
 
+/// In the folder that the process was started in, and in none above.
+const ENV_FILE: &str = ".env";
+
 /// Takes what a file `.env` says into the environment, where that says nothing.
 fn read_env_file() -> anyhow::Result<()> {
-    let lines = match dotenvy::dotenv_iter() {
+    let lines = match dotenvy::from_path_iter(ENV_FILE) {
         Err(e) if e.not_found() => return Ok(()),
         lines => lines.context("the file .env can't be read")?,
     };
@@ -43,7 +48,7 @@ fn read_env_file() -> anyhow::Result<()> {
             Err(e) => return Err(e).context("the file .env can't be read"),
         }
     }
-    dotenvy::dotenv().context("the file .env can't be read")?;
+    dotenvy::from_path(ENV_FILE).context("the file .env can't be read")?;
     Ok(())
 }
 
@@ -120,7 +125,11 @@ impl StorageSettings {
     /// # Errors
     /// When the folder can't be made, naming the setting.
     pub fn create_data_dir(&self) -> anyhow::Result<&Path> {
-        std::fs::create_dir_all(&self.data_dir)
+        // Password hashes are in it.
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.data_dir)
             .with_context(|| format!("DATA_DIR: can't make {}", self.data_dir.display()))?;
         Ok(&self.data_dir)
     }

@@ -39,7 +39,7 @@ def ask(base_url, job):
         headers={"Content-Type": "application/json"},
         data=json.dumps(
             {
-                "model": options.get("model") or os.environ.get("MODEL", "default"),
+                "model": os.environ.get("MODEL") or options.get("model") or "default",
                 "messages": [{"role": "user", "content": prompt}],
                 "max_tokens": 2 * words(options) + 200,
                 "stream": True,
