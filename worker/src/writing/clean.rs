@@ -341,6 +341,7 @@ mod tests {
             format!("{BODY}\n\nWritten by [Your Name]"),
             format!("As an AI language model, I have no balcony. {BODY}"),
             format!("{BODY}\n\nIn this blog post, I rephrased \"Choosing the Pots\"."),
+            format!("{BODY}\n\n(This is just two paragraphs)"),
             format!(
                 "{BODY}\n\nHere is the section rewritten in plain text:\n\nTomatoes need sun. They like water."
             ),

@@ -282,7 +282,8 @@ impl<'a> Headings<'a> {
         let Some(heading) = clean_heading(line) else {
             return;
         };
-        let heading = heading::capitalized(&heading::calm(heading, self.topic));
+        let heading = heading::calm(without_topic(&heading, self.topic), self.topic);
+        let heading = heading::capitalized(&heading);
         let words = significant(&heading);
         let of_the_task = [
             "blog post",
@@ -307,6 +308,23 @@ impl<'a> Headings<'a> {
         }
         self.known.push(words);
         self.list.push(heading);
+    }
+}
+
+/// "Watering" of "Growing tomatoes: Watering", when the topic is tomatoes'
+/// growing: all headings would begin alike.
+fn without_topic(heading: &str, topic: &str) -> String {
+    let letters = topic.trim().chars().count();
+    let (before, after) = match heading.char_indices().nth(letters) {
+        Some((end, _)) => heading.split_at(end),
+        None => return heading.to_owned(),
+    };
+    let rest = after.trim_start().strip_prefix([':', '-', '–', '—']);
+    match rest.map(str::trim) {
+        Some(rest) if !rest.is_empty() && before.to_lowercase() == topic.trim().to_lowercase() => {
+            rest.to_owned()
+        }
+        _ => heading.to_owned(),
     }
 }
 
@@ -370,6 +388,20 @@ mod tests {
 
     const POTS_WATER_PESTS: [&str; 3] =
         ["Choosing the Pots", "Watering Well", "Pests and Diseases"];
+
+    #[test]
+    fn the_topic_does_not_stand_before_each_heading() {
+        let topic = "Growing Tomatoes";
+        assert_eq!(without_topic("growing tomatoes: Water", topic), "Water");
+        assert_eq!(without_topic("Growing tomatoes – Water", topic), "Water");
+        for heading in [
+            "Growing tomatoes indoors",
+            "Growing tomatoes:",
+            "Water: Growing",
+        ] {
+            assert_eq!(without_topic(heading, topic), heading);
+        }
+    }
 
     #[test]
     fn an_outline_survives_as_text() {

@@ -70,6 +70,8 @@ impl Said {
             "the first section",
             "the second section",
             "the other sections",
+            "two paragraphs",
+            "short paragraph",
             "the first paragraph",
             "the second paragraph",
             "the rest remains",
