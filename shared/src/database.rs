@@ -142,7 +142,7 @@ impl Database {
     }
 
     async fn migrate_all(&self) -> anyhow::Result<()> {
-        queue::create_tables(self)
+        queue::create_tables(&self.write)
             .await
             .context("the queue's tables can't be made")?;
         Migrator::up(&self.write, None)

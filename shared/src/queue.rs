@@ -25,8 +25,6 @@ use sea_orm::{DatabaseTransaction, DbBackend, FromQueryResult, Statement};
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
-use crate::database::Database;
-
 mod consume;
 
 pub use consume::{Consumer, Handler};
@@ -57,15 +55,15 @@ pub struct Delivery {
 ///
 /// # Errors
 /// When one of its migrations fails.
-pub async fn create_tables(db: &Database) -> anyhow::Result<()> {
-    match db.backend() {
+pub async fn create_tables(db: &DatabaseConnection) -> anyhow::Result<()> {
+    match db.get_database_backend() {
         DbBackend::Postgres => {
-            let pool = db.write().get_postgres_connection_pool();
+            let pool = db.get_postgres_connection_pool();
             PostgresStorage::<()>::setup(pool).await?;
         }
         _ => {
             // Not its `setup`, which would also turn `synchronous` off.
-            let pool = db.write().get_sqlite_connection_pool();
+            let pool = db.get_sqlite_connection_pool();
             SqliteStorage::<()>::migrations().run(pool).await?;
         }
     }
