@@ -159,13 +159,7 @@ fn stop(reason: Option<&str>, answer: &mut Answer<'_>) -> Result<(), AgentError>
                 "the model refuses to write this",
             ));
         }
-        Some(other) => {
-            let message = format!(
-                "the model stopped for another reason: {}",
-                super::excerpt(other, 50)
-            );
-            return Err(AgentError::retry(Failure::BadOutput, message));
-        }
+        Some(other) => return Err(AgentError::stopped_by(other)),
     }
     Ok(())
 }

@@ -135,6 +135,13 @@ impl AgentError {
         }
     }
 
+    /// A provider named a reason for its answer's end that we don't know.
+    fn stopped_by(reason: &str) -> Self {
+        let reason = excerpt(reason, 50);
+        let message = format!("the model stopped for another reason: {reason}");
+        AgentError::retry(Failure::BadOutput, message)
+    }
+
     fn fatal(failure: Failure, message: impl Into<String>) -> Self {
         AgentError::Fatal {
             failure,

@@ -154,13 +154,7 @@ fn read(chunk: Chunk, answer: &mut Answer<'_>) -> Result<(), AgentError> {
                 "the provider's content filter stopped the text",
             ));
         }
-        Some(other) => {
-            let message = format!(
-                "the model stopped for another reason: {}",
-                super::excerpt(other, 50)
-            );
-            return Err(AgentError::retry(Failure::BadOutput, message));
-        }
+        Some(other) => return Err(AgentError::stopped_by(other)),
     }
     Ok(())
 }
