@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use entity::job;
 use reqwest::Method;
+use sea_orm::EntityTrait;
+use sea_orm::sea_query::Expr;
 use serde_json::{Value, json};
 
 use crate::job_life::at_first;
@@ -267,6 +270,29 @@ async fn a_regeneration_that_fails_leaves_the_old_text() {
         (&after["title"], &after["content"]),
         (&post["title"], &post["content"])
     );
+}
+
+#[tokio::test]
+async fn a_regeneration_takes_the_default_for_a_model_that_is_gone() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let post = ready(&app, &ann, "Old models").await;
+    job::Entity::update_many()
+        .col_expr(job::Column::Model, Expr::value("gone"))
+        .col_expr(
+            job::Column::Options,
+            Expr::value(json!({ "model": "gone", "words": 200 })),
+        )
+        .exec(app.db.write())
+        .await
+        .unwrap();
+    let again = regenerate(&ann, &post).await;
+    assert_eq!(
+        (again.status, &again.body["job"]["model"]),
+        (202, &json!("stub-large"))
+    );
+    app.run_jobs().await;
+    assert_eq!(ann.post_now(&post).await["status"], "ready");
 }
 
 #[tokio::test]

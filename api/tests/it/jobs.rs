@@ -224,6 +224,8 @@ async fn an_unchanged_job_is_not_sent_again() {
     let unchanged = ann.send(again()).await;
     assert_eq!((unchanged.status, unchanged.text.as_str()), (304, ""));
     assert_eq!(unchanged.header("etag"), tag);
+    // Nor is it over, so it is worth asking again.
+    assert_eq!(unchanged.header("retry-after"), "1");
     let status = format!("/blogs/{}/status", text(&asked["id"]));
     let status = ann
         .request(Method::GET, &status)

@@ -85,6 +85,9 @@ async fn the_secret_is_made_once_and_is_for_no_one_else() {
     let secret = std::fs::read_to_string(&kept).unwrap();
     let mode = std::fs::metadata(&kept).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
+    // The database is not private by itself, so its folder is.
+    let mode = std::fs::metadata(service.data()).unwrap().permissions();
+    assert_eq!(mode.mode() & 0o777, 0o700);
     api.stop().await.is_calm();
 
     let api = service.api().await;
