@@ -5,6 +5,7 @@ pub use sea_orm_migration::prelude::*;
 
 mod m20261122_000001_accounts;
 mod m20261122_000002_posts_and_jobs;
+mod m20261122_000003_reliability;
 
 /// Our migrations, in order. The queue's own tables are made by the queue.
 #[derive(Debug)]
@@ -16,6 +17,7 @@ impl MigratorTrait for Migrator {
         vec![
             Box::new(m20261122_000001_accounts::Migration),
             Box::new(m20261122_000002_posts_and_jobs::Migration),
+            Box::new(m20261122_000003_reliability::Migration),
         ]
     }
 }
