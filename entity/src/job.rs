@@ -1,7 +1,7 @@
 //! Generation jobs: what clients see of the queue.
 
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::{Alias, Query, SimpleExpr};
+use sea_orm::sea_query::{Alias, Query};
 use sea_orm::{ExprTrait, FromQueryResult, QuerySelect};
 
 use crate::clock::Timestamp;
@@ -35,12 +35,15 @@ pub struct Model {
     pub attempt: i32,
     /// How many may be made.
     pub max_attempts: i32,
+    /// The turn at which it is taken, while it waits in line: see
+    /// [`lifecycle`].
+    pub turn: i64,
     /// The attempt that holds the job, while it runs.
     pub attempt_id: Option<Uuid>,
     /// Until when the holder need not be heard of.
     pub lease_until: Option<Timestamp>,
-    /// The delivery in the queue, while the job waits in it: a ULID whose time
-    /// is the moment that the job is due.
+    /// The delivery that stands for it in the queue, or last did: a ULID whose
+    /// time is the moment that the job is due.
     pub delivery_id: Option<String>,
     /// When the next attempt is due, if the job waits for one after an error.
     pub next_attempt_at: Option<Timestamp>,
@@ -54,6 +57,10 @@ pub struct Model {
     pub error_message: Option<String>,
     /// Whether another attempt could help.
     pub error_retryable: Option<bool>,
+    /// The id of the request that it comes from, as logs have it.
+    pub request_id: Option<String>,
+    /// That request's place in a distributed trace, as W3C's `traceparent` has it.
+    pub traceparent: Option<String>,
     /// When it was asked for.
     pub created_at: Timestamp,
     /// When the first attempt began.
@@ -164,7 +171,7 @@ impl Entity {
     }
 }
 
-/// A queued job's place in the queue.
+/// A job's place in line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromQueryResult)]
 pub struct Place {
     /// The job.
@@ -173,35 +180,34 @@ pub struct Place {
     pub position: i64,
 }
 
-// Partial indexes fit only conditions that are written out: of a parameter, the
-// planner does not know whether it will be what the index is for.
+/// Farther back, a place says little and costs much to count.
+const LAST_PLACE: i64 = 1000;
 
 impl Entity {
-    /// The places of those of `jobs` that are queued.
+    /// The places of those of `jobs` that are among the first thousand in line.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn places(db: &impl ConnectionTrait, jobs: &[Uuid]) -> Result<Vec<Place>, DbErr> {
-        let ahead = Alias::new("ahead");
-        let count = Query::select()
-            .expr(Expr::cust("COUNT(*)"))
-            .from_as(Entity, ahead.clone())
-            .and_where(Expr::cust("ahead.status = 'queued'"))
-            .and_where(
-                Expr::col((ahead, Column::DeliveryId)).lte(Expr::col((Entity, Column::DeliveryId))),
-            )
-            .take();
-        Entity::find()
+        // Partial indexes fit only conditions that are written out: of a parameter,
+        // the planner does not know whether it will be what the index is for.
+        let position = Expr::cust(format!(
+            "(SELECT COUNT(*) FROM (SELECT 1 FROM generation_jobs AS ahead \
+             WHERE ahead.status = 'queued' AND ahead.next_attempt_at IS NULL \
+             AND (ahead.turn, ahead.id) <= (generation_jobs.turn, generation_jobs.id) \
+             LIMIT {}) AS counted)",
+            LAST_PLACE + 1
+        ));
+        let mut places: Vec<Place> = Entity::find()
             .select_only()
             .column(Column::Id)
-            .expr_as(
-                SimpleExpr::SubQuery(None, Box::new(count.into())),
-                "position",
-            )
-            .filter(Column::Status.eq(Status::Queued))
+            .expr_as(position, "position")
+            .filter(Expr::cust("status = 'queued' AND next_attempt_at IS NULL"))
             .filter(Column::Id.is_in(jobs.iter().copied()))
             .into_model()
             .all(db)
-            .await
+            .await?;
+        places.retain(|place| place.position <= LAST_PLACE);
+        Ok(places)
     }
 }

@@ -64,7 +64,7 @@ pub struct Text {
     title: Option<String>,
     content: String,
     excerpt: String,
-    word_count: i32,
+    pub(crate) word_count: i32,
 }
 
 impl Text {

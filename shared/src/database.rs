@@ -7,16 +7,21 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use futures_util::future::BoxFuture;
 use migration::{Migrator, MigratorTrait};
 use sea_orm::{
-    DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode,
-    SqlxPostgresConnector, SqlxSqliteConnector, TransactionOptions, TransactionTrait,
+    DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqlxPostgresConnector,
+    SqlxSqliteConnector, TransactionTrait,
 };
 use sqlx::postgres::PgPoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
 use crate::config::StorageSettings;
 use crate::queue;
+
+mod writer;
+
+use writer::Writer;
 
 /// How long a write waits for other writers on SQLite.
 const SQLITE_PATIENCE: Duration = Duration::from_secs(30);
@@ -37,6 +42,8 @@ const POSTGRES_CONNECTIONS: u32 = 16;
 pub struct Database {
     read: DatabaseConnection,
     write: DatabaseConnection,
+    /// On SQLite.
+    writer: Option<Writer>,
 }
 
 impl Database {
@@ -61,8 +68,8 @@ impl Database {
         &self.read
     }
 
-    /// For single statements that change something. Several that belong
-    /// together need [`Database::begin`].
+    /// Writes past [`Database::transact`]: for the queue's own library, and for
+    /// tests that meddle.
     pub fn write(&self) -> &DatabaseConnection {
         &self.write
     }
@@ -72,19 +79,36 @@ impl Database {
         self.write.get_database_backend()
     }
 
-    /// Begins a transaction that may write. On SQLite it takes the write lock
-    /// at once: a transaction that reads first and then turns to writing fails
-    /// at once where another has written meanwhile.
+    /// Runs `work` in a transaction, which is committed if it succeeds and
+    /// otherwise undone. All that writes goes through here.
+    ///
+    /// On SQLite the transaction holds the write lock from its beginning, for
+    /// one that reads first and then turns to writing fails where another has
+    /// written meanwhile; and transactions that wait at the same time share a
+    /// commit. So `work` must not wait for anything but the database.
     ///
     /// # Errors
-    /// When the database does not answer.
-    pub async fn begin(&self) -> Result<DatabaseTransaction, DbErr> {
-        self.write
-            .begin_with_options(TransactionOptions {
-                sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-                ..TransactionOptions::default()
-            })
-            .await
+    /// What `work` fails with, or that the database does not answer. After an
+    /// error of the commit itself it is not known whether it was done.
+    pub async fn transact<T, E>(
+        &self,
+        work: impl for<'t> FnOnce(&'t DatabaseTransaction) -> BoxFuture<'t, Result<T, E>>
+        + Send
+        + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<DbErr> + Send + 'static,
+    {
+        if let Some(writer) = &self.writer {
+            return writer.transact(work).await;
+        }
+        let tx = self.write.begin().await?;
+        let done = work(&tx).await;
+        if done.is_ok() {
+            tx.commit().await?;
+        } // Otherwise dropping it rolls it back.
+        done
     }
 
     /// Brings the tables up to date, the queue's and ours. Several processes
@@ -164,11 +188,13 @@ async fn open_sqlite(url: &str) -> anyhow::Result<Database> {
     let read = SqlitePoolOptions::new()
         .max_connections(SQLITE_READERS)
         .acquire_timeout(SQLITE_PATIENCE)
-        .connect_with(options.pragma("query_only", "ON"))
+        .connect_with(options.clone().pragma("query_only", "ON"))
         .await?;
+    let write = SqlxSqliteConnector::from_sqlx_sqlite_pool(write);
     Ok(Database {
         read: SqlxSqliteConnector::from_sqlx_sqlite_pool(read),
-        write: SqlxSqliteConnector::from_sqlx_sqlite_pool(write),
+        writer: Some(Writer::new(write.clone(), options.get_filename())?),
+        write,
     })
 }
 
@@ -204,6 +230,7 @@ async fn open_postgres(url: &str) -> anyhow::Result<Database> {
     Ok(Database {
         read: pool.clone(),
         write: pool,
+        writer: None,
     })
 }
 

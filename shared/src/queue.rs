@@ -1,19 +1,23 @@
 //! The queue between API and workers: apalis on SQLite or Postgres. Nothing
 //! else names apalis.
 //!
-//! apalis only delivers. A delivery is a row of its own table that carries a
-//! job's id and the number of the attempt that it is for; what the job is and
-//! whether the attempt may be made is in our tables, see
+//! apalis only delivers. A delivery is a row of its own table, one for each job
+//! that is queued, and wakes a worker when the job is due. Which job the worker
+//! then takes, and whether there is one to take, is in our tables: see
 //! [`entity::job::lifecycle`]. From this follow the guarantees:
 //!
 //! - *A job that was accepted is delivered.* [`push`] writes apalis' row in the
 //!   caller's transaction: the job and its delivery commit together or not at
 //!   all. Should a row be lost all the same, [`stranded`] finds the job.
-//! - *A delivery is used once.* The worker removes the row with [`take`] in the
-//!   transaction of its claim. A row that comes twice finds its job taken.
+//! - *A delivery is used once.* The worker removes the row of the job that it
+//!   claims with [`take`], in the transaction of the claim. A row that comes
+//!   twice finds nothing to claim.
+//! - *Nobody sleeps while a job waits.* A worker goes on taking jobs until none
+//!   is in line; and if the job that it claims is another than that which woke
+//!   it, it puts that one's row back with [`hand_back`], to wake others.
 //! - *The table stays as small as the queue is long*, since rows are removed
-//!   when they are taken. apalis' own acknowledgements and locks, which would
-//!   keep every row for ever, are off.
+//!   when their jobs are claimed. apalis' own acknowledgements and locks, which
+//!   would keep every row for ever, are off.
 
 use std::time::Duration;
 
@@ -33,7 +37,24 @@ pub use consume::{Consumer, Handler};
 /// would never be taken, so it never changes.
 const QUEUE: &str = "blog-generation";
 
-/// What a delivery carries.
+/// Indexes of apalis' table on SQLite that no query of ours or of its worker
+/// uses: they are there for its board.
+const UNUSED_INDEXES: [&str; 11] = [
+    "JTIdx",
+    "SIdx",
+    "TIdx",
+    "idx_jobs_claimable",
+    "idx_jobs_completed_done_at",
+    "idx_jobs_job_type_covering",
+    "idx_jobs_job_type_run_at",
+    "idx_jobs_job_type_status_run_at",
+    "idx_jobs_run_at_status",
+    "idx_jobs_running",
+    "idx_jobs_status_run_at",
+];
+
+/// What a delivery carries: for whom it was made. It is there for people who
+/// look into the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Payload {
     /// The job.
@@ -65,6 +86,11 @@ pub async fn create_tables(db: &DatabaseConnection) -> anyhow::Result<()> {
             // Not its `setup`, which would also turn `synchronous` off.
             let pool = db.get_sqlite_connection_pool();
             SqliteStorage::<()>::migrations().run(pool).await?;
+            // Each would have to be kept in step with every delivery.
+            for index in UNUSED_INDEXES {
+                db.execute_unprepared(&format!("DROP INDEX IF EXISTS {index}"))
+                    .await?;
+            }
         }
     }
     Ok(())
@@ -132,18 +158,51 @@ fn due_second(delay: Duration) -> i64 {
 /// # Errors
 /// When the database does not answer.
 pub async fn take(tx: &DatabaseTransaction, id: &str) -> Result<(), DbErr> {
-    let backend = tx.get_database_backend();
-    let sql = match backend {
+    let sql = match tx.get_database_backend() {
         DbBackend::Postgres => "DELETE FROM apalis.jobs WHERE id = $1",
         _ => "DELETE FROM Jobs WHERE id = $1",
     };
+    execute(tx, sql, id).await
+}
+
+/// Puts a delivery back that woke a worker and was not used: others must be
+/// woken by it. One that stands for no queued job is removed.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn hand_back(tx: &DatabaseTransaction, id: &str) -> Result<(), DbErr> {
+    let [orphaned, pending] = match tx.get_database_backend() {
+        DbBackend::Postgres => [
+            "DELETE FROM apalis.jobs WHERE id = $1 AND NOT EXISTS \
+             (SELECT 1 FROM generation_jobs WHERE status = 'queued' AND delivery_id = $1)",
+            "UPDATE apalis.jobs SET status = 'Pending', lock_at = NULL, lock_by = NULL \
+             WHERE id = $1",
+        ],
+        _ => [
+            "DELETE FROM Jobs WHERE id = $1 AND NOT EXISTS \
+             (SELECT 1 FROM generation_jobs WHERE status = 'queued' AND delivery_id = $1)",
+            "UPDATE Jobs SET status = 'Pending', lock_at = NULL, lock_by = NULL WHERE id = $1",
+        ],
+    };
+    execute(tx, orphaned, id).await?;
+    execute(tx, pending, id).await
+}
+
+async fn execute(tx: &DatabaseTransaction, sql: &str, id: &str) -> Result<(), DbErr> {
+    let backend = tx.get_database_backend();
     tx.execute_raw(Statement::from_sql_and_values(backend, sql, [id.into()]))
         .await?;
     Ok(())
 }
 
-/// Queued jobs that are due and whose delivery is missing, or was handed to a worker that has
-/// not taken it within `patience`.
+/// How far from the front of the line lost deliveries are looked for. A job in
+/// the midst of a long line needs none: whoever is at work takes the next in
+/// line without being woken.
+const FRONT: i64 = 1000;
+
+/// Jobs at the front of the line whose delivery is missing, or was handed to a
+/// worker that has not taken or handed it back within `patience`; and jobs
+/// whose next attempt is due and whose delivery is missing.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -156,25 +215,31 @@ pub async fn stranded(
     let seconds = i64::try_from(patience.as_secs()).unwrap_or(i64::MAX);
     let sql = match backend {
         DbBackend::Postgres => {
-            "SELECT job.* FROM generation_jobs job \
+            "SELECT job.* FROM \
+             ((SELECT * FROM generation_jobs \
+             WHERE status = 'queued' AND next_attempt_at IS NULL ORDER BY turn, id LIMIT $3) \
+             UNION ALL (SELECT * FROM generation_jobs \
+             WHERE status = 'queued' AND next_attempt_at IS NOT NULL \
+             AND next_attempt_at <= now() ORDER BY next_attempt_at LIMIT $3)) job \
              LEFT JOIN apalis.jobs delivery ON delivery.id = job.delivery_id \
-             WHERE job.status = 'queued' \
-             AND (job.next_attempt_at IS NULL OR job.next_attempt_at <= now()) \
-             AND (delivery.id IS NULL OR delivery.lock_at < now() - $1 * interval '1 second') \
-             ORDER BY job.delivery_id LIMIT $2"
+             WHERE delivery.id IS NULL OR delivery.lock_at < now() - $1 * interval '1 second' \
+             LIMIT $2"
         }
         _ => {
-            "SELECT job.* FROM generation_jobs job \
+            "SELECT job.* FROM \
+             (SELECT * FROM (SELECT * FROM generation_jobs \
+             WHERE status = 'queued' AND next_attempt_at IS NULL ORDER BY turn, id LIMIT $3) \
+             UNION ALL SELECT * FROM (SELECT * FROM generation_jobs \
+             WHERE status = 'queued' AND next_attempt_at IS NOT NULL \
+             AND next_attempt_at <= $4 ORDER BY next_attempt_at LIMIT $3)) job \
              LEFT JOIN Jobs delivery ON delivery.id = job.delivery_id \
-             WHERE job.status = 'queued' \
-             AND (job.next_attempt_at IS NULL OR job.next_attempt_at <= $3) \
-             AND (delivery.id IS NULL \
-             OR delivery.lock_at < CAST(strftime('%s', 'now') AS INTEGER) - $1) \
-             ORDER BY job.delivery_id LIMIT $2"
+             WHERE delivery.id IS NULL \
+             OR delivery.lock_at < CAST(strftime('%s', 'now') AS INTEGER) - $1 \
+             LIMIT $2"
         }
     };
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let mut values = vec![seconds.into(), limit.into()];
+    let mut values = vec![seconds.into(), limit.into(), FRONT.into()];
     if backend != DbBackend::Postgres {
         values.push(entity::clock::now().into());
     }

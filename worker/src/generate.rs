@@ -92,9 +92,6 @@ impl Worker {
             Scope::Post => self.whole(&attempt).await?,
             Scope::Step => self.in_steps(&attempt).await?,
         };
-        let words = post::word_count(&content);
-        let done = Meter::new(Phase::Assembling, WRITTEN, words);
-        self.renew(&attempt, done.read()).await?;
         Ok(post::Text::new(Some(title), content))
     }
 
@@ -136,6 +133,9 @@ impl Worker {
             None => self.outline(attempt, &brief).await?,
         };
         let mut sections: Vec<String> = done.collect();
+        if !sections.is_empty() {
+            self.renew(attempt, written(&outline, &sections)).await?;
+        }
         while let Some(prompt) = section_prompt(&brief, &outline, &sections) {
             let section = self.section(attempt, &outline, &sections, prompt).await?;
             sections.push(section);
@@ -148,8 +148,14 @@ impl Worker {
         let reply = self.call(attempt, outline_prompt(brief), &meter, &|_| {});
         let reply = reply.await?;
         let outline = read_outline(brief, &reply.text, reply.cut_short);
-        self.keep(attempt, 0, outline.to_string(), reply.usage)
-            .await?;
+        let done = Checkpoint {
+            position: 0,
+            content: outline.to_string(),
+            progress: written(&outline, &[]),
+            input_tokens: tokens(reply.usage.input_tokens),
+            output_tokens: tokens(reply.usage.output_tokens),
+        };
+        self.keep(attempt, done).await?;
         Ok(outline)
     }
 
@@ -162,12 +168,12 @@ impl Worker {
         before: &[String],
         prompt: Prompt,
     ) -> Result<String, Stop> {
-        let of = |done: usize| {
-            let share = (WRITTEN - OUTLINED) * done as i32;
-            OUTLINED + share / outline.headings.len().max(1) as i32
-        };
-        let (from, to) = (of(before.len()), of(before.len() + 1));
-        let words_before: i32 = before.iter().map(|text| post::word_count(text)).sum();
+        let Progress {
+            percent: from,
+            words: words_before,
+            ..
+        } = written(outline, before);
+        let to = percent(outline, before.len() + 1);
         let expected = (prompt.max_tokens as i32 * 3 / 4).max(1);
         let mut usage = Usage::default();
         for _ in 0..2 {
@@ -183,12 +189,20 @@ impl Worker {
                 .call(attempt, prompt.clone(), &meter, &on_event)
                 .await?;
             usage = usage.and(reply.usage);
-            let index = before.len();
+            let number = before.len() + 1;
             if let Some(text) = read_section(outline, before, &reply.text, reply.cut_short) {
-                self.keep(attempt, index + 1, text.clone(), usage).await?;
+                let sections = [before, std::slice::from_ref(&text)].concat();
+                let done = Checkpoint {
+                    position: number as i32,
+                    content: text.clone(),
+                    progress: written(outline, &sections),
+                    input_tokens: tokens(usage.input_tokens),
+                    output_tokens: tokens(usage.output_tokens),
+                };
+                self.keep(attempt, done).await?;
                 return Ok(text);
             }
-            tracing::info!(section = index + 1, "a section came without a text");
+            tracing::info!(section = number, "a section came without a text");
         }
         Err(bad_output("a section came twice without a text"))
     }
@@ -202,7 +216,6 @@ impl Worker {
         meter: &Meter,
         on_event: &(dyn Fn(Event) + Send + Sync),
     ) -> Result<Reply, Stop> {
-        self.renew(attempt, meter.read()).await?;
         let request = attempt.request(prompt);
         tokio::select! {
             reply = self.agent.call(&request, on_event) => Ok(reply?),
@@ -230,34 +243,50 @@ impl Worker {
     }
 
     async fn renew(&self, attempt: &Attempt, progress: Progress) -> Result<(), Stop> {
-        let hold = lifecycle::progress(self.db.write(), &attempt.lease, progress).await?;
-        go_on(hold)
+        let lease = attempt.lease;
+        let renew = self
+            .db
+            .transact(move |tx| lifecycle::progress(tx, lease, progress).boxed());
+        go_on(renew.await?)
     }
 
     /// Makes a finished step a checkpoint.
-    async fn keep(
-        &self,
-        attempt: &Attempt,
-        position: usize,
-        content: String,
-        usage: Usage,
-    ) -> Result<(), Stop> {
-        let done = Checkpoint {
-            position: position as i32,
-            content,
-            input_tokens: tokens(usage.input_tokens),
-            output_tokens: tokens(usage.output_tokens),
-        };
+    async fn keep(&self, attempt: &Attempt, done: Checkpoint) -> Result<(), Stop> {
         let hold = self.insist(|| self.checkpoint(&attempt.lease, &done).boxed());
         go_on(hold.await?)
     }
 
     async fn checkpoint(&self, lease: &Lease, done: &Checkpoint) -> Result<Hold, DbErr> {
-        let tx = self.db.begin().await?;
-        let hold = lifecycle::checkpoint(&tx, lease, done).await?;
-        tx.commit().await?;
-        Ok(hold)
+        let (lease, done) = (*lease, done.clone());
+        self.db
+            .transact(move |tx| lifecycle::checkpoint(tx, lease, done).boxed())
+            .await
     }
+}
+
+/// What an attempt begins with, before it is known what earlier ones have done.
+pub(crate) fn first_phase(scope: Scope) -> Phase {
+    match scope {
+        Scope::Post => Phase::Writing,
+        Scope::Step => Phase::Outline,
+    }
+}
+
+/// How far a post is with these sections.
+fn written(outline: &Outline, sections: &[String]) -> Progress {
+    Progress {
+        phase: match sections.len() < outline.headings.len() {
+            true => Phase::Writing,
+            false => Phase::Assembling,
+        },
+        percent: percent(outline, sections.len()),
+        words: sections.iter().map(|text| post::word_count(text)).sum(),
+    }
+}
+
+fn percent(outline: &Outline, sections: usize) -> i32 {
+    let share = (WRITTEN - OUTLINED) * sections as i32;
+    OUTLINED + share / outline.headings.len().max(1) as i32
 }
 
 fn go_on(hold: Hold) -> Result<(), Stop> {

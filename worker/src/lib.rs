@@ -1,8 +1,8 @@
 //! Takes jobs from the queue and has an agent write the posts.
 //!
-//! [`Worker`] takes a delivery and makes the attempt that it is for;
-//! [`generate`] is what an attempt does; [`sweep`] picks up what others have
-//! left behind.
+//! A delivery wakes a [`Worker`], which then takes jobs until none is in line;
+//! [`generate`] is what an attempt at one does; [`sweep`] picks up what others
+//! have left behind.
 
 pub mod agent;
 pub mod config;
@@ -14,12 +14,13 @@ pub mod writing;
 use std::sync::Arc;
 use std::time::Duration;
 
+use entity::job::Phase;
 use entity::job::lifecycle::{self, Lease};
 use entity::{job, post};
 use futures_util::FutureExt;
-use sea_orm::{DbErr, EntityTrait};
+use sea_orm::{DatabaseTransaction, DbErr, EntityTrait};
 use shared::database::Database;
-use shared::queue::{self, Consumer, Delivery, Payload};
+use shared::queue::{self, Consumer, Delivery};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -28,7 +29,7 @@ use tracing::Instrument;
 use crate::agent::Agent;
 use crate::config::Config;
 use crate::generate::Attempt;
-use crate::outcome::Stop;
+use crate::outcome::{Ending, Stop};
 
 /// A worker at work.
 pub struct Worker {
@@ -41,6 +42,8 @@ pub struct Worker {
     /// One for each job that may run at once. apalis counts too, so that it
     /// fetches no more than can run, but forgets what runs when it begins anew.
     slots: Semaphore,
+    /// Canceled when no more jobs are to be taken.
+    stop: CancellationToken,
     /// Canceled when running jobs are to be given back.
     release: CancellationToken,
 }
@@ -63,6 +66,7 @@ pub async fn run(config: &Config, db: Database, agent: Arc<dyn Agent>, stop: Can
         lease: config.job_lease(),
         backoff: config.job_backoff_base(),
         slots: Semaphore::new(config.worker_concurrency.into()),
+        stop: stop.clone(),
         release: CancellationToken::new(),
     });
     tracing::info!(
@@ -112,42 +116,33 @@ pub async fn run(config: &Config, db: Database, agent: Arc<dyn Agent>, stop: Can
 }
 
 impl Worker {
-    /// Makes the attempt that a delivery is for, if it is still to be made.
+    /// Takes jobs and makes attempts at them, one after the other, until none is
+    /// in line. The delivery is what woke us; whose turn it is the line says.
     async fn take(self: Arc<Self>, delivery: Delivery) {
+        if let Err(error) = &delivery.payload {
+            tracing::error!(error, delivery = delivery.id, "a delivery can't be read");
+        }
         let Ok(_slot) = self.slots.acquire().await else {
             return;
         };
-        match self.claim(&delivery).await {
-            Ok(Some(attempt)) => self.clone().attempt(attempt).await,
-            Ok(None) => tracing::debug!(delivery = delivery.id, "a delivery came too late"),
-            // The sweep finds a job that was delivered but not claimed.
-            Err(error) => tracing::error!(%error, delivery = delivery.id, "can't claim a job"),
+        let mut woken_by = Some(delivery.id);
+        while !self.stop.is_cancelled() {
+            match self.claim(woken_by.take()).await {
+                Ok(Some(attempt)) => self.clone().attempt(attempt).await,
+                Ok(None) => return,
+                // The sweep finds a job whose delivery was neither used nor handed back.
+                Err(error) => return tracing::error!(%error, "can't claim a job"),
+            }
         }
     }
 
-    /// Uses up a delivery and claims its job, both or neither.
-    async fn claim(&self, delivery: &Delivery) -> Result<Option<Attempt>, DbErr> {
-        let tx = self.db.begin().await?;
-        let claimed = match &delivery.payload {
-            Ok(Payload { job, attempt }) => {
-                lifecycle::claim(&tx, *job, *attempt, &self.name, self.lease).await?
-            }
-            Err(error) => {
-                tracing::error!(error, delivery = delivery.id, "a delivery can't be read");
-                None
-            }
-        };
-        // After the job: in this order all others lock the two.
-        queue::take(&tx, &delivery.id).await?;
-        let attempt = match claimed {
-            Some((lease, job)) => {
-                let post = post::Entity::find_by_id(job.post_id).one(&tx).await?;
-                post.map(|post| Attempt::new(lease, job, post))
-            }
-            None => None,
-        };
-        tx.commit().await?;
-        Ok(attempt)
+    /// Claims the job whose turn it is and uses up its delivery, both or neither.
+    async fn claim(&self, woken_by: Option<String>) -> Result<Option<Attempt>, DbErr> {
+        let (name, lease) = (self.name.clone(), self.lease);
+        let phase = generate::first_phase(self.agent.scope());
+        self.db
+            .transact(move |tx| claim(tx, woken_by, name, lease, phase).boxed())
+            .await
     }
 
     /// Makes an attempt in a task of its own, so that it holds up no other, and
@@ -173,7 +168,8 @@ impl Worker {
         if let Err(stop) = &written {
             stop.log();
         }
-        let recorded = self.insist(|| self.settle(lease, job, &written).boxed());
+        let ending = Ending::from(written);
+        let recorded = self.insist(|| self.settle(lease, job, &ending).boxed());
         match recorded.await {
             Ok(record) => record.log(),
             Err(error) => {
@@ -181,6 +177,31 @@ impl Worker {
             }
         }
     }
+}
+
+async fn claim(
+    tx: &DatabaseTransaction,
+    woken_by: Option<String>,
+    worker: String,
+    lease: Duration,
+    phase: Phase,
+) -> Result<Option<Attempt>, DbErr> {
+    let claimed = lifecycle::claim(tx, &worker, lease, phase).await?;
+    let delivery = claimed
+        .as_ref()
+        .and_then(|(_, job)| job.delivery_id.clone());
+    // After the job: in this order all others lock the two.
+    if let Some(delivery) = &delivery {
+        queue::take(tx, delivery).await?;
+    }
+    if let Some(unused) = woken_by.filter(|woken_by| delivery.as_ref() != Some(woken_by)) {
+        queue::hand_back(tx, &unused).await?;
+    }
+    let Some((lease, job)) = claimed else {
+        return Ok(None);
+    };
+    let post = post::Entity::find_by_id(job.post_id).one(tx).await?;
+    Ok(post.map(|post| Attempt::new(lease, job, post)))
 }
 
 fn host() -> String {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use entity::job::lifecycle::{self, Lease};
 use entity::job::{self, Failure};
 use entity::post;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rand::RngExt;
 use sea_orm::{DatabaseTransaction, DbErr};
@@ -55,11 +56,32 @@ impl From<DbErr> for Stop {
     }
 }
 
-/// What is to be done about an attempt that failed.
-struct Verdict {
-    failure: Failure,
-    /// How long to wait at least.
-    after: Duration,
+/// How an attempt ended, as it is to be recorded.
+#[derive(Clone, Debug)]
+pub(crate) enum Ending {
+    /// With a text.
+    Written(post::Text),
+    /// With a failure; the next attempt has to wait at least so long.
+    Failed(Failure, Duration),
+    /// It is given back.
+    Released,
+    /// It was called off.
+    Canceled,
+    /// The job is someone else's, or gone.
+    Lost,
+}
+
+impl From<Result<post::Text, Stop>> for Ending {
+    fn from(written: Result<post::Text, Stop>) -> Self {
+        match written {
+            Ok(text) => Ending::Written(text),
+            Err(Stop::Agent(error)) => failed(&error),
+            Err(Stop::Database(_) | Stop::Panicked(_)) => internal(),
+            Err(Stop::Canceling) => Ending::Canceled,
+            Err(Stop::Released) => Ending::Released,
+            Err(Stop::Lost) => Ending::Lost,
+        }
+    }
 }
 
 /// What was recorded of an attempt.
@@ -138,55 +160,20 @@ impl Worker {
         &self,
         lease: &Lease,
         job: &job::Model,
-        written: &Result<post::Text, Stop>,
+        ending: &Ending,
     ) -> Result<Record, DbErr> {
-        if matches!(written, Err(Stop::Lost)) {
+        if matches!(ending, Ending::Lost) {
             return Ok(Record::Lost);
         }
-        let tx = self.db.begin().await?;
-        let record = match written {
-            Ok(text) => match lifecycle::finish(&tx, lease, text).await? {
-                true => Record::Succeeded,
-                false => Record::Lost,
-            },
-            Err(Stop::Lost | Stop::Canceling) => Record::Lost,
-            Err(Stop::Released) => release(&tx, lease, job).await?,
-            Err(Stop::Agent(error)) => self.fail(&tx, lease, job, verdict(error)).await?,
-            Err(Stop::Database(_) | Stop::Panicked(_)) => {
-                self.fail(&tx, lease, job, internal()).await?
-            }
+        let ended = Ended {
+            lease: *lease,
+            job: job.clone(),
+            pause: self.pause(job.attempt),
         };
-        // Whatever the attempt brought, a cancel that came before it wins.
-        let canceled = record == Record::Lost && lifecycle::stopped(&tx, lease).await?;
-        tx.commit().await?;
-        Ok(if canceled { Record::Canceled } else { record })
-    }
-
-    /// Queues the job for another attempt, or gives it up.
-    async fn fail(
-        &self,
-        tx: &DatabaseTransaction,
-        lease: &Lease,
-        job: &job::Model,
-        Verdict { failure, after }: Verdict,
-    ) -> Result<Record, DbErr> {
-        if !failure.retryable || job.attempt >= job.max_attempts {
-            return Ok(match lifecycle::fail(tx, lease, &failure).await? {
-                true => Record::Failed(failure.code),
-                false => Record::Lost,
-            });
-        }
-        let delay = self.pause(job.attempt).max(after);
-        let delivery = queue::delivery_id(delay);
-        if !lifecycle::retry_later(tx, lease, &failure, delay, &delivery).await? {
-            return Ok(Record::Lost);
-        }
-        let payload = Payload {
-            job: job.id,
-            attempt: job.attempt + 1,
-        };
-        queue::push(tx, &delivery, payload, delay).await?;
-        Ok(Record::Retried(failure.code, delay))
+        let ending = ending.clone();
+        self.db
+            .transact(move |tx| settle(tx, ended, ending).boxed())
+            .await
     }
 
     /// How long to wait after an attempt: exponential, with full jitter, so that
@@ -199,37 +186,83 @@ impl Worker {
     }
 }
 
-/// Gives the job back, to be taken at once.
-async fn release(
-    tx: &DatabaseTransaction,
-    lease: &Lease,
-    job: &job::Model,
-) -> Result<Record, DbErr> {
-    let delivery = queue::delivery_id(Duration::ZERO);
-    if !lifecycle::release(tx, lease, &delivery).await? {
-        return Ok(Record::Lost);
-    }
-    let payload = Payload {
-        job: job.id,
-        attempt: job.attempt,
-    };
-    queue::push(tx, &delivery, payload, Duration::ZERO).await?;
-    Ok(Record::Released)
+/// An attempt that has ended.
+struct Ended {
+    lease: Lease,
+    job: job::Model,
+    /// How long to wait before the next one, if there is one.
+    pause: Duration,
 }
 
-fn verdict(error: &AgentError) -> Verdict {
+async fn settle(tx: &DatabaseTransaction, ended: Ended, ending: Ending) -> Result<Record, DbErr> {
+    let lease = &ended.lease;
+    let record = match ending {
+        Ending::Written(text) => match lifecycle::finish(tx, lease, &text).await? {
+            true => Record::Succeeded,
+            false => Record::Lost,
+        },
+        Ending::Failed(failure, after) => ended.fail(tx, &failure, after).await?,
+        Ending::Released => ended.release(tx).await?,
+        Ending::Canceled | Ending::Lost => Record::Lost,
+    };
+    // Whatever the attempt brought, a cancel that came before it wins.
+    let canceled = record == Record::Lost && lifecycle::stopped(tx, lease).await?;
+    Ok(if canceled { Record::Canceled } else { record })
+}
+
+impl Ended {
+    /// Queues the job for another attempt, or gives it up.
+    async fn fail(
+        &self,
+        tx: &DatabaseTransaction,
+        failure: &Failure,
+        after: Duration,
+    ) -> Result<Record, DbErr> {
+        if !failure.retryable || self.job.attempt >= self.job.max_attempts {
+            return Ok(match lifecycle::fail(tx, &self.lease, failure).await? {
+                true => Record::Failed(failure.code),
+                false => Record::Lost,
+            });
+        }
+        let delay = self.pause.max(after);
+        let delivery = queue::delivery_id(delay);
+        if !lifecycle::retry_later(tx, &self.lease, failure, delay, &delivery).await? {
+            return Ok(Record::Lost);
+        }
+        let payload = Payload {
+            job: self.job.id,
+            attempt: self.job.attempt + 1,
+        };
+        queue::push(tx, &delivery, payload, delay).await?;
+        Ok(Record::Retried(failure.code, delay))
+    }
+
+    /// Gives the job back, to be taken at once.
+    async fn release(&self, tx: &DatabaseTransaction) -> Result<Record, DbErr> {
+        let delivery = queue::delivery_id(Duration::ZERO);
+        if !lifecycle::release(tx, &self.lease, &delivery).await? {
+            return Ok(Record::Lost);
+        }
+        let payload = Payload {
+            job: self.job.id,
+            attempt: self.job.attempt,
+        };
+        queue::push(tx, &delivery, payload, Duration::ZERO).await?;
+        Ok(Record::Released)
+    }
+}
+
+fn failed(error: &AgentError) -> Ending {
     let (kind, retryable, after) = match error {
         AgentError::Retry { failure, after, .. } => (*failure, true, *after),
         AgentError::Fatal { failure, .. } => (*failure, false, None),
     };
-    Verdict {
-        failure: Failure {
-            code: kind.code(),
-            message: message(kind).to_owned(),
-            retryable,
-        },
-        after: after.unwrap_or_default(),
-    }
+    let failure = Failure {
+        code: kind.code(),
+        message: message(kind).to_owned(),
+        retryable,
+    };
+    Ending::Failed(failure, after.unwrap_or_default())
 }
 
 /// What the client reads: no keys, no addresses, nothing the provider said.
@@ -245,13 +278,11 @@ fn message(kind: agent::Failure) -> &'static str {
     }
 }
 
-fn internal() -> Verdict {
-    Verdict {
-        failure: Failure {
-            code: "internal",
-            message: "Something went wrong on our side.".to_owned(),
-            retryable: true,
-        },
-        after: Duration::ZERO,
-    }
+fn internal() -> Ending {
+    let failure = Failure {
+        code: "internal",
+        message: "Something went wrong on our side.".to_owned(),
+        retryable: true,
+    };
+    Ending::Failed(failure, Duration::ZERO)
 }

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use entity::job;
 use entity::job::lifecycle::{self, Rescue};
-use sea_orm::DbErr;
+use futures_util::FutureExt;
+use sea_orm::{DatabaseTransaction, DbErr};
 use shared::queue::{self, Payload};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -44,38 +45,53 @@ impl Worker {
     }
 
     async fn rescue(&self, job: job::Model) -> Result<(), DbErr> {
-        let delivery = queue::delivery_id(Duration::ZERO);
-        let tx = self.db.begin().await?;
-        let rescue = lifecycle::rescue(&tx, &job, &delivery).await?;
-        if rescue == Rescue::Requeued {
-            let payload = Payload {
-                job: job.id,
-                attempt: job.attempt + 1,
-            };
-            queue::push(&tx, &delivery, payload, Duration::ZERO).await?;
-        }
-        tx.commit().await?;
+        let (id, attempt) = (job.id, job.attempt);
+        let rescue = self.db.transact(move |tx| rescue(tx, job).boxed()).await?;
         if rescue != Rescue::Nothing {
-            tracing::warn!(job_id = %job.id, attempt = job.attempt, ?rescue, "a worker was lost");
+            tracing::warn!(job_id = %id, attempt, ?rescue, "a worker was lost");
         }
         Ok(())
     }
 
     async fn redeliver(&self, job: job::Model) -> Result<(), DbErr> {
-        let Some(lost) = &job.delivery_id else {
-            return Ok(());
-        };
-        let delivery = queue::delivery_id(Duration::ZERO);
-        let tx = self.db.begin().await?;
-        if lifecycle::redeliver(&tx, job.id, lost, &delivery).await? {
-            queue::take(&tx, lost).await?;
-            let payload = Payload {
-                job: job.id,
-                attempt: job.attempt + 1,
-            };
-            queue::push(&tx, &delivery, payload, Duration::ZERO).await?;
-            tracing::warn!(job_id = %job.id, "a delivery was lost");
+        let id = job.id;
+        if self
+            .db
+            .transact(move |tx| redeliver(tx, job).boxed())
+            .await?
+        {
+            tracing::warn!(job_id = %id, "a delivery was lost");
         }
-        tx.commit().await
+        Ok(())
     }
+}
+
+async fn rescue(tx: &DatabaseTransaction, job: job::Model) -> Result<Rescue, DbErr> {
+    let delivery = queue::delivery_id(Duration::ZERO);
+    let rescue = lifecycle::rescue(tx, &job, &delivery).await?;
+    if rescue == Rescue::Requeued {
+        push(tx, &job, &delivery).await?;
+    }
+    Ok(rescue)
+}
+
+async fn redeliver(tx: &DatabaseTransaction, job: job::Model) -> Result<bool, DbErr> {
+    let Some(lost) = &job.delivery_id else {
+        return Ok(false);
+    };
+    let delivery = queue::delivery_id(Duration::ZERO);
+    let given = lifecycle::redeliver(tx, job.id, lost, &delivery).await?;
+    if given {
+        queue::take(tx, lost).await?;
+        push(tx, &job, &delivery).await?;
+    }
+    Ok(given)
+}
+
+async fn push(tx: &DatabaseTransaction, job: &job::Model, delivery: &str) -> Result<(), DbErr> {
+    let payload = Payload {
+        job: job.id,
+        attempt: job.attempt + 1,
+    };
+    queue::push(tx, delivery, payload, Duration::ZERO).await
 }

@@ -8,6 +8,7 @@ use entity::clock::now;
 use entity::job::lifecycle::NewJob;
 use entity::post::WithoutContent;
 use entity::{job, post};
+use futures_util::FutureExt;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, QueryFilter, QuerySelect, Set,
 };
@@ -124,8 +125,9 @@ pub async fn create(
 ) -> Result<Response> {
     let options = new.options.unwrap_or_default();
     let model = options.model_of(&state.models)?;
+    let id = Uuid::now_v7();
     let row = post::ActiveModel {
-        id: Set(Uuid::now_v7()),
+        id: Set(id),
         user_id: Set(me.user.id),
         topic: Set(new.topic),
         title: Set(None),
@@ -137,17 +139,17 @@ pub async fn create(
         created_at: Set(now()),
         updated_at: Set(now()),
     };
-    let tx = state.db.begin().await?;
-    let post = post::Entity::insert(row).exec_with_returning(&tx).await?;
-    let new = NewJob {
-        post: post.id,
+    let job = NewJob {
+        post: id,
         user: me.user.id,
         options: options.to_json()?,
         model,
         max_attempts: state.config.job_max_attempts,
     };
-    let job = jobs::enqueue(&tx, new).await?;
-    tx.commit().await?;
+    let (post, job) = state
+        .db
+        .transact(move |tx| store(tx, row, job).boxed())
+        .await?;
 
     let Some(patience) = negotiate::preferred_wait(&headers) else {
         let job = Job::load_one(state.db.read(), job).await?;
@@ -166,6 +168,17 @@ pub async fn create(
         response.headers_mut().insert("preference-applied", applied);
     }
     Ok(response)
+}
+
+/// Stores a post with its job: both or neither.
+async fn store(
+    tx: &DatabaseTransaction,
+    post: post::ActiveModel,
+    job: NewJob,
+) -> Result<(post::Model, job::Model)> {
+    let post = post::Entity::insert(post).exec_with_returning(tx).await?;
+    let job = jobs::enqueue(tx, job).await?;
+    Ok((post, job))
 }
 
 /// List one's posts
@@ -305,8 +318,24 @@ pub async fn update(
     headers: HeaderMap,
     Valid(edit): Valid<Edit>,
 ) -> Result<Response> {
-    let tx = state.db.begin().await?;
-    let post = hold(&tx, &me, id).await?;
+    let owner = me.clone();
+    let post = state
+        .db
+        .transact(move |tx| edit_post(tx, owner, id, headers, edit).boxed())
+        .await?;
+    let tag = version_tag(post.version);
+    let post = Post::load(state.db.read(), post, &me).await?;
+    Ok(tagged(&HeaderMap::new(), &tag, Json(post)))
+}
+
+async fn edit_post(
+    tx: &DatabaseTransaction,
+    me: SignedIn,
+    id: Uuid,
+    headers: HeaderMap,
+    edit: Edit,
+) -> Result<post::Model> {
+    let post = hold(tx, &me, id).await?;
     if !may_change(&headers, &version_tag(post.version)) {
         return Err(Error::VersionConflict);
     }
@@ -319,12 +348,8 @@ pub async fn update(
         None => Some(post.topic.chars().take(LONGEST_TITLE).collect()),
     });
     let text = post::Text::new(title, edit.content);
-    let written = post::Entity::write(&tx, id, &text, Some(post.version)).await?;
-    let post = written.ok_or(Error::VersionConflict)?;
-    tx.commit().await?;
-    let tag = version_tag(post.version);
-    let post = Post::load(state.db.read(), post, &me).await?;
-    Ok(tagged(&HeaderMap::new(), &tag, Json(post)))
+    let written = post::Entity::write(tx, id, &text, Some(post.version)).await?;
+    written.ok_or(Error::VersionConflict)
 }
 
 /// What was done.
@@ -342,20 +367,26 @@ pub struct Done {
     responses((status = 200, body = Done)),
 )]
 pub async fn delete(State(state): State<AppState>, me: SignedIn, Id(id): Id) -> Result<Json<Done>> {
-    let tx = state.db.begin().await?;
-    let post = find(&tx, &me, id).await?;
-    // A running worker finds its job gone at its next write, and stops. The job
-    // is locked before the post, as the worker does it.
-    let job = job::Entity::of_post(post.id).lock_exclusive();
-    let job = job.one(&tx).await?;
-    if let Some(delivery) = job.and_then(|job| job.delivery_id) {
-        queue::take(&tx, &delivery).await?;
-    }
-    post::Entity::delete_by_id(post.id).exec(&tx).await?;
-    tx.commit().await?;
+    state
+        .db
+        .transact(move |tx| delete_post(tx, me, id).boxed())
+        .await?;
     Ok(Json(Done {
         message: "The post was deleted.",
     }))
+}
+
+async fn delete_post(tx: &DatabaseTransaction, me: SignedIn, id: Uuid) -> Result<()> {
+    let post = find(tx, &me, id).await?;
+    // A running worker finds its job gone at its next write, and stops. The job
+    // is locked before the post, as the worker does it.
+    let job = job::Entity::of_post(post.id).lock_exclusive();
+    let job = job.one(tx).await?;
+    if let Some(delivery) = job.and_then(|job| job.delivery_id) {
+        queue::take(tx, &delivery).await?;
+    }
+    post::Entity::delete_by_id(post.id).exec(tx).await?;
+    Ok(())
 }
 
 /// Write a post anew
@@ -375,10 +406,26 @@ pub async fn regenerate(
     Id(id): Id,
     Valid(again): Valid<Regeneration>,
 ) -> Result<Response> {
-    let tx = state.db.begin().await?;
-    let post = find(&tx, &me, id).await?;
-    let last = job::Entity::of_post(post.id).one(&tx).await?;
-    let (options, model) = match (again.options, last) {
+    let (ours, owner) = (state.clone(), me.clone());
+    let (post, job) = state
+        .db
+        .transact(move |tx| store_again(tx, ours, owner, id, again.options).boxed())
+        .await?;
+    let job = Job::load_one(state.db.read(), job).await?;
+    Ok(accepted(Post::new(post, Some(job), &me)))
+}
+
+/// Stores another job for a post.
+async fn store_again(
+    tx: &DatabaseTransaction,
+    state: AppState,
+    me: SignedIn,
+    id: Uuid,
+    options: Option<Options>,
+) -> Result<(post::Model, job::Model)> {
+    let post = find(tx, &me, id).await?;
+    let last = job::Entity::of_post(post.id).one(tx).await?;
+    let (options, model) = match (options, last) {
         (None, Some(last)) => {
             let named = last.options["model"].as_str();
             let model = Options::model_named(named, &state.models).ok();
@@ -400,12 +447,10 @@ pub async fn regenerate(
         model,
         max_attempts: state.config.job_max_attempts,
     };
-    let job = jobs::enqueue(&tx, new).await?;
-    post::Entity::set_status(&tx, id, post::Status::Generating).await?;
-    let post = find(&tx, &me, id).await?;
-    tx.commit().await?;
-    let job = Job::load_one(state.db.read(), job).await?;
-    Ok(accepted(Post::new(post, Some(job), &me)))
+    let job = jobs::enqueue(tx, new).await?;
+    post::Entity::set_status(tx, id, post::Status::Generating).await?;
+    let post = find(tx, &me, id).await?;
+    Ok((post, job))
 }
 
 /// A post of one's own.

@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use entity::job;
 use entity::job::lifecycle::{self, Cancel, NewJob};
+use futures_util::FutureExt;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseTransaction, QueryFilter, QueryOrder, QuerySelect,
 };
@@ -136,20 +137,25 @@ pub async fn list(
     ),
 )]
 pub async fn cancel(State(state): State<AppState>, me: SignedIn, Id(id): Id) -> Result<Response> {
-    let tx = state.db.begin().await?;
-    let before = hold(&tx, &me, id).await?;
-    let job = match lifecycle::cancel(&tx, id).await? {
-        Cancel::Canceled(job) => {
-            if let Some(delivery) = &before.delivery_id {
-                queue::take(&tx, delivery).await?;
-            }
-            job
-        }
-        Cancel::Canceling(job) => job,
-        Cancel::TooLate => return Err(Error::JobFinished),
-    };
-    tx.commit().await?;
+    let job = state
+        .db
+        .transact(move |tx| call_off(tx, me, id).boxed())
+        .await?;
     accepted(&Job::load_one(state.db.read(), job).await?)
+}
+
+async fn call_off(tx: &DatabaseTransaction, me: SignedIn, id: Uuid) -> Result<job::Model> {
+    hold(tx, &me, id).await?;
+    match lifecycle::cancel(tx, id).await? {
+        Cancel::Canceled(job) => {
+            if let Some(delivery) = &job.delivery_id {
+                queue::take(tx, delivery).await?;
+            }
+            Ok(job)
+        }
+        Cancel::Canceling(job) => Ok(job),
+        Cancel::TooLate => Err(Error::JobFinished),
+    }
 }
 
 /// Try a job again that failed or was canceled
@@ -166,15 +172,27 @@ pub async fn cancel(State(state): State<AppState>, me: SignedIn, Id(id): Id) -> 
     ),
 )]
 pub async fn retry(State(state): State<AppState>, me: SignedIn, Id(id): Id) -> Result<Response> {
-    let tx = state.db.begin().await?;
-    let before = hold(&tx, &me, id).await?;
-    let latest = job::Entity::of_post(before.post_id).one(&tx).await?;
+    let more = state.config.job_max_attempts;
+    let job = state
+        .db
+        .transact(move |tx| try_again(tx, me, id, more).boxed())
+        .await?;
+    accepted(&Job::load_one(state.db.read(), job).await?)
+}
+
+async fn try_again(
+    tx: &DatabaseTransaction,
+    me: SignedIn,
+    id: Uuid,
+    attempts: i32,
+) -> Result<job::Model> {
+    let before = hold(tx, &me, id).await?;
+    let latest = job::Entity::of_post(before.post_id).one(tx).await?;
     if latest.is_some_and(|latest| latest.id != id && latest.status.is_over()) {
         return Err(Error::JobFinished);
     }
     let delivery = queue::delivery_id(Duration::ZERO);
-    let more = state.config.job_max_attempts;
-    let job = match lifecycle::requeue(&tx, id, more, &delivery).await {
+    let job = match lifecycle::requeue(tx, &before, attempts, &delivery).await {
         Ok(Some(job)) => job,
         Ok(None) if before.status == job::Status::Succeeded => return Err(Error::JobFinished),
         Ok(None) => return Err(Error::GenerationInProgress),
@@ -182,9 +200,8 @@ pub async fn retry(State(state): State<AppState>, me: SignedIn, Id(id): Id) -> R
         Err(e) if is_duplicate(&e) => return Err(Error::GenerationInProgress),
         Err(e) => return Err(e.into()),
     };
-    push(&tx, &job, &delivery).await?;
-    tx.commit().await?;
-    accepted(&Job::load_one(state.db.read(), job).await?)
+    push(tx, &job, &delivery).await?;
+    Ok(job)
 }
 
 /// Makes a job and puts it into the queue, in the caller's transaction.

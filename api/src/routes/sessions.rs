@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
 use entity::session;
+use futures_util::FutureExt;
 use sea_orm::QueryOrder;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -80,7 +81,11 @@ pub async fn list(State(state): State<AppState>, me: SignedIn) -> Result<Json<Se
     responses((status = 204)),
 )]
 pub async fn revoke(State(state): State<AppState>, me: SignedIn, Id(id): Id) -> Result<StatusCode> {
-    if session::Entity::revoke(state.db.write(), me.user.id, id).await? {
+    let revoked = state
+        .db
+        .transact(move |tx| session::Entity::revoke(tx, me.user.id, id).boxed())
+        .await?;
+    if revoked {
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(Error::NotFound)
@@ -93,7 +98,10 @@ pub async fn revoke(State(state): State<AppState>, me: SignedIn, Id(id): Id) -> 
     responses((status = 204)),
 )]
 pub async fn revoke_others(State(state): State<AppState>, me: SignedIn) -> Result<StatusCode> {
-    let present = Some(me.session.id);
-    session::Entity::revoke_all(state.db.write(), me.user.id, present).await?;
+    let (user, present) = (me.user.id, Some(me.session.id));
+    state
+        .db
+        .transact(move |tx| session::Entity::revoke_all(tx, user, present).boxed())
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::clock::now;
 use entity::{job, refresh_token, session, user};
+use futures_util::FutureExt;
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait,
     IntoActiveModel, QueryFilter, QuerySelect, Set,
@@ -103,13 +104,10 @@ pub async fn register(
         disabled_at: Set(None),
         created_at: Set(now()),
     };
-    let tx = state.db.begin().await?;
-    let user = match user::Entity::insert(row).exec_with_returning(&tx).await {
-        Err(e) if is_duplicate(&e) => return Err(Error::UsernameTaken),
-        inserted => inserted?,
-    };
-    let pair = sign_in(&state, &tx, user, client).await?;
-    tx.commit().await?;
+    let db = state.db.clone();
+    let pair = db
+        .transact(move |tx| sign_up(tx, state, row, client).boxed())
+        .await?;
     Ok((StatusCode::CREATED, Json(pair)))
 }
 
@@ -130,31 +128,24 @@ pub async fn login(
     client: Client,
     Valid(given): Valid<Credentials>,
 ) -> Result<Json<TokenPair>> {
-    let named = user::Entity::find_by_username(&given.username);
-    let mut found = named.one(state.db.read()).await?;
-    let (tx, user, verdict) = loop {
+    loop {
+        let named = user::Entity::find_by_username(&given.username);
+        let found = named.one(state.db.read()).await?;
         let stored = found.as_ref().map(|user| user.password_hash.as_str());
         let verdict = state.passwords.verify(given.password.clone(), stored);
         let verdict = verdict.await?;
         let (Some(user), true) = (found, verdict != Verdict::Wrong) else {
             return Err(Error::InvalidCredentials);
         };
-        let tx = state.db.begin().await?;
-        match held(&tx, user.id).await? {
-            Some(held) if held.password_hash == user.password_hash => break (tx, held, verdict),
-            // It has changed meanwhile.
-            other => found = other,
+        let (ours, client) = (state.clone(), client.clone());
+        let entered = state
+            .db
+            .transact(move |tx| enter(tx, ours, user, verdict, client).boxed())
+            .await?;
+        if let Some(pair) = entered {
+            return Ok(Json(pair));
         }
-    };
-    if user.disabled_at.is_some() {
-        return Err(Error::AccountDisabled);
     }
-    if let Verdict::Outdated(hash) = verdict {
-        set_password(&tx, user.clone(), hash).await?;
-    }
-    let pair = sign_in(&state, &tx, user, client).await?;
-    tx.commit().await?;
-    Ok(Json(pair))
 }
 
 /// Get a new pair of tokens
@@ -175,20 +166,33 @@ pub async fn refresh(
     State(state): State<AppState>,
     Valid(given): Valid<Refresh>,
 ) -> Result<Json<TokenPair>> {
-    let hash = refresh_token_hash(&given.refresh_token);
-    let tx = state.db.begin().await?;
+    let db = state.db.clone();
+    let pair = db
+        .transact(move |tx| renew(tx, state, given.refresh_token).boxed())
+        .await?;
+    // The end of the session is committed, so it is no error to the transaction.
+    pair.map(Json).ok_or(Error::RefreshTokenReused)
+}
+
+/// Spends a refresh token for a new pair. None if it was spent before: then its
+/// session has been ended.
+async fn renew(
+    tx: &DatabaseTransaction,
+    state: AppState,
+    refresh_token: String,
+) -> Result<Option<TokenPair>> {
+    let hash = refresh_token_hash(&refresh_token);
     let found = refresh_token::Entity::find_by_id(&hash)
         .find_also_related(session::Entity)
-        .one(&tx)
+        .one(tx)
         .await?;
     let Some((_, Some(session))) = found else {
         return Err(Error::Unauthenticated);
     };
-    if !refresh_token::Entity::spend(&tx, &hash).await? {
-        session::Entity::revoke(&tx, session.user_id, session.id).await?;
-        tx.commit().await?;
+    if !refresh_token::Entity::spend(tx, &hash).await? {
+        session::Entity::revoke(tx, session.user_id, session.id).await?;
         tracing::warn!(session = %session.id, "a refresh token was used twice");
-        return Err(Error::RefreshTokenReused);
+        return Ok(None);
     }
     if session.revoked_at.is_some() {
         return Err(Error::SessionRevoked);
@@ -196,7 +200,7 @@ pub async fn refresh(
     if !session.is_live() {
         return Err(Error::TokenExpired);
     }
-    let user = user::Entity::find_by_id(session.user_id).one(&tx).await?;
+    let user = user::Entity::find_by_id(session.user_id).one(tx).await?;
     let user = user.ok_or(Error::SessionRevoked)?;
     if user.disabled_at.is_some() {
         return Err(Error::AccountDisabled);
@@ -205,10 +209,8 @@ pub async fn refresh(
     let mut session = session.into_active_model();
     session.last_used_at = Set(now());
     session.expires_at = Set(session_end(&state));
-    session.update(&tx).await?;
-    let pair = new_pair(&state, &tx, user, id).await?;
-    tx.commit().await?;
-    Ok(Json(pair))
+    session.update(tx).await?;
+    new_pair(&state, tx, user, id).await.map(Some)
 }
 
 /// Sign out
@@ -219,7 +221,11 @@ pub async fn refresh(
     responses((status = 204)),
 )]
 pub async fn logout(State(state): State<AppState>, me: SignedIn) -> Result<StatusCode> {
-    session::Entity::revoke(state.db.write(), me.user.id, me.session.id).await?;
+    let (user, session) = (me.user.id, me.session.id);
+    state
+        .db
+        .transact(move |tx| session::Entity::revoke(tx, user, session).boxed())
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -251,12 +257,17 @@ pub async fn change_password(
     }
     confirm(&state, &me.user, change.current_password).await?;
     let hash = state.passwords.hash(change.new_password).await?;
-    let tx = state.db.begin().await?;
-    let user = unchanged(&tx, &me.user).await?;
-    session::Entity::revoke_all(&tx, user.id, Some(me.session.id)).await?;
-    set_password(&tx, user, hash).await?;
-    tx.commit().await?;
+    state
+        .db
+        .transact(move |tx| replace_password(tx, me, hash).boxed())
+        .await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn replace_password(tx: &DatabaseTransaction, me: SignedIn, hash: String) -> Result<()> {
+    let user = unchanged(tx, &me.user).await?;
+    session::Entity::revoke_all(tx, user.id, Some(me.session.id)).await?;
+    set_password(tx, user, hash).await
 }
 
 /// Delete one's account
@@ -273,24 +284,66 @@ pub async fn delete_me(
     Valid(given): Valid<Confirmation>,
 ) -> Result<StatusCode> {
     confirm(&state, &me.user, given.password).await?;
-    let tx = state.db.begin().await?;
-    unchanged(&tx, &me.user).await?;
+    state
+        .db
+        .transact(move |tx| leave(tx, me.user).boxed())
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Removes a user and all that is theirs.
+async fn leave(tx: &DatabaseTransaction, user: user::Model) -> Result<()> {
+    unchanged(tx, &user).await?;
     // Jobs are locked before their posts, as workers do it.
     use job::Status::{Canceling, Queued, Running};
-    let deliveries: Vec<Option<String>> = job::Entity::owned_by(me.user.id)
+    let deliveries: Vec<Option<String>> = job::Entity::owned_by(user.id)
         .filter(job::Column::Status.is_in([Queued, Running, Canceling]))
         .lock_exclusive()
         .select_only()
         .column(job::Column::DeliveryId)
         .into_tuple()
-        .all(&tx)
+        .all(tx)
         .await?;
     for delivery in deliveries.iter().flatten() {
-        queue::take(&tx, delivery).await?;
+        queue::take(tx, delivery).await?;
     }
-    user::Entity::delete_by_id(me.user.id).exec(&tx).await?;
-    tx.commit().await?;
-    Ok(StatusCode::NO_CONTENT)
+    user::Entity::delete_by_id(user.id).exec(tx).await?;
+    Ok(())
+}
+
+async fn sign_up(
+    tx: &DatabaseTransaction,
+    state: AppState,
+    row: user::ActiveModel,
+    client: Client,
+) -> Result<TokenPair> {
+    let user = match user::Entity::insert(row).exec_with_returning(tx).await {
+        Err(e) if is_duplicate(&e) => return Err(Error::UsernameTaken),
+        inserted => inserted?,
+    };
+    sign_in(&state, tx, user, client).await
+}
+
+/// Signs in a user whose password has been verified. None if it has been
+/// changed since.
+async fn enter(
+    tx: &DatabaseTransaction,
+    state: AppState,
+    verified: user::Model,
+    verdict: Verdict,
+    client: Client,
+) -> Result<Option<TokenPair>> {
+    let user = match held(tx, verified.id).await? {
+        Some(user) if user.password_hash == verified.password_hash => user,
+        _ => return Ok(None),
+    };
+    if user.disabled_at.is_some() {
+        return Err(Error::AccountDisabled);
+    }
+    if let Verdict::Outdated(hash) = verdict {
+        set_password(tx, user.clone(), hash).await?;
+    }
+    sign_in(&state, tx, user, client).await.map(Some)
 }
 
 /// Begins a session, with its first pair of tokens.

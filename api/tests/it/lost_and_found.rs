@@ -182,7 +182,7 @@ async fn a_busy_worker_leaves_the_queue_to_others() {
 
 /// Another delivery for a job's attempt.
 async fn push(app: &TestApp, job: Uuid, attempt: i32) {
-    let tx = app.db.begin().await.unwrap();
+    let tx = app.begin().await;
     let payload = Payload { job, attempt };
     let id = queue::delivery_id(Duration::ZERO);
     queue::push(&tx, &id, payload, Duration::ZERO)

@@ -76,6 +76,11 @@ async fn no_query_reads_a_whole_table_or_sorts_what_it_found() {
         let plan: Vec<String> = plan.collect();
         assert!(!plan.is_empty());
         for line in &plan {
+            // What a subquery brings is read as a whole.
+            let scanned = line.strip_prefix("SCAN ").unwrap_or_default();
+            if plan.contains(&format!("CO-ROUTINE {scanned}")) {
+                continue;
+            }
             let by_index = line.contains("USING INDEX") || line.contains("USING COVERING INDEX");
             let reads = line.starts_with("SCAN") || line.starts_with("SEARCH");
             assert!(by_index || !reads, "{plan:#?}\nof {sql}");

@@ -11,7 +11,10 @@ use clap::Parser;
 use entity::job;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
-use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter};
+use sea_orm::{
+    ColumnTrait, DatabaseTransaction, EntityTrait, PaginatorTrait, QueryFilter,
+    SqliteTransactionMode, TransactionOptions, TransactionTrait,
+};
 use serde_json::{Value, json};
 use shared::changes::Changes;
 use shared::config::{Secret, StorageSettings};
@@ -136,6 +139,16 @@ impl TestApp {
             name: name.to_owned(),
             ..self.client_with(&text(&pair["access_token"]))
         }
+    }
+
+    /// A transaction of the test's own, which no one else writes beside.
+    pub(crate) async fn begin(&self) -> DatabaseTransaction {
+        let immediate = TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        let tx = self.db.write().begin_with_options(immediate).await;
+        tx.unwrap()
     }
 
     /// Starts a worker, which works until it is stopped or dropped.

@@ -22,6 +22,9 @@
 //! from it, the id in the row is another, and its write matches nothing: so a
 //! job has one writer at any time, and a post is stored once.
 //!
+//! **Fairness.** Jobs are not taken in the order in which they came, but by
+//! turns that go round their users: see `line`.
+//!
 //! What the holder of a job may do is in `holder`, what its owner may do in
 //! `owner`, and what anyone may do with a job that was left behind in `rescue`.
 //! Functions that change several rows take a transaction; the caller commits
@@ -36,6 +39,7 @@ use crate::attempt::{self, Outcome};
 use crate::clock::now;
 
 mod holder;
+mod line;
 mod owner;
 mod rescue;
 

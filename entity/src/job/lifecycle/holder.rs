@@ -6,9 +6,9 @@ use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::Func;
 use sea_orm::{DatabaseTransaction, ExprTrait, Set, UpdateMany};
 
-use super::{close_attempt, end, null, queueing, with_error};
+use super::{close_attempt, end, line, null, queueing, with_error};
 use crate::attempt::{self, Outcome};
-use crate::clock::{db_after, db_now, now};
+use crate::clock::{db_after, now};
 use crate::job::{Column, Entity, Failure, Model, Phase, Status};
 use crate::{post, step};
 
@@ -48,6 +48,8 @@ pub struct Progress {
 /// A finished step and its price in tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
+    /// How far the attempt is with it.
+    pub progress: Progress,
     /// 0 is the outline, and n the nth section.
     pub position: i32,
     /// What it brought.
@@ -58,40 +60,34 @@ pub struct Checkpoint {
     pub output_tokens: i32,
 }
 
-/// Takes a queued job that is due: its attempts are raised by one and it is
-/// leased to `worker` for `lease`. `number` is the attempt that the delivery
-/// was made for; None if the job is not waiting for just that one.
+/// Takes the first job in line: its attempts are raised by one and it is leased
+/// to `worker` for `lease`, and begins with `phase`. None if nobody waits, or
+/// others are taking those who do.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn claim(
     tx: &DatabaseTransaction,
-    job: Uuid,
-    number: i32,
     worker: &str,
     lease: Duration,
+    phase: Phase,
 ) -> Result<Option<(Lease, Model)>, DbErr> {
-    let backend = tx.get_database_backend();
+    line::join_due(tx).await?;
     let attempt = Uuid::now_v7();
     let claimed = Entity::update_many()
         .col_expr(Column::Status, Expr::value(Status::Running))
-        .col_expr(Column::Attempt, Expr::value(number))
+        .col_expr(Column::Phase, Expr::value(phase))
+        .col_expr(Column::Attempt, Expr::col(Column::Attempt).add(1))
         .col_expr(Column::AttemptId, Expr::value(attempt))
-        .col_expr(Column::LeaseUntil, db_after(backend, lease))
-        .col_expr(Column::DeliveryId, null())
-        .col_expr(Column::NextAttemptAt, null())
+        .col_expr(
+            Column::LeaseUntil,
+            db_after(tx.get_database_backend(), lease),
+        )
         .col_expr(
             Column::StartedAt,
             Func::coalesce([Expr::col(Column::StartedAt), Expr::value(now())]).into(),
         )
-        .filter(Column::Id.eq(job))
-        .filter(Column::Status.eq(Status::Queued))
-        .filter(Column::Attempt.eq(number - 1))
-        .filter(
-            Column::NextAttemptAt
-                .is_null()
-                .or(Expr::col(Column::NextAttemptAt).lte(db_now(backend))),
-        )
+        .filter(Expr::col(Column::Id).eq(line::first()))
         .exec_with_returning(tx)
         .await?
         .pop();
@@ -100,8 +96,8 @@ pub async fn claim(
     };
     let row = attempt::ActiveModel {
         id: Set(attempt),
-        job_id: Set(job),
-        attempt: Set(number),
+        job_id: Set(claimed.id),
+        attempt: Set(claimed.attempt),
         worker: Set(worker.to_owned()),
         started_at: Set(now()),
         finished_at: Set(None),
@@ -110,9 +106,11 @@ pub async fn claim(
         error_message: Set(None),
         error_retryable: Set(None),
     };
-    attempt::Entity::insert(row).exec(tx).await?;
+    attempt::Entity::insert(row)
+        .exec_without_returning(tx)
+        .await?;
     let lease = Lease {
-        job,
+        job: claimed.id,
         attempt,
         length: lease,
     };
@@ -125,13 +123,10 @@ pub async fn claim(
 /// When the database does not answer.
 pub async fn progress(
     db: &impl ConnectionTrait,
-    lease: &Lease,
+    lease: Lease,
     progress: Progress,
 ) -> Result<Hold, DbErr> {
-    let renewed = renewal(db, lease)
-        .col_expr(Column::Phase, Expr::value(progress.phase))
-        .col_expr(Column::Percent, Expr::value(progress.percent))
-        .col_expr(Column::Words, Expr::value(progress.words));
+    let renewed = renewal(db, &lease, progress);
     hold(renewed.exec_with_returning(db).await?)
 }
 
@@ -141,10 +136,10 @@ pub async fn progress(
 /// When the database does not answer.
 pub async fn checkpoint(
     tx: &DatabaseTransaction,
-    lease: &Lease,
-    done: &Checkpoint,
+    lease: Lease,
+    done: Checkpoint,
 ) -> Result<Hold, DbErr> {
-    let renewed = renewal(tx, lease)
+    let renewed = renewal(tx, &lease, done.progress)
         .col_expr(
             Column::InputTokens,
             Expr::col(Column::InputTokens).add(done.input_tokens),
@@ -158,7 +153,7 @@ pub async fn checkpoint(
         let row = step::ActiveModel {
             job_id: Set(lease.job),
             position: Set(done.position),
-            content: Set(done.content.clone()),
+            content: Set(done.content),
             created_at: Set(now()),
         };
         step::Entity::insert(row).exec(tx).await?;
@@ -178,6 +173,7 @@ pub async fn finish(
 ) -> Result<bool, DbErr> {
     let ended = ending(lease, Status::Succeeded)
         .col_expr(Column::Percent, Expr::value(100))
+        .col_expr(Column::Words, Expr::value(text.word_count))
         .filter(Column::Status.eq(Status::Running));
     let Some(job) = ended.exec_with_returning(tx).await?.pop() else {
         return Ok(false);
@@ -270,10 +266,13 @@ pub async fn stopped(tx: &DatabaseTransaction, lease: &Lease) -> Result<bool, Db
     Ok(true)
 }
 
-fn renewal(db: &impl ConnectionTrait, lease: &Lease) -> UpdateMany<Entity> {
+fn renewal(db: &impl ConnectionTrait, lease: &Lease, progress: Progress) -> UpdateMany<Entity> {
     let until = db_after(db.get_database_backend(), lease.length);
     Entity::update_many()
         .col_expr(Column::LeaseUntil, until)
+        .col_expr(Column::Phase, Expr::value(progress.phase))
+        .col_expr(Column::Percent, Expr::value(progress.percent))
+        .col_expr(Column::Words, Expr::value(progress.words))
         .filter(Column::Id.eq(lease.job))
         .filter(Column::AttemptId.eq(lease.attempt))
 }

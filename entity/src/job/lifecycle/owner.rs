@@ -3,7 +3,7 @@
 use sea_orm::entity::prelude::*;
 use sea_orm::{DatabaseTransaction, ExprTrait, Set};
 
-use super::{end, null, queueing};
+use super::{end, line, null, queueing};
 use crate::clock::now;
 use crate::job::{self, Column, Entity, Model, Status};
 use crate::post;
@@ -29,6 +29,7 @@ pub struct NewJob {
 /// # Errors
 /// When it is refused, or the database does not answer.
 pub async fn create(tx: &DatabaseTransaction, new: NewJob, delivery: &str) -> Result<Model, DbErr> {
+    let turn = line::next_turn(tx, new.user).await?;
     let row = job::ActiveModel {
         id: Set(Uuid::now_v7()),
         post_id: Set(new.post),
@@ -41,9 +42,12 @@ pub async fn create(tx: &DatabaseTransaction, new: NewJob, delivery: &str) -> Re
         model: Set(new.model),
         attempt: Set(0),
         max_attempts: Set(new.max_attempts),
+        turn: Set(turn),
         attempt_id: Set(None),
         lease_until: Set(None),
         delivery_id: Set(Some(delivery.to_owned())),
+        request_id: Set(None),
+        traceparent: Set(None),
         next_attempt_at: Set(None),
         input_tokens: Set(0),
         output_tokens: Set(0),
@@ -75,7 +79,6 @@ pub enum Cancel {
 /// When the database does not answer.
 pub async fn cancel(tx: &DatabaseTransaction, job: Uuid) -> Result<Cancel, DbErr> {
     let queued = end(Status::Canceled)
-        .col_expr(Column::DeliveryId, null())
         .col_expr(Column::NextAttemptAt, null())
         .filter(Column::Id.eq(job))
         .filter(Column::Status.eq(Status::Queued));
@@ -100,11 +103,13 @@ pub async fn cancel(tx: &DatabaseTransaction, job: Uuid) -> Result<Cancel, DbErr
 /// When the database does not answer.
 pub async fn requeue(
     tx: &DatabaseTransaction,
-    job: Uuid,
+    job: &Model,
     attempts: i32,
     delivery: &str,
 ) -> Result<Option<Model>, DbErr> {
+    let turn = line::next_turn(tx, job.user_id).await?;
     let queued = queueing(delivery)
+        .col_expr(Column::Turn, Expr::value(turn))
         .col_expr(
             Column::MaxAttempts,
             Expr::col(Column::Attempt).add(attempts),
@@ -113,7 +118,7 @@ pub async fn requeue(
         .col_expr(Column::ErrorMessage, null())
         .col_expr(Column::ErrorRetryable, null())
         .col_expr(Column::FinishedAt, null())
-        .filter(Column::Id.eq(job))
+        .filter(Column::Id.eq(job.id))
         .filter(Column::Status.is_in([Status::Failed, Status::Canceled]));
     let Some(job) = queued.exec_with_returning(tx).await?.pop() else {
         return Ok(None);

@@ -1,0 +1,87 @@
+//! The line of jobs that wait to be taken, and its order.
+//!
+//! In each turn every user who waits has one job taken. A job gets its turn
+//! when it joins the line: the one after its owner's last, or the one that is
+//! being served if the owner has none in line. So a user with a thousand jobs
+//! in line holds up nobody by more than one job a turn. Nothing is remembered
+//! of users who have left the line.
+//!
+//! A job that waits for `next_attempt_at` is not in line; it joins when it is
+//! due, behind its owner's others. One that was taken and came back, because
+//! its worker stopped or was lost, has kept its turn.
+
+use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::{Alias, Func, LockBehavior, LockType, Query, SelectStatement, SimpleExpr};
+use sea_orm::{DatabaseTransaction, ExprTrait, QueryOrder, QuerySelect};
+
+use super::null;
+use crate::clock::db_now;
+use crate::job::{Column, Entity};
+
+/// Written out, as the partial indexes have it.
+const IN_LINE: &str = "line.status = 'queued' AND line.next_attempt_at IS NULL";
+const DELAYED: &str = "status = 'queued' AND next_attempt_at IS NOT NULL";
+
+/// The turn of a job that joins the line.
+pub(super) async fn next_turn(tx: &DatabaseTransaction, user: Uuid) -> Result<i64, DbErr> {
+    let turn = Expr::col((line(), Column::Turn));
+    let served = select(turn.clone().min());
+    let own = select(turn.max().add(1))
+        .and_where(Expr::col((line(), Column::UserId)).eq(user))
+        .take();
+    let of = |query: SelectStatement| Func::coalesce([subquery(query), Expr::value(0)]).into();
+    let next = Query::select()
+        .expr(Func::greatest([of(served), of(own)]))
+        .take();
+    let row = tx.query_one(&next).await?;
+    row.map_or(Ok(0), |row| row.try_get_by_index(0))
+}
+
+/// Lets a job whose next attempt is due join the line, if there is one. One at
+/// each claim is enough: no more are taken.
+pub(super) async fn join_due(tx: &DatabaseTransaction) -> Result<(), DbErr> {
+    let due = Entity::find()
+        .filter(Expr::cust(DELAYED))
+        .filter(Expr::col(Column::NextAttemptAt).lte(db_now(tx.get_database_backend())))
+        .order_by_asc(Column::NextAttemptAt)
+        .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
+    let Some(due) = due.one(tx).await? else {
+        return Ok(());
+    };
+    let turn = next_turn(tx, due.user_id).await?;
+    Entity::update_many()
+        .col_expr(Column::NextAttemptAt, null())
+        .col_expr(Column::Turn, Expr::value(turn))
+        .filter(Column::Id.eq(due.id))
+        .exec(tx)
+        .await?;
+    Ok(())
+}
+
+/// The id of the job whose turn it is, locked; those that others are taking are
+/// passed over.
+pub(super) fn first() -> SimpleExpr {
+    let first = select(Expr::col((line(), Column::Id)))
+        .order_by((line(), Column::Turn), sea_orm::Order::Asc)
+        .order_by((line(), Column::Id), sea_orm::Order::Asc)
+        .limit(1)
+        .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
+        .take();
+    subquery(first)
+}
+
+fn line() -> Alias {
+    Alias::new("line")
+}
+
+fn select(what: impl Into<SimpleExpr>) -> SelectStatement {
+    Query::select()
+        .expr(what)
+        .from_as(Entity, line())
+        .and_where(Expr::cust(IN_LINE))
+        .take()
+}
+
+fn subquery(query: SelectStatement) -> SimpleExpr {
+    SimpleExpr::SubQuery(None, Box::new(query.into()))
+}

@@ -1,0 +1,200 @@
+//! Writing to SQLite, where one writes at a time.
+//!
+//! A commit waits for the disk, and that is most of what a small transaction
+//! costs. So all transactions of a process that wait at one moment share one
+//! commit: each runs in a savepoint of its own, which keeps it atomic, and is
+//! answered when the commit has reached the disk.
+//!
+//! Between processes SQLite has no queue: who finds the file locked sleeps and
+//! tries again, and may be overtaken for seconds. So a writer first takes a lock
+//! on a file beside the database, for which the system lets processes wait in
+//! line. That is for order only; SQLite's own lock keeps the data whole.
+
+use std::fs::File;
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use sea_orm::{
+    DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr, SqliteTransactionMode,
+    TransactionOptions, TransactionTrait,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
+
+/// So many transactions may share a commit: none waits long for it.
+const MOST: usize = 64;
+
+/// How many may wait before those who bring more are held up.
+const LINE: usize = 1024;
+
+/// A transaction that waits for its turn.
+type Work = Box<dyn for<'t> FnOnce(&'t DatabaseTransaction) -> BoxFuture<'t, Done> + Send>;
+
+/// A transaction that has run.
+struct Done {
+    /// Whether it is to be committed.
+    kept: bool,
+    /// Tells who asked for it, once the commit has gone well or badly.
+    tell: Tell,
+}
+
+type Tell = Box<dyn FnOnce(Result<(), &DbErr>) + Send>;
+
+/// Hands transactions to the task that runs them.
+#[derive(Clone, Debug)]
+pub(super) struct Writer(mpsc::Sender<Work>);
+
+impl Writer {
+    /// A writer on `db`, an SQLite database of one connection, in `file`.
+    pub(super) fn new(db: DatabaseConnection, file: &Path) -> anyhow::Result<Self> {
+        let locks = Locks::open(file)?;
+        let (send, receive) = mpsc::channel(LINE);
+        tokio::spawn(run(db, locks, receive));
+        Ok(Writer(send))
+    }
+
+    /// Runs `work` in a transaction that is committed if it succeeds. It goes on
+    /// even if nobody waits for it any longer.
+    pub(super) async fn transact<T, E>(
+        &self,
+        work: impl for<'t> FnOnce(&'t DatabaseTransaction) -> BoxFuture<'t, Result<T, E>>
+        + Send
+        + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<DbErr> + Send + 'static,
+    {
+        let (tell, told) = oneshot::channel();
+        let work: Work = Box::new(|tx| {
+            async move {
+                let result = AssertUnwindSafe(work(tx)).catch_unwind().await;
+                let kept = matches!(result, Ok(Ok(_)));
+                let tell = Box::new(move |committed: Result<(), &DbErr>| {
+                    // Whoever asked may be gone.
+                    let _ = tell.send(match (result, committed) {
+                        (Ok(Ok(_)), Err(error)) => Ok(Err(E::from(error.clone()))),
+                        (result, _) => result,
+                    });
+                });
+                Done { kept, tell }
+            }
+            .boxed()
+        });
+        if self.0.send(work).await.is_err() {
+            return Err(closed().into());
+        }
+        match told.await {
+            Ok(Ok(result)) => result,
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            Err(_) => Err(closed().into()),
+        }
+    }
+}
+
+fn closed() -> DbErr {
+    let why = "the transaction could not begin; the log says why".to_owned();
+    DbErr::Conn(RuntimeErr::Internal(why))
+}
+
+async fn run(db: DatabaseConnection, locks: Locks, mut waiting: mpsc::Receiver<Work>) {
+    while let Some(first) = waiting.recv().await {
+        let mut done = Vec::new();
+        let committed = commit(&db, &locks, first, &mut waiting, &mut done).await;
+        if let Err(error) = &committed {
+            tracing::error!(%error, "can't write to the database");
+        }
+        for Done { tell, .. } in done {
+            tell(committed.as_ref().copied());
+        }
+    }
+}
+
+/// Runs what waits, and what comes meanwhile, in one transaction.
+async fn commit(
+    db: &DatabaseConnection,
+    locks: &Locks,
+    first: Work,
+    waiting: &mut mpsc::Receiver<Work>,
+    done: &mut Vec<Done>,
+) -> Result<(), DbErr> {
+    let _turn = locks.turn().await;
+    let tx = db
+        .begin_with_options(TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        })
+        .await?;
+    let mut next = Some(first);
+    while let Some(work) = next {
+        let savepoint = tx.begin().await?;
+        let this = work(&savepoint).await;
+        let kept = this.kept;
+        done.push(this);
+        // A full disk undoes the whole transaction, savepoints and all. Then this
+        // fails, and the batch with it.
+        match kept {
+            true => savepoint.commit().await?,
+            false => savepoint.rollback().await?,
+        }
+        next = match done.len() < MOST {
+            true => waiting.try_recv().ok(),
+            false => None,
+        };
+    }
+    tx.commit().await
+}
+
+/// The lock that processes wait in line for, and the place at its head. Only
+/// who holds `head` may wait for `turn`, so no one who has just let go of it
+/// can take it again before those who wait.
+#[derive(Debug)]
+struct Locks {
+    head: Arc<File>,
+    turn: Arc<File>,
+}
+
+impl Locks {
+    fn open(database: &Path) -> anyhow::Result<Self> {
+        let open = |extension| {
+            let path = database.with_extension(extension);
+            let file = File::options().create(true).append(true).open(&path);
+            let file = file.with_context(|| format!("DATABASE_URL: can't make {}", path.display()));
+            Ok::<_, anyhow::Error>(Arc::new(file?))
+        };
+        Ok(Locks {
+            head: open("write-line")?,
+            turn: open("write-lock")?,
+        })
+    }
+
+    async fn turn(&self) -> Option<Held> {
+        let _head = Held::take(&self.head).await;
+        Held::take(&self.turn).await
+    }
+}
+
+/// A lock on a file, until this is dropped or the process dies.
+struct Held(Arc<File>);
+
+impl Held {
+    /// Waits for the lock; None where the file system has none.
+    async fn take(file: &Arc<File>) -> Option<Held> {
+        if file.try_lock().is_err() {
+            let file = file.clone();
+            spawn_blocking(move || file.lock()).await.ok()?.ok()?;
+        }
+        Some(Held(file.clone()))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Closing the file would do it, too.
+        let _ = self.0.unlock();
+    }
+}
