@@ -6,7 +6,10 @@ use sea_orm::{ExprTrait, FromQueryResult, QuerySelect};
 
 use crate::clock::Timestamp;
 
+mod depth;
 pub mod lifecycle;
+
+pub use depth::Depth;
 
 /// A row of `generation_jobs`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]

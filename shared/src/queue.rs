@@ -103,6 +103,13 @@ pub fn delivery_id(delay: Duration) -> String {
     Ulid::from_datetime(due).to_string()
 }
 
+/// For how long a delivery has been due; nothing if it is not due yet, or its
+/// id is none of ours.
+pub fn overdue(delivery: &str) -> Option<Duration> {
+    let due = Ulid::from_string(delivery).ok()?.datetime();
+    std::time::SystemTime::now().duration_since(due).ok()
+}
+
 /// Puts a delivery into the queue, to be taken after `delay`.
 ///
 /// # Errors

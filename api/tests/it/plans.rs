@@ -53,6 +53,12 @@ async fn sweep(db: &DatabaseConnection) -> Result<(), DbErr> {
     Ok(())
 }
 
+/// What a scrape asks for.
+async fn scrape(db: &DatabaseConnection) -> Result<(), DbErr> {
+    job::Entity::depth(db, 100).await?;
+    Ok(())
+}
+
 #[tokio::test]
 async fn no_query_reads_a_whole_table_or_sorts_what_it_found() {
     let app = TestApp::new().await;
@@ -63,9 +69,10 @@ async fn no_query_reads_a_whole_table_or_sorts_what_it_found() {
     lists(&db).await.unwrap();
     entries(&db).await.unwrap();
     sweep(&db).await.unwrap();
+    scrape(&db).await.unwrap();
 
     let sent = sent.lock().unwrap().clone();
-    assert_eq!(sent.len(), 12);
+    assert_eq!(sent.len(), 13);
     for mut statement in sent {
         let sql = statement.sql.clone();
         statement.sql = format!("EXPLAIN QUERY PLAN {sql}");
@@ -81,10 +88,24 @@ async fn no_query_reads_a_whole_table_or_sorts_what_it_found() {
             if plan.contains(&format!("CO-ROUTINE {scanned}")) {
                 continue;
             }
-            let by_index = line.contains("USING INDEX") || line.contains("USING COVERING INDEX");
-            let reads = line.starts_with("SCAN") || line.starts_with("SEARCH");
-            assert!(by_index || !reads, "{plan:#?}\nof {sql}");
-            assert!(!line.contains("TEMP B-TREE"), "{plan:#?}\nof {sql}");
+            assert!(is_bounded(line), "{plan:#?}\nof {sql}");
         }
+    }
+}
+
+/// An index may be read from end to end only if it is that of the queue.
+fn is_bounded(line: &str) -> bool {
+    let of_queue = [
+        "generation_jobs_queued",
+        "generation_jobs_in_line",
+        "generation_jobs_leased",
+    ];
+    match line.split(' ').next() {
+        // What has no table is a constant row.
+        Some("SCAN") => {
+            line == "SCAN CONSTANT ROW" || of_queue.iter().any(|index| line.contains(index))
+        }
+        Some("SEARCH") => line.contains("USING INDEX") || line.contains("USING COVERING INDEX"),
+        _ => !line.contains("TEMP B-TREE"),
     }
 }
