@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderValue, header};
-use axum::middleware::{from_fn, map_response};
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use shared::changes::Changes;
 use shared::config::{Model, Secret};
@@ -20,6 +20,7 @@ pub mod auth;
 pub mod body;
 pub mod config;
 pub mod error;
+pub mod metrics;
 pub mod negotiate;
 pub mod observe;
 pub mod openapi;
@@ -34,8 +35,9 @@ pub mod wait;
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::metrics::Metrics;
 use crate::password::Passwords;
-use crate::routes::{blogs, health, jobs, models, sessions, users};
+use crate::routes::{blogs, health, jobs, models, scrape, sessions, users};
 use crate::token::Keys;
 
 /// What all handlers share.
@@ -53,6 +55,8 @@ pub struct AppState {
     pub models: Arc<[Model]>,
     /// Places for searches, which are the only slow queries.
     pub searches: Arc<Semaphore>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// The settings.
     pub config: Arc<Config>,
     /// Canceled when the API is to stop: nobody waits any longer then.
@@ -72,6 +76,7 @@ impl AppState {
             passwords: Passwords::new()?,
             models: config.agent.models()?.into(),
             searches: Arc::new(Semaphore::new(1)),
+            metrics: Arc::new(Metrics::new()?),
             config: Arc::new(config),
             stop: CancellationToken::new(),
         })
@@ -104,6 +109,7 @@ pub fn app(state: AppState) -> Router {
     let (router, document) = OpenApiRouter::with_openapi(openapi::base())
         .routes(routes!(health::health))
         .routes(routes!(health::ready))
+        .routes(routes!(scrape::metrics))
         .nest("/api/v1", v1)
         .split_for_parts();
 
@@ -115,6 +121,7 @@ pub fn app(state: AppState) -> Router {
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .layer(map_response(for_the_client_alone))
         .layer(from_fn(observe::observe))
+        .layer(from_fn_with_state(state.metrics.clone(), metrics::count))
         .with_state(state)
 }
 

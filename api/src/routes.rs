@@ -4,6 +4,7 @@ pub mod blogs;
 pub mod health;
 pub mod jobs;
 pub mod models;
+pub mod scrape;
 pub mod sessions;
 pub mod users;
 

@@ -1,9 +1,10 @@
 //! What the API and the workers must agree on: the settings that both read, how
-//! the database is opened, the queue between them, and how they log.
+//! the database is opened, the queue between them, how they log and are measured.
 
 pub mod changes;
 pub mod config;
 pub mod database;
 pub mod log;
+pub mod metrics;
 pub mod queue;
 pub mod stop;

@@ -18,6 +18,7 @@ mod jobs;
 mod lifecycle;
 mod lists;
 mod lost_and_found;
+mod metrics;
 mod openapi;
 mod operation;
 mod plans;

@@ -90,6 +90,7 @@ async fn every_route_of_the_contract_is_in_the_document() {
         "POST /api/v1/jobs/{id}/retry",
         "GET /health",
         "GET /ready",
+        "GET /metrics",
     ]);
     let missing: Vec<_> = expected.difference(&documented).collect();
     assert!(missing.is_empty(), "{missing:?}");

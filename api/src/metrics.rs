@@ -1,0 +1,150 @@
+//! What the API counts, for Prometheus.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::Method;
+use axum::middleware::Next;
+use axum::response::Response;
+use entity::job::{self, Depth};
+use shared::database::Database;
+use shared::metrics::{Gauge, HistogramVec, IntCounterVec, Registry, of_process, of_scrape};
+use shared::queue;
+use tokio::time::timeout;
+
+/// Seconds. Who waits for a job may do so for a minute.
+const LATENCY: [f64; 15] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+];
+
+/// Where counting the jobs of the queue ends, so that a scrape stays cheap.
+const MOST_COUNTED: u32 = 100_000;
+
+/// How long a scrape waits for the database.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What is counted since the start.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    latency: HistogramVec,
+    in_flight: Gauge,
+}
+
+impl Metrics {
+    /// All at zero.
+    ///
+    /// # Errors
+    /// Never, but for the names below.
+    pub fn new() -> Result<Self> {
+        let registry = of_process("api")?;
+        Ok(Metrics {
+            requests: registry.counters(
+                "blog_http_requests_total",
+                "Requests that were answered. The route is the pattern, or unknown.",
+                &["method", "route", "status"],
+            )?,
+            latency: registry.histograms(
+                "blog_http_request_duration_seconds",
+                "How long answers took, with what a client asked to wait.",
+                &["method", "route"],
+                &LATENCY,
+            )?,
+            in_flight: registry.gauge(
+                "blog_http_requests_in_flight",
+                "Requests that wait for their answer.",
+            )?,
+            registry,
+        })
+    }
+
+    /// All that a scrape is told. What the database does not tell is left out.
+    ///
+    /// # Errors
+    /// Never, but for the names below.
+    pub async fn text(&self, db: &Database) -> Result<String> {
+        let now = of_scrape()?;
+        let depth = depth(db).await;
+        now.gauge(
+            "blog_database_up",
+            "Whether the database answered this scrape, 1 or 0.",
+        )?
+        .set(f64::from(u8::from(depth.is_some())));
+        if let Some(depth) = depth {
+            measure(&now, &depth)?;
+        }
+        Ok(self.registry.text()? + &now.text()?)
+    }
+}
+
+async fn depth(db: &Database) -> Option<Depth> {
+    let depth = timeout(PATIENCE, job::Entity::depth(db.read(), MOST_COUNTED));
+    match depth.await {
+        Ok(Ok(depth)) => return Some(depth),
+        Ok(Err(error)) => tracing::warn!(%error, "the queue can't be measured"),
+        Err(_) => tracing::warn!("the queue can't be measured: the database is too slow"),
+    }
+    None
+}
+
+fn measure(now: &Registry, depth: &Depth) -> Result<()> {
+    let jobs = now.gauges(
+        "blog_queue_jobs",
+        "Jobs that wait or run, of the whole service; counted up to 100000.",
+        &["status"],
+    )?;
+    jobs.with_label_values(&["queued"]).set(depth.queued);
+    jobs.with_label_values(&["running"]).set(depth.running);
+    let oldest = depth.next.as_deref().and_then(queue::overdue);
+    now.gauge(
+        "blog_queue_oldest_due_seconds",
+        "For how long the next job has been due; 0 if none is.",
+    )?
+    .set(oldest.unwrap_or_default().as_secs_f64());
+    Ok(())
+}
+
+/// Middleware: counts the request.
+pub async fn count(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
+    let method = name(request.method());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("unknown", MatchedPath::as_str);
+    let begun = Instant::now();
+    let in_flight = InFlight::new(&metrics.in_flight);
+    let response = next.run(request).await;
+    drop(in_flight);
+    let seconds = begun.elapsed().as_secs_f64();
+    let status = response.status();
+    let requests = &metrics.requests;
+    requests
+        .with_label_values(&[method, route, status.as_str()])
+        .inc();
+    let latency = &metrics.latency;
+    latency.with_label_values(&[method, route]).observe(seconds);
+    response
+}
+
+/// Clients may invent methods, which must not become series.
+fn name(method: &Method) -> &'static str {
+    let mut known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"].into_iter();
+    known.find(|known| method == known).unwrap_or("other")
+}
+
+/// A request under way, until it is answered or its client goes.
+struct InFlight<'a>(&'a Gauge);
+
+impl<'a> InFlight<'a> {
+    fn new(gauge: &'a Gauge) -> Self {
+        gauge.inc();
+        InFlight(gauge)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
