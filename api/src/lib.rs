@@ -27,6 +27,7 @@ pub mod openapi;
 pub mod options;
 pub mod page;
 pub mod password;
+pub mod prune;
 pub mod query;
 pub mod render;
 pub mod routes;

@@ -31,7 +31,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     db.migrate().await?;
 
     let address = config.listen_addr;
-    let grace = config.shutdown_grace();
+    let (grace, token_ttl) = (config.shutdown_grace(), config.refresh_token_ttl());
     let state = AppState::new(config, db.clone(), &secret)?;
     let stop = state.stop.clone();
     // Listened for before anyone is told that we are ready.
@@ -41,6 +41,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         .with_context(|| format!("LISTEN_ADDR: can't listen on {address}"))?;
     tracing::info!(address = %listener.local_addr()?, "the API is ready");
 
+    tokio::spawn(api::prune::regularly(db.clone(), token_ttl));
     let service = api::app(state).into_make_service_with_connect_info::<SocketAddr>();
     let serve =
         axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned());

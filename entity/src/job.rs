@@ -2,7 +2,7 @@
 
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Alias, Query};
-use sea_orm::{ExprTrait, FromQueryResult, QuerySelect};
+use sea_orm::{ExprTrait, FromQueryResult, QuerySelect, QueryTrait};
 
 use crate::clock::Timestamp;
 
@@ -171,6 +171,31 @@ impl Entity {
             .filter(Expr::exists(newer).not())
             .all(db)
             .await
+    }
+}
+
+impl Entity {
+    /// Removes up to `limit` jobs that were over before `before`, with their
+    /// attempts and steps, and says how many. Their posts stay.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn forget_finished(
+        db: &impl ConnectionTrait,
+        before: Timestamp,
+        limit: u64,
+    ) -> Result<u64, DbErr> {
+        let finished = Entity::find()
+            .select_only()
+            .column(Column::Id)
+            .filter(Column::FinishedAt.lt(before))
+            .limit(limit)
+            .into_query();
+        let removed = Entity::delete_many()
+            .filter(Column::Id.in_subquery(finished))
+            .exec(db)
+            .await?;
+        Ok(removed.rows_affected)
     }
 }
 

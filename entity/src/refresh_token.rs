@@ -2,6 +2,7 @@
 //! two parties hold it, and ends the session.
 
 use sea_orm::entity::prelude::*;
+use sea_orm::{QuerySelect, QueryTrait};
 
 use crate::clock::{Timestamp, now};
 
@@ -54,5 +55,28 @@ impl Entity {
             .exec(db)
             .await?;
         Ok(spent.rows_affected == 1)
+    }
+
+    /// Removes up to `limit` tokens that were spent before `before`, and says
+    /// how many. A second use of one of them is no longer recognised as such.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn forget_spent(
+        db: &impl ConnectionTrait,
+        before: Timestamp,
+        limit: u64,
+    ) -> Result<u64, DbErr> {
+        let spent = Entity::find()
+            .select_only()
+            .column(Column::Hash)
+            .filter(Column::SpentAt.lt(before))
+            .limit(limit)
+            .into_query();
+        let removed = Entity::delete_many()
+            .filter(Column::Hash.in_subquery(spent))
+            .exec(db)
+            .await?;
+        Ok(removed.rows_affected)
     }
 }

@@ -1,6 +1,8 @@
 //! Sign-ins. Every access token names one, and is worth as much as it.
 
 use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::SimpleExpr;
+use sea_orm::{DeleteMany, QuerySelect, QueryTrait};
 
 use crate::clock::{Timestamp, now};
 
@@ -91,6 +93,35 @@ impl Entity {
         all.exec(db).await?;
         Ok(())
     }
+}
+
+impl Entity {
+    /// Removes up to `limit` sessions that ended before `before`, with their
+    /// refresh tokens, and says how many.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn forget_ended(
+        db: &impl ConnectionTrait,
+        before: Timestamp,
+        limit: u64,
+    ) -> Result<u64, DbErr> {
+        let revoked = remove(Column::RevokedAt.lt(before), limit);
+        let expired = remove(Column::ExpiresAt.lt(before), limit);
+        let revoked = revoked.exec(db).await?.rows_affected;
+        let expired = expired.exec(db).await?.rows_affected;
+        Ok(revoked.max(expired))
+    }
+}
+
+fn remove(which: SimpleExpr, limit: u64) -> DeleteMany<Entity> {
+    let ids = Entity::find()
+        .select_only()
+        .column(Column::Id)
+        .filter(which)
+        .limit(limit)
+        .into_query();
+    Entity::delete_many().filter(Column::Id.in_subquery(ids))
 }
 
 fn revocation(user: Uuid) -> sea_orm::UpdateMany<Entity> {

@@ -6,5 +6,6 @@ pub mod config;
 pub mod database;
 pub mod log;
 pub mod metrics;
+pub mod prune;
 pub mod queue;
 pub mod stop;

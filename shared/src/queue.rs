@@ -255,6 +255,52 @@ pub async fn stranded(
         .await
 }
 
+/// Removes deliveries that a worker was handed and that stand for no queued
+/// job, and says how many. They are none of ours: some can't even be read, and
+/// apalis would hand them out for ever.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn drop_strays(tx: &DatabaseTransaction) -> Result<u64, DbErr> {
+    let sql = match tx.get_database_backend() {
+        DbBackend::Postgres => {
+            "DELETE FROM apalis.jobs delivery WHERE lock_by IS NOT NULL AND NOT EXISTS \
+             (SELECT 1 FROM generation_jobs \
+             WHERE status = 'queued' AND delivery_id = delivery.id)"
+        }
+        _ => {
+            "DELETE FROM Jobs AS delivery WHERE lock_by IS NOT NULL AND NOT EXISTS \
+             (SELECT 1 FROM generation_jobs \
+             WHERE status = 'queued' AND delivery_id = delivery.id)"
+        }
+    };
+    Ok(tx.execute_unprepared(sql).await?.rows_affected())
+}
+
+/// Removes up to `limit` of apalis' records of workers that have been gone for
+/// a day, and says how many. It makes one each time that a worker starts.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn forget_workers(tx: &DatabaseTransaction, limit: u64) -> Result<u64, DbErr> {
+    let backend = tx.get_database_backend();
+    let sql = match backend {
+        DbBackend::Postgres => {
+            "DELETE FROM apalis.workers WHERE id IN (SELECT id FROM apalis.workers gone \
+             WHERE last_seen < now() - interval '1 day' \
+             AND NOT EXISTS (SELECT 1 FROM apalis.jobs WHERE lock_by = gone.id) LIMIT $1)"
+        }
+        _ => {
+            "DELETE FROM Workers WHERE id IN (SELECT id FROM Workers gone \
+             WHERE last_seen < CAST(strftime('%s', 'now') AS INTEGER) - 86400 \
+             AND NOT EXISTS (SELECT 1 FROM Jobs WHERE lock_by = gone.id) LIMIT $1)"
+        }
+    };
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let statement = Statement::from_sql_and_values(backend, sql, [limit.into()]);
+    Ok(tx.execute_raw(statement).await?.rows_affected())
+}
+
 /// Deliveries in the queue, whatever their state.
 ///
 /// # Errors

@@ -37,6 +37,10 @@ pub struct Config {
     #[arg(long, env = "SHUTDOWN_GRACE_SECS", default_value_t = 30)]
     pub shutdown_grace_secs: u32,
 
+    /// How long jobs that are over are kept, in days; their posts stay for good
+    #[arg(long, env = "FINISHED_JOBS_KEEP_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..))]
+    pub finished_jobs_keep_days: u16,
+
     /// Where the agent is: the base address of an OpenAI-compatible endpoint, up
     /// to its version, or of Anthropic's [default: that of the provider]
     #[arg(long, env = "AGENT_URL", hide_env_values = true)]
@@ -154,6 +158,12 @@ impl Config {
     /// How long running jobs may take to end when the worker is stopped.
     pub fn shutdown_grace(&self) -> Duration {
         Duration::from_secs(self.shutdown_grace_secs.into())
+    }
+
+    /// How long jobs that are over are kept.
+    pub fn finished_jobs_keep(&self) -> Duration {
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        DAY * self.finished_jobs_keep_days.into()
     }
 
     fn key(&self) -> anyhow::Result<Option<&str>> {

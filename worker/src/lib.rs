@@ -8,6 +8,7 @@ pub mod agent;
 pub mod config;
 pub mod generate;
 pub mod outcome;
+pub mod prune;
 pub mod sweep;
 pub mod writing;
 
@@ -111,6 +112,7 @@ pub async fn run(config: &Config, db: Database, agent: Arc<dyn Agent>, stop: Can
         () = work => {}
         () = release_in_time => {}
         () = worker.clone().sweep() => {}
+        () = prune::regularly(worker.db.clone(), config.finished_jobs_keep()) => {}
     }
     tracing::info!(worker = worker.name, "the worker has stopped");
 }

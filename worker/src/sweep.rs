@@ -38,6 +38,13 @@ impl Worker {
         for job in lifecycle::abandoned(self.db.read(), BATCH).await? {
             self.rescue(job).await?;
         }
+        let strays = self
+            .db
+            .transact(|tx| queue::drop_strays(tx).boxed())
+            .await?;
+        if strays > 0 {
+            tracing::error!(strays, "the queue held what is not ours; it was removed");
+        }
         for job in queue::stranded(self.db.read(), self.lease, BATCH).await? {
             self.redeliver(job).await?;
         }

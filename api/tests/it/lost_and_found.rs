@@ -239,9 +239,7 @@ async fn strange_row(app: &TestApp, body: &str) {
 
 #[tokio::test]
 async fn a_delivery_that_is_no_json_stops_neither_the_worker_nor_its_jobs() {
-    let mut app = TestApp::new().await;
-    // The row itself stays: apalis has it and can't hand it over.
-    app.may_leave_jobs();
+    let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let gate = Arc::new(Notify::new());
     app.agent.set(at_first(1, 2, Mood::Gate(gate.clone())));
@@ -257,6 +255,8 @@ async fn a_delivery_that_is_no_json_stops_neither_the_worker_nor_its_jobs() {
     let over = |job: &Value| !job["finished_at"].is_null();
     let job = app.job_once(&ann, &running, over).await;
     assert_eq!(outcomes(&job), ["succeeded"], "{job}");
+    // The row is swept away, or apalis would stumble over it for ever.
+    app.jobs_over().await;
     worker.stop().await;
 }
 

@@ -22,6 +22,7 @@ mod metrics;
 mod openapi;
 mod operation;
 mod plans;
+mod prune;
 mod sessions;
 mod smoke;
 mod steering;

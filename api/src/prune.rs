@@ -1,0 +1,38 @@
+//! Forgetting sign-ins that are over.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use entity::clock::now;
+use entity::{refresh_token, session};
+use futures_util::FutureExt;
+use shared::database::Database;
+use shared::prune::{in_steps, rounds};
+
+/// For so long a client whose session has ended is told that it has.
+const ENDED_SESSIONS: Duration = Duration::from_secs(24 * 3600);
+
+/// Prunes now and then, for ever. A refresh token is good for `token_ttl`.
+pub async fn regularly(db: Database, token_ttl: Duration) {
+    let mut rounds = rounds();
+    loop {
+        rounds.tick().await;
+        once(&db, token_ttl).await;
+    }
+}
+
+/// Removes all that is old.
+pub async fn once(db: &Database, token_ttl: Duration) {
+    let ago = |age: Duration| now() - TimeDelta::from_std(age).unwrap_or(TimeDelta::MAX);
+    let ended = ago(ENDED_SESSIONS);
+    in_steps(db, "sessions", move |tx, limit| {
+        session::Entity::forget_ended(tx, ended, limit).boxed()
+    })
+    .await;
+    // A spent token must be recognised for as long as it would have been good.
+    let spent = ago(token_ttl);
+    in_steps(db, "refresh tokens", move |tx, limit| {
+        refresh_token::Entity::forget_spent(tx, spent, limit).boxed()
+    })
+    .await;
+}

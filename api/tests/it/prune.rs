@@ -1,0 +1,185 @@
+//! What is forgotten when it is old, and what is not.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use entity::clock::{Timestamp, now};
+use entity::{attempt, job, post, refresh_token, session};
+use sea_orm::sea_query::Expr;
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, IntoActiveModel,
+    PaginatorTrait, QueryFilter, Statement,
+};
+use serde_json::{Value, json};
+use shared::database::Database;
+use uuid::Uuid;
+
+use crate::test_app::{TestApp, text};
+
+const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
+
+fn days_ago(days: i64) -> Timestamp {
+    now() - TimeDelta::days(days)
+}
+
+async fn all_jobs_finished(db: &Database, when: Timestamp) {
+    let finished = job::Entity::update_many().col_expr(job::Column::FinishedAt, Expr::value(when));
+    finished.exec(db.write()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_job_that_was_over_long_ago_is_forgotten_and_its_post_is_not() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let asked = ann.ask("Old times").await;
+    app.run_jobs().await;
+
+    all_jobs_finished(&app.db, days_ago(29)).await;
+    worker::prune::once(&app.db, MONTH).await;
+    assert_eq!(ann.job_now(&asked).await["status"], "succeeded");
+
+    all_jobs_finished(&app.db, days_ago(31)).await;
+    worker::prune::once(&app.db, MONTH).await;
+    let path = format!("/jobs/{}", text(&asked["job"]["id"]));
+    assert_eq!(ann.get(&path).await.status, 404);
+    let attempts = attempt::Entity::find().count(app.db.read()).await.unwrap();
+    assert_eq!(attempts, 0);
+    let post = ann.post_now(&asked).await;
+    assert_eq!(
+        (&post["status"], &post["job"]),
+        (&json!("ready"), &Value::Null)
+    );
+    assert!(text(&post["content"]).len() > 20);
+
+    // It can be written anew.
+    let path = format!("/blogs/{}/regenerate", text(&asked["id"]));
+    assert_eq!(ann.post(&path, json!({})).await.status, 202);
+    app.run_jobs().await;
+    assert_eq!(ann.post_now(&asked).await["job"]["status"], "succeeded");
+}
+
+#[tokio::test]
+async fn a_job_that_waits_is_kept_however_old_it_is() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let asked = ann.ask("Patience").await;
+    let old = job::Entity::update_many()
+        .col_expr(job::Column::CreatedAt, Expr::value(days_ago(400)))
+        .exec(app.db.write());
+    old.await.unwrap();
+    worker::prune::once(&app.db, MONTH).await;
+    assert_eq!(ann.job_now(&asked).await["status"], "queued");
+    app.run_jobs().await;
+}
+
+#[tokio::test]
+async fn more_than_one_step_is_taken_where_there_is_more() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    ann.ask("One of many").await;
+    app.run_jobs().await;
+    let model = job::Entity::find().one(app.db.read()).await.unwrap();
+    let model = model.unwrap();
+    let copies = (0..450).map(|_| {
+        let copy = job::Model {
+            id: Uuid::now_v7(),
+            finished_at: Some(days_ago(40)),
+            ..model.clone()
+        };
+        copy.into_active_model().reset_all()
+    });
+    let insert = job::Entity::insert_many(copies).exec(app.db.write());
+    insert.await.unwrap();
+    worker::prune::once(&app.db, MONTH).await;
+    let left = job::Entity::find().count(app.db.read()).await.unwrap();
+    assert_eq!(left, 1);
+    assert_eq!(post::Entity::find().count(app.db.read()).await.unwrap(), 1);
+}
+
+async fn sessions_left(app: &TestApp) -> u64 {
+    api::prune::once(&app.db, MONTH).await;
+    session::Entity::find().count(app.db.read()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_session_is_forgotten_a_day_after_its_end_with_its_tokens() {
+    let app = TestApp::new().await;
+    let (ended, live) = (app.user("ann").await, app.login("ann").await);
+    assert_eq!(ended.post("/users/logout", Value::Null).await.status, 204);
+    assert_eq!(sessions_left(&app).await, 2);
+
+    session::Entity::update_many()
+        .col_expr(session::Column::RevokedAt, Expr::value(days_ago(2)))
+        .filter(session::Column::RevokedAt.is_not_null())
+        .exec(app.db.write())
+        .await
+        .unwrap();
+    assert_eq!(sessions_left(&app).await, 1);
+    assert_eq!(ended.get("/users/me").await.code(), "session_revoked");
+    assert_eq!(live.get("/users/me").await.status, 200);
+    let tokens = refresh_token::Entity::find().count(app.db.read());
+    assert_eq!(tokens.await.unwrap(), 1);
+
+    session::Entity::update_many()
+        .col_expr(session::Column::ExpiresAt, Expr::value(days_ago(2)))
+        .exec(app.db.write())
+        .await
+        .unwrap();
+    assert_eq!(sessions_left(&app).await, 0);
+}
+
+#[tokio::test]
+async fn a_spent_token_is_forgotten_when_it_would_be_worth_nothing_anyway() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let body = json!({ "refresh_token": ann.refresh_token });
+    let pair = app.anonymous().post("/users/refresh", body.clone()).await;
+    let spent = |days| {
+        let spent = refresh_token::Entity::update_many()
+            .col_expr(refresh_token::Column::SpentAt, Expr::value(days_ago(days)));
+        spent.filter(refresh_token::Column::SpentAt.is_not_null())
+    };
+    let tokens = async || {
+        api::prune::once(&app.db, MONTH).await;
+        let tokens = refresh_token::Entity::find().count(app.db.read());
+        tokens.await.unwrap()
+    };
+    spent(29).exec(app.db.write()).await.unwrap();
+    assert_eq!(tokens().await, 2);
+    spent(31).exec(app.db.write()).await.unwrap();
+    assert_eq!(tokens().await, 1);
+
+    // It is as good as one that never was, and harms the session no longer.
+    let again = app.anonymous().post("/users/refresh", body).await;
+    assert_eq!(again.code(), "unauthenticated");
+    let live = app.client_with(&text(&pair.body["access_token"]));
+    assert_eq!(live.get("/users/me").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_worker_that_has_been_gone_for_a_day_is_forgotten() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    for topic in ["One worker", "Another worker"] {
+        ann.ask(topic).await;
+        app.run_jobs().await;
+    }
+    let (table, old) = match app.db.backend() {
+        DbBackend::Postgres => ("apalis.workers", "now() - interval '2 days'"),
+        _ => (
+            "Workers",
+            "CAST(strftime('%s', 'now') AS INTEGER) - 2 * 86400",
+        ),
+    };
+    let count = async || {
+        worker::prune::once(&app.db, MONTH).await;
+        let count =
+            Statement::from_string(app.db.backend(), format!("SELECT COUNT(*) FROM {table}"));
+        let row = app.db.read().query_one_raw(count).await.unwrap();
+        row.unwrap().try_get_by_index::<i64>(0).unwrap()
+    };
+    assert_eq!(count().await, 2);
+    let all_old = format!("UPDATE {table} SET last_seen = {old}");
+    app.db.write().execute_unprepared(&all_old).await.unwrap();
+    assert_eq!(count().await, 0);
+}

@@ -1,0 +1,33 @@
+//! Forgetting jobs that were over long ago, and workers that are gone.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use entity::clock::now;
+use entity::job;
+use futures_util::FutureExt;
+use shared::database::Database;
+use shared::prune::{in_steps, rounds};
+use shared::queue;
+
+/// Prunes now and then, for ever. Jobs are kept for `keep` after their end.
+pub async fn regularly(db: Database, keep: Duration) {
+    let mut rounds = rounds();
+    loop {
+        rounds.tick().await;
+        once(&db, keep).await;
+    }
+}
+
+/// Removes all that is old.
+pub async fn once(db: &Database, keep: Duration) {
+    let finished = now() - TimeDelta::from_std(keep).unwrap_or(TimeDelta::MAX);
+    in_steps(db, "jobs", move |tx, limit| {
+        job::Entity::forget_finished(tx, finished, limit).boxed()
+    })
+    .await;
+    in_steps(db, "workers", move |tx, limit| {
+        queue::forget_workers(tx, limit).boxed()
+    })
+    .await;
+}
