@@ -35,6 +35,10 @@ pub struct Config {
     #[arg(long, env = "JOB_MAX_ATTEMPTS", default_value_t = 5, value_parser = clap::value_parser!(i32).range(1..=100))]
     pub job_max_attempts: i32,
 
+    /// How many unfinished jobs a user may have
+    #[arg(long, env = "USER_MAX_ACTIVE_JOBS", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub user_max_active_jobs: u32,
+
     /// How long open requests may take to end when the API is stopped, in seconds
     #[arg(long, env = "SHUTDOWN_GRACE_SECS", default_value_t = 30)]
     pub shutdown_grace_secs: u32,

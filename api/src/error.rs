@@ -38,6 +38,7 @@ pub enum Error {
     PayloadTooLarge,
     UnsupportedMediaType,
     Validation(Vec<FieldError>),
+    QuotaExceeded,
     /// The database can't be reached.
     Unavailable(DbErr),
     /// Our fault; the text is for the log.
@@ -78,7 +79,9 @@ pub struct Problem {
     errors: Vec<FieldError>,
 }
 
-const RETRY_SECONDS: &str = "5";
+/// How soon it is worth asking again for what may have passed by then, in
+/// seconds.
+const RETRY_SECONDS: u64 = 5;
 
 impl Error {
     /// One field that is at fault.
@@ -110,6 +113,7 @@ impl Error {
             Error::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Error::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Error::Validation(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Error::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
             Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -135,6 +139,7 @@ impl Error {
             Error::PayloadTooLarge => "payload_too_large",
             Error::UnsupportedMediaType => "unsupported_media_type",
             Error::Validation(_) => "validation_failed",
+            Error::QuotaExceeded => "quota_exceeded",
             Error::Unavailable(_) => "unavailable",
             Error::Internal(_) => "internal",
         }
@@ -168,12 +173,23 @@ impl Error {
             Error::PayloadTooLarge => "The body is larger than 1 MiB.",
             Error::UnsupportedMediaType => "Send the body as application/json.",
             Error::Validation(_) => "Some fields are not valid; see errors.",
+            Error::QuotaExceeded => {
+                "You have as many unfinished jobs as you may. Wait for one to end, or cancel one."
+            }
             Error::Unavailable(_) => "The database can't be reached. Try again soon.",
             Error::Internal(_) => {
                 "Something went wrong on our side. Tell the operators the request's id."
             }
         };
         detail.to_owned()
+    }
+
+    /// When to ask again, where that may help, in seconds.
+    fn retry_after(&self) -> Option<u64> {
+        match self {
+            Error::QuotaExceeded | Error::Unavailable(_) => Some(RETRY_SECONDS),
+            _ => None,
+        }
     }
 
     fn log(&self) {
@@ -199,7 +215,7 @@ impl std::error::Error for Error {}
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         self.log();
-        let status = self.status();
+        let (status, retry_after) = (self.status(), self.retry_after());
         let problem = Problem {
             kind: "about:blank",
             title: status.canonical_reason().unwrap_or_default(),
@@ -222,9 +238,8 @@ impl IntoResponse for Error {
             let bearer = HeaderValue::from_static("Bearer");
             headers.insert(header::WWW_AUTHENTICATE, bearer);
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            let soon = HeaderValue::from_static(RETRY_SECONDS);
-            headers.insert(header::RETRY_AFTER, soon);
+        if let Some(seconds) = retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }

@@ -146,9 +146,10 @@ pub async fn create(
         model,
         max_attempts: state.config.job_max_attempts,
     };
+    let most = state.config.user_max_active_jobs;
     let (post, job) = state
         .db
-        .transact(move |tx| store(tx, row, job).boxed())
+        .transact(move |tx| store(tx, row, job, most).boxed())
         .await?;
 
     let Some(patience) = negotiate::preferred_wait(&headers) else {
@@ -175,9 +176,10 @@ async fn store(
     tx: &DatabaseTransaction,
     post: post::ActiveModel,
     job: NewJob,
+    most: u32,
 ) -> Result<(post::Model, job::Model)> {
     let post = post::Entity::insert(post).exec_with_returning(tx).await?;
-    let job = jobs::enqueue(tx, job).await?;
+    let job = jobs::enqueue(tx, job, most).await?;
     Ok((post, job))
 }
 
@@ -447,7 +449,7 @@ async fn store_again(
         model,
         max_attempts: state.config.job_max_attempts,
     };
-    let job = jobs::enqueue(tx, new).await?;
+    let job = jobs::enqueue(tx, new, state.config.user_max_active_jobs).await?;
     post::Entity::set_status(tx, id, post::Status::Generating).await?;
     let post = find(tx, &me, id).await?;
     Ok((post, job))

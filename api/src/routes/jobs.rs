@@ -173,9 +173,10 @@ async fn call_off(tx: &DatabaseTransaction, me: SignedIn, id: Uuid) -> Result<jo
 )]
 pub async fn retry(State(state): State<AppState>, me: SignedIn, Id(id): Id) -> Result<Response> {
     let more = state.config.job_max_attempts;
+    let most = state.config.user_max_active_jobs;
     let job = state
         .db
-        .transact(move |tx| try_again(tx, me, id, more).boxed())
+        .transact(move |tx| try_again(tx, me, id, more, most).boxed())
         .await?;
     accepted(&Job::load_one(state.db.read(), job).await?)
 }
@@ -185,11 +186,16 @@ async fn try_again(
     me: SignedIn,
     id: Uuid,
     attempts: i32,
+    most: u32,
 ) -> Result<job::Model> {
+    let has_room = lifecycle::has_room(tx, me.user.id, most).await?;
     let before = hold(tx, &me, id).await?;
     let latest = job::Entity::of_post(before.post_id).one(tx).await?;
     if latest.is_some_and(|latest| latest.id != id && latest.status.is_over()) {
         return Err(Error::JobFinished);
+    }
+    if !has_room {
+        return Err(Error::QuotaExceeded);
     }
     let delivery = queue::delivery_id(Duration::ZERO);
     let job = match lifecycle::requeue(tx, &before, attempts, &delivery).await {
@@ -204,8 +210,16 @@ async fn try_again(
     Ok(job)
 }
 
-/// Makes a job and puts it into the queue, in the caller's transaction.
-pub(super) async fn enqueue(tx: &DatabaseTransaction, new: NewJob) -> Result<job::Model> {
+/// Makes a job and puts it into the queue, in the caller's transaction, for a
+/// user who may have `most` that are unfinished.
+pub(super) async fn enqueue(
+    tx: &DatabaseTransaction,
+    new: NewJob,
+    most: u32,
+) -> Result<job::Model> {
+    if !lifecycle::has_room(tx, new.user, most).await? {
+        return Err(Error::QuotaExceeded);
+    }
     let delivery = queue::delivery_id(Duration::ZERO);
     let job = match lifecycle::create(tx, new, &delivery).await {
         Err(e) if is_duplicate(&e) => return Err(Error::GenerationInProgress),

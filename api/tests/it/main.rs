@@ -23,6 +23,7 @@ mod openapi;
 mod operation;
 mod plans;
 mod prune;
+mod quota;
 mod sessions;
 mod smoke;
 mod steering;

@@ -25,6 +25,9 @@
 //! **Fairness.** Jobs are not taken in the order in which they came, but by
 //! turns that go round their users: see `line`.
 //!
+//! **Locks.** Who locks several rows locks the user first, then the job, then
+//! its delivery and its post: so no two wait for each other.
+//!
 //! What the holder of a job may do is in `holder`, what its owner may do in
 //! `owner`, and what anyone may do with a job that was left behind in `rescue`.
 //! Functions that change several rows take a transaction; the caller commits
@@ -47,7 +50,7 @@ pub use holder::{
     Checkpoint, Hold, Lease, Progress, checkpoint, claim, fail, finish, progress, release,
     retry_later, stopped,
 };
-pub use owner::{Cancel, NewJob, cancel, create, requeue};
+pub use owner::{Cancel, NewJob, cancel, create, has_room, requeue};
 pub use rescue::{Rescue, abandoned, redeliver, rescue};
 
 /// The job waits for a delivery, held by no one.

@@ -1,12 +1,41 @@
 //! What the owner of a job may do with it.
 
 use sea_orm::entity::prelude::*;
-use sea_orm::{DatabaseTransaction, ExprTrait, Set};
+use sea_orm::sea_query::LockType;
+use sea_orm::{DatabaseTransaction, ExprTrait, QuerySelect, Set};
 
 use super::{end, line, null, queueing};
 use crate::clock::now;
 use crate::job::{self, Column, Entity, Model, Status};
-use crate::post;
+use crate::{post, user};
+
+/// Written out, as the partial index has it.
+const UNFINISHED: &str = "status IN ('queued', 'running', 'canceling')";
+
+/// Whether a user may have one more unfinished job, who may have `most`. Until
+/// `tx` ends they get no other.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn has_room(tx: &DatabaseTransaction, user: Uuid, most: u32) -> Result<bool, DbErr> {
+    // Of two that count at once, the second is to see what the first has made.
+    // This lock lets rows be made that refer to the user; a stronger one would
+    // wait for whoever has made one and in turn waits for this lock.
+    user::Entity::find_by_id(user)
+        .lock(LockType::NoKeyUpdate)
+        .one(tx)
+        .await?;
+    let last = Entity::find()
+        .select_only()
+        .column(Column::Id)
+        .filter(Column::UserId.eq(user))
+        .filter(Expr::cust(UNFINISHED))
+        .offset(u64::from(most.saturating_sub(1)))
+        .into_tuple::<Uuid>()
+        .one(tx)
+        .await?;
+    Ok(last.is_none())
+}
 
 /// A job to be made.
 #[derive(Clone, Debug, PartialEq)]

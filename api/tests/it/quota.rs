@@ -1,0 +1,172 @@
+//! How many unfinished jobs a user may have.
+
+use entity::{job, post};
+use futures_util::future::join_all;
+use reqwest::Method;
+use sea_orm::{EntityTrait, PaginatorTrait};
+use serde_json::{Value, json};
+
+use crate::job_life::outcomes;
+use crate::jobs::{cancel, job_path};
+use crate::stub_openai::Mood;
+use crate::test_app::{Answer, PASSWORD, Settings, TestApp, TestClient, text};
+
+async fn with(arguments: Vec<&'static str>) -> TestApp {
+    TestApp::with(Settings { api: arguments }).await
+}
+
+fn blog_path(post: &Value) -> String {
+    format!("/blogs/{}", text(&post["id"]))
+}
+
+async fn ask(user: &TestClient) -> Answer {
+    user.post("/blogs", json!({ "topic": "Straws" })).await
+}
+
+async fn regenerate(user: &TestClient, post: &Value) -> Answer {
+    let path = format!("{}/regenerate", blog_path(post));
+    user.post(&path, json!({})).await
+}
+
+async fn retry(user: &TestClient, post: &Value) -> Answer {
+    let path = format!("{}/retry", job_path(post));
+    user.send(user.request(Method::POST, &path)).await
+}
+
+fn is_refused(answer: &Answer) {
+    assert_eq!((answer.status, answer.code()), (429, "quota_exceeded"));
+    assert_eq!(answer.header("retry-after"), "5");
+}
+
+/// Posts, jobs and deliveries that there are.
+async fn rows(app: &TestApp) -> (u64, u64, i64) {
+    let db = app.db.read();
+    let posts = post::Entity::find().count(db).await.unwrap();
+    let jobs = job::Entity::find().count(db).await.unwrap();
+    (posts, jobs, shared::queue::length(db).await.unwrap())
+}
+
+#[tokio::test]
+async fn whoever_has_as_many_jobs_as_they_may_gets_no_other_and_nothing_changes() {
+    let app = with(vec!["--user-max-active-jobs=2"]).await;
+    let ann = app.user("ann").await;
+    let written = ann.ask("The first straw").await;
+    app.run_jobs().await;
+    let canceled = ann.ask("The second straw").await;
+    cancel(&ann, &canceled).await;
+
+    let waiting = [ann.ask("The third").await, ann.ask("The fourth").await];
+    let before = rows(&app).await;
+    is_refused(&ask(&ann).await);
+    is_refused(&regenerate(&ann, &written).await);
+    is_refused(&retry(&ann, &canceled).await);
+    assert_eq!(rows(&app).await, before);
+    assert_eq!(ann.post_now(&written).await["status"], "ready");
+    assert_eq!(ann.post_now(&canceled).await["status"], "canceled");
+    for post in &waiting {
+        cancel(&ann, post).await;
+    }
+    // Now there is room for all that was refused, but one.
+    assert_eq!(regenerate(&ann, &written).await.status, 202);
+    assert_eq!(retry(&ann, &canceled).await.status, 202);
+    is_refused(&ask(&ann).await);
+    app.run_jobs().await;
+    assert_eq!(outcomes(&ann.job_now(&canceled).await), ["succeeded"]);
+}
+
+#[tokio::test]
+async fn a_job_that_ends_in_any_way_makes_room_at_once() {
+    let app = with(vec!["--user-max-active-jobs=1", "--job-max-attempts=1"]).await;
+    let ann = app.user("ann").await;
+    // It is written.
+    ann.ask("Doors").await;
+    is_refused(&ask(&ann).await);
+    app.run_jobs().await;
+    // It fails.
+    ann.ask("Doors").await;
+    app.agent.set(Mood::Fail(401, "invalid_api_key"));
+    app.run_jobs().await;
+    // It is canceled before anyone has taken it.
+    let queued = ann.ask("Doors").await;
+    is_refused(&ask(&ann).await);
+    cancel(&ann, &queued).await;
+    // Its post is deleted.
+    let deleted = ann.ask("Doors").await;
+    assert_eq!(ann.delete(&blog_path(&deleted)).await.status, 200);
+    // It is canceled while it runs, and takes its room until it has stopped.
+    let running = ann.ask("Doors").await;
+    app.agent.set(Mood::Hang);
+    let worker = app.worker().await;
+    app.job_once(&ann, &running, |job| job["status"] == "running")
+        .await;
+    is_refused(&ask(&ann).await);
+    cancel(&ann, &running).await;
+    app.jobs_over().await;
+    let last = ann.ask("Doors").await;
+    cancel(&ann, &last).await;
+    app.jobs_over().await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_that_waits_for_its_next_attempt_takes_room() {
+    let app = with(vec!["--user-max-active-jobs=1"]).await;
+    let ann = app.user("ann").await;
+    let asked = ann.ask("Patience").await;
+    app.agent.set(Mood::Busy(60));
+    let worker = app.worker().await;
+    let waits = |job: &Value| !job["next_attempt_at"].is_null();
+    app.job_once(&ann, &asked, waits).await;
+    is_refused(&ask(&ann).await);
+    cancel(&ann, &asked).await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn of_many_requests_at_once_just_as_many_are_accepted_as_there_is_room_for() {
+    let app = with(vec!["--user-max-active-jobs=9"]).await;
+    let (ann, bob) = (app.user("ann").await, app.user("bob").await);
+    let asked = [ann.ask("Reeds").await, ann.ask("Rushes").await];
+    for post in &asked {
+        cancel(&ann, post).await;
+    }
+    let again = join_all(asked.iter().map(|post| retry(&ann, post)));
+    let anew = join_all((0..62).map(|_| ask(&ann)));
+    let others = join_all((0..9).map(|_| ask(&bob)));
+    let (again, anew, others) = tokio::join!(again, anew, others);
+    let (accepted, refused): (Vec<_>, Vec<_>) = again
+        .into_iter()
+        .chain(anew)
+        .partition(|answer| answer.status == 202);
+    assert_eq!((accepted.len(), refused.len()), (9, 55));
+    refused.iter().for_each(is_refused);
+    // The room of one is not that of another.
+    assert!(others.iter().all(|answer| answer.status == 202));
+    is_refused(&ask(&bob).await);
+    app.run_jobs().await;
+    assert_eq!(ask(&ann).await.status, 202);
+    app.run_jobs().await;
+}
+
+/// On Postgres, where the two lock rows against each other.
+#[tokio::test]
+async fn an_account_can_be_deleted_while_it_asks_for_posts() {
+    let app = TestApp::new().await;
+    for round in 0..5 {
+        let ann = app.user(&format!("ann{round}")).await;
+        let asked = join_all((0..4).map(|_| ann.ask("Leaving"))).await;
+        for post in &asked {
+            cancel(&ann, post).await;
+        }
+        let body = json!({ "password": PASSWORD });
+        let leave = ann.request(Method::DELETE, "/users/me").json(&body);
+        let anew = join_all((0..16).map(|_| ask(&ann)));
+        let again = join_all(asked.iter().map(|post| retry(&ann, post)));
+        let (left, anew, again) = tokio::join!(ann.send(leave), anew, again);
+        assert_eq!(left.status, 204, "{left:?}");
+        for answer in anew.iter().chain(&again) {
+            assert!([202, 401, 404].contains(&answer.status), "{answer:?}");
+        }
+        assert_eq!(rows(&app).await, (0, 0, 0));
+    }
+}
