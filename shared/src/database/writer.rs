@@ -24,6 +24,7 @@ use sea_orm::{
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
+use tracing::{Instrument, Span};
 
 /// So many transactions may share a commit: none waits long for it.
 const MOST: usize = 64;
@@ -70,9 +71,13 @@ impl Writer {
         E: From<DbErr> + Send + 'static,
     {
         let (tell, told) = oneshot::channel();
+        // What the database has to say of it is said of who asked.
+        let span = Span::current();
         let work: Work = Box::new(|tx| {
             async move {
-                let result = AssertUnwindSafe(work(tx)).catch_unwind().await;
+                let result = AssertUnwindSafe(work(tx).instrument(span))
+                    .catch_unwind()
+                    .await;
                 let kept = matches!(result, Ok(Ok(_)));
                 let tell = Box::new(move |committed: Result<(), &DbErr>| {
                     // Whoever asked may be gone.
