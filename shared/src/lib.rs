@@ -9,3 +9,4 @@ pub mod metrics;
 pub mod prune;
 pub mod queue;
 pub mod stop;
+pub mod trace;

@@ -5,7 +5,7 @@ use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use entity::clock::now;
-use entity::job::lifecycle::NewJob;
+use entity::job::lifecycle::{NewJob, Origin};
 use entity::post::WithoutContent;
 use entity::{job, post};
 use futures_util::FutureExt;
@@ -23,6 +23,7 @@ use crate::auth::SignedIn;
 use crate::body::{Body, Fields, Valid, text, trimmed};
 use crate::error::{Error, Result};
 use crate::negotiate::{self, Format, may_change, tagged, version_tag};
+use crate::observe::origin;
 use crate::options::Options;
 use crate::page::{List, cut, limit, link};
 use crate::query::{Id, Params};
@@ -145,6 +146,7 @@ pub async fn create(
         options: options.to_json()?,
         model,
         max_attempts: state.config.job_max_attempts,
+        origin: origin(),
     };
     let most = state.config.user_max_active_jobs;
     let (post, job) = state
@@ -408,10 +410,10 @@ pub async fn regenerate(
     Id(id): Id,
     Valid(again): Valid<Regeneration>,
 ) -> Result<Response> {
-    let (ours, owner) = (state.clone(), me.clone());
+    let (ours, owner, origin) = (state.clone(), me.clone(), origin());
     let (post, job) = state
         .db
-        .transact(move |tx| store_again(tx, ours, owner, id, again.options).boxed())
+        .transact(move |tx| store_again(tx, ours, owner, id, again.options, origin).boxed())
         .await?;
     let job = Job::load_one(state.db.read(), job).await?;
     Ok(accepted(Post::new(post, Some(job), &me)))
@@ -424,6 +426,7 @@ async fn store_again(
     me: SignedIn,
     id: Uuid,
     options: Option<Options>,
+    origin: Origin,
 ) -> Result<(post::Model, job::Model)> {
     let post = find(tx, &me, id).await?;
     let last = job::Entity::of_post(post.id).one(tx).await?;
@@ -448,6 +451,7 @@ async fn store_again(
         options,
         model,
         max_attempts: state.config.job_max_attempts,
+        origin,
     };
     let job = jobs::enqueue(tx, new, state.config.user_max_active_jobs).await?;
     post::Entity::set_status(tx, id, post::Status::Generating).await?;

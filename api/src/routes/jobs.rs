@@ -7,7 +7,7 @@ use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use entity::job;
-use entity::job::lifecycle::{self, Cancel, NewJob};
+use entity::job::lifecycle::{self, Cancel, NewJob, Origin};
 use futures_util::FutureExt;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseTransaction, QueryFilter, QueryOrder, QuerySelect,
@@ -20,6 +20,7 @@ use uuid::Uuid;
 use crate::auth::SignedIn;
 use crate::error::{Error, Result, is_duplicate};
 use crate::negotiate::{LONGEST_WAIT, content_tag, tagged};
+use crate::observe::origin;
 use crate::page::{After, List, cut, limit, link};
 use crate::query::{Id, Params};
 use crate::{AppState, wait};
@@ -172,11 +173,11 @@ async fn call_off(tx: &DatabaseTransaction, me: SignedIn, id: Uuid) -> Result<jo
     ),
 )]
 pub async fn retry(State(state): State<AppState>, me: SignedIn, Id(id): Id) -> Result<Response> {
-    let more = state.config.job_max_attempts;
+    let (more, origin) = (state.config.job_max_attempts, origin());
     let most = state.config.user_max_active_jobs;
     let job = state
         .db
-        .transact(move |tx| try_again(tx, me, id, more, most).boxed())
+        .transact(move |tx| try_again(tx, me, id, more, most, origin).boxed())
         .await?;
     accepted(&Job::load_one(state.db.read(), job).await?)
 }
@@ -187,6 +188,7 @@ async fn try_again(
     id: Uuid,
     attempts: i32,
     most: u32,
+    origin: Origin,
 ) -> Result<job::Model> {
     let has_room = lifecycle::has_room(tx, me.user.id, most).await?;
     let before = hold(tx, &me, id).await?;
@@ -198,7 +200,7 @@ async fn try_again(
         return Err(Error::QuotaExceeded);
     }
     let delivery = queue::delivery_id(Duration::ZERO);
-    let job = match lifecycle::requeue(tx, &before, attempts, &delivery).await {
+    let job = match lifecycle::requeue(tx, &before, attempts, origin, &delivery).await {
         Ok(Some(job)) => job,
         Ok(None) if before.status == job::Status::Succeeded => return Err(Error::JobFinished),
         Ok(None) => return Err(Error::GenerationInProgress),

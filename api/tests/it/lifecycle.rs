@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use entity::job::lifecycle::{
-    self, Cancel, Checkpoint, Hold, Lease, Progress, Rescue, cancel, checkpoint, claim, fail,
-    finish, progress, redeliver, release, requeue, rescue, retry_later, stopped,
+    self, Cancel, Checkpoint, Hold, Lease, Origin, Progress, Rescue, cancel, checkpoint, claim,
+    fail, finish, progress, redeliver, release, requeue, rescue, retry_later, stopped,
 };
 use entity::job::{self, Failure, Phase, Status};
 use entity::{attempt, post, step};
@@ -174,7 +174,10 @@ async fn take(tx: &DatabaseTransaction, lease: &Lease, taken: Step) -> bool {
         Step::Release => release(tx, lease, &again).await.unwrap(),
         Step::Stopped => stopped(tx, lease).await.unwrap(),
         Step::Cancel => cancel(tx, lease.job).await.unwrap() != Cancel::TooLate,
-        Step::Requeue => requeue(tx, &before, 5, &again).await.unwrap().is_some(),
+        Step::Requeue => requeue(tx, &before, 5, Origin::default(), &again)
+            .await
+            .unwrap()
+            .is_some(),
         Step::RescueOfTheLiving | Step::RescueOfTheLost => {
             rescue(tx, &before, &again).await.unwrap() != Rescue::Nothing
         }

@@ -21,6 +21,7 @@ mod lost_and_found;
 mod metrics;
 mod openapi;
 mod operation;
+mod origin;
 mod plans;
 mod prune;
 mod quota;

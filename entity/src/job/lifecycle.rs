@@ -50,7 +50,7 @@ pub use holder::{
     Checkpoint, Hold, Lease, Progress, checkpoint, claim, fail, finish, progress, release,
     retry_later, stopped,
 };
-pub use owner::{Cancel, NewJob, cancel, create, has_room, requeue};
+pub use owner::{Cancel, NewJob, Origin, cancel, create, has_room, requeue};
 pub use rescue::{Rescue, abandoned, redeliver, rescue};
 
 /// The job waits for a delivery, held by no one.

@@ -50,6 +50,18 @@ pub struct NewJob {
     pub model: String,
     /// How many attempts may be made.
     pub max_attempts: i32,
+    /// The request that asks for it.
+    pub origin: Origin,
+}
+
+/// The request that a job comes from. It goes with the job, so that the log of
+/// every attempt can tell it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// Its id, as logs have it.
+    pub request_id: Option<String>,
+    /// Its place in a distributed trace, as W3C's `traceparent` has it.
+    pub traceparent: Option<String>,
 }
 
 /// Makes a job that waits for the delivery `delivery`. The database refuses a
@@ -75,8 +87,8 @@ pub async fn create(tx: &DatabaseTransaction, new: NewJob, delivery: &str) -> Re
         attempt_id: Set(None),
         lease_until: Set(None),
         delivery_id: Set(Some(delivery.to_owned())),
-        request_id: Set(None),
-        traceparent: Set(None),
+        request_id: Set(new.origin.request_id),
+        traceparent: Set(new.origin.traceparent),
         next_attempt_at: Set(None),
         input_tokens: Set(0),
         output_tokens: Set(0),
@@ -126,7 +138,8 @@ pub async fn cancel(tx: &DatabaseTransaction, job: Uuid) -> Result<Cancel, DbErr
 }
 
 /// Queues a job again that failed or was canceled, with `attempts` more to
-/// make. None if it is in another state. What it had finished is kept.
+/// make, for the request `origin`. None if it is in another state. What it had
+/// finished is kept.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -134,6 +147,7 @@ pub async fn requeue(
     tx: &DatabaseTransaction,
     job: &Model,
     attempts: i32,
+    origin: Origin,
     delivery: &str,
 ) -> Result<Option<Model>, DbErr> {
     let turn = line::next_turn(tx, job.user_id).await?;
@@ -147,6 +161,8 @@ pub async fn requeue(
         .col_expr(Column::ErrorMessage, null())
         .col_expr(Column::ErrorRetryable, null())
         .col_expr(Column::FinishedAt, null())
+        .col_expr(Column::RequestId, Expr::value(origin.request_id))
+        .col_expr(Column::Traceparent, Expr::value(origin.traceparent))
         .filter(Column::Id.eq(job.id))
         .filter(Column::Status.is_in([Status::Failed, Status::Canceled]));
     let Some(job) = queued.exec_with_returning(tx).await?.pop() else {
