@@ -22,10 +22,11 @@ use futures_util::FutureExt;
 use sea_orm::{DatabaseTransaction, DbErr, EntityTrait};
 use shared::database::Database;
 use shared::queue::{self, Consumer, Delivery};
+use shared::trace;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use crate::agent::Agent;
 use crate::config::Config;
@@ -151,7 +152,7 @@ impl Worker {
     /// records how it went.
     async fn attempt(self: Arc<Self>, attempt: Attempt) {
         let (lease, job) = (attempt.lease, attempt.job.clone());
-        let span = tracing::info_span!("attempt", job_id = %job.id, attempt = job.attempt);
+        let span = span_of(&job);
         let worker = self.clone();
         let work = async move {
             tracing::info!("begun");
@@ -204,6 +205,18 @@ async fn claim(
     };
     let post = post::Entity::find_by_id(job.post_id).one(tx).await?;
     Ok(post.map(|post| Attempt::new(lease, job, post)))
+}
+
+/// What every line about an attempt at `job` tells. At the level of errors, so
+/// that a log of nothing but these has it, too.
+pub(crate) fn span_of(job: &job::Model) -> Span {
+    tracing::error_span!(
+        "attempt",
+        job_id = %job.id,
+        attempt = job.attempt,
+        request_id = job.request_id,
+        trace_id = job.traceparent.as_deref().and_then(trace::trace_id),
+    )
 }
 
 fn host() -> String {

@@ -13,8 +13,9 @@ use futures_util::FutureExt;
 use sea_orm::{DatabaseTransaction, DbErr};
 use shared::queue::{self, Payload};
 use tokio::time::{MissedTickBehavior, interval};
+use tracing::Instrument;
 
-use crate::Worker;
+use crate::{Worker, span_of};
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
@@ -36,7 +37,8 @@ impl Worker {
 
     async fn sweep_once(&self) -> Result<(), DbErr> {
         for job in lifecycle::abandoned(self.db.read(), BATCH).await? {
-            self.rescue(job).await?;
+            let span = span_of(&job);
+            self.rescue(job).instrument(span).await?;
         }
         let strays = self
             .db
@@ -46,28 +48,27 @@ impl Worker {
             tracing::error!(strays, "the queue held what is not ours; it was removed");
         }
         for job in queue::stranded(self.db.read(), self.lease, BATCH).await? {
-            self.redeliver(job).await?;
+            let span = span_of(&job);
+            self.redeliver(job).instrument(span).await?;
         }
         Ok(())
     }
 
     async fn rescue(&self, job: job::Model) -> Result<(), DbErr> {
-        let (id, attempt) = (job.id, job.attempt);
         let rescue = self.db.transact(move |tx| rescue(tx, job).boxed()).await?;
         if rescue != Rescue::Nothing {
-            tracing::warn!(job_id = %id, attempt, ?rescue, "a worker was lost");
+            tracing::warn!(?rescue, "a worker was lost");
         }
         Ok(())
     }
 
     async fn redeliver(&self, job: job::Model) -> Result<(), DbErr> {
-        let id = job.id;
         if self
             .db
             .transact(move |tx| redeliver(tx, job).boxed())
             .await?
         {
-            tracing::warn!(job_id = %id, "a delivery was lost");
+            tracing::warn!("a delivery was lost");
         }
         Ok(())
     }

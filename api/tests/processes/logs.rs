@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use crate::client::{Client, text};
 use crate::service::Service;
-use crate::writer::Writer;
+use crate::stub::{Act, whole};
+use crate::writer::{OUTLINE, Writer};
 
 #[tokio::test]
 async fn each_request_has_one_line_and_each_line_is_json() {
@@ -48,22 +49,109 @@ async fn each_request_has_one_line_and_each_line_is_json() {
     assert_eq!(answered[3]["span"]["request_id"], given);
 }
 
+/// What a worker says of no job.
+const OF_THE_WORKER: [&str; 3] = [
+    "the worker is ready",
+    "stopping: nothing new is begun, what is under way may end",
+    "the worker has stopped",
+];
+
+/// All that a worker said of jobs: which attempt it is, whose request it comes
+/// from, and the message. There must be no line without.
+fn said_of_attempts(log: &[Value]) -> Vec<Value> {
+    let of_a_job = |line: &&Value| !OF_THE_WORKER.contains(&line["message"].as_str().unwrap());
+    let told = |line: &Value| {
+        let span = &line["span"];
+        assert!(span["job_id"].is_string(), "{line}");
+        let trace = &span["trace_id"];
+        json!([span["attempt"], span["request_id"], trace, line["message"]])
+    };
+    log.iter().filter(of_a_job).map(told).collect()
+}
+
+/// Asks for something, as a request that has an id and a place in a trace.
+async fn ask(ann: &Client, path: &str, id: &str, trace: &str) -> Value {
+    let request = ann.request(reqwest::Method::POST, path);
+    let request = request.header("x-request-id", id);
+    let request = request.header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"));
+    let body = json!({ "topic": "Growing tomatoes" });
+    let request = match path {
+        "/blogs" => request.json(&body),
+        _ => request,
+    };
+    let answer = ann.send(request).await;
+    assert_eq!(answer.status, 202, "{answer:?}");
+    answer.body
+}
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const ANOTHER: &str = "0af7651916cd43dd8448eb211c80319c";
+
 #[tokio::test]
-async fn lines_of_an_attempt_tell_its_job_and_its_number() {
-    let writer = Writer::new().await;
+async fn every_line_of_every_attempt_tells_the_request_that_it_comes_from() {
+    let busy = || whole(503, &[], "come again");
+    let writer = Writer::doing(move |asked, before| match (asked, before) {
+        (OUTLINE, 0) => Some(busy()),
+        (OUTLINE, 1) => Some(vec![Act::Hold]),
+        (OUTLINE, 2) => Some(whole(401, &[], "no")),
+        _ => None,
+    })
+    .await;
     let service = Service::of(&writer);
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
-    let post = ann.ask("Growing tomatoes").await;
-    let job = ann.until(&post, "succeeded").await;
+    let post = ask(&ann, "/blogs", "from-ann", TRACE).await;
+    writer.is_asked_times(OUTLINE, 2).await;
+    let killed = worker.kill().await.log();
+    let heir = service.worker().await;
+    ann.until(&post, "failed").await;
+    let retry = format!("/jobs/{}/retry", text(&post["job"]["id"]));
+    ask(&ann, &retry, "once-more", ANOTHER).await;
+    ann.until(&post, "succeeded").await;
 
-    let log = worker.stop().await.log();
-    for message in ["begun", "succeeded"] {
-        let lines: Vec<&Value> = log.iter().filter(|l| l["message"] == message).collect();
-        assert_eq!(lines.len(), 1, "{message}: {log:#?}");
-        assert_eq!(lines[0]["span"]["job_id"], job["id"]);
-        assert_eq!(lines[0]["span"]["attempt"], 1);
-    }
+    let asked = |attempt: i32, message: &str| json!([attempt, "from-ann", TRACE, message]);
+    let expected = [
+        asked(1, "begun"),
+        asked(1, "the agent brought no text"),
+        asked(1, "failed, and will be tried again"),
+        asked(2, "begun"),
+    ];
+    assert_eq!(said_of_attempts(&killed), expected);
+    let expected = [
+        asked(2, "a worker was lost"),
+        asked(3, "begun"),
+        asked(3, "the agent brought no text"),
+        asked(3, "failed, and will not be tried again"),
+        json!([4, "once-more", ANOTHER, "begun"]),
+        json!([4, "once-more", ANOTHER, "succeeded"]),
+    ];
+    assert_eq!(said_of_attempts(&heir.stop().await.log()), expected);
+
+    // The API's lines tell the same trace.
+    let log = api.stop().await.log();
+    let of_trace = |line: &&Value| line["span"]["trace_id"] == TRACE;
+    let of_trace: Vec<&Value> = log.iter().filter(of_trace).collect();
+    assert_eq!(of_trace.len(), 1, "{log:#?}");
+    assert_eq!(of_trace[0]["span"]["request_id"], "from-ann");
+}
+
+#[tokio::test]
+async fn a_log_of_troubles_alone_tells_whose_they_are() {
+    let writer = Writer::doing(|_, _| Some(whole(401, &[], "no"))).await;
+    let service = Service::of(&writer);
+    let api = service.api().await;
+    let service = service.set("RUST_LOG", "warn");
+    let worker = service.start("worker");
+    let ann = api.user("ann").await;
+    let post = ask(&ann, "/blogs", "from-ann", TRACE).await;
+    ann.until(&post, "failed").await;
+    let said = said_of_attempts(&worker.stop().await.log());
+    let asked = |message: &str| json!([1, "from-ann", TRACE, message]);
+    let expected = [
+        asked("the agent brought no text"),
+        asked("failed, and will not be tried again"),
+    ];
+    assert_eq!(said, expected);
 }
 
 #[tokio::test]

@@ -68,8 +68,14 @@ impl Writer {
 
     /// Waits until it is asked for something.
     pub(crate) async fn is_asked_for(&self, what: &str) {
+        self.is_asked_times(what, 1).await;
+    }
+
+    /// Waits until it is asked for something so many times.
+    pub(crate) async fn is_asked_times(&self, what: &str, times: usize) {
         let mut asked = self.asked.clone();
-        let told = asked.wait_for(|all| all.iter().any(|asked| asked == what));
+        let often = |all: &Vec<String>| all.iter().filter(|asked| *asked == what).count();
+        let told = asked.wait_for(|all| often(all) >= times);
         let told = timeout(PATIENCE, told).await;
         told.expect("it is not asked").unwrap();
     }
