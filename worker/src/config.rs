@@ -60,7 +60,8 @@ pub struct Config {
     #[arg(long, env = "AGENT_SCRIPT", hide_env_values = true)]
     pub agent_script: Option<String>,
 
-    /// How long one call to the agent may take, in seconds
+    /// How long one call to the agent may take, in seconds, and how long it may
+    /// wait before if the agent wants a pause
     #[arg(long, env = "AGENT_TIMEOUT_SECS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     pub agent_timeout_secs: u32,
 
@@ -101,7 +102,7 @@ impl Config {
     /// # Errors
     /// When one of its settings is missing or can't be read, naming it.
     pub fn agent(&self) -> anyhow::Result<Arc<dyn Agent>> {
-        let limits = Limits::within(Duration::from_secs(self.agent_timeout_secs.into()));
+        let limits = Limits::within(self.agent_timeout());
         let key = self.key()?;
         let headers = self.headers()?;
         let url = |default| self.agent_url.as_deref().unwrap_or(default);
@@ -143,6 +144,11 @@ impl Config {
                 Ok(Arc::new(agent.context("AGENT_SCRIPT")?))
             }
         }
+    }
+
+    /// How long one call to the agent may take, and wait before.
+    pub fn agent_timeout(&self) -> Duration {
+        Duration::from_secs(self.agent_timeout_secs.into())
     }
 
     /// How long a silent worker keeps its job.

@@ -12,7 +12,7 @@ use entity::job::{self, Phase};
 use entity::{post, step};
 use futures_util::FutureExt;
 use sea_orm::DbErr;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::Worker;
 use crate::agent::{AgentError, Event, Failure, Reply, Request, Scope, Usage};
@@ -82,6 +82,12 @@ impl Meter {
             percent: self.percent.load(Ordering::Relaxed),
             words: self.words.load(Ordering::Relaxed),
         }
+    }
+
+    /// What came after `to` is to be written once more.
+    fn reset(&self, to: Progress) {
+        self.percent.store(to.percent, Ordering::Relaxed);
+        self.words.store(to.words, Ordering::Relaxed);
     }
 }
 
@@ -218,9 +224,33 @@ impl Worker {
     ) -> Result<Reply, Stop> {
         let request = attempt.request(prompt);
         tokio::select! {
-            reply = self.agent.call(&request, on_event) => Ok(reply?),
+            reply = self.ask(&request, meter, on_event) => reply,
             stop = self.hold(attempt, meter) => Err(stop),
         }
+    }
+
+    /// Makes the call at the pace that the agent allows. If it is refused for
+    /// its pace it is made again in the same attempt, when it may; but if that is
+    /// too late the attempt ends, and counts only if this call was refused itself.
+    async fn ask(
+        &self,
+        request: &Request,
+        meter: &Meter,
+        on_event: &(dyn Fn(Event) + Send + Sync),
+    ) -> Result<Reply, Stop> {
+        let deadline = Instant::now() + self.patience;
+        let begun = meter.read();
+        let mut refusal = None;
+        while let Some(call) = self.pace.call(deadline).await {
+            let reply = self.agent.call(request, on_event).await;
+            call.end(&reply);
+            match reply {
+                Err(error) if error.wants_pause().is_some() => refusal = Some(error),
+                reply => return Ok(reply?),
+            }
+            meter.reset(begun);
+        }
+        Err(refusal.map_or(Stop::Released, Stop::Agent))
     }
 
     /// Renews the lease until it is lost.

@@ -8,6 +8,7 @@ pub mod agent;
 pub mod config;
 pub mod generate;
 pub mod outcome;
+mod pace;
 pub mod prune;
 pub mod sweep;
 pub mod writing;
@@ -23,7 +24,6 @@ use sea_orm::{DatabaseTransaction, DbErr, EntityTrait};
 use shared::database::Database;
 use shared::queue::{self, Consumer, Delivery};
 use shared::trace;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{Instrument, Span};
@@ -32,6 +32,7 @@ use crate::agent::Agent;
 use crate::config::Config;
 use crate::generate::Attempt;
 use crate::outcome::{Ending, Stop};
+use crate::pace::{Pace, Slot};
 
 /// A worker at work.
 pub struct Worker {
@@ -41,9 +42,11 @@ pub struct Worker {
     name: String,
     lease: Duration,
     backoff: Duration,
-    /// One for each job that may run at once. apalis counts too, so that it
+    /// How long a call may wait until it is made.
+    patience: Duration,
+    /// Has a slot for each job that may run at once. apalis counts too, so that it
     /// fetches no more than can run, but forgets what runs when it begins anew.
-    slots: Semaphore,
+    pace: Pace,
     /// Canceled when no more jobs are to be taken.
     stop: CancellationToken,
     /// Canceled when running jobs are to be given back.
@@ -67,7 +70,8 @@ pub async fn run(config: &Config, db: Database, agent: Arc<dyn Agent>, stop: Can
         name: format!("{}-{}", host(), uuid::Uuid::now_v7().simple()),
         lease: config.job_lease(),
         backoff: config.job_backoff_base(),
-        slots: Semaphore::new(config.worker_concurrency.into()),
+        patience: config.agent_timeout(),
+        pace: Pace::new(config.worker_concurrency.into()),
         stop: stop.clone(),
         release: CancellationToken::new(),
     });
@@ -125,17 +129,36 @@ impl Worker {
         if let Err(error) = &delivery.payload {
             tracing::error!(error, delivery = delivery.id, "a delivery can't be read");
         }
-        let Ok(_slot) = self.slots.acquire().await else {
-            return;
-        };
         let mut woken_by = Some(delivery.id);
-        while !self.stop.is_cancelled() {
+        while let Some(_slot) = self.slot(&mut woken_by).await {
             match self.claim(woken_by.take()).await {
                 Ok(Some(attempt)) => self.clone().attempt(attempt).await,
                 Ok(None) => return,
                 // The sweep finds a job whose delivery was neither used nor handed back.
                 Err(error) => return tracing::error!(%error, "can't claim a job"),
             }
+        }
+    }
+
+    /// Waits until there is room for a job; None if no more are to be taken. If
+    /// that takes time the delivery is put back, to wake others.
+    async fn slot(&self, woken_by: &mut Option<String>) -> Option<Slot<'_>> {
+        let slot = self.pace.slot().now_or_never();
+        if slot.is_some() && !self.stop.is_cancelled() {
+            return slot;
+        }
+        if let Some(unused) = woken_by.take() {
+            self.hand_back(unused).await;
+        }
+        self.stop.run_until_cancelled(self.pace.slot()).await
+    }
+
+    async fn hand_back(&self, delivery: String) {
+        let hand_back = self
+            .db
+            .transact(move |tx| async move { queue::hand_back(tx, &delivery).await }.boxed());
+        if let Err(error) = hand_back.await {
+            tracing::warn!(%error, "can't hand back a delivery; the sweep will");
         }
     }
 

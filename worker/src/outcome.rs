@@ -24,7 +24,7 @@ pub enum Stop {
     Canceling,
     /// The job is someone else's, or gone.
     Lost,
-    /// This worker is stopping.
+    /// This worker is stopping, or must not call its agent for long.
     Released,
     /// The database did not answer.
     Database(DbErr),
@@ -109,7 +109,7 @@ impl Record {
             Record::Retried(code, delay) => {
                 tracing::warn!(code, ?delay, "failed, and will be tried again");
             }
-            Record::Released => tracing::info!("given back, for this worker stops"),
+            Record::Released => tracing::info!("given back"),
             Record::Canceled => tracing::info!("canceled"),
             Record::Lost => tracing::warn!("the job was taken from this worker, or is gone"),
         }

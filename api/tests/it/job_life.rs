@@ -67,7 +67,8 @@ async fn an_agent_that_asks_to_be_left_alone_is_left_alone() {
     let ann = app.user("ann").await;
     let asked = ann.ask("Patience").await;
     app.agent.set(at_first(1, 0, Mood::Busy(2)));
-    let worker = app.worker().await;
+    // Longer than the attempt waits itself.
+    let worker = app.worker_with(&["--agent-timeout-secs=1"]).await;
 
     let waits = |job: &Value| !job["next_attempt_at"].is_null();
     let job = app.job_once(&ann, &asked, waits).await;
@@ -127,7 +128,7 @@ async fn a_job_fails_with_its_last_error_when_its_attempts_are_used_up() {
     app.agent.set(Mood::by(move |_| {
         match calls.fetch_add(1, Ordering::Relaxed) {
             0 => Mood::Fail(500, "server_error"),
-            _ => Mood::Fail(429, "rate_limit_exceeded"),
+            _ => Mood::Busy(600),
         }
     }));
     app.run_jobs().await;

@@ -22,6 +22,7 @@ mod metrics;
 mod openapi;
 mod operation;
 mod origin;
+mod pacing;
 mod plans;
 mod prune;
 mod quota;

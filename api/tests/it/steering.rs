@@ -90,7 +90,7 @@ async fn a_job_that_waits_after_an_error_is_canceled_at_once() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.ask("Impatience").await;
-    app.agent.set(Mood::Busy(60));
+    app.agent.set(Mood::Busy(600));
     let worker = app.worker().await;
     app.job_once(&ann, &asked, |job| !job["next_attempt_at"].is_null())
         .await;

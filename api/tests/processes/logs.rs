@@ -7,6 +7,8 @@ use crate::service::Service;
 use crate::stub::{Act, whole};
 use crate::writer::{OUTLINE, Writer};
 
+const FULL_PACE: &str = "the agent is called at full pace again";
+
 #[tokio::test]
 async fn each_request_has_one_line_and_each_line_is_json() {
     let service = Service::new();
@@ -161,4 +163,34 @@ async fn lines_for_people_have_no_escape_codes_in_a_file() {
     let ready = api.line("the API is ready").await;
     assert!(ready.contains(" INFO api: the API is ready address=127.0.0.1:"));
     assert!(!api.stop().await.text().contains('\u{1b}'));
+}
+
+#[tokio::test]
+async fn a_pause_that_the_agent_wants_is_one_line_and_its_end_another() {
+    let writer = Writer::doing(|asked, before| {
+        let refused = asked == OUTLINE && before == 0;
+        let headers = [("retry-after", "1")];
+        refused.then(|| whole(429, &headers, "slow down, please"))
+    })
+    .await;
+    let service = Service::of(&writer);
+    let api = service.api().await;
+    let ann = api.user("ann").await;
+    let mut posts = Vec::new();
+    for _ in 0..5 {
+        posts.push(ann.ask("Growing tomatoes").await);
+    }
+    let worker = service.worker().await;
+    for post in &posts {
+        ann.until(post, "succeeded").await;
+    }
+
+    let log = worker.stop().await.log();
+    let warnings: Vec<&Value> = log.iter().filter(|line| line["level"] == "WARN").collect();
+    assert_eq!(warnings.len(), 1, "{warnings:#?}");
+    assert_eq!(warnings[0]["seconds"], 1.0);
+    let error = text(&warnings[0]["error"]);
+    assert!(error.contains("slow down, please"), "{error}");
+    let ended = log.iter().filter(|line| line["message"] == FULL_PACE);
+    assert_eq!(ended.count(), 1);
 }

@@ -127,6 +127,19 @@ pub enum AgentError {
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl AgentError {
+    /// The least pause that the agent wants because it is called too often; zero
+    /// if it says none.
+    pub(crate) fn wants_pause(&self) -> Option<Duration> {
+        match self {
+            AgentError::Retry {
+                failure: Failure::RateLimited,
+                after,
+                ..
+            } => Some(after.unwrap_or_default()),
+            _ => None,
+        }
+    }
+
     fn retry(failure: Failure, message: impl Into<String>) -> Self {
         AgentError::Retry {
             failure,

@@ -229,7 +229,7 @@ pub async fn retry_later(
     Ok(true)
 }
 
-/// Gives the job back without counting the attempt, for a worker that stops.
+/// Gives the job back without counting the attempt, for a worker that can't go on.
 /// False if it is no longer the caller's, or is to be canceled.
 ///
 /// # Errors
