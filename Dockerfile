@@ -19,6 +19,7 @@ COPY --from=build /usr/local/bin/api /usr/local/bin/worker /usr/local/bin/
 USER 10001
 WORKDIR /data
 ENV LISTEN_ADDR=0.0.0.0:8000 \
+    METRICS_ADDR=0.0.0.0:9090 \
     DATA_DIR=/data
 VOLUME /data
 EXPOSE 8000

@@ -187,6 +187,7 @@ cat <<END
 
     Write a post       make demo TOPIC="Growing tomatoes on a balcony"$base
     Try every call     http://$address/docs
+    See metrics        http://$address/metrics
     Add a worker       $programs/worker
 
 END

@@ -10,7 +10,9 @@ use axum::middleware::Next;
 use axum::response::Response;
 use entity::job::{self, Depth};
 use shared::database::Database;
-use shared::metrics::{Gauge, HistogramVec, IntCounterVec, Registry, of_process, of_scrape};
+use shared::metrics::{
+    Gauge, HistogramVec, IntCounterVec, Registry, jobs_finished, of_process, of_scrape,
+};
 use shared::queue;
 use tokio::time::timeout;
 
@@ -32,6 +34,7 @@ pub struct Metrics {
     requests: IntCounterVec,
     latency: HistogramVec,
     in_flight: Gauge,
+    jobs: IntCounterVec,
 }
 
 impl Metrics {
@@ -57,8 +60,16 @@ impl Metrics {
                 "blog_http_requests_in_flight",
                 "Requests that wait for their answer.",
             )?,
+            jobs: jobs_finished(&registry)?,
             registry,
         })
+    }
+
+    /// A job was canceled. If a worker has it, that counts it when it ends.
+    pub fn canceled(&self, job: &job::Model) {
+        if job.status == job::Status::Canceled {
+            self.jobs.with_label_values(&["canceled", ""]).inc();
+        }
     }
 
     /// All that a scrape is told. What the database does not tell is left out.

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 use prometheus::core::Collector;
 use prometheus::{Counter, HistogramOpts, Opts, TextEncoder};
-pub use prometheus::{Gauge, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+pub use prometheus::{Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec};
 use rustix::param::page_size;
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
@@ -39,6 +39,11 @@ impl Registry {
 
     pub fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec> {
         self.add(IntGaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    pub fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Result<Histogram> {
+        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        self.add(Histogram::with_opts(options)?)
     }
 
     pub fn histograms(
@@ -80,6 +85,18 @@ pub fn of_process(program: &str) -> Result<Registry> {
         .gauge("process_start_time_seconds", help)?
         .set(now.unwrap_or_default().as_secs_f64());
     Ok(registry)
+}
+
+/// Jobs that are over, by outcome and, of failed ones, error. Workers end most,
+/// but a job that is canceled in the queue none has ever seen.
+///
+/// # Errors
+/// Never, but for the name.
+pub fn jobs_finished(registry: &Registry) -> Result<IntCounterVec> {
+    let help = "Jobs that are over.";
+    let jobs = registry.counters("blog_jobs_finished_total", help, &["outcome", "error"])?;
+    jobs.with_label_values(&["canceled", ""]);
+    Ok(jobs)
 }
 
 /// A registry for one scrape, with what the process uses, as far as the system

@@ -1,6 +1,8 @@
 //! The worker's settings.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +43,13 @@ pub struct Config {
     #[arg(long, env = "FINISHED_JOBS_KEEP_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..))]
     pub finished_jobs_keep_days: u16,
 
+    /// The address at which Prometheus finds /metrics, or off. Port 0 is any that
+    /// is free; the log says which. Of several workers on a machine each needs
+    /// a port of its own [default: 127.0.0.1:9090, or if that is taken any free
+    /// port]
+    #[arg(long, env = "METRICS_ADDR")]
+    pub metrics_addr: Option<MetricsAddr>,
+
     /// Where the agent is: the base address of an OpenAI-compatible endpoint, up
     /// to its version, or of Anthropic's [default: that of the provider]
     #[arg(long, env = "AGENT_URL", hide_env_values = true)]
@@ -76,6 +85,27 @@ pub struct Config {
     /// How to log.
     #[command(flatten)]
     pub log: LogSettings,
+}
+
+/// Where a worker's metrics are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsAddr {
+    /// Nowhere.
+    Off,
+    /// Here.
+    At(SocketAddr),
+}
+
+impl FromStr for MetricsAddr {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "off" {
+            return Ok(MetricsAddr::Off);
+        }
+        let address = text.parse().map(MetricsAddr::At);
+        address.map_err(|_| "write an address with its port, such as 127.0.0.1:9090, or off")
+    }
 }
 
 /// Where `make run` starts the local model.

@@ -242,7 +242,8 @@ impl Worker {
         let begun = meter.read();
         let mut refusal = None;
         while let Some(call) = self.pace.call(deadline).await {
-            let reply = self.agent.call(request, on_event).await;
+            let reply = self.agent.call(request, on_event);
+            let reply = self.metrics.call(&request.model, reply).await;
             call.end(&reply);
             match reply {
                 Err(error) if error.wants_pause().is_some() => refusal = Some(error),

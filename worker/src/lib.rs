@@ -7,9 +7,11 @@
 pub mod agent;
 pub mod config;
 pub mod generate;
+pub mod metrics;
 pub mod outcome;
 mod pace;
 pub mod prune;
+pub mod scrape;
 pub mod sweep;
 pub mod writing;
 
@@ -31,13 +33,15 @@ use tracing::{Instrument, Span};
 use crate::agent::Agent;
 use crate::config::Config;
 use crate::generate::Attempt;
-use crate::outcome::{Ending, Stop};
+use crate::metrics::Metrics;
+use crate::outcome::{Ending, Record, Stop};
 use crate::pace::{Pace, Slot};
 
 /// A worker at work.
 pub struct Worker {
     db: Database,
     agent: Arc<dyn Agent>,
+    metrics: Arc<Metrics>,
     /// Unique for each start, so that no one is taken for a predecessor.
     name: String,
     lease: Duration,
@@ -63,10 +67,17 @@ impl std::fmt::Debug for Worker {
 
 /// Works until `stop`, then lets running jobs end for the time that the
 /// settings grant, gives back what is left, and returns.
-pub async fn run(config: &Config, db: Database, agent: Arc<dyn Agent>, stop: CancellationToken) {
+pub async fn run(
+    config: &Config,
+    db: Database,
+    agent: Arc<dyn Agent>,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) {
     let worker = Arc::new(Worker {
         db: db.clone(),
         agent,
+        metrics,
         name: format!("{}-{}", host(), uuid::Uuid::now_v7().simple()),
         lease: config.job_lease(),
         backoff: config.job_backoff_base(),
@@ -175,6 +186,7 @@ impl Worker {
     /// records how it went.
     async fn attempt(self: Arc<Self>, attempt: Attempt) {
         let (lease, job) = (attempt.lease, attempt.job.clone());
+        let running = self.metrics.attempt(&job);
         let span = span_of(&job);
         let worker = self.clone();
         let work = async move {
@@ -187,21 +199,30 @@ impl Worker {
         let written = tokio::spawn(work.instrument(span.clone()));
         let written = AbortOnDropHandle::new(written).await;
         let written = written.unwrap_or_else(|panic| Err(Stop::Panicked(panic.to_string())));
-        self.record(&lease, &job, written).instrument(span).await;
+        let record = self.record(&lease, &job, written).instrument(span).await;
+        running.ended(&job, record);
     }
 
-    async fn record(&self, lease: &Lease, job: &job::Model, written: Result<post::Text, Stop>) {
+    /// What was recorded; None if nothing could be.
+    async fn record(
+        &self,
+        lease: &Lease,
+        job: &job::Model,
+        written: Result<post::Text, Stop>,
+    ) -> Option<Record> {
         if let Err(stop) = &written {
             stop.log();
         }
         let ending = Ending::from(written);
         let recorded = self.insist(|| self.settle(lease, job, &ending).boxed());
-        match recorded.await {
+        let recorded = recorded.await;
+        match &recorded {
             Ok(record) => record.log(),
             Err(error) => {
                 tracing::error!(%error, "can't record how an attempt ended; the sweep will");
             }
         }
+        recorded.ok()
     }
 }
 

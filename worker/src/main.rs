@@ -1,10 +1,14 @@
 //! Starts a worker: settings, log, database, agent, then works until it is
 //! stopped.
 
+use std::sync::Arc;
+
 use shared::database::Database;
 use tokio_util::sync::CancellationToken;
 use worker::agent::supervise;
 use worker::config::Config;
+use worker::metrics::Metrics;
+use worker::scrape;
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args_os().skip(1);
@@ -22,13 +26,17 @@ fn main() -> anyhow::Result<()> {
 
 async fn run(config: Config) -> anyhow::Result<()> {
     let agent = config.agent()?;
+    let metrics = Arc::new(Metrics::new(&config)?);
+    if let Some(listener) = scrape::listen(config.metrics_addr).await? {
+        tokio::spawn(scrape::serve(listener, metrics.clone()));
+    }
     config.storage.create_data_dir()?;
     let db = Database::open(&config.storage).await?;
     db.migrate().await?;
 
     let stop = CancellationToken::new();
     shared::stop::on_signal(stop.clone())?;
-    worker::run(&config, db.clone(), agent, stop).await;
+    worker::run(&config, db.clone(), agent, metrics, stop).await;
     db.close().await;
     Ok(())
 }

@@ -29,7 +29,9 @@ impl Worker {
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             sweeps.tick().await;
-            if let Err(error) = self.sweep_once().await {
+            let swept = self.sweep_once().await;
+            self.metrics.swept(&swept);
+            if let Err(error) = swept {
                 tracing::warn!(%error, "can't sweep; trying again");
             }
         }
@@ -55,9 +57,11 @@ impl Worker {
     }
 
     async fn rescue(&self, job: job::Model) -> Result<(), DbErr> {
-        let rescue = self.db.transact(move |tx| rescue(tx, job).boxed()).await?;
+        let lost = job.clone();
+        let rescue = self.db.transact(move |tx| rescue(tx, lost).boxed()).await?;
         if rescue != Rescue::Nothing {
             tracing::warn!(?rescue, "a worker was lost");
+            self.metrics.rescued(rescue, &job);
         }
         Ok(())
     }
@@ -69,6 +73,7 @@ impl Worker {
             .await?
         {
             tracing::warn!("a delivery was lost");
+            self.metrics.redelivered();
         }
         Ok(())
     }

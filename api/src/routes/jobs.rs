@@ -142,6 +142,7 @@ pub async fn cancel(State(state): State<AppState>, me: SignedIn, Id(id): Id) -> 
         .db
         .transact(move |tx| call_off(tx, me, id).boxed())
         .await?;
+    state.metrics.canceled(&job);
     accepted(&Job::load_one(state.db.read(), job).await?)
 }
 

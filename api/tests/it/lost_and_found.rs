@@ -14,10 +14,10 @@ use crate::stub::Call;
 use crate::stub_openai::Mood;
 use crate::test_app::{TestApp, text};
 
-const SHORT_LEASE: &[&str] = &["--job-lease-secs=3"];
+pub(crate) const SHORT_LEASE: &[&str] = &["--job-lease-secs=3"];
 
 /// A worker that has vanished while it was at the second section.
-async fn vanished(app: &TestApp) {
+pub(crate) async fn vanished(app: &TestApp) {
     app.agent.set(at_first(1, 2, Mood::Hang));
     let worker = app.worker_with(SHORT_LEASE).await;
     app.agent.called(3).await;

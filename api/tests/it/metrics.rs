@@ -1,10 +1,15 @@
 //! What is measured, as Prometheus would collect it.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use reqwest::Method;
+use sea_orm::ConnectionTrait;
+use serde_json::json;
 use tokio::time::timeout;
 
+use crate::lost_and_found::{SHORT_LEASE, vanished};
+use crate::stub_openai::Mood;
 use crate::test_app::{TestApp, TestClient};
 
 /// The API's metrics.
@@ -145,4 +150,157 @@ async fn a_process_tells_what_it_uses() {
     assert!(read("process_open_fds") < read("process_max_fds"));
     let now = chrono::Utc::now().timestamp() as f64;
     assert!((now - 60.0..=now + 1.0).contains(&read("process_start_time_seconds")));
+}
+
+#[tokio::test]
+async fn a_job_is_counted_from_its_pickup_to_its_end() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    ann.ask("Life and times").await;
+    let worker = app.worker().await;
+    app.jobs_over().await;
+    let metrics = worker.metrics.clone();
+    worker.stop().await;
+
+    let text = metrics.text().unwrap();
+    let read = |series: &str| value(&text, series).unwrap_or_else(|| panic!("{series}: {text}"));
+    assert_eq!(read("blog_job_pickup_seconds_count"), 1.0);
+    let succeeded = r#"{outcome="succeeded"}"#;
+    for name in ["blog_job_attempt_duration", "blog_job_duration"] {
+        assert_eq!(read(&format!("{name}_seconds_count{succeeded}")), 1.0);
+    }
+    let attempt = read(&format!("blog_job_attempt_duration_seconds_sum{succeeded}"));
+    let job = read(&format!("blog_job_duration_seconds_sum{succeeded}"));
+    assert!(0.0 < attempt && attempt <= job + 0.001, "{attempt} {job}");
+    let succeeded = r#"{error="",outcome="succeeded"}"#;
+    for name in ["blog_job_attempts_total", "blog_jobs_finished_total"] {
+        assert_eq!(read(&format!("{name}{succeeded}")), 1.0);
+    }
+    assert_eq!(read("blog_worker_jobs_running"), 0.0);
+    assert_eq!(read("blog_worker_concurrency"), 4.0);
+
+    let calls = r#"{agent="openai",model="stub-large",outcome="succeeded"}"#;
+    assert_eq!(read(&format!("blog_agent_calls_total{calls}")), 5.0);
+    let model = r#"{agent="openai",model="stub-large"}"#;
+    let timed = format!("blog_agent_call_duration_seconds_count{model}");
+    assert_eq!(read(&timed), 5.0);
+    let job = ann.get("/jobs").await.body["items"][0].clone();
+    for (direction, name) in [("in", "input_tokens"), ("out", "output_tokens")] {
+        let labels = format!(r#"{{agent="openai",direction="{direction}",model="stub-large"}}"#);
+        let tokens = read(&format!("blog_agent_tokens_total{labels}"));
+        assert_eq!(tokens, job["usage"][name].as_f64().unwrap());
+    }
+}
+
+#[tokio::test]
+async fn what_has_not_happened_yet_is_zero() {
+    let app = TestApp::new().await;
+    let worker = app.worker().await;
+    let text = worker.metrics.text().unwrap();
+    for series in [
+        r#"blog_jobs_finished_total{error="worker_lost",outcome="failed"}"#,
+        r#"blog_job_attempts_total{error="agent_rate_limited",outcome="retried"}"#,
+        r#"blog_job_attempts_total{error="",outcome="lost"}"#,
+        r#"blog_agent_calls_total{agent="openai",model="stub-small",outcome="agent_timeout"}"#,
+        r#"blog_agent_tokens_total{agent="openai",direction="out",model="stub-small"}"#,
+        r#"blog_rescues_total{outcome="requeued"}"#,
+        "blog_redeliveries_total",
+    ] {
+        assert_eq!(value(&text, series), Some(0.0), "{series}: {text}");
+    }
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn refusals_of_the_agent_are_counted_by_their_kind() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    ann.ask("No and no and no").await;
+    let times = AtomicUsize::new(0);
+    app.agent.set(Mood::by(move |_| {
+        match times.fetch_add(1, Ordering::Relaxed) {
+            0 => Mood::Fail(429, "rate_limit_exceeded"),
+            1 | 2 => Mood::Fail(500, "server_error"),
+            _ => Mood::Fail(401, "invalid_api_key"),
+        }
+    }));
+    let worker = app.worker().await;
+    app.jobs_over().await;
+    let metrics = worker.metrics.clone();
+    worker.stop().await;
+
+    let text = metrics.text().unwrap();
+    let calls = |outcome: &str| {
+        let labels = format!(r#"{{agent="openai",model="stub-large",outcome="{outcome}"}}"#);
+        value(&text, &format!("blog_agent_calls_total{labels}"))
+    };
+    assert_eq!(calls("agent_rate_limited"), Some(1.0), "{text}");
+    assert_eq!(calls("agent_unavailable"), Some(2.0), "{text}");
+    assert_eq!(calls("agent_rejected"), Some(1.0), "{text}");
+    let attempts = |outcome: &str, error: &str| {
+        let labels = format!(r#"{{error="{error}",outcome="{outcome}"}}"#);
+        value(&text, &format!("blog_job_attempts_total{labels}"))
+    };
+    assert_eq!(
+        attempts("retried", "agent_unavailable"),
+        Some(2.0),
+        "{text}"
+    );
+    assert_eq!(attempts("failed", "agent_rejected"), Some(1.0), "{text}");
+    let failed = r#"blog_jobs_finished_total{error="agent_rejected",outcome="failed"}"#;
+    assert_eq!(value(&text, failed), Some(1.0), "{text}");
+}
+
+#[tokio::test]
+async fn a_cancel_is_counted_by_whoever_ends_the_job() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    app.agent.set(Mood::Hang);
+    let worker = app.worker_with(&["--worker-concurrency=1"]).await;
+    let running = ann.ask("Never mind").await;
+    app.agent.called(1).await;
+    let at_work = value(&worker.metrics.text().unwrap(), "blog_worker_jobs_running");
+    assert_eq!(at_work, Some(1.0));
+    let queued = ann.ask("Never ever mind").await;
+    for asked in [queued, running] {
+        let job = asked["job"]["id"].as_str().unwrap();
+        ann.post(&format!("/jobs/{job}/cancel"), json!({})).await;
+    }
+    app.jobs_over().await;
+    let metrics = worker.metrics.clone();
+    worker.stop().await;
+
+    let text = metrics.text().unwrap();
+    let canceled = r#"blog_jobs_finished_total{error="",outcome="canceled"}"#;
+    assert_eq!(value(&scrape(&ann).await, canceled), Some(1.0));
+    for series in [
+        canceled,
+        r#"blog_agent_calls_total{agent="openai",model="stub-large",outcome="canceled"}"#,
+        r#"blog_job_attempts_total{error="",outcome="canceled"}"#,
+    ] {
+        assert_eq!(value(&text, series), Some(1.0), "{series}: {text}");
+    }
+    assert_eq!(value(&text, "blog_worker_jobs_running"), Some(0.0));
+}
+
+#[tokio::test]
+async fn a_rescue_and_a_new_delivery_are_counted() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    ann.ask("Man overboard").await;
+    vanished(&app).await;
+    ann.ask("Letter in a bottle").await;
+    let bottle = "DELETE FROM Jobs";
+    app.db.write().execute_unprepared(bottle).await.unwrap();
+    let worker = app.worker_with(SHORT_LEASE).await;
+    app.jobs_over().await;
+    let metrics = worker.metrics.clone();
+    worker.stop().await;
+
+    let text = metrics.text().unwrap();
+    let rescued = r#"blog_rescues_total{outcome="requeued"}"#;
+    assert_eq!(value(&text, rescued), Some(1.0), "{text}");
+    assert_eq!(value(&text, "blog_redeliveries_total"), Some(1.0), "{text}");
+    let swept = value(&text, r#"blog_sweeps_total{outcome="succeeded"}"#);
+    assert!(swept > Some(0.0), "{text}");
 }

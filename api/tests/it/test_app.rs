@@ -2,6 +2,7 @@
 //! the real worker when a test wants jobs to run.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use worker::metrics::Metrics;
 
 use crate::stub::Call;
 use crate::stub_openai::StubOpenAi;
@@ -164,10 +166,16 @@ impl TestApp {
         let arguments = ours.iter().chain(&quick).chain(arguments);
         let config = worker::config::Config::parse_from(arguments);
         let agent = config.agent().unwrap();
+        let metrics = Arc::new(Metrics::new(&config).unwrap());
         let stop = CancellationToken::new();
-        let (db, until) = (self.db.clone(), stop.clone());
-        let running = tokio::spawn(async move { worker::run(&config, db, agent, until).await });
-        TestWorker { running, stop }
+        let (db, counted, until) = (self.db.clone(), metrics.clone(), stop.clone());
+        let running =
+            tokio::spawn(async move { worker::run(&config, db, agent, counted, until).await });
+        TestWorker {
+            running,
+            metrics,
+            stop,
+        }
     }
 
     /// Runs a worker until every job is over.
@@ -300,6 +308,7 @@ pub(crate) fn part(call: &Call) -> usize {
 /// A worker at work.
 pub(crate) struct TestWorker {
     running: JoinHandle<()>,
+    pub(crate) metrics: Arc<Metrics>,
     stop: CancellationToken,
 }
 

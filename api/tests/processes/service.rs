@@ -31,6 +31,7 @@ impl Service {
             settings: vec![
                 ("DATA_DIR", data),
                 ("LISTEN_ADDR", "127.0.0.1:0".into()),
+                ("METRICS_ADDR", "127.0.0.1:0".into()),
                 ("LOG_FORMAT", "json".into()),
                 ("JOB_BACKOFF_BASE_MS", "1".into()),
                 ("JOB_LEASE_SECS", "3".into()),

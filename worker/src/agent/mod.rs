@@ -140,6 +140,13 @@ impl AgentError {
         }
     }
 
+    /// What went wrong.
+    pub fn failure(&self) -> Failure {
+        match self {
+            AgentError::Retry { failure, .. } | AgentError::Fatal { failure, .. } => *failure,
+        }
+    }
+
     fn retry(failure: Failure, message: impl Into<String>) -> Self {
         AgentError::Retry {
             failure,
@@ -179,6 +186,15 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// All of them.
+    pub const ALL: [Failure; 5] = [
+        Failure::Unavailable,
+        Failure::RateLimited,
+        Failure::Rejected,
+        Failure::Timeout,
+        Failure::BadOutput,
+    ];
+
     /// The contract's `error.code`.
     pub fn code(self) -> &'static str {
         match self {
