@@ -17,6 +17,7 @@ mod agents;
 mod kill;
 mod load;
 mod logs;
+mod metrics;
 mod script;
 mod secrets;
 mod settings;
