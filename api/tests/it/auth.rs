@@ -370,6 +370,7 @@ async fn every_route_but_a_few_is_closed_to_strangers() {
         "/api/v1/users/refresh",
         "/api/v1/users/register",
         "/health",
+        "/metrics",
         "/ready",
     ];
     assert_eq!(open, expected);
