@@ -8,6 +8,7 @@
 
 pub mod attempt;
 pub mod clock;
+pub mod idempotency;
 pub mod job;
 pub mod post;
 pub mod refresh_token;

@@ -1,7 +1,6 @@
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::{
-    integer, string, string_null, text, timestamp_with_time_zone, timestamp_with_time_zone_null,
-    uuid,
+    json_null, string, string_null, timestamp_with_time_zone, timestamp_with_time_zone_null, uuid,
 };
 
 #[derive(DeriveMigrationName)]
@@ -60,9 +59,7 @@ async fn create_idempotency_keys(manager: &SchemaManager<'_>) -> Result<(), DbEr
                 .col(uuid("user_id"))
                 .col(string("key"))
                 .col(string("fingerprint"))
-                .col(integer("status"))
-                .col(text("headers"))
-                .col(text("body"))
+                .col(json_null("answer"))
                 .col(timestamp_with_time_zone("created_at"))
                 .col(timestamp_with_time_zone_null("pending_until"))
                 .primary_key(Index::create().col("user_id").col("key"))

@@ -1,0 +1,131 @@
+//! Idempotency keys: what was asked under them, and how it was answered.
+
+use chrono::TimeDelta;
+use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::{OnConflict, SimpleExpr};
+use sea_orm::{
+    DatabaseTransaction, ExprTrait, IntoActiveModel, QuerySelect, QueryTrait, UpdateMany,
+};
+
+use crate::clock::{Timestamp, now};
+
+/// How long a key is kept.
+const LIFETIME: TimeDelta = TimeDelta::hours(24);
+
+/// A row of `idempotency_keys`.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "idempotency_keys")]
+pub struct Model {
+    /// Whose it is. Others may use the same key, and never notice.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub user_id: Uuid,
+    /// As the client chose it.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub key: String,
+    /// A hash of what was asked.
+    pub fingerprint: String,
+    /// As the API keeps it. Null only within the transaction that is to bring it.
+    pub answer: Option<Json>,
+    /// When it was asked.
+    pub created_at: Timestamp,
+    /// Until then, whoever asked first waits for a better answer.
+    pub pending_until: Option<Timestamp>,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+#[allow(missing_docs, reason = "the derive writes them")]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+/// What is kept no longer. It counts for nothing, whether or not it has been
+/// removed yet.
+fn expired() -> SimpleExpr {
+    Column::CreatedAt.lte(now() - LIFETIME)
+}
+
+impl Entity {
+    /// Removes up to `limit` expired keys, and says how many.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn forget_expired(db: &impl ConnectionTrait, limit: u64) -> Result<u64, DbErr> {
+        let ids = [Column::UserId, Column::Key];
+        let some = Entity::find()
+            .select_only()
+            .columns(ids)
+            .filter(expired())
+            .limit(limit)
+            .into_query();
+        let removed = Entity::delete_many()
+            .filter(Expr::tuple(ids.map(Expr::col)).in_subquery(some))
+            // One that was found may have been claimed anew meanwhile.
+            .filter(expired())
+            .exec(db)
+            .await?;
+        Ok(removed.rows_affected)
+    }
+}
+
+impl Model {
+    /// Takes the key; false if it is taken. A transaction that is about to take
+    /// it, too, is waited for.
+    ///
+    /// # Errors
+    /// When the user is gone, or the database does not answer.
+    pub async fn claim(&self, tx: &DatabaseTransaction) -> Result<bool, DbErr> {
+        let replace_expired = OnConflict::columns([Column::UserId, Column::Key])
+            .update_columns([
+                Column::Fingerprint,
+                Column::Answer,
+                Column::CreatedAt,
+                Column::PendingUntil,
+            ])
+            .action_and_where(expired())
+            .to_owned();
+        let claimed = Entity::insert(self.clone().into_active_model())
+            .on_conflict(replace_expired)
+            .exec_without_returning(tx)
+            .await?;
+        Ok(claimed == 1)
+    }
+
+    /// Keeps the answer, in the transaction that took the key.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn keep(&self, tx: &DatabaseTransaction, answer: Json) -> Result<(), DbErr> {
+        self.answered(answer).exec(tx).await?;
+        Ok(())
+    }
+
+    /// Keeps a better answer, unless it comes so late that the first may have
+    /// been given meanwhile.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn settle(&self, tx: &DatabaseTransaction, answer: Json) -> Result<(), DbErr> {
+        self.answered(answer)
+            .col_expr(Column::PendingUntil, Expr::cust("NULL"))
+            .filter(Column::PendingUntil.gt(now()))
+            .exec(tx)
+            .await?;
+        Ok(())
+    }
+
+    /// The row that has the key.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn present(&self, tx: &DatabaseTransaction) -> Result<Option<Model>, DbErr> {
+        let id = (self.user_id, self.key.clone());
+        Entity::find_by_id(id).one(tx).await
+    }
+
+    fn answered(&self, answer: Json) -> UpdateMany<Entity> {
+        Entity::update_many()
+            .col_expr(Column::Answer, Expr::value(answer))
+            .filter(Column::UserId.eq(self.user_id))
+            .filter(Column::Key.eq(self.key.as_str()))
+    }
+}
