@@ -34,6 +34,8 @@ pub enum Error {
     UsernameTaken,
     GenerationInProgress,
     JobFinished,
+    IdempotencyInProgress,
+    IdempotencyKeyReused,
     VersionConflict,
     PayloadTooLarge,
     UnsupportedMediaType,
@@ -106,13 +108,14 @@ impl Error {
             Error::AccountDisabled => StatusCode::FORBIDDEN,
             Error::NotFound => StatusCode::NOT_FOUND,
             Error::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Error::UsernameTaken | Error::GenerationInProgress | Error::JobFinished => {
-                StatusCode::CONFLICT
-            }
+            Error::UsernameTaken
+            | Error::GenerationInProgress
+            | Error::JobFinished
+            | Error::IdempotencyInProgress => StatusCode::CONFLICT,
             Error::VersionConflict => StatusCode::PRECONDITION_FAILED,
             Error::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Error::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Error::Validation(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Error::Validation(_) | Error::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Error::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
             Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -135,6 +138,8 @@ impl Error {
             Error::UsernameTaken => "username_taken",
             Error::GenerationInProgress => "generation_in_progress",
             Error::JobFinished => "job_finished",
+            Error::IdempotencyInProgress => "idempotency_in_progress",
+            Error::IdempotencyKeyReused => "idempotency_key_reused",
             Error::VersionConflict => "version_conflict",
             Error::PayloadTooLarge => "payload_too_large",
             Error::UnsupportedMediaType => "unsupported_media_type",
@@ -167,6 +172,12 @@ impl Error {
                 "The post is being generated. Wait for its job to end, or cancel it."
             }
             Error::JobFinished => "The job is over.",
+            Error::IdempotencyInProgress => {
+                "The first request with this Idempotency-Key is under way. Ask again soon."
+            }
+            Error::IdempotencyKeyReused => {
+                "Another request was made with this Idempotency-Key. Each needs its own."
+            }
             Error::VersionConflict => {
                 "The post has changed since that version. Read it again before you change it."
             }
@@ -187,6 +198,7 @@ impl Error {
     /// When to ask again, where that may help, in seconds.
     fn retry_after(&self) -> Option<u64> {
         match self {
+            Error::IdempotencyInProgress => Some(1),
             Error::QuotaExceeded | Error::Unavailable(_) => Some(RETRY_SECONDS),
             _ => None,
         }

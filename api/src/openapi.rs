@@ -5,14 +5,16 @@ use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use utoipa::openapi::header::Header;
 use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{Content, OpenApi, Ref, RefOr, response};
+use utoipa::openapi::{Content, Object, OpenApi, Ref, RefOr, Type, response};
 use utoipa::{OpenApi as _, ToSchema};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::AppState;
 use crate::error::{Error, FieldError, Problem};
+use crate::idempotency;
 
 /// Where the document is served.
 pub const PATH: &str = "/api/v1/openapi.json";
@@ -55,6 +57,7 @@ pub fn docs(mut document: OpenApi) -> Router<AppState> {
     for item in document.paths.paths.values_mut() {
         for operation in operations(item) {
             add_descriptions(operation);
+            add_replays(operation);
             add_problems(operation);
         }
     }
@@ -100,6 +103,30 @@ fn add_descriptions(operation: &mut Operation) {
     }
 }
 
+/// Adds the header that tells a replay, where there are replays.
+fn add_replays(operation: &mut Operation) {
+    if !takes_key(operation) {
+        return;
+    }
+    let responses = operation.responses.responses.iter_mut();
+    for (_, response) in responses.filter(|(status, _)| status.starts_with('2')) {
+        let RefOr::T(response) = response else {
+            continue;
+        };
+        let replayed = Header::builder()
+            .schema(Some(Object::with_type(Type::Boolean)))
+            .description(Some("True where it answers an earlier request."))
+            .build();
+        let name = idempotency::REPLAYED.to_owned();
+        response.headers.insert(name, replayed.into());
+    }
+}
+
+fn takes_key(operation: &Operation) -> bool {
+    let mut parameters = operation.parameters.iter().flatten();
+    parameters.any(|p| matches!(p, RefOr::T(p) if p.name == idempotency::HEADER))
+}
+
 /// Adds the errors that an operation may answer with by its nature, so that no
 /// handler has to repeat them.
 fn add_problems(operation: &mut Operation) {
@@ -116,6 +143,16 @@ fn add_problems(operation: &mut Operation) {
     }
     if has(ParameterIn::Path) {
         problems.push(("404", "There is no such thing, or it is someone else's."));
+    }
+    if takes_key(operation) {
+        problems.push((
+            "409",
+            "The first request with this Idempotency-Key is under way.",
+        ));
+        problems.push((
+            "422",
+            "Some fields are not valid, or the Idempotency-Key is another request's.",
+        ));
     }
     if operation.request_body.is_some() || in_query {
         problems.push(("400", "The request can't be read."));

@@ -1,10 +1,10 @@
-//! Forgetting sign-ins that are over.
+//! Forgetting sign-ins that are over, and answers that are kept no longer.
 
 use std::time::Duration;
 
 use chrono::TimeDelta;
 use entity::clock::now;
-use entity::{refresh_token, session};
+use entity::{idempotency, refresh_token, session};
 use futures_util::FutureExt;
 use shared::database::Database;
 use shared::prune::{in_steps, rounds};
@@ -33,6 +33,10 @@ pub async fn once(db: &Database, token_ttl: Duration) {
     let spent = ago(token_ttl);
     in_steps(db, "refresh tokens", move |tx, limit| {
         refresh_token::Entity::forget_spent(tx, spent, limit).boxed()
+    })
+    .await;
+    in_steps(db, "idempotency keys", |tx, limit| {
+        idempotency::Entity::forget_expired(tx, limit).boxed()
     })
     .await;
 }

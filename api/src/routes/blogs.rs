@@ -1,5 +1,7 @@
 //! Blog posts.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -22,6 +24,7 @@ use super::jobs::{self, Job};
 use crate::auth::SignedIn;
 use crate::body::{Body, Fields, Valid, text, trimmed};
 use crate::error::{Error, Result};
+use crate::idempotency::{Answer, Key};
 use crate::negotiate::{self, Format, may_change, tagged, version_tag};
 use crate::observe::origin;
 use crate::options::Options;
@@ -38,7 +41,7 @@ use view::summaries;
 pub use view::{Author, Post, Status, Summary};
 
 /// What to write about.
-#[derive(Debug, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct NewPost {
     #[schema(min_length = 3, max_length = 500)]
     topic: String,
@@ -58,7 +61,7 @@ impl Body for NewPost {
 }
 
 /// How to write it this time.
-#[derive(Debug, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Regeneration {
     /// By default those of the last time.
     #[schema(nullable)]
@@ -112,7 +115,7 @@ pub struct PostPage {
 #[utoipa::path(
     post, path = "/blogs", tag = "blogs", operation_id = "create_blog",
     request_body = NewPost,
-    params(("Prefer" = Option<String>, Header, example = "wait=30")),
+    params(Key, ("Prefer" = Option<String>, Header, example = "wait=30")),
     responses(
         (status = 202, description = "It will be written.", body = Post),
         (status = 201, description = "It was written while you waited.", body = Post),
@@ -122,11 +125,40 @@ pub async fn create(
     State(state): State<AppState>,
     me: SignedIn,
     headers: HeaderMap,
+    key: Key,
     Valid(new): Valid<NewPost>,
+) -> Result<Answer> {
+    let id = Uuid::now_v7();
+    let patience = negotiate::preferred_wait(&headers);
+    let once = key.of(&me, &new)?.waiting(patience);
+    let (first, ours, owner, origin) = (once.clone(), state.clone(), me.clone(), origin());
+    let answer = state
+        .db
+        .transact(move |tx| {
+            let work = store(tx, ours, owner, id, new, origin);
+            first.protect(tx, work).boxed()
+        })
+        .await?;
+    match (answer, patience) {
+        (Answer::First(_), Some(patience)) => {
+            let db = state.db.clone();
+            once.settle(db, written(state, me, id, patience)).await
+        }
+        (answer, _) => Ok(answer),
+    }
+}
+
+/// Stores a post with its job: both or neither.
+async fn store(
+    tx: &DatabaseTransaction,
+    state: AppState,
+    me: SignedIn,
+    id: Uuid,
+    new: NewPost,
+    origin: Origin,
 ) -> Result<Response> {
     let options = new.options.unwrap_or_default();
     let model = options.model_of(&state.models)?;
-    let id = Uuid::now_v7();
     let row = post::ActiveModel {
         id: Set(id),
         user_id: Set(me.user.id),
@@ -146,21 +178,22 @@ pub async fn create(
         options: options.to_json()?,
         model,
         max_attempts: state.config.job_max_attempts,
-        origin: origin(),
+        origin,
     };
-    let most = state.config.user_max_active_jobs;
-    let (post, job) = state
-        .db
-        .transact(move |tx| store(tx, row, job, most).boxed())
-        .await?;
+    let post = post::Entity::insert(row).exec_with_returning(tx).await?;
+    let job = jobs::enqueue(tx, job, state.config.user_max_active_jobs).await?;
+    let job = Job::load_one(tx, job).await?;
+    Ok(accepted(Post::new(post, Some(job), &me)))
+}
 
-    let Some(patience) = negotiate::preferred_wait(&headers) else {
-        let job = Job::load_one(state.db.read(), job).await?;
-        return Ok(accepted(Post::new(post, Some(job), &me)));
-    };
+/// Waits until a post is written, or its job has ended otherwise, but no longer
+/// than the client's patience.
+async fn written(state: AppState, me: SignedIn, id: Uuid, patience: Duration) -> Result<Response> {
+    let job = job::Entity::of_post(id).one(state.db.read()).await?;
+    let job = job.ok_or(Error::NotFound)?;
     let over = |job: &job::Model| job.status.is_over();
     wait::for_job(&state, job.id, patience, over).await?;
-    let post = find(state.db.read(), &me, post.id).await?;
+    let post = find(state.db.read(), &me, id).await?;
     let is_ready = post.status == post::Status::Ready;
     let mut response = accepted(Post::load(state.db.read(), post, &me).await?);
     if is_ready {
@@ -171,18 +204,6 @@ pub async fn create(
         response.headers_mut().insert("preference-applied", applied);
     }
     Ok(response)
-}
-
-/// Stores a post with its job: both or neither.
-async fn store(
-    tx: &DatabaseTransaction,
-    post: post::ActiveModel,
-    job: NewJob,
-    most: u32,
-) -> Result<(post::Model, job::Model)> {
-    let post = post::Entity::insert(post).exec_with_returning(tx).await?;
-    let job = jobs::enqueue(tx, job, most).await?;
-    Ok((post, job))
 }
 
 /// List one's posts
@@ -396,27 +417,29 @@ async fn delete_post(tx: &DatabaseTransaction, me: SignedIn, id: Uuid) -> Result
 /// Write a post anew
 #[utoipa::path(
     post, path = "/blogs/{id}/regenerate", tag = "blogs", operation_id = "regenerate_blog",
-    params(("id" = Uuid, Path)),
+    params(("id" = Uuid, Path), Key),
     request_body(content = Option<Regeneration>),
     responses(
         (status = 202, body = Post),
-        (status = 409, description = "The post is being generated.", body = crate::error::Problem,
-            content_type = "application/problem+json"),
+        (status = 409, description = "The post is being generated, or the first request with this \
+            Idempotency-Key is under way.",
+            body = crate::error::Problem, content_type = "application/problem+json"),
     ),
 )]
 pub async fn regenerate(
     State(state): State<AppState>,
     me: SignedIn,
     Id(id): Id,
+    key: Key,
     Valid(again): Valid<Regeneration>,
-) -> Result<Response> {
-    let (ours, owner, origin) = (state.clone(), me.clone(), origin());
-    let (post, job) = state
-        .db
-        .transact(move |tx| store_again(tx, ours, owner, id, again.options, origin).boxed())
-        .await?;
-    let job = Job::load_one(state.db.read(), job).await?;
-    Ok(accepted(Post::new(post, Some(job), &me)))
+) -> Result<Answer> {
+    let (once, origin) = (key.of(&me, &again)?, origin());
+    let db = state.db.clone();
+    db.transact(move |tx| {
+        once.protect(tx, store_again(tx, state, me, id, again, origin))
+            .boxed()
+    })
+    .await
 }
 
 /// Stores another job for a post.
@@ -425,12 +448,12 @@ async fn store_again(
     state: AppState,
     me: SignedIn,
     id: Uuid,
-    options: Option<Options>,
+    again: Regeneration,
     origin: Origin,
-) -> Result<(post::Model, job::Model)> {
+) -> Result<Response> {
     let post = find(tx, &me, id).await?;
     let last = job::Entity::of_post(post.id).one(tx).await?;
-    let (options, model) = match (options, last) {
+    let (options, model) = match (again.options, last) {
         (None, Some(last)) => {
             let named = last.options["model"].as_str();
             let model = Options::model_named(named, &state.models).ok();
@@ -456,7 +479,8 @@ async fn store_again(
     let job = jobs::enqueue(tx, new, state.config.user_max_active_jobs).await?;
     post::Entity::set_status(tx, id, post::Status::Generating).await?;
     let post = find(tx, &me, id).await?;
-    Ok((post, job))
+    let job = Job::load_one(tx, job).await?;
+    Ok(accepted(Post::new(post, Some(job), &me)))
 }
 
 /// A post of one's own.

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use crate::auth::SignedIn;
 use crate::error::{Error, Result, is_duplicate};
+use crate::idempotency::{Answer, Key};
 use crate::negotiate::{LONGEST_WAIT, content_tag, tagged};
 use crate::observe::origin;
 use crate::page::{After, List, cut, limit, link};
@@ -166,31 +167,37 @@ async fn call_off(tx: &DatabaseTransaction, me: SignedIn, id: Uuid) -> Result<jo
 /// again; otherwise regenerate the post.
 #[utoipa::path(
     post, path = "/jobs/{id}/retry", tag = "jobs", operation_id = "retry_job",
-    params(("id" = Uuid, Path)),
+    params(("id" = Uuid, Path), Key),
     responses(
         (status = 202, body = Job),
-        (status = 409, description = "The job has succeeded or is not the latest, or the post is being generated.",
+        (status = 409, description = "The job has succeeded or is not the latest, the post is being generated, \
+            or the first request with this Idempotency-Key is under way.",
             body = crate::error::Problem, content_type = "application/problem+json"),
     ),
 )]
-pub async fn retry(State(state): State<AppState>, me: SignedIn, Id(id): Id) -> Result<Response> {
-    let (more, origin) = (state.config.job_max_attempts, origin());
-    let most = state.config.user_max_active_jobs;
-    let job = state
-        .db
-        .transact(move |tx| try_again(tx, me, id, more, most, origin).boxed())
-        .await?;
-    accepted(&Job::load_one(state.db.read(), job).await?)
+pub async fn retry(
+    State(state): State<AppState>,
+    me: SignedIn,
+    Id(id): Id,
+    key: Key,
+) -> Result<Answer> {
+    let (once, origin) = (key.of(&me, &())?, origin());
+    let db = state.db.clone();
+    db.transact(move |tx| {
+        once.protect(tx, try_again(tx, state, me, id, origin))
+            .boxed()
+    })
+    .await
 }
 
 async fn try_again(
     tx: &DatabaseTransaction,
+    state: AppState,
     me: SignedIn,
     id: Uuid,
-    attempts: i32,
-    most: u32,
     origin: Origin,
-) -> Result<job::Model> {
+) -> Result<Response> {
+    let most = state.config.user_max_active_jobs;
     let has_room = lifecycle::has_room(tx, me.user.id, most).await?;
     let before = hold(tx, &me, id).await?;
     let latest = job::Entity::of_post(before.post_id).one(tx).await?;
@@ -200,6 +207,7 @@ async fn try_again(
     if !has_room {
         return Err(Error::QuotaExceeded);
     }
+    let attempts = state.config.job_max_attempts;
     let delivery = queue::delivery_id(Duration::ZERO);
     let job = match lifecycle::requeue(tx, &before, attempts, origin, &delivery).await {
         Ok(Some(job)) => job,
@@ -210,7 +218,7 @@ async fn try_again(
         Err(e) => return Err(e.into()),
     };
     push(tx, &job, &delivery).await?;
-    Ok(job)
+    accepted(&Job::load_one(tx, job).await?)
 }
 
 /// Makes a job and puts it into the queue, in the caller's transaction, for a

@@ -1,7 +1,7 @@
 //! Requests that are wrong. Each is refused with the contract's words, and
 //! leaves nothing behind.
 
-use entity::{attempt, job, post, refresh_token, session, step, user};
+use entity::{attempt, idempotency, job, post, refresh_token, session, step, user};
 use reqwest::{Method, RequestBuilder};
 use sea_orm::{EntityTrait, PaginatorTrait};
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::test_app::{Answer, PASSWORD, TestApp, TestClient, text};
 
 /// How many rows each table has.
-async fn rows(app: &TestApp) -> [u64; 8] {
+async fn rows(app: &TestApp) -> [u64; 9] {
     let db = app.db.read();
     [
         user::Entity::find().count(db).await.unwrap(),
@@ -20,6 +20,7 @@ async fn rows(app: &TestApp) -> [u64; 8] {
         job::Entity::find().count(db).await.unwrap(),
         attempt::Entity::find().count(db).await.unwrap(),
         step::Entity::find().count(db).await.unwrap(),
+        idempotency::Entity::find().count(db).await.unwrap(),
         shared::queue::length(db).await.unwrap().try_into().unwrap(),
     ]
 }

@@ -1,0 +1,511 @@
+//! Requests that are sent again with the same `Idempotency-Key`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use entity::clock::now;
+use entity::{idempotency, job, post};
+use futures_util::future::join_all;
+use reqwest::header::HeaderValue;
+use reqwest::{Method, RequestBuilder};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, PaginatorTrait};
+use serde_json::{Value, json};
+use shared::changes::Changes;
+use tokio::sync::Notify;
+
+use crate::job_life::at_first;
+use crate::jobs::{cancel, job_path};
+use crate::stub_openai::Mood;
+use crate::test_app::{Answer, PASSWORD, TestApp, TestClient};
+
+const BLOGS: &str = "/blogs";
+
+fn regenerate_path(post: &Value) -> String {
+    format!("{BLOGS}/{}/regenerate", post["id"].as_str().unwrap())
+}
+
+fn retry_path(post: &Value) -> String {
+    format!("{}/retry", job_path(post))
+}
+
+fn about(topic: &str) -> Value {
+    json!({ "topic": topic })
+}
+
+fn keyed(owner: &TestClient, key: &str, path: &str) -> RequestBuilder {
+    let request = owner.request(Method::POST, path);
+    request.header("idempotency-key", key)
+}
+
+/// Sends a request under a key.
+async fn send(owner: &TestClient, key: &str, path: &str, body: Value) -> Answer {
+    owner.send(keyed(owner, key, path).json(&body)).await
+}
+
+/// Asks for a post under a key, and waits for it.
+async fn ask_and_wait(owner: &TestClient, key: &str, wait: u32) -> Answer {
+    let request = keyed(owner, key, BLOGS).header("prefer", format!("wait={wait}"));
+    owner.send(request.json(&about("Waiting"))).await
+}
+
+fn is_replay(answer: &Answer) -> bool {
+    answer.headers.contains_key("idempotency-replayed")
+}
+
+#[track_caller]
+fn assert_replays(replay: &Answer, first: &Answer) {
+    assert!(!is_replay(first), "{first:?}");
+    assert_eq!(replay.header("idempotency-replayed"), "true", "{replay:?}");
+    assert_eq!(replay.status, first.status);
+    assert_eq!(replay.text, first.text);
+    let but_its_own = |answer: &Answer| {
+        let mut headers = answer.headers.clone();
+        for own in ["idempotency-replayed", "x-request-id", "date"] {
+            headers.remove(own);
+        }
+        headers
+    };
+    assert_eq!(but_its_own(replay), but_its_own(first));
+}
+
+#[track_caller]
+fn assert_refused(answer: &Answer, status: u16, code: &str) {
+    assert_eq!((answer.status, answer.code()), (status, code), "{answer:?}");
+    assert!(!is_replay(answer));
+}
+
+/// How many posts, jobs and keys there are.
+async fn count(app: &TestApp) -> [u64; 3] {
+    let db = app.db.read();
+    [
+        post::Entity::find().count(db).await.unwrap(),
+        job::Entity::find().count(db).await.unwrap(),
+        idempotency::Entity::find().count(db).await.unwrap(),
+    ]
+}
+
+/// Makes all keys as old as that.
+async fn age(app: &TestApp, age: TimeDelta) {
+    idempotency::Entity::update_many()
+        .col_expr(idempotency::Column::CreatedAt, Expr::value(now() - age))
+        .exec(app.db.write())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_post_that_is_asked_for_again_is_made_once() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let first = send(&ann, "k1", BLOGS, about("Echoes")).await;
+    assert_eq!(first.status, 202);
+    assert_ne!(
+        (first.header("location"), first.header("retry-after")),
+        ("", "")
+    );
+    assert_replays(&send(&ann, "k1", BLOGS, about("Echoes")).await, &first);
+    app.run_jobs().await;
+    // It is the first answer, whatever has happened since.
+    assert_replays(&send(&ann, "k1", BLOGS, about("Echoes")).await, &first);
+    assert_eq!(count(&app).await, [1, 1, 1]);
+    assert_eq!(ann.post_now(&first.body).await["status"], "ready");
+}
+
+#[tokio::test]
+async fn a_regeneration_that_is_asked_for_again_is_done_once() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let path = regenerate_path(&ann.ask("Encores").await);
+    app.run_jobs().await;
+    let first = ann.send(keyed(&ann, "k1", &path)).await;
+    assert_eq!(first.status, 202);
+    assert_replays(&ann.send(keyed(&ann, "k1", &path)).await, &first);
+    app.run_jobs().await;
+    assert_replays(&ann.send(keyed(&ann, "k1", &path)).await, &first);
+    assert_eq!(count(&app).await, [1, 2, 1]);
+}
+
+#[tokio::test]
+async fn a_retry_that_is_asked_for_again_is_done_once() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let asked = ann.ask("Second chances").await;
+    cancel(&ann, &asked).await;
+    let path = retry_path(&asked);
+    let first = ann.send(keyed(&ann, "k1", &path)).await;
+    assert_eq!(
+        (first.status, &first.body["status"]),
+        (202, &json!("queued"))
+    );
+    assert_replays(&ann.send(keyed(&ann, "k1", &path)).await, &first);
+    app.run_jobs().await;
+    assert_replays(&ann.send(keyed(&ann, "k1", &path)).await, &first);
+    let job = ann.job_now(&asked).await;
+    assert_eq!(
+        (&job["status"], &job["attempt"]),
+        (&json!("succeeded"), &json!(1))
+    );
+}
+
+#[tokio::test]
+async fn without_a_key_every_request_counts() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    for _ in 0..2 {
+        let answer = ann.post(BLOGS, about("Echoes")).await;
+        assert!(answer.status == 202 && !is_replay(&answer), "{answer:?}");
+    }
+    assert_eq!(count(&app).await, [2, 2, 0]);
+    app.run_jobs().await;
+}
+
+#[tokio::test]
+async fn neither_layout_nor_patience_makes_it_another_request() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let body = r#"{"topic":"Layouts","options":{"words":200,"tone":"friendly"}}"#;
+    let request = |body: &'static str| {
+        let request = keyed(&ann, "k1", BLOGS).header("content-type", "application/json");
+        request.body(body)
+    };
+    let first = ann.send(request(body)).await;
+    let other = r#" { "options": { "tone": "friendly",
+        "words": 200 }, "topic": "Layouts" } "#;
+    assert_replays(&ann.send(request(other)).await, &first);
+    let patient = request(body).header("prefer", "wait=30");
+    assert_replays(&ann.send(patient).await, &first);
+    app.run_jobs().await;
+}
+
+#[tokio::test]
+async fn a_key_is_good_for_one_request_only() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let first = send(&ann, "k1", BLOGS, about("Singles")).await;
+    cancel(&ann, &first.body).await;
+    let before = count(&app).await;
+
+    let other_topic = about("Doubles");
+    let other_options = json!({ "topic": "Singles", "options": { "words": 100 } });
+    let others = [
+        (BLOGS.to_owned(), other_topic),
+        (BLOGS.to_owned(), other_options),
+        (regenerate_path(&first.body), json!({})),
+        (retry_path(&first.body), json!({})),
+    ];
+    for (path, body) in others {
+        let answer = send(&ann, "k1", &path, body).await;
+        assert_refused(&answer, 422, "idempotency_key_reused");
+    }
+    assert_eq!(count(&app).await, before);
+    // A key's case matters, and the first request may still be sent again.
+    let other_key = send(&ann, "K1", BLOGS, about("Singles")).await;
+    assert!(!is_replay(&other_key));
+    assert_replays(&send(&ann, "k1", BLOGS, about("Singles")).await, &first);
+    app.run_jobs().await;
+}
+
+#[tokio::test]
+async fn the_same_key_of_another_user_is_another_key() {
+    let app = TestApp::new().await;
+    let (ann, bob) = (app.user("ann").await, app.user("bob").await);
+    let anns = send(&ann, "k1", BLOGS, about("Namesakes")).await;
+    let bobs = send(&bob, "k1", BLOGS, about("Namesakes")).await;
+    assert_eq!((anns.status, bobs.status), (202, 202));
+    assert_ne!(anns.body["id"], bobs.body["id"]);
+    assert_replays(&send(&bob, "k1", BLOGS, about("Namesakes")).await, &bobs);
+    // It goes with the user, not with the session.
+    let ann = app.login("ann").await;
+    assert_replays(&send(&ann, "k1", BLOGS, about("Namesakes")).await, &anns);
+    app.run_jobs().await;
+}
+
+#[tokio::test]
+async fn a_request_that_was_refused_has_not_used_up_its_key() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let bad = send(&ann, "k1", BLOGS, about("x")).await;
+    assert_refused(&bad, 422, "validation_failed");
+    let unknown = json!({ "topic": "Models", "options": { "model": "none-such" } });
+    let bad = send(&ann, "k1", BLOGS, unknown).await;
+    assert_refused(&bad, 422, "validation_failed");
+    let good = send(&ann, "k1", BLOGS, about("Models")).await;
+    assert!(good.status == 202 && !is_replay(&good), "{good:?}");
+
+    let (again, retry) = (regenerate_path(&good.body), retry_path(&good.body));
+    for (key, path) in [("k2", &again), ("k3", &retry)] {
+        let early = ann.send(keyed(&ann, key, path)).await;
+        assert_refused(&early, 409, "generation_in_progress");
+    }
+    assert_eq!(count(&app).await, [1, 1, 1]);
+    cancel(&ann, &good.body).await;
+    let retried = ann.send(keyed(&ann, "k3", &retry)).await;
+    assert!(retried.status == 202 && !is_replay(&retried), "{retried:?}");
+    app.run_jobs().await;
+    let regenerated = ann.send(keyed(&ann, "k2", &again)).await;
+    assert!(regenerated.status == 202 && !is_replay(&regenerated));
+    app.run_jobs().await;
+}
+
+#[tokio::test]
+async fn of_many_at_once_under_one_key_one_is_done() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let many = (0..64).map(|_| send(&ann, "k1", BLOGS, about("Stampedes")));
+    let posts = join_all(many).await;
+    assert_eq!(count(&app).await, [1, 1, 1]);
+    app.run_jobs().await;
+    let path = regenerate_path(&posts[0].body);
+    let many = (0..64).map(|_| send(&ann, "k2", &path, json!({})));
+    let regenerations = join_all(many).await;
+    assert_eq!(count(&app).await, [1, 2, 2]);
+
+    for answers in [posts, regenerations] {
+        let first = answers.iter().find(|a| a.status == 202 && !is_replay(a));
+        let first = first.expect("nobody was the first");
+        let others = answers
+            .iter()
+            .filter(|answer| !std::ptr::eq(*answer, first));
+        for other in others {
+            match other.status {
+                202 => assert_replays(other, first),
+                _ => assert_refused(other, 409, "idempotency_in_progress"),
+            }
+        }
+    }
+    app.run_jobs().await;
+}
+
+#[tokio::test]
+async fn a_key_is_kept_for_a_day() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let first = send(&ann, "k1", BLOGS, about("Yesterdays")).await;
+    age(&app, TimeDelta::hours(24) - TimeDelta::minutes(1)).await;
+    api::prune::once(&app.db, Duration::ZERO).await;
+    assert_replays(&send(&ann, "k1", BLOGS, about("Yesterdays")).await, &first);
+    age(&app, TimeDelta::hours(24)).await;
+    // The row may be there still, but it counts no longer.
+    let second = send(&ann, "k1", BLOGS, about("Tomorrows")).await;
+    assert!(second.status == 202 && !is_replay(&second), "{second:?}");
+    assert_replays(&send(&ann, "k1", BLOGS, about("Tomorrows")).await, &second);
+    assert_eq!(count(&app).await, [2, 2, 1]);
+    age(&app, TimeDelta::hours(24)).await;
+    api::prune::once(&app.db, Duration::ZERO).await;
+    assert_eq!(count(&app).await, [2, 2, 0]);
+    app.run_jobs().await;
+}
+
+#[tokio::test]
+async fn while_the_first_waits_for_its_post_the_others_are_sent_away() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let gate = Arc::new(Notify::new());
+    app.agent.set(at_first(1, 2, Mood::Gate(gate.clone())));
+    let worker = app.worker().await;
+    let meanwhile = async {
+        app.agent.called(3).await;
+        let same = send(&ann, "k1", BLOGS, about("Waiting")).await;
+        assert_refused(&same, 409, "idempotency_in_progress");
+        assert_eq!(same.header("retry-after"), "1");
+        let other = send(&ann, "k1", BLOGS, about("Leaving")).await;
+        assert_refused(&other, 422, "idempotency_key_reused");
+        gate.notify_one();
+    };
+    let (first, ()) = tokio::join!(ask_and_wait(&ann, "k1", 30), meanwhile);
+    assert_eq!(
+        (first.status, first.header("preference-applied")),
+        (201, "wait=30")
+    );
+    assert_eq!(first.body["status"], "ready");
+    for wait in [0, 30] {
+        assert_replays(&ask_and_wait(&ann, "k1", wait).await, &first);
+    }
+    assert_eq!(count(&app).await, [1, 1, 1]);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn who_waited_in_vain_is_told_the_same_again() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let first = ask_and_wait(&ann, "k1", 0).await;
+    assert_eq!(
+        (first.status, first.header("preference-applied")),
+        (202, "wait=0")
+    );
+    assert_replays(&ask_and_wait(&ann, "k1", 30).await, &first);
+    app.run_jobs().await;
+    assert_replays(&ask_and_wait(&ann, "k1", 30).await, &first);
+}
+
+#[tokio::test]
+async fn who_goes_away_while_waiting_can_ask_for_the_post_later() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let gate = Arc::new(Notify::new());
+    app.agent.set(at_first(1, 2, Mood::Gate(gate.clone())));
+    let worker = app.worker().await;
+    tokio::select! {
+        _ = ask_and_wait(&ann, "k1", 30) => panic!("it was not to be answered"),
+        () = app.agent.called(3) => {}
+    }
+    gate.notify_one();
+    app.jobs_over().await;
+    worker.stop().await;
+
+    let mut changes = Changes::watch(&app.db);
+    let later = async {
+        loop {
+            let answer = ask_and_wait(&ann, "k1", 30).await;
+            if answer.code() != "idempotency_in_progress" {
+                return answer;
+            }
+            changes.next().await;
+        }
+    };
+    let later = tokio::time::timeout(Duration::from_secs(5), later);
+    let answer = later.await.expect("the answer is not kept");
+    assert!(answer.status == 201 && is_replay(&answer), "{answer:?}");
+    assert_eq!(count(&app).await, [1, 1, 1]);
+}
+
+#[tokio::test]
+async fn of_an_api_that_died_while_a_client_waited_the_first_answer_is_left() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let gate = Arc::new(Notify::new());
+    app.agent.set(at_first(1, 2, Mood::Gate(gate.clone())));
+    let worker = app.worker().await;
+    let meanwhile = async {
+        app.agent.called(3).await;
+        // As it will be when nobody has brought a better answer in time.
+        idempotency::Entity::update_many()
+            .col_expr(
+                idempotency::Column::PendingUntil,
+                Expr::value(now() - TimeDelta::seconds(1)),
+            )
+            .exec(app.db.write())
+            .await
+            .unwrap();
+        let replay = ask_and_wait(&ann, "k1", 30).await;
+        gate.notify_one();
+        replay
+    };
+    let (late, replay) = tokio::join!(ask_and_wait(&ann, "k1", 30), meanwhile);
+    assert!(replay.status == 202 && is_replay(&replay), "{replay:?}");
+    assert_eq!(replay.body["job"]["status"], "queued");
+    assert_ne!(
+        (replay.header("location"), replay.header("retry-after")),
+        ("", "")
+    );
+    // If it has not died after all, what was replayed is replayed for ever.
+    assert_eq!((late.status, &late.body["id"]), (201, &replay.body["id"]));
+    assert_eq!(ask_and_wait(&ann, "k1", 30).await.text, replay.text);
+    assert_eq!(count(&app).await, [1, 1, 1]);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn the_answer_outlives_the_post() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let first = send(&ann, "k1", BLOGS, about("Ghosts")).await;
+    let path = first.header("location").replace("/api/v1", "");
+    assert_eq!(ann.delete(&path).await.status, 200);
+    assert_replays(&send(&ann, "k1", BLOGS, about("Ghosts")).await, &first);
+    assert_eq!(count(&app).await, [0, 0, 1]);
+}
+
+#[tokio::test]
+async fn keys_go_with_their_user() {
+    let app = TestApp::new().await;
+    let (ann, bob) = (app.user("ann").await, app.user("bob").await);
+    for owner in [&ann, &bob] {
+        send(owner, "k1", BLOGS, about("Departures")).await;
+    }
+    let request = ann.request(Method::DELETE, "/users/me");
+    let left = ann.send(request.json(&json!({ "password": PASSWORD })));
+    assert_eq!(left.await.status, 204);
+    assert_eq!(count(&app).await, [1, 1, 1]);
+    app.run_jobs().await;
+}
+
+/// From now on no post can be committed, though all is well until then.
+async fn break_commits(app: &TestApp) {
+    let trigger = match app.db.backend() {
+        DbBackend::Postgres => {
+            "CREATE FUNCTION dangle() RETURNS trigger LANGUAGE plpgsql AS \
+             $$ BEGIN INSERT INTO dangling VALUES (1); RETURN NEW; END $$; \
+             CREATE TRIGGER dangle AFTER INSERT ON blog_posts \
+             FOR EACH ROW EXECUTE FUNCTION dangle()"
+        }
+        _ => {
+            "CREATE TRIGGER dangle AFTER INSERT ON blog_posts \
+             BEGIN INSERT INTO dangling VALUES (1); END"
+        }
+    };
+    for sql in [
+        "CREATE TABLE nowhere (id INTEGER PRIMARY KEY)",
+        "CREATE TABLE dangling (id INTEGER REFERENCES nowhere (id) DEFERRABLE INITIALLY DEFERRED)",
+        trigger,
+    ] {
+        app.db.write().execute_unprepared(sql).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_fails_keeps_nothing() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    break_commits(&app).await;
+    let failed = send(&ann, "k1", BLOGS, about("Failures")).await;
+    assert!(failed.status >= 400, "{failed:?}");
+    assert_eq!(count(&app).await, [0, 0, 0]);
+    let mend = "INSERT INTO nowhere VALUES (1)";
+    app.db.write().execute_unprepared(mend).await.unwrap();
+    let first = send(&ann, "k1", BLOGS, about("Failures")).await;
+    assert!(first.status == 202 && !is_replay(&first), "{first:?}");
+    app.run_jobs().await;
+}
+
+#[tokio::test]
+async fn a_key_has_1_to_255_visible_ascii_characters() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let (longest, too_long) = ("x".repeat(255), "x".repeat(256));
+    let visible: String = ('!'..='~').collect();
+    for good in ["1", &longest, &visible] {
+        let first = send(&ann, good, BLOGS, about("Locks")).await;
+        assert_eq!(first.status, 202, "{good}");
+        assert_replays(&send(&ann, good, BLOGS, about("Locks")).await, &first);
+    }
+    app.run_jobs().await;
+    let before = count(&app).await;
+
+    let post = ann.get(BLOGS).await.body["items"][0].clone();
+    let paths = [BLOGS.to_owned(), regenerate_path(&post), retry_path(&post)];
+    let bad: [(&[u8], &str); 5] = [
+        (b"", "too_short"),
+        (too_long.as_bytes(), "too_long"),
+        (b"a b", "invalid"),
+        (b"a\tb", "invalid"),
+        (b"\xc3\xa4", "invalid"),
+    ];
+    for path in &paths {
+        for (key, code) in bad {
+            let request = ann.request(Method::POST, path).json(&about("Locks"));
+            let key = HeaderValue::from_bytes(key).unwrap();
+            let answer = ann.send(request.header("idempotency-key", key)).await;
+            assert_refused(&answer, 422, "validation_failed");
+            assert_eq!(answer.faults(), [format!("Idempotency-Key: {code}")]);
+        }
+        let twice = keyed(&ann, "k1", path).header("idempotency-key", "k1");
+        let answer = ann.send(twice.json(&about("Locks"))).await;
+        assert_refused(&answer, 422, "validation_failed");
+        assert_eq!(answer.faults(), ["Idempotency-Key: invalid"]);
+    }
+    assert_eq!(count(&app).await, before);
+}
