@@ -182,8 +182,10 @@ pub async fn hand_back(tx: &DatabaseTransaction, id: &str) -> Result<(), DbErr> 
         DbBackend::Postgres => [
             "DELETE FROM apalis.jobs WHERE id = $1 AND NOT EXISTS \
              (SELECT 1 FROM generation_jobs WHERE status = 'queued' AND delivery_id = $1)",
+            // As apalis' trigger does it, which minds only what is new.
             "UPDATE apalis.jobs SET status = 'Pending', lock_at = NULL, lock_by = NULL \
-             WHERE id = $1",
+             WHERE id = $1 RETURNING pg_notify('apalis::job::insert', \
+             json_build_object('job_type', job_type, 'id', id)::text)",
         ],
         _ => [
             "DELETE FROM Jobs WHERE id = $1 AND NOT EXISTS \
