@@ -1,0 +1,237 @@
+//! How fast the service is: the release binaries, an agent that answers at
+//! once, both databases. `make bench` prints a table. What is measured here
+//! fails no test.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use entity::job;
+use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder};
+use shared::database::Database;
+use tokio::time::sleep;
+
+mod agent;
+mod binaries;
+mod fill;
+mod load;
+mod machine;
+
+use binaries::{Kind, Service};
+use load::{Spread, User, for_a_while};
+
+const SINGLE_JOBS: usize = 500;
+const QUEUED_JOBS: usize = 3000;
+const CONCURRENCY: usize = 64;
+const WHILE: Duration = Duration::from_secs(5);
+const IDLE: Duration = Duration::from_secs(10);
+
+fn main() -> Result<()> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(run())
+}
+
+#[allow(clippy::print_stdout, reason = "it is what this program is for")]
+async fn run() -> Result<()> {
+    // No one here needs TLS, but the library wants a provider.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    println!("{}", machine::described()?);
+    let agent = agent::start().await?;
+    let mut kinds = vec![Kind::Sqlite];
+    match std::env::var_os("TEST_POSTGRES_URL") {
+        Some(_) => kinds.push(Kind::Postgres),
+        None => println!("Postgres is not measured: TEST_POSTGRES_URL is not set."),
+    }
+    for kind in kinds {
+        println!("\n{kind:?}");
+        for (what, measured) in [
+            idle(kind, &agent).await?,
+            pickup(kind, &agent).await?,
+            drain(kind, &agent, 1).await?,
+            drain(kind, &agent, 3).await?,
+            enqueue(kind, &agent).await?,
+            reads(kind, &agent).await?,
+        ]
+        .concat()
+        {
+            println!("  {what:<44} {measured}");
+        }
+    }
+    Ok(())
+}
+
+type Lines = Vec<(String, String)>;
+
+fn line(what: impl Into<String>, measured: impl Into<String>) -> (String, String) {
+    (what.into(), measured.into())
+}
+
+/// What both binaries use when there is nothing to do.
+async fn idle(kind: Kind, agent: &str) -> Result<Lines> {
+    let service = Service::new(kind, agent).await?;
+    let (api, _) = service.api().await?;
+    let worker = service.worker(CONCURRENCY)?;
+    sleep(Duration::from_secs(3)).await;
+    let before = (api.cpu()?, worker.cpu()?);
+    sleep(IDLE).await;
+    let used =
+        |now: Duration, before: Duration| (now - before).as_secs_f64() / IDLE.as_secs_f64() * 100.0;
+    let cpu = (used(api.cpu()?, before.0), used(worker.cpu()?, before.1));
+    let memory = (api.memory()?, worker.memory()?);
+    Ok(vec![
+        line(
+            "idle API",
+            format!("{:.1} % of a core, {:.0} MiB", cpu.0, memory.0),
+        ),
+        line(
+            "idle worker",
+            format!("{:.1} % of a core, {:.0} MiB", cpu.1, memory.1),
+        ),
+    ])
+}
+
+/// From a job's acceptance to the beginning of its attempt, one at a time.
+async fn pickup(kind: Kind, agent: &str) -> Result<Lines> {
+    let service = Service::new(kind, agent).await?;
+    let (_api, url) = service.api().await?;
+    let _worker = service.worker(CONCURRENCY)?;
+    let user = User::register(&url, "ann").await?;
+    for number in 0..SINGLE_JOBS {
+        let post = user.ask().await?;
+        let job = post["job"]["id"].as_str().context("no job")?;
+        let path = format!("/jobs/{job}?wait=30");
+        while user.get(&path).await?["finished_at"].is_null() {}
+        // So that no rhythm of ours falls in with one of theirs.
+        sleep(Duration::from_millis(number as u64 * 7 % 31)).await;
+    }
+    let jobs = job::Entity::find()
+        .all(service.database().await?.read())
+        .await?;
+    let waited = jobs.iter().filter_map(|job| {
+        let waited = job.started_at? - job.created_at;
+        Some(waited.to_std().unwrap_or_default())
+    });
+    let waited = Spread::new(waited.collect());
+    Ok(vec![line(
+        format!("pickup, {SINGLE_JOBS} single jobs, 1 worker"),
+        spread(&waited),
+    )])
+}
+
+/// Jobs per second, of a queue that is full from the start.
+async fn drain(kind: Kind, agent: &str, workers: usize) -> Result<Lines> {
+    let service = Service::new(kind, agent).await?;
+    let db = service.database().await?;
+    {
+        let (_api, url) = service.api().await?;
+        let user = User::register(&url, "ann").await?;
+        let clients = (0..20).map(|_| {
+            let user = user.clone();
+            tokio::spawn(async move {
+                for _ in 0..QUEUED_JOBS / 20 {
+                    user.ask().await?;
+                }
+                anyhow::Ok(())
+            })
+        });
+        for client in clients.collect::<Vec<_>>() {
+            client.await??;
+        }
+    }
+    let workers: Vec<_> = (0..workers)
+        .map(|_| service.worker(CONCURRENCY / workers))
+        .collect::<Result<_>>()?;
+    while unfinished(&db).await? > 0 {
+        sleep(Duration::from_millis(200)).await;
+    }
+    let jobs = job::Entity::find().order_by_asc(job::Column::StartedAt);
+    let jobs = jobs.all(db.read()).await?;
+    let begun = jobs.iter().filter_map(|job| job.started_at).min();
+    let ended = jobs.iter().filter_map(|job| job.finished_at).max();
+    let took = ended.context("no end")? - begun.context("no begin")?;
+    let memory = workers.iter().map(|worker| worker.memory());
+    let memory = memory.collect::<Result<Vec<f64>>>()?;
+    let most = memory.into_iter().fold(0.0, f64::max);
+    Ok(vec![line(
+        format!("drain {QUEUED_JOBS} jobs, {} worker(s)", workers.len()),
+        format!(
+            "{:.0} jobs/s, {most:.0} MiB a worker",
+            jobs.len() as f64 / took.as_seconds_f64()
+        ),
+    )])
+}
+
+async fn unfinished(db: &Database) -> Result<u64> {
+    use job::Status::{Canceling, Queued, Running};
+    let unfinished = job::Column::Status.is_in([Queued, Running, Canceling]);
+    Ok(job::Entity::find()
+        .filter(unfinished)
+        .count(db.read())
+        .await?)
+}
+
+/// `POST /blogs`, with nobody at work.
+async fn enqueue(kind: Kind, agent: &str) -> Result<Lines> {
+    let service = Service::new(kind, agent).await?;
+    let (api, url) = service.api().await?;
+    let user = User::register(&url, "ann").await?;
+    let mut lines = Vec::new();
+    for clients in [1, 64] {
+        let ask = |user: User| async move { user.ask().await };
+        let rate = for_a_while(&user, clients, WHILE, ask).await?;
+        lines.push(line(
+            format!("POST /blogs, {clients} client(s)"),
+            format!("{:.0}/s, {}", rate.per_second, spread(&rate.latencies)),
+        ));
+    }
+    lines.push(line("API after that", format!("{:.0} MiB", api.memory()?)));
+    Ok(lines)
+}
+
+/// Reads of a new database, and of one that is full.
+async fn reads(kind: Kind, agent: &str) -> Result<Lines> {
+    let service = Service::new(kind, agent).await?;
+    let (_api, url) = service.api().await?;
+    let db = service.database().await?;
+    let user = User::register(&url, "ann").await?;
+    let mut job = String::new();
+    for _ in 0..30 {
+        let post = user.ask().await?;
+        post["job"]["id"]
+            .as_str()
+            .context("no job")?
+            .clone_into(&mut job);
+    }
+    let worker = service.worker(CONCURRENCY)?;
+    while unfinished(&db).await? > 0 {
+        sleep(Duration::from_millis(50)).await;
+    }
+    drop(worker);
+    let mut lines = Vec::new();
+    for size in ["30 posts", "100,000 posts and 1,000,000 jobs"] {
+        if !lines.is_empty() {
+            fill::fill(&db).await?;
+        }
+        for (name, path) in [
+            ("GET /jobs/{id}", format!("/jobs/{job}")),
+            ("GET /blogs", "/blogs".to_owned()),
+        ] {
+            let get = move |user: User| {
+                let path = path.clone();
+                async move { user.get(&path).await }
+            };
+            let rate = for_a_while(&user, 16, WHILE, get).await?;
+            lines.push(line(
+                format!("{name}, 16 clients, {size}"),
+                format!("{:.0}/s, {}", rate.per_second, spread(&rate.latencies)),
+            ));
+        }
+    }
+    Ok(lines)
+}
+
+fn spread(spread: &Spread) -> String {
+    let [p50, p95, p99] = [50, 95, 99].map(|percent| spread.percentile(percent));
+    format!("p50 {p50:.1} ms, p95 {p95:.1} ms, p99 {p99:.1} ms")
+}
