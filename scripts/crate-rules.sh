@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Holds the crates to their layers: who may depend on whom, who may name the queue's
-# library, and who may read the environment.
+# Holds the crates to their layers: who may depend on whom, who may name the libraries
+# of the queue and of traces, and who may read the environment.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -47,6 +47,8 @@ only_in() { # what is meant, files that may, pattern
 
 only_in "only shared/src/queue names apalis" 'shared/src/queue(\.rs|/|_)' \
     '^[^/]*(\bapalis(_[a-z]+)?::|\buse apalis)'
+only_in "only shared/src/trace names OpenTelemetry" 'shared/src/trace(\.rs|/)' \
+    '^[^/]*(\bopentelemetry(_[a-z]+)?::|\buse opentelemetry)'
 only_in "only config.rs files read the environment" '[^:]*/config\.rs:' \
     '^[^/]*(\benv::vars?(_os)?\b|\benv *= *"|#\[arg\([^]]*\benv\b)'
 

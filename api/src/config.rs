@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::Parser;
-use shared::config::{AgentSettings, LogSettings, Secret, StorageSettings};
+use shared::config::{AgentSettings, LogSettings, Secret, StorageSettings, TraceSettings};
 
 /// The HTTP API: takes requests for blog posts, and tells what became of them.
 ///
@@ -54,6 +54,10 @@ pub struct Config {
     /// How to log.
     #[command(flatten)]
     pub log: LogSettings,
+
+    /// Where traces go.
+    #[command(flatten)]
+    pub traces: TraceSettings,
 }
 
 const SHORTEST_SECRET: usize = 32;

@@ -8,6 +8,7 @@ use api::AppState;
 use api::config::Config;
 use api::token::kept_secret;
 use shared::database::Database;
+use shared::trace;
 use tokio::net::TcpListener;
 
 const CLOSING: Duration = Duration::from_secs(5);
@@ -15,10 +16,13 @@ const CLOSING: Duration = Duration::from_secs(5);
 fn main() -> anyhow::Result<()> {
     let config = Config::load()?;
     shared::log::init(&config.log)?;
-    tokio::runtime::Builder::new_multi_thread()
+    let export = trace::start(&config.traces, "blog-api")?;
+    let done = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?
-        .block_on(run(config))
+        .block_on(run(config));
+    export.stop();
+    done
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {

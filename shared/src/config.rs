@@ -147,6 +147,17 @@ pub struct LogSettings {
     pub rust_log: String,
 }
 
+/// Where traces go.
+#[derive(Args, Clone, Debug)]
+pub struct TraceSettings {
+    /// Where a collector takes OpenTelemetry's traces by HTTP, such as
+    /// http://127.0.0.1:4318; without it none are made. The exporter reads other
+    /// variables of the standard as well, such as OTEL_EXPORTER_OTLP_HEADERS and
+    /// OTEL_TRACES_SAMPLER
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true)]
+    pub otel_exporter_otlp_endpoint: Option<String>,
+}
+
 /// The looks of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -193,16 +204,26 @@ pub struct Model {
 }
 
 impl AgentSettings {
+    /// Who writes: `local`, `openai`, `anthropic` or `script`.
+    pub fn name(&self) -> &'static str {
+        match self.agent {
+            None => "local",
+            Some(AgentKind::Script) => "script",
+            Some(AgentKind::Openai) => "openai",
+            Some(AgentKind::Anthropic) => "anthropic",
+        }
+    }
+
     /// The models that clients may choose from; the first is the default.
     ///
     /// # Errors
     /// When `AGENT` needs models to be named and `AGENT_MODEL` names none.
     pub fn models(&self) -> anyhow::Result<Vec<Model>> {
-        let (agent, default) = match self.agent {
-            None => ("local", Some(LOCAL_MODEL)),
-            Some(AgentKind::Script) => ("script", Some("script")),
-            Some(AgentKind::Openai) => ("openai", None),
-            Some(AgentKind::Anthropic) => ("anthropic", None),
+        let agent = self.name();
+        let default = match self.agent {
+            None => Some(LOCAL_MODEL),
+            Some(AgentKind::Script) => Some("script"),
+            Some(AgentKind::Openai | AgentKind::Anthropic) => None,
         };
         let named = self.agent_model.as_deref().or(default).unwrap_or_default();
         let models: Vec<Model> = named

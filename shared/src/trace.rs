@@ -1,4 +1,100 @@
 //! Traces of one request across processes, as W3C's Trace Context has them.
+//! Nothing else names OpenTelemetry.
+//!
+//! With a collector, each [`Span`] is sent to it. Without one a span is nothing
+//! but the place in a trace that the caller told, and passes that on.
+
+use std::fmt::Display;
+
+use opentelemetry::trace::{
+    FutureExt, Link, SpanBuilder, SpanContext, SpanId, SpanKind, Status, TraceContextExt,
+    TraceFlags, TraceId, TraceState, Tracer,
+};
+use opentelemetry::{Context, KeyValue, Value, global};
+
+mod export;
+
+pub use export::{Export, start};
+
+/// Something that takes time. It ends when it is dropped.
+#[derive(Clone, Debug)]
+pub struct Span(Context);
+
+impl Span {
+    /// The answer to a request: a part of its caller's trace, if that is told.
+    pub fn of_request(name: impl Display, caller: Option<&str>) -> Self {
+        let within = match caller.and_then(place) {
+            Some(caller) => Context::new().with_remote_span_context(caller),
+            None => Context::new(),
+        };
+        begin(of_kind(SpanKind::Server, name), &within)
+    }
+
+    /// Work that was asked for by a request, perhaps long ago: a trace of its
+    /// own, linked to the request's.
+    pub fn of_work(name: impl Display, request: Option<&str>) -> Self {
+        let request = request.and_then(place).map(Link::with_context);
+        let links = request.into_iter().collect();
+        let span = of_kind(SpanKind::Consumer, name).with_links(links);
+        begin(span, &Context::new())
+    }
+
+    /// A call to another service, as a part of the present span.
+    pub fn of_call(name: impl Display) -> Self {
+        begin(of_kind(SpanKind::Client, name), &Context::current())
+    }
+
+    /// The span within which we are.
+    pub fn current() -> Self {
+        Span(Context::current())
+    }
+
+    /// Does something within the span.
+    pub fn around<W: Future>(&self, work: W) -> impl Future<Output = W::Output> + use<W> {
+        work.with_context(self.0.clone())
+    }
+
+    /// Tells something of it.
+    pub fn tell(&self, key: &'static str, value: impl Into<Value>) {
+        self.0.span().set_attribute(KeyValue::new(key, value));
+    }
+
+    /// Tells that it went wrong, with the code of the error.
+    pub fn fail(&self, code: impl Display) {
+        let code = code.to_string();
+        self.tell("error.type", code.clone());
+        self.0.span().set_status(Status::error(code));
+    }
+
+    /// Its place in a trace, if it has one.
+    pub fn traceparent(&self) -> Option<String> {
+        let span = self.0.span();
+        let place = span.span_context();
+        let (trace, span) = (place.trace_id(), place.span_id());
+        let traceparent = || format!("00-{trace}-{span}-{:02x}", place.trace_flags());
+        place.is_valid().then(traceparent)
+    }
+}
+
+fn of_kind(kind: SpanKind, name: impl Display) -> SpanBuilder {
+    SpanBuilder::from_name(name.to_string()).with_kind(kind)
+}
+
+fn begin(span: SpanBuilder, within: &Context) -> Span {
+    let span = global::tracer("blog-post-api").build_with_context(span, within);
+    Span(within.with_span(span))
+}
+
+/// What a `traceparent` says.
+fn place(traceparent: &str) -> Option<SpanContext> {
+    trace_id(traceparent)?;
+    let mut parts = traceparent.split('-').skip(1);
+    let trace = TraceId::from_hex(parts.next()?).ok()?;
+    let span = SpanId::from_hex(parts.next()?).ok()?;
+    let flags = u8::from_str_radix(parts.next()?, 16).ok()?;
+    let (flags, state) = (TraceFlags::new(flags), TraceState::default());
+    Some(SpanContext::new(trace, span, flags, true, state))
+}
 
 /// The trace that a `traceparent` belongs to; None if it can't be read to the
 /// letter of its version 00. <https://www.w3.org/TR/trace-context/>
@@ -27,6 +123,16 @@ mod tests {
             let sane = format!("00-{TRACE}-{PARENT}-{flags}");
             assert_eq!(trace_id(&sane), Some(TRACE));
         }
+    }
+
+    #[test]
+    fn without_a_collector_a_span_passes_on_what_its_caller_told() {
+        for flags in ["00", "01", "ff"] {
+            let told = format!("00-{TRACE}-{PARENT}-{flags}");
+            let span = Span::of_request("GET /", Some(&told));
+            assert_eq!(span.traceparent(), Some(told));
+        }
+        assert_eq!(Span::of_request("GET /", None).traceparent(), None);
     }
 
     #[test]

@@ -9,7 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Parser;
 use reqwest::header::{HeaderName, HeaderValue};
-use shared::config::{AgentKind, AgentSettings, LogSettings, Secret, StorageSettings};
+use shared::config::{
+    AgentKind, AgentSettings, LogSettings, Secret, StorageSettings, TraceSettings,
+};
 
 use crate::agent::{Agent, Anthropic, Limits, OpenAi, Script};
 
@@ -85,6 +87,10 @@ pub struct Config {
     /// How to log.
     #[command(flatten)]
     pub log: LogSettings,
+
+    /// Where traces go.
+    #[command(flatten)]
+    pub traces: TraceSettings,
 }
 
 /// Where a worker's metrics are served.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use shared::database::Database;
+use shared::trace;
 use tokio_util::sync::CancellationToken;
 use worker::agent::supervise;
 use worker::config::Config;
@@ -18,10 +19,13 @@ fn main() -> anyhow::Result<()> {
     }
     let config = Config::load()?;
     shared::log::init(&config.log)?;
-    tokio::runtime::Builder::new_multi_thread()
+    let export = trace::start(&config.traces, "blog-worker")?;
+    let done = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?
-        .block_on(run(config))
+        .block_on(run(config));
+    export.stop();
+    done
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {

@@ -33,16 +33,18 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     (BOTH, "SHUTDOWN_GRACE_SECS", "[default: 30]"),
     (BOTH, "LOG_FORMAT", "[default: text]"),
     (BOTH, "RUST_LOG", "[default: info]"),
+    (BOTH, "OTEL_EXPORTER_OTLP_ENDPOINT", ""),
 ];
 
 /// Settings whose value may hold a secret.
-const PRIVATE: [&str; 6] = [
+const PRIVATE: [&str; 7] = [
     "JWT_SECRET",
     "AGENT_API_KEY",
     "AGENT_HEADERS",
     "AGENT_SCRIPT",
     "AGENT_URL",
     "DATABASE_URL",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
 ];
 
 #[tokio::test]
@@ -83,6 +85,7 @@ async fn a_bad_setting_is_refused_by_its_name() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
     let missing_database = "postgres://me:hunter2@nowhere.invalid/blog";
+    let collector = "OTEL_EXPORTER_OTLP_ENDPOINT";
     let openai = "AGENT=openai AGENT_MODEL=m";
     let anthropic = "AGENT=anthropic AGENT_MODEL=m";
     // Who is started, what is set besides, the setting at fault, and its value.
@@ -129,6 +132,11 @@ async fn a_bad_setting_is_refused_by_its_name() {
         (BOTH, "", "LOG_FORMAT", "xml"),
         (BOTH, "", "RUST_LOG", "!!!"),
         (BOTH, "", "RUST_LOG", "api=loud"),
+        (BOTH, "", collector, "nonsense"),
+        (BOTH, "", collector, "127.0.0.1:4318"),
+        (BOTH, "", collector, "grpc://me:hunter2@127.0.0.1:4317"),
+        (BOTH, "", collector, "http://:hunter2"),
+        (BOTH, "", collector, "http://me:hunter2@127.0.0.1:4318"),
     ];
     let mut wrong = Vec::new();
     for (who, besides, name, value) in cases {
