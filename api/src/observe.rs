@@ -1,4 +1,5 @@
-//! One span and one line for each request, under an id that the client sees.
+//! One span and one line for each request, under an id that the client sees;
+//! and a span of its trace.
 
 use std::time::Instant;
 
@@ -7,9 +8,12 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
 use entity::job::lifecycle::Origin;
-use shared::trace;
+use shared::trace::{Span, trace_id};
 use tracing::Instrument;
+use tracing::field::display;
 use uuid::Uuid;
+
+use crate::metrics;
 
 const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -40,8 +44,9 @@ pub async fn observe(request: Request, next: Next) -> Response {
         .get::<MatchedPath>()
         .map_or("unknown", MatchedPath::as_str)
         .to_owned();
-    let traceparent = given_traceparent(&request);
-    let trace_id = traceparent.as_deref().and_then(trace::trace_id);
+    let trace = trace(&request, &id, &route);
+    let traceparent = trace.traceparent();
+    let trace_id = traceparent.as_deref().and_then(trace_id).map(display);
     // At the level of errors, so that a log of nothing but these has it, too.
     let span = tracing::error_span!("request", request_id = %id, trace_id, %method, route);
     let header = HeaderValue::from_str(&id).ok();
@@ -56,6 +61,10 @@ pub async fn observe(request: Request, next: Next) -> Response {
         let status = response.status().as_u16();
         let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::info!(status, millis, "answered");
+        trace.tell("http.response.status_code", i64::from(status));
+        if response.status().is_server_error() {
+            trace.fail(status);
+        }
         if let Some(header) = header {
             response.headers_mut().insert(HEADER, header);
         }
@@ -72,10 +81,20 @@ fn given_id(request: &Request) -> Option<String> {
     fits.then(|| id.to_owned())
 }
 
-/// The caller's place in a trace, if it is one and only one.
-fn given_traceparent(request: &Request) -> Option<String> {
+/// The request as traces show it, under the names that OpenTelemetry has for
+/// what it consists of. The path is not among them: its length is anyone's.
+fn trace(request: &Request, id: &str, route: &str) -> Span {
+    let method = metrics::name(request.method());
+    let span = Span::of_request(format_args!("{method} {route}"), traceparent(request));
+    span.tell("http.request.method", method);
+    span.tell("http.route", route.to_owned());
+    span.tell("request_id", id.to_owned());
+    span
+}
+
+/// The caller's place in a trace, if it tells one and only one.
+fn traceparent(request: &Request) -> Option<&str> {
     let mut given = request.headers().get_all(TRACEPARENT).iter();
     let traceparent = given.next()?.to_str().ok()?;
-    let is_sane = given.next().is_none() && trace::trace_id(traceparent).is_some();
-    is_sane.then(|| traceparent.to_owned())
+    given.next().is_none().then_some(traceparent)
 }
