@@ -8,6 +8,7 @@ pub mod agent;
 pub mod config;
 pub mod generate;
 pub mod metrics;
+mod observe;
 pub mod outcome;
 mod pace;
 pub mod prune;
@@ -25,12 +26,11 @@ use futures_util::FutureExt;
 use sea_orm::{DatabaseTransaction, DbErr, EntityTrait};
 use shared::database::Database;
 use shared::queue::{self, Consumer, Delivery};
-use shared::trace;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
-use tracing::{Instrument, Span};
+use tracing::Instrument;
 
-use crate::agent::Agent;
+use crate::agent::{Agent, Traced};
 use crate::config::Config;
 use crate::generate::Attempt;
 use crate::metrics::Metrics;
@@ -76,7 +76,7 @@ pub async fn run(
 ) {
     let worker = Arc::new(Worker {
         db: db.clone(),
-        agent,
+        agent: Arc::new(Traced::new(agent, config.agent.name())),
         metrics,
         name: format!("{}-{}", host(), uuid::Uuid::now_v7().simple()),
         lease: config.job_lease(),
@@ -187,7 +187,7 @@ impl Worker {
     async fn attempt(self: Arc<Self>, attempt: Attempt) {
         let (lease, job) = (attempt.lease, attempt.job.clone());
         let running = self.metrics.attempt(&job);
-        let span = span_of(&job);
+        let (span, trace) = (observe::span(&job), observe::trace(&job, &self.name));
         let worker = self.clone();
         let work = async move {
             tracing::info!("begun");
@@ -196,11 +196,13 @@ impl Worker {
                 () = worker.release.cancelled() => Err(Stop::Released),
             }
         };
-        let written = tokio::spawn(work.instrument(span.clone()));
+        let work = trace.around(work).instrument(span.clone());
+        let written = tokio::spawn(work);
         let written = AbortOnDropHandle::new(written).await;
         let written = written.unwrap_or_else(|panic| Err(Stop::Panicked(panic.to_string())));
         let record = self.record(&lease, &job, written).instrument(span).await;
         running.ended(&job, record);
+        observe::end(&trace, record);
     }
 
     /// What was recorded; None if nothing could be.
@@ -249,18 +251,6 @@ async fn claim(
     };
     let post = post::Entity::find_by_id(job.post_id).one(tx).await?;
     Ok(post.map(|post| Attempt::new(lease, job, post)))
-}
-
-/// What every line about an attempt at `job` tells. At the level of errors, so
-/// that a log of nothing but these has it, too.
-pub(crate) fn span_of(job: &job::Model) -> Span {
-    tracing::error_span!(
-        "attempt",
-        job_id = %job.id,
-        attempt = job.attempt,
-        request_id = job.request_id,
-        trace_id = job.traceparent.as_deref().and_then(trace::trace_id),
-    )
 }
 
 fn host() -> String {

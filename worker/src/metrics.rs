@@ -258,15 +258,7 @@ impl Running<'_> {
     /// The attempt has ended, and what was recorded of it, if it could be.
     pub(crate) fn ended(self, job: &job::Model, record: Option<Record>) {
         let metrics = self.metrics;
-        let (outcome, error) = match record {
-            Some(Record::Succeeded) => ("succeeded", ""),
-            Some(Record::Failed(code)) => ("failed", code),
-            Some(Record::Retried(code, _)) => ("retried", code),
-            Some(Record::Released) => ("released", ""),
-            Some(Record::Canceled) => ("canceled", ""),
-            Some(Record::Lost) => ("lost", ""),
-            None => ("unrecorded", ""),
-        };
+        let (outcome, error) = Record::words(record);
         let attempts = &metrics.attempts;
         attempts.with_label_values(&[outcome, error]).inc();
         let duration = metrics.attempt_duration.with_label_values(&[outcome]);

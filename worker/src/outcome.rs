@@ -102,6 +102,19 @@ pub(crate) enum Record {
 }
 
 impl Record {
+    /// How metrics and traces name it, and the code of its error, if it is one.
+    pub(crate) fn words(record: Option<Self>) -> (&'static str, &'static str) {
+        match record {
+            Some(Record::Succeeded) => ("succeeded", ""),
+            Some(Record::Failed(code)) => ("failed", code),
+            Some(Record::Retried(code, _)) => ("retried", code),
+            Some(Record::Released) => ("released", ""),
+            Some(Record::Canceled) => ("canceled", ""),
+            Some(Record::Lost) => ("lost", ""),
+            None => ("unrecorded", ""),
+        }
+    }
+
     pub(crate) fn log(self) {
         match self {
             Record::Succeeded => tracing::info!("succeeded"),

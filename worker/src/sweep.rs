@@ -15,7 +15,7 @@ use shared::queue::{self, Payload};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::Instrument;
 
-use crate::{Worker, span_of};
+use crate::{Worker, observe};
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
@@ -39,7 +39,7 @@ impl Worker {
 
     async fn sweep_once(&self) -> Result<(), DbErr> {
         for job in lifecycle::abandoned(self.db.read(), BATCH).await? {
-            let span = span_of(&job);
+            let span = observe::span(&job);
             self.rescue(job).instrument(span).await?;
         }
         let strays = self
@@ -50,7 +50,7 @@ impl Worker {
             tracing::error!(strays, "the queue held what is not ours; it was removed");
         }
         for job in queue::stranded(self.db.read(), self.lease, BATCH).await? {
-            let span = span_of(&job);
+            let span = observe::span(&job);
             self.redeliver(job).instrument(span).await?;
         }
         Ok(())

@@ -8,6 +8,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AF
 use reqwest::{Client, Response, Url, redirect};
 use serde::Serialize;
 use serde_json::Value;
+use shared::trace::Span;
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::Answer;
@@ -69,8 +70,12 @@ impl Endpoint {
     ) -> Result<Answer<'a>, AgentError> {
         let start = Instant::now();
         let until = start + self.limits.first_byte.min(self.limits.total);
-        let request = self.client.post(self.url.clone()).json(body).send();
-        let response = match timeout_at(until, request).await {
+        let mut request = self.client.post(self.url.clone()).json(body);
+        // Only with a collector; a model of one's own may send its spans there, too.
+        if let Some(traceparent) = Span::current().traceparent() {
+            request = request.header("traceparent", traceparent);
+        }
+        let response = match timeout_at(until, request.send()).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(self.unsent(error)),
             Err(_) => {

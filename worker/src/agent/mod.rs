@@ -11,11 +11,13 @@ mod openai;
 mod refusal;
 mod script;
 mod supervise;
+mod traced;
 
 pub use anthropic::Anthropic;
 pub use openai::OpenAi;
 pub use script::Script;
 pub use supervise::supervise;
+pub use traced::Traced;
 
 use std::time::Duration;
 
