@@ -9,6 +9,7 @@ mod stub;
 mod stub_openai;
 
 mod client;
+mod collector;
 mod process;
 mod service;
 mod writer;
@@ -23,3 +24,4 @@ mod secrets;
 mod settings;
 mod start;
 mod stop;
+mod traces;

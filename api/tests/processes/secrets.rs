@@ -5,11 +5,13 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::client::{Client, PASSWORD};
+use crate::collector::Collector;
 use crate::service::{Api, Service};
 use crate::writer::Writer;
 
 const KEY: &str = "sk-marked-key-0123456789";
 const HEADER: &str = "marked-header-0123456789";
+const COLLECTOR_KEY: &str = "marked-collector-key-0123456789";
 const SECRET: &str = "marked-secret-0123456789-0123456789";
 const NEW_PASSWORD: &str = "marked new password";
 
@@ -19,12 +21,17 @@ const LOUD: &str = "trace,apalis_core=trace,apalis_sqlite=trace,sea_orm=trace,\
 
 #[tokio::test]
 async fn no_secret_is_logged_or_stored_however_loud_the_log_is() {
-    let writer = Writer::new().await;
+    let (writer, collector) = (Writer::new().await, Collector::new().await);
     let service = Service::of(&writer)
         .set("RUST_LOG", LOUD)
         .set("JWT_SECRET", SECRET)
         .set("AGENT_API_KEY", KEY)
-        .set("AGENT_HEADERS", format!("x-other-key: {HEADER}"));
+        .set("AGENT_HEADERS", format!("x-other-key: {HEADER}"))
+        .set("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url())
+        .set(
+            "OTEL_EXPORTER_OTLP_HEADERS",
+            format!("x-key={COLLECTOR_KEY}"),
+        );
     let (api, worker) = (service.api().await, service.worker().await);
 
     let secrets = whole_flow(&api).await;
@@ -33,6 +40,7 @@ async fn no_secret_is_logged_or_stored_however_loud_the_log_is() {
     assert_eq!(calls[0].headers["authorization"], format!("Bearer {KEY}"));
     assert_eq!(calls[0].headers["x-other-key"], HEADER);
     let outputs = [api.stop().await.text(), worker.stop().await.text()];
+    assert_eq!(collector.headers()["x-key"], COLLECTOR_KEY);
     for output in &outputs {
         assert!(output.contains("\"TRACE\""), "the log is not loud");
     }
@@ -73,7 +81,7 @@ async fn no_secret_is_in_what_an_agents_refusal_leaves_behind() {
 /// Does all that has to do with secrets, and tells those.
 async fn whole_flow(api: &Api) -> Vec<String> {
     let ann = api.user("ann").await;
-    let mut secrets = vec![PASSWORD, NEW_PASSWORD, KEY, HEADER, SECRET];
+    let mut secrets = vec![PASSWORD, NEW_PASSWORD, KEY, HEADER, COLLECTOR_KEY, SECRET];
     let given = "marked wrong password";
     secrets.push(given);
     let wrong = json!({ "username": "ann", "password": given });
