@@ -4,8 +4,8 @@
 use std::net::SocketAddr;
 
 use axum::extract::{ConnectInfo, FromRequestParts};
-use axum::http::header;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
 use entity::{session, user};
 use sea_orm::EntityTrait;
 
@@ -25,7 +25,7 @@ impl FromRequestParts<AppState> for SignedIn {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self> {
-        let token = bearer(parts).ok_or(Error::Unauthenticated)?;
+        let token = bearer(&parts.headers).ok_or(Error::Unauthenticated)?;
         let claims = state.keys.read_access_token(token)?;
         let found = session::Entity::find_by_id(claims.sid)
             .find_also_related(user::Entity)
@@ -44,8 +44,9 @@ impl FromRequestParts<AppState> for SignedIn {
     }
 }
 
-fn bearer(parts: &Parts) -> Option<&str> {
-    let value = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+/// The token that a request came with.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }

@@ -39,6 +39,12 @@ pub struct Config {
     #[arg(long, env = "USER_MAX_ACTIVE_JOBS", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub user_max_active_jobs: u32,
 
+    /// How many requests a minute a user may make, and an address without a
+    /// user; 0 for any number. Each API process counts for itself, and behind a
+    /// proxy all clients that are not signed in have the proxy's address
+    #[arg(long, env = "RATE_LIMIT_PER_MINUTE", default_value_t = 600)]
+    pub rate_limit_per_minute: u32,
+
     /// How long open requests may take to end when the API is stopped, in seconds
     #[arg(long, env = "SHUTDOWN_GRACE_SECS", default_value_t = 30)]
     pub shutdown_grace_secs: u32,

@@ -41,6 +41,8 @@ pub enum Error {
     UnsupportedMediaType,
     Validation(Vec<FieldError>),
     QuotaExceeded,
+    /// After so many seconds there is room again.
+    RateLimited(u64),
     /// The database can't be reached.
     Unavailable(DbErr),
     /// Our fault; the text is for the log.
@@ -116,7 +118,7 @@ impl Error {
             Error::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Error::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Error::Validation(_) | Error::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
-            Error::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
+            Error::QuotaExceeded | Error::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -145,6 +147,7 @@ impl Error {
             Error::UnsupportedMediaType => "unsupported_media_type",
             Error::Validation(_) => "validation_failed",
             Error::QuotaExceeded => "quota_exceeded",
+            Error::RateLimited(_) => "rate_limited",
             Error::Unavailable(_) => "unavailable",
             Error::Internal(_) => "internal",
         }
@@ -187,6 +190,7 @@ impl Error {
             Error::QuotaExceeded => {
                 "You have as many unfinished jobs as you may. Wait for one to end, or cancel one."
             }
+            Error::RateLimited(_) => "You ask too often. Wait as long as Retry-After says.",
             Error::Unavailable(_) => "The database can't be reached. Try again soon.",
             Error::Internal(_) => {
                 "Something went wrong on our side. Tell the operators the request's id."
@@ -200,6 +204,7 @@ impl Error {
         match self {
             Error::IdempotencyInProgress => Some(1),
             Error::QuotaExceeded | Error::Unavailable(_) => Some(RETRY_SECONDS),
+            Error::RateLimited(seconds) => Some(*seconds),
             _ => None,
         }
     }

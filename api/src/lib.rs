@@ -1,5 +1,6 @@
 //! The HTTP API. [`app`] is its table of contents.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use axum::Router;
@@ -30,6 +31,7 @@ pub mod page;
 pub mod password;
 pub mod prune;
 pub mod query;
+pub mod rate_limit;
 pub mod render;
 pub mod routes;
 pub mod token;
@@ -39,6 +41,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::password::Passwords;
+use crate::rate_limit::RateLimit;
 use crate::routes::{blogs, health, jobs, models, scrape, sessions, users};
 use crate::token::Keys;
 
@@ -59,6 +62,8 @@ pub struct AppState {
     pub searches: Arc<Semaphore>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// How often one may ask; without it, as often as one likes.
+    pub rate_limit: Option<Arc<RateLimit>>,
     /// The settings.
     pub config: Arc<Config>,
     /// Canceled when the API is to stop: nobody waits any longer then.
@@ -79,6 +84,8 @@ impl AppState {
             models: config.agent.models()?.into(),
             searches: Arc::new(Semaphore::new(1)),
             metrics: Arc::new(Metrics::new()?),
+            rate_limit: NonZeroU32::new(config.rate_limit_per_minute)
+                .map(|per_minute| Arc::new(RateLimit::new(per_minute))),
             config: Arc::new(config),
             stop: CancellationToken::new(),
         })
@@ -121,6 +128,7 @@ pub fn app(state: AppState) -> Router {
         .method_not_allowed_fallback(|| async { Error::MethodNotAllowed })
         .layer(CatchPanicLayer::custom(panicked))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
+        .layer(from_fn_with_state(state.clone(), rate_limit::limit))
         .layer(map_response(for_the_client_alone))
         .layer(from_fn(observe::observe))
         .layer(from_fn_with_state(state.metrics.clone(), metrics::count))

@@ -15,9 +15,24 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 use crate::AppState;
 use crate::error::{Error, FieldError, Problem};
 use crate::idempotency;
+use crate::rate_limit::LIMITED;
 
 /// Where the document is served.
 pub const PATH: &str = "/api/v1/openapi.json";
+
+/// The fields that tell of the limit on requests.
+const LIMIT_FIELDS: [(&str, &str, &str); 2] = [
+    (
+        "RateLimit-Policy",
+        "How many requests one may make in a window of so many seconds.",
+        "\"default\";q=600;w=60",
+    ),
+    (
+        "RateLimit",
+        "How many requests are left, and in how many seconds there is one more.",
+        "\"default\";r=599;t=1",
+    ),
+];
 
 /// What the document says besides the routes.
 pub fn base() -> OpenApi {
@@ -48,17 +63,28 @@ pub fn base() -> OpenApi {
         .build();
     if let Some(components) = &mut document.components {
         components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+        for (name, description, example) in LIMIT_FIELDS {
+            let header = Header::builder()
+                .schema(Some(Object::with_type(Type::String)))
+                .description(Some(description))
+                .example(Some(example.into()))
+                .build();
+            components.headers.insert(name.to_owned(), header.into());
+        }
     }
     document
 }
 
 /// Serves the document, and a page for it that needs nothing from elsewhere.
 pub fn docs(mut document: OpenApi) -> Router<AppState> {
-    for item in document.paths.paths.values_mut() {
+    for (path, item) in &mut document.paths.paths {
         for operation in operations(item) {
             add_descriptions(operation);
             add_replays(operation);
             add_problems(operation);
+            if path.starts_with(LIMITED) {
+                add_limit(operation);
+            }
         }
     }
     let config = Config::from(PATH).persist_authorization(true);
@@ -168,6 +194,31 @@ fn add_problems(operation: &mut Operation) {
         let responses = &mut operation.responses.responses;
         let problem = RefOr::T(problem(description));
         responses.entry(status.to_owned()).or_insert(problem);
+    }
+}
+
+/// Adds what responses tell of the limit on requests, and the one that refuses.
+/// All tell it; the document says so where clients look.
+fn add_limit(operation: &mut Operation) {
+    let mut refused = problem("Too many requests, or too many unfinished jobs.");
+    let seconds = Header::builder()
+        .schema(Some(Object::with_type(Type::Integer)))
+        .description(Some("After how many seconds to ask again."));
+    let seconds = seconds.build().into();
+    refused.headers.insert("Retry-After".to_owned(), seconds);
+    let responses = &mut operation.responses.responses;
+    responses.insert("429".to_owned(), RefOr::T(refused));
+    for (status, response) in responses {
+        let RefOr::T(response) = response else {
+            continue;
+        };
+        if !status.starts_with('2') && status != "429" {
+            continue;
+        }
+        for (name, ..) in LIMIT_FIELDS {
+            let header = Ref::new(format!("#/components/headers/{name}"));
+            response.headers.insert(name.to_owned(), RefOr::Ref(header));
+        }
     }
 }
 

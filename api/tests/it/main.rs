@@ -27,6 +27,7 @@ mod pacing;
 mod plans;
 mod prune;
 mod quota;
+mod rate_limit;
 mod sessions;
 mod smoke;
 mod steering;

@@ -266,7 +266,12 @@ fn config(dir: &TempDir, arguments: Vec<&'static str>) -> Config {
         "--agent-model",
         MODELS,
     ];
-    Config::parse_from(ours.into_iter().chain(arguments))
+    // Tests ask as often as they like, unless they are about that.
+    let limit = "--rate-limit-per-minute";
+    let is_set = arguments.iter().any(|argument| argument.starts_with(limit));
+    let unlimited = (!is_set).then_some("--rate-limit-per-minute=0");
+    let all = ours.into_iter().chain(arguments).chain(unlimited);
+    Config::parse_from(all)
 }
 
 /// What the stub writes: an outline when asked for one, otherwise a section

@@ -35,6 +35,7 @@ impl Service {
                 ("LOG_FORMAT", "json".into()),
                 ("JOB_BACKOFF_BASE_MS", "1".into()),
                 ("JOB_LEASE_SECS", "3".into()),
+                ("RATE_LIMIT_PER_MINUTE", "0".into()),
             ],
         }
     }

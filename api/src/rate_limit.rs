@@ -1,0 +1,198 @@
+//! How often one may ask. Everyone has as many requests as they may make in a
+//! minute, and gets them back one by one. Each API counts for itself.
+//!
+//! The fields that tell of it are those of
+//! <https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/11/>.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use governor::clock::Clock;
+use governor::middleware::StateInformationMiddleware;
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use uuid::Uuid;
+
+use crate::AppState;
+use crate::auth::bearer;
+use crate::error::Error;
+use crate::token::Keys;
+
+/// The name of the field with what is left.
+pub const LEFT: HeaderName = HeaderName::from_static("ratelimit");
+/// The name of the field with the rule.
+pub const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// What is limited: not how operators look after us, nor the documentation.
+pub const LIMITED: &str = "/api/v1/";
+
+/// Where passwords and refresh tokens are tried. No one may try more of them by
+/// having more accounts.
+const DOORS: [&str; 3] = [
+    "/api/v1/users/register",
+    "/api/v1/users/login",
+    "/api/v1/users/refresh",
+];
+
+/// So many are told apart.
+const MOST_KNOWN: usize = 100_000;
+
+/// After so many requests, those who have all of theirs back are forgotten.
+const TIDY_EVERY: usize = 1000;
+
+/// Whose requests are counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Who {
+    User(Uuid),
+    Address(IpAddr),
+    /// Those who can't be told apart.
+    Crowd,
+}
+
+/// Counts requests.
+#[derive(Debug)]
+pub struct RateLimit {
+    per_minute: NonZeroU32,
+    known: DefaultKeyedRateLimiter<Who, StateInformationMiddleware>,
+    counted: AtomicUsize,
+}
+
+/// Seconds.
+const MINUTE: u32 = 60;
+
+impl RateLimit {
+    /// Everyone has so many requests a minute.
+    pub fn new(per_minute: NonZeroU32) -> Self {
+        let known = RateLimiter::keyed(Quota::per_minute(per_minute));
+        RateLimit {
+            per_minute,
+            known: known.with_middleware(),
+            counted: AtomicUsize::new(0),
+        }
+    }
+
+    /// Counts a request. Tells how many more may follow at once, or after how
+    /// many seconds this one may come again.
+    fn count(&self, who: Who) -> Result<u32, u64> {
+        let counted = self.counted.fetch_add(1, Ordering::Relaxed);
+        if counted.is_multiple_of(TIDY_EVERY) {
+            self.known.retain_recent();
+        }
+        let who = match who {
+            // Anybody may have any number of them; users must sign up first.
+            Who::Address(_) if self.known.len() >= MOST_KNOWN => Who::Crowd,
+            who => who,
+        };
+        match self.known.check_key(&who) {
+            Ok(state) => Ok(state.remaining_burst_capacity()),
+            Err(until) => {
+                let wait = until.wait_time_from(self.known.clock().now());
+                Err(wait.as_secs() + 1)
+            }
+        }
+    }
+
+    /// Tells of the limit in the fields of a response.
+    fn tell(&self, counted: Result<u32, u64>, response: &mut Response) {
+        let limit = self.per_minute.get();
+        let policy = format!("\"default\";q={limit};w={MINUTE}");
+        // How long until there is one more.
+        let (left, seconds) = match counted {
+            Ok(left) => (left, MINUTE.div_ceil(limit).into()),
+            Err(seconds) => (0, seconds),
+        };
+        let left = format!("\"default\";r={left};t={seconds}");
+        for (name, value) in [(POLICY, policy), (LEFT, left)] {
+            if let Ok(value) = HeaderValue::try_from(value) {
+                response.headers_mut().insert(name, value);
+            }
+        }
+    }
+}
+
+/// Middleware: refuses those who ask too often, and tells everyone how they
+/// stand.
+pub async fn limit(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let is_limited = request.uri().path().starts_with(LIMITED);
+    let Some(limit) = state.rate_limit.as_ref().filter(|_| is_limited) else {
+        return next.run(request).await;
+    };
+    let counted = limit.count(who(&state.keys, &request));
+    let mut response = match counted {
+        Ok(_) => next.run(request).await,
+        Err(seconds) => Error::RateLimited(seconds).into_response(),
+    };
+    limit.tell(counted, &mut response);
+    response
+}
+
+/// The user if the request has a token that we signed and that is good now;
+/// whether its session still is would cost a query. Otherwise the address.
+fn who(keys: &Keys, request: &Request) -> Who {
+    let is_door = DOORS.contains(&request.uri().path());
+    let token = bearer(request.headers()).filter(|_| !is_door);
+    if let Some(Ok(claims)) = token.map(|token| keys.read_access_token(token)) {
+        return Who::User(claims.sub);
+    }
+    let address = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    address.map_or(Who::Crowd, |ConnectInfo(address)| {
+        Who::Address(network(address.ip()))
+    })
+}
+
+/// The network of an IPv6 address: whoever has one address of a network has all.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(per_minute: u32) -> RateLimit {
+        RateLimit::new(NonZeroU32::new(per_minute).unwrap())
+    }
+
+    fn address(n: u32) -> Who {
+        Who::Address(std::net::Ipv4Addr::from_bits(n).into())
+    }
+
+    #[test]
+    fn a_network_is_one_client_and_its_neighbour_another() {
+        let of = |address: &str| network(address.parse().unwrap());
+        assert_eq!(of("2001:db8:1:2:3:4:5:6"), of("2001:db8:1:2:ffff::1"));
+        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
+        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
+    }
+
+    #[test]
+    fn a_flood_of_addresses_takes_no_more_memory_and_holds_up_no_user() {
+        // Nobody is forgotten within a minute.
+        let limit = limit(1);
+        let user = Who::User(Uuid::now_v7());
+        let flood = u32::try_from(MOST_KNOWN).unwrap() * 2;
+        let refused = (0..flood).filter(|n| limit.count(address(*n)).is_err());
+        // One that can't be told apart from others is let through, as one of them.
+        assert_eq!(refused.count(), MOST_KNOWN - 1);
+        assert_eq!(limit.known.len(), MOST_KNOWN + 1);
+        assert_eq!(limit.count(user), Ok(0));
+        assert!(limit.count(user).is_err());
+    }
+
+    #[test]
+    fn those_who_are_quiet_are_forgotten() {
+        let limit = limit(u32::MAX);
+        for n in 0..50_000 {
+            assert!(limit.count(address(n)).is_ok());
+        }
+        assert!(limit.known.len() <= TIDY_EVERY, "{}", limit.known.len());
+    }
+}
