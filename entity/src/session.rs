@@ -2,7 +2,7 @@
 
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::SimpleExpr;
-use sea_orm::{DeleteMany, QuerySelect, QueryTrait};
+use sea_orm::{DeleteMany, QueryOrder, QuerySelect, QueryTrait};
 
 use crate::clock::{Timestamp, now};
 
@@ -75,6 +75,25 @@ impl Entity {
             .exec(db)
             .await?;
         Ok(done.rows_affected > 0)
+    }
+
+    /// Ends those of a user's live sessions that have not been used for longest,
+    /// so that fewer than `most` are left.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn make_room(db: &impl ConnectionTrait, user: Uuid, most: u64) -> Result<(), DbErr> {
+        let surplus = Entity::live_of(user)
+            .order_by_desc(Column::LastUsedAt)
+            .offset(most - 1);
+        let Some(surplus) = surplus.one(db).await? else {
+            return Ok(());
+        };
+        revocation(user)
+            .filter(Column::LastUsedAt.lte(surplus.last_used_at))
+            .exec(db)
+            .await?;
+        Ok(())
     }
 
     /// Ends all of a user's sessions, or all but one.

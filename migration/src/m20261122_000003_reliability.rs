@@ -12,6 +12,7 @@ impl MigrationTrait for Migration {
         line_up_jobs(manager).await?;
         trace_jobs(manager).await?;
         create_idempotency_keys(manager).await?;
+        index_live_sessions(manager).await?;
         index_what_is_pruned(manager).await
     }
 }
@@ -70,6 +71,16 @@ async fn create_idempotency_keys(manager: &SchemaManager<'_>) -> Result<(), DbEr
     execute(
         manager,
         "CREATE INDEX idempotency_keys_by_age ON idempotency_keys (created_at)",
+    )
+    .await
+}
+
+/// A user's sessions, those that were used last first.
+async fn index_live_sessions(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    execute(
+        manager,
+        "CREATE INDEX sessions_live_by_user ON sessions (user_id, last_used_at) \
+         WHERE revoked_at IS NULL",
     )
     .await
 }

@@ -29,6 +29,9 @@ mod bodies;
 pub use bodies::{Confirmation, Credentials, PasswordChange, Refresh, Registration};
 use bodies::{is_username, password_is_username};
 
+/// A user may have so many sessions. The next one ends another.
+const MOST_SESSIONS: u64 = 100;
+
 /// A user.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct User {
@@ -353,6 +356,7 @@ async fn sign_in(
     user: user::Model,
     client: Client,
 ) -> Result<TokenPair> {
+    session::Entity::make_room(tx, user.id, MOST_SESSIONS).await?;
     let id = Uuid::now_v7();
     let row = session::ActiveModel {
         id: Set(id),

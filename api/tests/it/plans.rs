@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use entity::job::lifecycle;
-use entity::{attempt, job, post, step};
+use entity::{attempt, job, post, session, step};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseConnection, DbErr, EntityTrait, QueryFilter, QueryOrder,
-    QuerySelect, Statement,
+    QuerySelect, Statement, TransactionTrait,
 };
 use shared::queue;
 use uuid::Uuid;
@@ -53,6 +53,13 @@ async fn sweep(db: &DatabaseConnection) -> Result<(), DbErr> {
     Ok(())
 }
 
+/// What bounds how much one user may have.
+async fn limits(db: &DatabaseConnection) -> Result<(), DbErr> {
+    let tx = db.begin().await?;
+    lifecycle::has_room(&tx, Uuid::now_v7(), 100).await?;
+    session::Entity::make_room(&tx, Uuid::now_v7(), 100).await
+}
+
 /// What a scrape asks for.
 async fn scrape(db: &DatabaseConnection) -> Result<(), DbErr> {
     job::Entity::depth(db, 100).await?;
@@ -69,10 +76,11 @@ async fn no_query_reads_a_whole_table_or_sorts_what_it_found() {
     lists(&db).await.unwrap();
     entries(&db).await.unwrap();
     sweep(&db).await.unwrap();
+    limits(&db).await.unwrap();
     scrape(&db).await.unwrap();
 
     let sent = sent.lock().unwrap().clone();
-    assert_eq!(sent.len(), 13);
+    assert_eq!(sent.len(), 16);
     for mut statement in sent {
         let sql = statement.sql.clone();
         statement.sql = format!("EXPLAIN QUERY PLAN {sql}");

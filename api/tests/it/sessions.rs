@@ -5,7 +5,7 @@ use entity::clock::now;
 use entity::session;
 use reqwest::Method;
 use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use sea_orm::{ActiveModelTrait, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, Set};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -187,4 +187,30 @@ async fn an_expired_session_is_not_listed_and_cannot_be_ended() {
     assert_eq!(sessions(&ann).await.len(), 1);
     let answer = ann.delete(&format!("/users/me/sessions/{id}")).await;
     assert_eq!((answer.status, answer.code()), (404, "not_found"));
+}
+
+#[tokio::test]
+async fn of_very_many_sessions_the_one_that_was_not_used_for_longest_ends() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let first = session::Entity::find().one(app.db.read()).await;
+    let first = first.unwrap().unwrap();
+    let others = (1..100).map(|n| session::ActiveModel {
+        id: Set(Uuid::now_v7()),
+        last_used_at: Set(first.last_used_at - TimeDelta::hours(n)),
+        ..first.clone().into_active_model().reset_all()
+    });
+    session::Entity::insert_many(others)
+        .exec(app.db.write())
+        .await
+        .unwrap();
+    assert_eq!(sessions(&ann).await.len(), 100);
+
+    let another = app.login("ann").await;
+    let left = sessions(&ann).await;
+    assert_eq!(left.len(), 100);
+    let used = left.iter().map(|session| time(&session["last_used_at"]));
+    let longest = first.last_used_at - TimeDelta::hours(98);
+    assert_eq!(used.min(), Some(longest));
+    assert_eq!(another.get("/users/me").await.status, 200);
 }
