@@ -44,6 +44,7 @@ use crate::password::Passwords;
 use crate::rate_limit::RateLimit;
 use crate::routes::{blogs, health, jobs, models, scrape, sessions, users};
 use crate::token::Keys;
+use crate::wait::Waits;
 
 /// What all handlers share.
 #[derive(Clone, Debug)]
@@ -62,6 +63,8 @@ pub struct AppState {
     pub searches: Arc<Semaphore>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Places for those who wait for a job.
+    pub waits: Waits,
     /// How often one may ask; without it, as often as one likes.
     pub rate_limit: Option<Arc<RateLimit>>,
     /// The settings.
@@ -84,6 +87,7 @@ impl AppState {
             models: config.agent.models()?.into(),
             searches: Arc::new(Semaphore::new(1)),
             metrics: Arc::new(Metrics::new()?),
+            waits: Waits::default(),
             rate_limit: NonZeroU32::new(config.rate_limit_per_minute)
                 .map(|per_minute| Arc::new(RateLimit::new(per_minute))),
             config: Arc::new(config),

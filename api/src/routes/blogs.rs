@@ -1,7 +1,5 @@
 //! Blog posts.
 
-use std::time::Duration;
-
 use axum::Json;
 use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -30,7 +28,8 @@ use crate::observe::origin;
 use crate::options::Options;
 use crate::page::{List, cut, limit, link};
 use crate::query::{Id, Params};
-use crate::{AppState, render, wait};
+use crate::wait::{self, Place};
+use crate::{AppState, render};
 
 mod filter;
 mod view;
@@ -129,7 +128,9 @@ pub async fn create(
     Valid(new): Valid<NewPost>,
 ) -> Result<Answer> {
     let id = Uuid::now_v7();
-    let patience = negotiate::preferred_wait(&headers);
+    let enter = |patience| state.waits.enter(me.user.id, patience);
+    let place = negotiate::preferred_wait(&headers).and_then(enter);
+    let patience = place.as_ref().map(|place| place.patience);
     let once = key.of(&me, &new)?.waiting(patience);
     let (first, ours, owner, origin) = (once.clone(), state.clone(), me.clone(), origin());
     let answer = state
@@ -139,10 +140,10 @@ pub async fn create(
             first.protect(tx, work).boxed()
         })
         .await?;
-    match (answer, patience) {
-        (Answer::First(_), Some(patience)) => {
+    match (answer, place) {
+        (Answer::First(_), Some(place)) => {
             let db = state.db.clone();
-            once.settle(db, written(state, me, id, patience)).await
+            once.settle(db, written(state, me, id, place)).await
         }
         (answer, _) => Ok(answer),
     }
@@ -188,18 +189,18 @@ async fn store(
 
 /// Waits until a post is written, or its job has ended otherwise, but no longer
 /// than the client's patience.
-async fn written(state: AppState, me: SignedIn, id: Uuid, patience: Duration) -> Result<Response> {
+async fn written(state: AppState, me: SignedIn, id: Uuid, place: Place) -> Result<Response> {
     let job = job::Entity::of_post(id).one(state.db.read()).await?;
     let job = job.ok_or(Error::NotFound)?;
+    let applied = format!("wait={}", place.patience.as_secs());
     let over = |job: &job::Model| job.status.is_over();
-    wait::for_job(&state, job.id, patience, over).await?;
+    wait::for_job(&state, job.id, place, over).await?;
     let post = find(state.db.read(), &me, id).await?;
     let is_ready = post.status == post::Status::Ready;
     let mut response = accepted(Post::load(state.db.read(), post, &me).await?);
     if is_ready {
         *response.status_mut() = StatusCode::CREATED;
     }
-    let applied = format!("wait={}", patience.as_secs());
     if let Ok(applied) = HeaderValue::from_str(&applied) {
         response.headers_mut().insert("preference-applied", applied);
     }

@@ -39,7 +39,7 @@ const RETRY_AFTER: &str = "1";
 #[into_params(parameter_in = Query)]
 pub struct Wait {
     /// Answer at the next change of `status` or `phase`, or after so many
-    /// seconds.
+    /// seconds; at once for who waits for very many jobs already.
     #[param(minimum = 0, maximum = 60)]
     wait: Option<u64>,
 }
@@ -79,10 +79,11 @@ pub async fn get(
     headers: HeaderMap,
 ) -> Result<Response> {
     let mut job = find(state.db.read(), &me, id).await?;
-    if let Some(patience) = patience(wait)? {
+    let enter = |patience| state.waits.enter(me.user.id, patience);
+    if let Some(place) = patience(wait)?.and_then(enter) {
         let before = (job.status, job.phase);
         let moved = |job: &job::Model| job.status.is_over() || (job.status, job.phase) != before;
-        let found = wait::for_job(&state, id, patience, moved).await?;
+        let found = wait::for_job(&state, id, place, moved).await?;
         job = found.ok_or(Error::NotFound)?;
     }
     let job = Job::load_one(state.db.read(), job).await?;

@@ -32,3 +32,4 @@ mod sessions;
 mod smoke;
 mod steering;
 mod users;
+mod waits;

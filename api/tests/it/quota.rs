@@ -113,7 +113,8 @@ async fn a_job_that_waits_for_its_next_attempt_takes_room() {
     let app = with(vec!["--user-max-active-jobs=1"]).await;
     let ann = app.user("ann").await;
     let asked = ann.ask("Patience").await;
-    app.agent.set(Mood::Busy(60));
+    // Longer than the attempt waits itself.
+    app.agent.set(Mood::Busy(600));
     let worker = app.worker().await;
     let waits = |job: &Value| !job["next_attempt_at"].is_null();
     app.job_once(&ann, &asked, waits).await;
