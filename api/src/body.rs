@@ -4,11 +4,14 @@
 //! by field here: each is taken, converted and checked, faults are gathered,
 //! and what was not taken is unknown.
 
+use std::time::Duration;
+
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use tokio::time::timeout;
 
 use crate::error::{Error, FieldError, Result};
 
@@ -30,13 +33,7 @@ impl<T: Body, S: Send + Sync> FromRequest<S> for Valid<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self> {
         let is_json = is_json(request.headers());
-        let bytes =
-            Bytes::from_request(request, state)
-                .await
-                .map_err(|rejection| match rejection.status().as_u16() {
-                    413 => Error::PayloadTooLarge,
-                    _ => Error::MalformedJson("it broke off".to_owned()),
-                })?;
+        let bytes = bytes(request, state, SLOWEST).await?;
         // Where every field may be left out, so may the body.
         let value = if bytes.is_empty() && !is_json {
             Value::Object(Map::new())
@@ -47,6 +44,19 @@ impl<T: Body, S: Send + Sync> FromRequest<S> for Valid<T> {
         };
         read(value).map(Valid)
     }
+}
+
+/// A body may take so long to come.
+const SLOWEST: Duration = Duration::from_secs(60);
+
+async fn bytes<S: Send + Sync>(request: Request, state: &S, patience: Duration) -> Result<Bytes> {
+    let Ok(read) = timeout(patience, Bytes::from_request(request, state)).await else {
+        return Err(Error::MalformedJson("it took too long to come".to_owned()));
+    };
+    read.map_err(|rejection| match rejection.status().as_u16() {
+        413 => Error::PayloadTooLarge,
+        _ => Error::MalformedJson("it broke off".to_owned()),
+    })
 }
 
 fn parse(bytes: &[u8]) -> Result<Value> {
@@ -325,5 +335,13 @@ mod tests {
             faults(json!({"name": "a\0b"})),
             [("name".to_owned(), "invalid")]
         );
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_is_not_waited_for() {
+        let endless = futures_util::stream::pending::<std::io::Result<Bytes>>();
+        let request = Request::new(axum::body::Body::from_stream(endless));
+        let read = bytes(request, &(), Duration::from_millis(10)).await;
+        assert!(matches!(read, Err(Error::MalformedJson(_))), "{read:?}");
     }
 }

@@ -34,6 +34,7 @@ pub mod query;
 pub mod rate_limit;
 pub mod render;
 pub mod routes;
+pub mod serve;
 pub mod token;
 pub mod wait;
 

@@ -1,11 +1,11 @@
 //! Starts the API: settings, log, database, then serves until it is stopped.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
 use api::AppState;
 use api::config::Config;
+use api::serve::{PATIENCE, serve};
 use api::token::kept_secret;
 use shared::database::Database;
 use shared::trace;
@@ -46,15 +46,13 @@ async fn run(config: Config) -> anyhow::Result<()> {
     tracing::info!(address = %listener.local_addr()?, "the API is ready");
 
     tokio::spawn(api::prune::regularly(db.clone(), token_ttl));
-    let service = api::app(state).into_make_service_with_connect_info::<SocketAddr>();
-    let serve =
-        axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let serve = serve(listener, api::app(state), PATIENCE, stop.clone());
     let overdue = async {
         stop.cancelled().await;
         tokio::time::sleep(grace).await;
     };
     tokio::select! {
-        served = serve => served.context("can't serve")?,
+        () = serve => {}
         () = overdue => tracing::warn!("some requests did not end in time"),
     }
     // Requests that are overdue may still hold connections.

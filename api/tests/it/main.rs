@@ -28,6 +28,7 @@ mod plans;
 mod prune;
 mod quota;
 mod rate_limit;
+mod serve;
 mod sessions;
 mod smoke;
 mod steering;

@@ -1,13 +1,13 @@
 //! The app under test: a fresh database, the real router on a real port, and
 //! the real worker when a test wants jobs to run.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use api::AppState;
 use api::config::Config;
+use api::serve::serve;
 use clap::Parser;
 use entity::job;
 use reqwest::header::HeaderMap;
@@ -80,12 +80,8 @@ impl TestApp {
         let stop = state.stop.clone();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let service = api::app(state).into_make_service_with_connect_info::<SocketAddr>();
-        let stopped = stop.clone().cancelled_owned();
-        tokio::spawn(async move {
-            let serve = axum::serve(listener, service).with_graceful_shutdown(stopped);
-            serve.await.unwrap();
-        });
+        let app = api::app(state);
+        tokio::spawn(serve(listener, app, api::serve::PATIENCE, stop.clone()));
         TestApp {
             url,
             db,
