@@ -13,6 +13,7 @@ mod auth;
 mod bad_input;
 mod blogs;
 mod edits;
+mod fairness;
 mod idempotency;
 mod job_life;
 mod jobs;

@@ -1,0 +1,227 @@
+//! Whose turn it is when many wait.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use entity::{attempt, job, post};
+use sea_orm::{ActiveModelTrait, EntityTrait, IntoActiveModel, QueryOrder, Set};
+use serde_json::Value;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::job_life::outcomes;
+use crate::jobs::cancel;
+use crate::stub_openai::Mood;
+use crate::test_app::{TestApp, TestClient, part, text};
+
+/// Every attempt ends with its first call.
+const BRIEFLY: Mood = Mood::Fail(401, "invalid_api_key");
+
+/// One job at a time.
+const ALONE: &str = "--worker-concurrency=1";
+
+/// Asks for so many posts, one after the other.
+async fn ask(user: &TestClient, count: usize) -> Vec<Value> {
+    let mut asked = Vec::new();
+    for n in 0..count {
+        asked.push(user.ask(&format!("Chapter {n}")).await);
+    }
+    asked
+}
+
+async fn run_one_by_one(app: &TestApp) {
+    let worker = app.worker_with(&[ALONE]).await;
+    app.jobs_over().await;
+    worker.stop().await;
+}
+
+/// The jobs in the order in which they were taken, each as often as it was.
+async fn taken(app: &TestApp) -> Vec<String> {
+    let attempts = attempt::Entity::find().order_by_asc(attempt::Column::Id);
+    let attempts = attempts.all(app.db.read()).await.unwrap();
+    let jobs = attempts.iter().map(|attempt| attempt.job_id.to_string());
+    jobs.collect()
+}
+
+fn job_id(post: &Value) -> String {
+    text(&post["job"]["id"])
+}
+
+fn job_ids<'a>(posts: impl IntoIterator<Item = &'a Value>) -> Vec<String> {
+    posts.into_iter().map(job_id).collect()
+}
+
+#[tokio::test]
+async fn one_who_asks_for_much_holds_up_no_one_who_asks_for_little() {
+    let app = TestApp::new().await;
+    let (ann, bob) = (app.user("ann").await, app.user("bob").await);
+    let of_ann = ask(&ann, 60).await;
+    let of_bob = ask(&bob, 3).await;
+    app.agent.set(BRIEFLY);
+    run_one_by_one(&app).await;
+
+    let by_turns = of_ann.iter().zip(&of_bob).flat_map(|(a, b)| [a, b]);
+    let expected = job_ids(by_turns.chain(&of_ann[3..]));
+    assert_eq!(taken(&app).await, expected);
+}
+
+#[tokio::test]
+async fn one_who_asks_again_whenever_a_job_is_taken_overtakes_nobody() {
+    let app = TestApp::new().await;
+    let (ann, bob) = (app.user("ann").await, app.user("bob").await);
+    let of_bob = ask(&bob, 3).await;
+    let mut of_ann = ask(&ann, 1).await;
+    let gate = Arc::new(Notify::new());
+    let outlines = gate.clone();
+    app.agent.set(Mood::by(move |call| match part(call) {
+        0 => Mood::Gate(outlines.clone()),
+        _ => Mood::Well,
+    }));
+    let worker = app.worker_with(&[ALONE]).await;
+    for number in 0..6 {
+        // The others have five parts each.
+        app.agent.called(number * 5 + 1).await;
+        // One of hers is being written.
+        if number == 1 || number == 3 {
+            of_ann.extend(ask(&ann, 1).await);
+        }
+        gate.notify_one();
+    }
+    app.jobs_over().await;
+    worker.stop().await;
+    let by_turns = of_bob.iter().zip(&of_ann).flat_map(|(b, a)| [b, a]);
+    assert_eq!(taken(&app).await, job_ids(by_turns));
+}
+
+#[tokio::test]
+async fn a_job_that_a_worker_gave_back_has_kept_its_place() {
+    let app = TestApp::new().await;
+    let (ann, bob) = (app.user("ann").await, app.user("bob").await);
+    let (of_ann, of_bob) = (ask(&ann, 2).await, ask(&bob, 2).await);
+    app.agent.set(Mood::Hang);
+    let worker = app.worker_with(&[ALONE, "--shutdown-grace-secs=0"]).await;
+    app.agent.called(1).await;
+    worker.stop().await;
+    app.agent.set(BRIEFLY);
+    run_one_by_one(&app).await;
+
+    let [a, b] = [&of_ann, &of_bob];
+    let expected = [&a[0], &a[0], &b[0], &a[1], &b[1]];
+    assert_eq!(taken(&app).await, job_ids(expected));
+    let job = ann.job_now(&of_ann[0]).await;
+    assert_eq!(outcomes(&job), ["released", "failed"]);
+}
+
+#[tokio::test]
+async fn a_job_whose_worker_was_lost_has_kept_its_place() {
+    let app = TestApp::new().await;
+    let (ann, bob) = (app.user("ann").await, app.user("bob").await);
+    let (of_ann, of_bob) = (ask(&ann, 2).await, ask(&bob, 2).await);
+    let short = [ALONE, "--job-lease-secs=3"];
+    app.agent.set(Mood::Hang);
+    let lost = app.worker_with(&short).await;
+    app.agent.called(1).await;
+    lost.abort();
+    let gate = Arc::new(Notify::new());
+    app.agent.set(Mood::Gate(gate.clone()));
+    let worker = app.worker_with(&short).await;
+    app.agent.called(2).await;
+    app.job_once(&ann, &of_ann[0], |job| job["status"] == "queued")
+        .await;
+    app.agent.set(BRIEFLY);
+    gate.notify_one();
+    app.jobs_over().await;
+    worker.stop().await;
+
+    let [a, b] = [&of_ann, &of_bob];
+    let expected = [&a[0], &b[0], &a[0], &a[1], &b[1]];
+    assert_eq!(taken(&app).await, job_ids(expected));
+    assert_eq!(outcomes(&ann.job_now(&of_ann[0]).await), ["lost", "failed"]);
+}
+
+#[tokio::test]
+async fn a_job_that_is_tried_again_after_an_error_lines_up_behind_its_owners_others() {
+    let app = TestApp::new().await;
+    let (ann, bob) = (app.user("ann").await, app.user("bob").await);
+    let (of_ann, of_bob) = (ask(&ann, 3).await, ask(&bob, 3).await);
+    let failed = AtomicBool::new(false);
+    app.agent.set(Mood::by(move |_| {
+        match failed.swap(true, Ordering::Relaxed) {
+            false => Mood::Fail(503, "server_error"),
+            true => BRIEFLY,
+        }
+    }));
+    run_one_by_one(&app).await;
+
+    let by_turns = of_ann.iter().zip(&of_bob).flat_map(|(a, b)| [a, b]);
+    let expected = job_ids(by_turns.chain(&of_ann[..1]));
+    assert_eq!(taken(&app).await, expected);
+}
+
+#[tokio::test]
+async fn positions_are_the_order_in_which_jobs_are_taken() {
+    let app = TestApp::new().await;
+    let (ann, bob, cyd) = tokio::join!(app.user("ann"), app.user("bob"), app.user("cyd"));
+    let mut asked = Vec::new();
+    for (user, count) in [(&ann, 4), (&bob, 1), (&cyd, 3), (&bob, 2), (&ann, 2)] {
+        asked.extend(ask(user, count).await.into_iter().map(|post| (user, post)));
+    }
+    // One who leaves makes all behind them move up.
+    let (user, left) = asked.remove(5);
+    cancel(user, &left).await;
+    let mut line = Vec::new();
+    for (user, post) in &asked {
+        let job = user.job_now(post).await;
+        let listed = user.get("/blogs?limit=100").await.body;
+        let mut listed = listed["items"].as_array().unwrap().iter();
+        let listed = listed.find(|listed| listed["id"] == post["id"]).unwrap();
+        assert_eq!(listed["job"]["queue_position"], job["queue_position"]);
+        line.push((job["queue_position"].as_u64().unwrap(), job_id(post)));
+    }
+    line.sort();
+    let (positions, line): (Vec<u64>, Vec<String>) = line.into_iter().unzip();
+    assert!(positions.into_iter().eq(1..=11));
+    app.agent.set(BRIEFLY);
+    run_one_by_one(&app).await;
+    assert_eq!(taken(&app).await, line);
+}
+
+/// Puts so many jobs in front of all others, each like that of `asked`.
+async fn in_front(app: &TestApp, asked: &Value, count: usize) {
+    let db = app.db.write();
+    let job = job::Entity::find_by_id(job_id(asked).parse::<Uuid>().unwrap());
+    let job = job.one(db).await.unwrap().unwrap();
+    let post = post::Entity::find_by_id(job.post_id).one(db).await;
+    let post = post.unwrap().unwrap().into_active_model().reset_all();
+    let ids: Vec<Uuid> = (0..count).map(|_| Uuid::now_v7()).collect();
+    let posts = ids.iter().map(|id| post::ActiveModel {
+        id: Set(*id),
+        ..post.clone()
+    });
+    post::Entity::insert_many(posts).exec(db).await.unwrap();
+    let job = job.into_active_model().reset_all();
+    let jobs = ids.iter().map(|id| job::ActiveModel {
+        id: Set(*id),
+        post_id: Set(*id),
+        turn: Set(-1),
+        ..job.clone()
+    });
+    job::Entity::insert_many(jobs).exec(db).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_is_behind_a_thousand_others_is_told_no_position() {
+    let mut app = TestApp::new().await;
+    app.may_leave_jobs();
+    let (ann, bob) = (app.user("ann").await, app.user("bob").await);
+    let of_ann = ann.ask("The first of both").await;
+    let of_bob = bob.ask("The last of both").await;
+    in_front(&app, &of_ann, 998).await;
+    let position =
+        async |user: &TestClient, post| user.job_now(post).await["queue_position"].clone();
+    assert_eq!(position(&ann, &of_ann).await, 999);
+    assert_eq!(position(&bob, &of_bob).await, 1000);
+    in_front(&app, &of_ann, 1).await;
+    assert_eq!(position(&ann, &of_ann).await, 1000);
+    assert_eq!(position(&bob, &of_bob).await, Value::Null);
+}
