@@ -4,8 +4,9 @@ use std::iter;
 
 use chrono::{DateTime, Utc};
 use entity::post;
+use sea_orm::sea_query::extension::postgres::PgBinOper;
 use sea_orm::sea_query::extension::sqlite::SqliteExpr;
-use sea_orm::sea_query::{Expr, Func, LikeExpr, SimpleExpr};
+use sea_orm::sea_query::{Expr, SimpleExpr};
 use sea_orm::{Condition, DbBackend, ExprTrait, Order, QueryOrder, Select};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -112,13 +113,11 @@ pub(super) fn contains(backend: DbBackend, q: &str) -> Result<Condition> {
         let message = format!("must have at most {LONGEST_Q} characters, and no NUL");
         return Err(Error::invalid("q", "invalid", message));
     }
+    // SQLite knows the case of ASCII letters only, and Postgres of those of its
+    // locale, so the patterns name each letter in all its cases.
     let contains = |column: post::Column| match backend {
-        DbBackend::Postgres => {
-            let pattern = LikeExpr::new(like_pattern(q)).escape('\\');
-            Expr::expr(Func::lower(Expr::col(column))).like(pattern)
-        }
-        // SQLite knows the case of ASCII letters only.
-        _ => Expr::col(column).glob(glob_pattern(q)),
+        DbBackend::Postgres => Expr::col(column).binary(PgBinOper::Regex, regex(q)),
+        _ => Expr::col(column).glob(glob(q)),
     };
     Ok(Condition::any()
         .add(contains(post::Column::Topic))
@@ -126,32 +125,40 @@ pub(super) fn contains(backend: DbBackend, q: &str) -> Result<Condition> {
         .add(contains(post::Column::Content)))
 }
 
-fn like_pattern(q: &str) -> String {
-    let mut pattern = String::from("%");
-    for c in q.to_lowercase().chars() {
-        if matches!(c, '%' | '_' | '\\') {
-            pattern.push('\\');
+/// As in `[aA][bB]\*`.
+fn regex(q: &str) -> String {
+    let mut regex = String::new();
+    for c in q.chars() {
+        match cases(c) {
+            Some(cases) => regex.push_str(&cases),
+            None if c.is_ascii_punctuation() => regex.extend(['\\', c]),
+            None => regex.push(c),
         }
-        pattern.push(c);
     }
-    pattern.push('%');
-    pattern
+    regex
 }
 
-/// Names each letter in all its cases: `*[aA][bB]*`.
-fn glob_pattern(q: &str) -> String {
-    let mut pattern = String::from("*");
+/// As in `*[aA][bB][*]*`.
+fn glob(q: &str) -> String {
+    let mut glob = String::from("*");
     for c in q.chars() {
-        let mut cases = vec![c];
-        cases.extend(c.to_lowercase().chain(c.to_uppercase()));
-        // Some become several letters in another case, which are left out.
-        let single = c.to_lowercase().count() == 1 && c.to_uppercase().count() == 1;
-        match c.is_alphabetic() && single {
-            true => pattern.extend(iter::once('[').chain(cases).chain(iter::once(']'))),
-            false if matches!(c, '*' | '?' | '[') => pattern.extend(['[', c, ']']),
-            false => pattern.push(c),
+        match cases(c) {
+            Some(cases) => glob.push_str(&cases),
+            None if matches!(c, '*' | '?' | '[') => glob.extend(['[', c, ']']),
+            None => glob.push(c),
         }
     }
-    pattern.push('*');
-    pattern
+    glob.push('*');
+    glob
+}
+
+/// A letter in all its cases, as in `[aA]`; None if it becomes several letters in
+/// one of them.
+fn cases(c: char) -> Option<String> {
+    let single = c.to_lowercase().count() == 1 && c.to_uppercase().count() == 1;
+    let cases: String = iter::once(c)
+        .chain(c.to_lowercase())
+        .chain(c.to_uppercase())
+        .collect();
+    (c.is_alphabetic() && single).then(|| format!("[{cases}]"))
 }
