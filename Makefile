@@ -16,7 +16,7 @@ demo: ## Write a post against the running service: make demo TOPIC="..."
 	@command -v python3 >/dev/null || { echo "make demo needs Python 3."; exit 1; }
 	@python3 scripts/demo.py
 
-test: ## Run all tests
+test: ## Run all tests, on SQLite and on Postgres
 	@scripts/test.sh
 
 check: fmt lint rules deny test ## What CI holds: format, clippy, crate rules, cargo-deny, tests

@@ -1,12 +1,27 @@
 #!/usr/bin/env bash
-# Runs all tests, with cargo-nextest where it is installed.
+# Runs all tests on SQLite, then all of them on Postgres, with cargo-nextest where it is
+# installed. Arguments go to the runner, both times.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # Prometheus' checker, for the test of our metrics.
 if promtool=$(scripts/setup-promtool.sh); then export PATH="$PATH:$promtool"; fi
 
+say() { printf '\n==> %s\n' "$*"; }
+
+runner=(cargo test --workspace --locked)
 if command -v cargo-nextest >/dev/null; then
-    exec cargo nextest run --workspace --locked
+    runner=(cargo nextest run --workspace --locked)
 fi
-exec cargo test --workspace --locked
+on_sqlite() { env -u TEST_POSTGRES_URL "$@"; }
+
+if [ -z "${TEST_POSTGRES_URL-}" ] && ! scripts/setup-postgres.sh; then
+    [ -z "${CI-}" ] || exit 1
+    say "The tests run on SQLite ONLY: what they say of Postgres is nothing."
+    on_sqlite "${runner[@]}" "$@"
+    exit
+fi
+say "The tests on SQLite"
+on_sqlite "${runner[@]}" "$@"
+say "The tests on Postgres"
+exec scripts/with-postgres.sh "${runner[@]}" "$@"

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, DbBackend};
 use serde_json::{Value, json};
 use shared::queue::{self, Payload};
 use tokio::sync::Notify;
@@ -226,13 +226,26 @@ async fn a_delivery_for_nothing_is_dropped() {
     assert_eq!(outcomes(&ann.job_now(&asked).await), ["succeeded"]);
 }
 
+/// apalis' table of what is to be delivered.
+fn deliveries(app: &TestApp) -> &'static str {
+    match app.db.backend() {
+        DbBackend::Postgres => "apalis.jobs",
+        _ => "Jobs",
+    }
+}
+
 /// A row in the queue that we would never make.
 async fn strange_row(app: &TestApp, body: &str) {
     let id = queue::delivery_id(Duration::ZERO);
+    let (body, run_at, metadata) = match app.db.backend() {
+        DbBackend::Postgres => (format!("'{body}'::bytea"), "now()", "''::hstore"),
+        _ => (format!("CAST('{body}' AS BLOB)"), "0", "'{}'"),
+    };
     let sql = format!(
-        "INSERT INTO Jobs (id, job_type, job, status, attempts, max_attempts, run_at, priority, \
-         metadata) VALUES ('{id}', 'blog-generation', CAST('{body}' AS BLOB), 'Pending', 0, 1, 0, \
-         0, '{{}}')"
+        "INSERT INTO {} (id, job_type, job, status, attempts, max_attempts, run_at, priority, \
+         metadata) VALUES ('{id}', 'blog-generation', {body}, 'Pending', 0, 1, {run_at}, 0, \
+         {metadata})",
+        deliveries(app)
     );
     app.db.write().execute_unprepared(&sql).await.unwrap();
 }
@@ -265,11 +278,8 @@ async fn a_delivery_that_was_lost_is_made_again() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.ask("Lost property").await;
-    app.db
-        .write()
-        .execute_unprepared("DELETE FROM Jobs")
-        .await
-        .unwrap();
+    let lose = format!("DELETE FROM {}", deliveries(&app));
+    app.db.write().execute_unprepared(&lose).await.unwrap();
     finish_with_short_lease(&app).await;
     let job = ann.job_now(&asked).await;
     assert_eq!(outcomes(&job), ["succeeded"]);
@@ -281,8 +291,15 @@ async fn a_delivery_that_was_taken_by_a_dead_worker_is_made_again() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.ask("Dead letters").await;
-    let taken = "UPDATE Jobs SET status = 'Queued', lock_by = NULL, lock_at = 1";
-    app.db.write().execute_unprepared(taken).await.unwrap();
+    let long_ago = match app.db.backend() {
+        DbBackend::Postgres => "to_timestamp(1)",
+        _ => "1",
+    };
+    let taken = format!(
+        "UPDATE {} SET status = 'Queued', lock_by = NULL, lock_at = {long_ago}",
+        deliveries(&app)
+    );
+    app.db.write().execute_unprepared(&taken).await.unwrap();
     finish_with_short_lease(&app).await;
     assert_eq!(outcomes(&ann.job_now(&asked).await), ["succeeded"]);
 }

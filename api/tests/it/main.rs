@@ -8,6 +8,8 @@ mod stub;
 #[allow(dead_code, reason = "the agents' own tests use the rest")]
 mod stub_openai;
 mod test_app;
+#[allow(dead_code, reason = "the tests of processes use the rest")]
+mod test_database;
 
 mod auth;
 mod bad_input;

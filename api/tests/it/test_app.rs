@@ -28,6 +28,7 @@ use worker::metrics::Metrics;
 
 use crate::stub::Call;
 use crate::stub_openai::StubOpenAi;
+use crate::test_database::{TestDatabase, in_a_thread};
 
 /// The secret that tokens are signed with in tests.
 pub(crate) const SECRET: &str = "a secret for tests, and only for tests";
@@ -53,6 +54,7 @@ pub(crate) struct TestApp {
     storage: StorageSettings,
     _stop: DropGuard,
     _dir: TempDir,
+    _postgres: Option<TestDatabase>,
 }
 
 /// What a test may want otherwise.
@@ -72,10 +74,14 @@ impl TestApp {
         // The stub and the clients need no TLS, but the library wants a provider.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
-        let config = config(&dir, settings.api);
+        let postgres = TestDatabase::migrated();
+        let mut config = config(&dir, settings.api);
+        config.storage.database_url = postgres.as_ref().map(|db| db.url().into());
         let storage = config.storage.clone();
         let db = Database::open(&storage).await.unwrap();
-        db.migrate().await.unwrap();
+        if postgres.is_none() {
+            db.migrate().await.unwrap();
+        }
         let state = AppState::new(config, db.clone(), &Secret::from(SECRET)).unwrap();
         let stop = state.stop.clone();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -91,6 +97,7 @@ impl TestApp {
             storage,
             _stop: stop.drop_guard(),
             _dir: dir,
+            _postgres: postgres,
         }
     }
 
@@ -228,17 +235,11 @@ impl Drop for TestApp {
         // The test's own connections may all be on their way back to the pool,
         // which this very drop holds up.
         let storage = self.storage.clone();
-        let left = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build();
-            let left = async {
-                let db = Database::open(&storage).await.unwrap();
-                unfinished(&db).await
-            };
-            runtime.unwrap().block_on(left)
+        let left = in_a_thread(async move {
+            let db = Database::open(&storage).await.unwrap();
+            unfinished(&db).await
         });
-        assert_eq!(left.join().unwrap(), 0, "the test left jobs behind");
+        assert_eq!(left, 0, "the test left jobs behind");
     }
 }
 

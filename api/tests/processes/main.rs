@@ -7,6 +7,9 @@ mod stub;
 #[path = "../../../worker/tests/it/stub_openai.rs"]
 #[allow(dead_code, reason = "the agents' own tests use the rest")]
 mod stub_openai;
+#[path = "../it/test_database.rs"]
+#[allow(dead_code, reason = "the tests in `it` use the rest")]
+mod test_database;
 
 mod client;
 mod collector;

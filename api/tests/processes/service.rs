@@ -1,4 +1,4 @@
-//! API and workers over one fresh folder.
+//! API and workers over one fresh folder and one fresh database.
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -13,12 +13,14 @@ use tempfile::TempDir;
 
 use crate::client::Client;
 use crate::process::{Exit, Process};
+use crate::test_database::TestDatabase;
 use crate::writer::Writer;
 
 /// What processes are started with, and where.
 pub(crate) struct Service {
     pub(crate) folder: TempDir,
     pub(crate) settings: Vec<(&'static str, String)>,
+    _postgres: Option<TestDatabase>,
 }
 
 impl Service {
@@ -26,10 +28,16 @@ impl Service {
     pub(crate) fn new() -> Service {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data").to_str().unwrap().to_owned();
+        let postgres = TestDatabase::empty();
         Service {
             folder,
             settings: vec![
                 ("DATA_DIR", data),
+                // Empty, it is not set.
+                (
+                    "DATABASE_URL",
+                    postgres.as_ref().map(TestDatabase::url).unwrap_or_default(),
+                ),
                 ("LISTEN_ADDR", "127.0.0.1:0".into()),
                 ("METRICS_ADDR", "127.0.0.1:0".into()),
                 ("LOG_FORMAT", "json".into()),
@@ -37,6 +45,7 @@ impl Service {
                 ("JOB_LEASE_SECS", "3".into()),
                 ("RATE_LIMIT_PER_MINUTE", "0".into()),
             ],
+            _postgres: postgres,
         }
     }
 
@@ -57,10 +66,19 @@ impl Service {
         self.folder.path()
     }
 
+    /// Of two values for one name the later counts.
+    fn setting(&self, wanted: &str) -> &str {
+        let mut settings = self.settings.iter().rev();
+        let (_, value) = settings.find(|(name, _)| *name == wanted).unwrap();
+        value
+    }
+
     pub(crate) fn data(&self) -> PathBuf {
-        let settings = self.settings.iter().rev();
-        let mut data = settings.filter(|(name, _)| *name == "DATA_DIR");
-        data.next().unwrap().1.clone().into()
+        self.setting("DATA_DIR").into()
+    }
+
+    pub(crate) fn is_on_sqlite(&self) -> bool {
+        self.setting("DATABASE_URL").is_empty()
     }
 
     /// Starts a process, and waits for nothing.
@@ -82,10 +100,23 @@ impl Service {
 
     pub(crate) async fn database(&self) -> Database {
         let settings = StorageSettings {
-            database_url: None,
+            database_url: (!self.is_on_sqlite()).then(|| self.setting("DATABASE_URL").into()),
             data_dir: self.data(),
         };
         Database::open(&settings).await.unwrap()
+    }
+
+    /// All that is kept, in files and in the database.
+    pub(crate) async fn stored(&self) -> Vec<u8> {
+        let files = std::fs::read_dir(self.data()).unwrap();
+        let files = files.map(|file| std::fs::read(file.unwrap().path()).unwrap());
+        let mut stored: Vec<u8> = files.flatten().collect();
+        if !self.is_on_sqlite() {
+            let db = self.database().await;
+            stored.extend(rows(&db).await.into_bytes());
+            db.close().await;
+        }
+        stored
     }
 
     /// Looks at the database when everything should be over: nothing is left
@@ -113,19 +144,48 @@ impl Service {
             let job = job.await.unwrap().expect("a step without a job");
             assert_ne!(job.status, job::Status::Succeeded, "steps of a stored post");
         }
-        let ask = |sql: &str| Statement::from_string(db.backend(), sql);
-        let integrity = db.read().query_one_raw(ask("PRAGMA integrity_check"));
-        let integrity: String = integrity
-            .await
-            .unwrap()
-            .unwrap()
-            .try_get_by_index(0)
-            .unwrap();
-        assert_eq!(integrity, "ok");
-        let orphans = db.read().query_all_raw(ask("PRAGMA foreign_key_check"));
-        assert!(orphans.await.unwrap().is_empty());
+        if self.is_on_sqlite() {
+            is_sound(&db).await;
+        }
         db.close().await;
     }
+}
+
+/// Nothing is broken in the file.
+async fn is_sound(db: &Database) {
+    let ask = |sql: &str| Statement::from_string(db.backend(), sql);
+    let integrity = db.read().query_one_raw(ask("PRAGMA integrity_check"));
+    let integrity: String = integrity
+        .await
+        .unwrap()
+        .unwrap()
+        .try_get_by_index(0)
+        .unwrap();
+    assert_eq!(integrity, "ok");
+    let orphans = db.read().query_all_raw(ask("PRAGMA foreign_key_check"));
+    assert!(orphans.await.unwrap().is_empty());
+}
+
+/// All rows of all tables on Postgres.
+async fn rows(db: &Database) -> String {
+    let tables = "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables \
+                  WHERE schemaname IN ('public', 'apalis')";
+    let ask = |sql: String| {
+        db.read()
+            .query_all_raw(Statement::from_string(db.backend(), sql))
+    };
+    let mut rows = String::new();
+    for table in ask(tables.into()).await.unwrap() {
+        let table: String = table.try_get_by_index(0).unwrap();
+        for row in ask(format!("SELECT line::text FROM {table} line"))
+            .await
+            .unwrap()
+        {
+            let row: String = row.try_get_by_index(0).unwrap();
+            rows.push_str(&row);
+        }
+    }
+    rows
 }
 
 /// An API at work.

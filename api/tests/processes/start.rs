@@ -22,7 +22,7 @@ async fn an_api_and_a_worker_may_start_at_once_on_nothing() {
     let post = ann.ask("Growing tomatoes").await;
     let job = ann.until(&post, "succeeded").await;
     assert_eq!(outcomes(&job), ["succeeded"]);
-    assert!(data.join("blog.db").exists());
+    assert_eq!(data.join("blog.db").exists(), service.is_on_sqlite());
     api.stop().await.is_calm();
     worker.stop().await.is_calm();
     service.is_at_rest().await;
@@ -32,7 +32,9 @@ async fn an_api_and_a_worker_may_start_at_once_on_nothing() {
 async fn the_data_may_be_in_a_folder_with_any_name() {
     let service = Service::new();
     let data = service.path().join("100%25 sure? #1 \"é\"");
-    let service = service.set("DATA_DIR", data.to_str().unwrap());
+    let service = service
+        .set("DATABASE_URL", "")
+        .set("DATA_DIR", data.to_str().unwrap());
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
     ann.ask("Growing tomatoes").await;
