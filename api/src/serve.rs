@@ -34,6 +34,7 @@ pub async fn serve(
             accepted = Listener::accept(&mut listener) => accepted,
             () = stop.cancelled() => break,
         };
+        tracing::trace!(%address, "a client connects");
         let app = AddExtension::new(app.clone(), ConnectInfo(address));
         let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
         let connection = open.watch(connection);
