@@ -236,15 +236,20 @@ async fn claim(
     phase: Phase,
 ) -> Result<Option<Attempt>, DbErr> {
     let claimed = lifecycle::claim(tx, &worker, lease, phase).await?;
-    let delivery = claimed
+    let used = claimed
         .as_ref()
-        .and_then(|(_, job)| job.delivery_id.clone());
-    // After the job: in this order all others lock the two.
-    if let Some(delivery) = &delivery {
-        queue::take(tx, delivery).await?;
-    }
-    if let Some(unused) = woken_by.filter(|woken_by| delivery.as_ref() != Some(woken_by)) {
-        queue::hand_back(tx, &unused).await?;
+        .and_then(|(_, job)| job.delivery_id.as_deref());
+    // After the job: in this order all others lock the two. And one by one in
+    // the order of their ids, for another worker may have been woken by the
+    // delivery that we use, and use the one that woke us.
+    let mut deliveries: Vec<&str> = used.into_iter().chain(woken_by.as_deref()).collect();
+    deliveries.sort_unstable();
+    deliveries.dedup();
+    for delivery in deliveries {
+        match Some(delivery) == used {
+            true => queue::take(tx, delivery).await?,
+            false => queue::hand_back(tx, delivery).await?,
+        }
     }
     let Some((lease, job)) = claimed else {
         return Ok(None);
