@@ -111,9 +111,10 @@ async fn sqlite_plan(db: &Database, mut statement: Statement) -> (String, Vec<St
 }
 
 /// An index may be read from end to end only if it is that of the queue.
-const OF_QUEUE: [&str; 3] = [
+const OF_QUEUE: [&str; 4] = [
     "generation_jobs_queued",
     "generation_jobs_in_line",
+    "generation_jobs_in_line_by_user",
     "generation_jobs_leased",
 ];
 
