@@ -7,14 +7,18 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use migration::{Migrator, MigratorTrait};
 use sea_orm::{
     DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqlxPostgresConnector,
     SqlxSqliteConnector, TransactionTrait,
 };
+use sqlx::Connection;
 use sqlx::postgres::PgPoolOptions;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
+};
 
 use crate::config::StorageSettings;
 use crate::queue;
@@ -182,6 +186,7 @@ async fn open_sqlite(url: &str) -> anyhow::Result<Database> {
         .acquire_timeout(SQLITE_PATIENCE)
         .idle_timeout(None)
         .max_lifetime(None)
+        .after_release(|connection, _| is_out_of_transactions(connection).boxed())
         .connect_with(options.clone())
         .await
         .with_context(|| format!("DATABASE_URL: can't open {url}"))?;
@@ -196,6 +201,15 @@ async fn open_sqlite(url: &str) -> anyhow::Result<Database> {
         writer: Some(Writer::new(write.clone(), options.get_filename())?),
         write,
     })
+}
+
+/// Whether a connection can be used again. A full disk ends a transaction by
+/// itself; sqlx knows nothing of that and would go on in it, so that nothing
+/// would ever be committed again.
+async fn is_out_of_transactions(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    // Until then it may be busy undoing one.
+    connection.ping().await?;
+    Ok(!connection.is_in_transaction())
 }
 
 /// How every connection to an SQLite file is made. `FULL` makes a commit
