@@ -283,17 +283,26 @@ impl From<DbErr> for Error {
 fn may_pass(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => true,
-        // Postgres: broken connections (08), deadlocks and serialization (40),
-        // shutdown (57P): <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
-        // SQLite: busy (5): <https://www.sqlite.org/rescode.html>.
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-            code == "5"
-                || ["08", "40", "57P"]
-                    .iter()
-                    .any(|class| code.starts_with(class))
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| match code.len() {
+            5 => postgres_may_pass(&code),
+            _ => code.parse().is_ok_and(sqlite_may_pass),
         }),
         _ => false,
     }
+}
+
+/// Busy (5), the disk does not work (10) or is full (13), the file can't be
+/// opened (14); the higher bits say more: <https://www.sqlite.org/rescode.html>.
+fn sqlite_may_pass(code: u32) -> bool {
+    matches!(code & 0xff, 5 | 10 | 13 | 14)
+}
+
+/// Broken connections (08), deadlocks and serialization (40), no room or too
+/// many connections (53), shutdown (57P), the disk (58):
+/// <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+fn postgres_may_pass(code: &str) -> bool {
+    let classes = ["08", "40", "53", "57P", "58"];
+    classes.iter().any(|class| code.starts_with(class))
 }
 
 fn is_orphan(error: &DbErr) -> bool {
