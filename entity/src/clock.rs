@@ -1,9 +1,9 @@
 //! The time, as rows keep it: UTC, whole milliseconds, as the contract shows it.
 //!
-//! What several processes compare (leases, due times) must come from one
-//! clock. Workers on Postgres may run on machines whose clocks differ, so there
-//! the database tells the time. On SQLite all processes share one machine and
-//! its clock.
+//! What several processes compare (leases, due times) or bring into an order
+//! (attempts) must come from one clock. Workers on Postgres may run on machines
+//! whose clocks differ, so there the database tells the time. On SQLite all
+//! processes share one machine and its clock.
 
 use std::time::Duration;
 

@@ -39,7 +39,7 @@ use sea_orm::{DatabaseTransaction, UpdateMany};
 
 use super::{Column, Entity, Failure, Status};
 use crate::attempt::{self, Outcome};
-use crate::clock::now;
+use crate::clock::db_now;
 
 mod holder;
 mod line;
@@ -64,13 +64,13 @@ fn queueing(delivery: &str) -> UpdateMany<Entity> {
 }
 
 /// The job is over, held by no one.
-fn end(status: Status) -> UpdateMany<Entity> {
+fn end(db: &impl ConnectionTrait, status: Status) -> UpdateMany<Entity> {
     Entity::update_many()
         .col_expr(Column::Status, Expr::value(status))
         .col_expr(Column::AttemptId, null())
         .col_expr(Column::LeaseUntil, null())
         .col_expr(Column::Phase, null())
-        .col_expr(Column::FinishedAt, Expr::value(now()))
+        .col_expr(Column::FinishedAt, db_now(db.get_database_backend()))
 }
 
 fn with_error(update: UpdateMany<Entity>, failure: &Failure) -> UpdateMany<Entity> {
@@ -88,7 +88,7 @@ async fn close_attempt(
 ) -> Result<(), DbErr> {
     use attempt::Column;
     attempt::Entity::update_many()
-        .col_expr(Column::FinishedAt, Expr::value(now()))
+        .col_expr(Column::FinishedAt, db_now(tx.get_database_backend()))
         .col_expr(Column::Outcome, Expr::value(outcome))
         .col_expr(Column::ErrorCode, Expr::value(failure.map(|f| f.code)))
         .col_expr(

@@ -191,6 +191,7 @@ impl Job {
         let ids: Vec<Uuid> = jobs.iter().map(|job| job.id).collect();
         let rows = attempt::Entity::find()
             .filter(attempt::Column::JobId.is_in(ids.iter().copied()))
+            .order_by_asc(attempt::Column::StartedAt)
             .order_by_asc(attempt::Column::Id)
             .all(db)
             .await?;

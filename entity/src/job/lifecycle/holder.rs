@@ -8,7 +8,7 @@ use sea_orm::{DatabaseTransaction, ExprTrait, Set, UpdateMany};
 
 use super::{close_attempt, end, line, null, queueing, with_error};
 use crate::attempt::{self, Outcome};
-use crate::clock::{db_after, now};
+use crate::clock::{db_after, db_now, now};
 use crate::job::{Column, Entity, Failure, Model, Phase, Status};
 use crate::{post, step};
 
@@ -74,18 +74,16 @@ pub async fn claim(
 ) -> Result<Option<(Lease, Model)>, DbErr> {
     line::join_due(tx).await?;
     let attempt = Uuid::now_v7();
+    let backend = tx.get_database_backend();
     let claimed = Entity::update_many()
         .col_expr(Column::Status, Expr::value(Status::Running))
         .col_expr(Column::Phase, Expr::value(phase))
         .col_expr(Column::Attempt, Expr::col(Column::Attempt).add(1))
         .col_expr(Column::AttemptId, Expr::value(attempt))
-        .col_expr(
-            Column::LeaseUntil,
-            db_after(tx.get_database_backend(), lease),
-        )
+        .col_expr(Column::LeaseUntil, db_after(backend, lease))
         .col_expr(
             Column::StartedAt,
-            Func::coalesce([Expr::col(Column::StartedAt), Expr::value(now())]).into(),
+            Func::coalesce([Expr::col(Column::StartedAt), db_now(backend)]).into(),
         )
         .filter(Expr::col(Column::Id).eq(line::first()))
         .exec_with_returning(tx)
@@ -94,12 +92,14 @@ pub async fn claim(
     let Some(claimed) = claimed else {
         return Ok(None);
     };
+    // By the database's clock: attempts are listed in this order.
+    let begun = claimed.lease_until.map_or_else(now, |until| until - lease);
     let row = attempt::ActiveModel {
         id: Set(attempt),
         job_id: Set(claimed.id),
         attempt: Set(claimed.attempt),
         worker: Set(worker.to_owned()),
-        started_at: Set(now()),
+        started_at: Set(begun),
         finished_at: Set(None),
         outcome: Set(None),
         error_code: Set(None),
@@ -171,7 +171,7 @@ pub async fn finish(
     lease: &Lease,
     text: &post::Text,
 ) -> Result<bool, DbErr> {
-    let ended = ending(lease, Status::Succeeded)
+    let ended = ending(tx, lease, Status::Succeeded)
         .col_expr(Column::Percent, Expr::value(100))
         .col_expr(Column::Words, Expr::value(text.word_count))
         .filter(Column::Status.eq(Status::Running));
@@ -194,7 +194,7 @@ pub async fn fail(
     lease: &Lease,
     failure: &Failure,
 ) -> Result<bool, DbErr> {
-    let ended = with_error(ending(lease, Status::Failed), failure)
+    let ended = with_error(ending(tx, lease, Status::Failed), failure)
         .filter(Column::Status.eq(Status::Running));
     let Some(job) = ended.exec_with_returning(tx).await?.pop() else {
         return Ok(false);
@@ -257,7 +257,7 @@ pub async fn release(
 /// # Errors
 /// When the database does not answer.
 pub async fn stopped(tx: &DatabaseTransaction, lease: &Lease) -> Result<bool, DbErr> {
-    let ended = ending(lease, Status::Canceled).filter(Column::Status.eq(Status::Canceling));
+    let ended = ending(tx, lease, Status::Canceled).filter(Column::Status.eq(Status::Canceling));
     let Some(job) = ended.exec_with_returning(tx).await?.pop() else {
         return Ok(false);
     };
@@ -286,8 +286,8 @@ fn hold(mut updated: Vec<Model>) -> Result<Hold, DbErr> {
 }
 
 /// The holder ends the job.
-fn ending(lease: &Lease, status: Status) -> UpdateMany<Entity> {
-    let ended = end(status);
+fn ending(db: &impl ConnectionTrait, lease: &Lease, status: Status) -> UpdateMany<Entity> {
+    let ended = end(db, status);
     let ended = match status {
         Status::Succeeded => ended
             .col_expr(Column::ErrorCode, null())

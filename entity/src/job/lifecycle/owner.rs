@@ -119,7 +119,7 @@ pub enum Cancel {
 /// # Errors
 /// When the database does not answer.
 pub async fn cancel(tx: &DatabaseTransaction, job: Uuid) -> Result<Cancel, DbErr> {
-    let queued = end(Status::Canceled)
+    let queued = end(tx, Status::Canceled)
         .col_expr(Column::NextAttemptAt, null())
         .filter(Column::Id.eq(job))
         .filter(Column::Status.eq(Status::Queued));

@@ -58,10 +58,10 @@ pub async fn rescue(
         retryable: true,
     };
     let (update, rescue, post) = if job.status == Status::Canceling {
-        let canceled = end(Status::Canceled);
+        let canceled = end(tx, Status::Canceled);
         (canceled, Rescue::Canceled, Some(post::Status::Canceled))
     } else if job.attempt >= job.max_attempts {
-        let failed = with_error(end(Status::Failed), &lost);
+        let failed = with_error(end(tx, Status::Failed), &lost);
         (failed, Rescue::Failed, Some(post::Status::Failed))
     } else {
         let queued = with_error(queueing(delivery), &lost);
