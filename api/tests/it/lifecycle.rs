@@ -345,3 +345,22 @@ async fn a_job_is_not_taken_before_it_is_due() {
     tx.commit().await.unwrap();
     app.run_jobs().await;
 }
+
+#[tokio::test]
+async fn a_step_that_is_written_down_twice_is_kept_and_paid_once() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let lease = running(&app, &ann).await;
+    let tx = app.begin().await;
+    for _ in 0..2 {
+        let hold = checkpoint(&tx, lease, section(1)).await.unwrap();
+        assert_eq!(hold, Hold::Kept);
+    }
+    let job = row(&tx, lease.job).await;
+    assert_eq!((job.input_tokens, job.output_tokens), (3, 4));
+    let steps = step::Entity::find().count(&tx).await.unwrap();
+    assert_eq!(steps, 1);
+    assert!(finish(&tx, &lease, &new_text()).await.unwrap());
+    tx.commit().await.unwrap();
+    app.run_jobs().await;
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::Func;
+use sea_orm::sea_query::{Func, OnConflict};
 use sea_orm::{DatabaseTransaction, ExprTrait, Set, UpdateMany};
 
 use super::{close_attempt, end, line, null, queueing, with_error};
@@ -130,7 +130,8 @@ pub async fn progress(
     hold(renewed.exec_with_returning(db).await?)
 }
 
-/// Keeps a finished step, adds its price to the job, and renews the lease.
+/// Keeps a finished step, adds its price to the job, and renews the lease. Once,
+/// however often it is tried: that a commit went well may be lost on the way.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -139,26 +140,35 @@ pub async fn checkpoint(
     lease: Lease,
     done: Checkpoint,
 ) -> Result<Hold, DbErr> {
-    let renewed = renewal(tx, &lease, done.progress)
-        .col_expr(
-            Column::InputTokens,
-            Expr::col(Column::InputTokens).add(done.input_tokens),
-        )
-        .col_expr(
-            Column::OutputTokens,
-            Expr::col(Column::OutputTokens).add(done.output_tokens),
-        );
-    let hold = hold(renewed.exec_with_returning(tx).await?)?;
-    if hold != Hold::Lost {
-        let row = step::ActiveModel {
-            job_id: Set(lease.job),
-            position: Set(done.position),
-            content: Set(done.content),
-            created_at: Set(now()),
-        };
-        step::Entity::insert(row).exec(tx).await?;
+    let price = [done.input_tokens, done.output_tokens];
+    let renewed = renewal(tx, &lease, done.progress);
+    let hold = hold(billed(renewed, price).exec_with_returning(tx).await?)?;
+    if hold == Hold::Lost {
+        return Ok(hold);
+    }
+    let row = step::ActiveModel {
+        job_id: Set(lease.job),
+        position: Set(done.position),
+        content: Set(done.content),
+        created_at: Set(now()),
+    };
+    let id = [step::Column::JobId, step::Column::Position];
+    let kept = step::Entity::insert(row)
+        .on_conflict(OnConflict::columns(id).do_nothing().to_owned())
+        .exec_without_returning(tx)
+        .await?;
+    if kept == 0 {
+        let again = Entity::update_many().filter(Column::Id.eq(lease.job));
+        billed(again, price.map(|tokens| -tokens)).exec(tx).await?;
     }
     Ok(hold)
+}
+
+fn billed(update: UpdateMany<Entity>, [input, output]: [i32; 2]) -> UpdateMany<Entity> {
+    let sum = |column, tokens: i32| Expr::col(column).add(tokens);
+    update
+        .col_expr(Column::InputTokens, sum(Column::InputTokens, input))
+        .col_expr(Column::OutputTokens, sum(Column::OutputTokens, output))
 }
 
 /// Stores the post and ends the job well. False if the job is no longer the
