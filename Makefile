@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run demo test check fmt lint rules deny
+.PHONY: help run demo test bench check fmt lint rules deny
 
 # The topic as it was typed, whatever characters it has.
 override TOPIC := $(value TOPIC)
@@ -18,6 +18,10 @@ demo: ## Write a post against the running service: make demo TOPIC="..."
 
 test: ## Run all tests, on SQLite and on Postgres
 	@scripts/test.sh
+
+bench: ## Measure the release binaries, on both databases
+	cargo build --release --workspace --locked
+	@scripts/with-postgres.sh --durable cargo bench --package api --bench service --locked
 
 check: fmt lint rules deny test ## What CI holds: format, clippy, crate rules, cargo-deny, tests
 
