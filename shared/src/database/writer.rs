@@ -19,8 +19,8 @@ use anyhow::Context;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sea_orm::{
-    DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr, SqliteTransactionMode,
-    TransactionOptions, TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr,
+    SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
@@ -134,22 +134,25 @@ async fn commit(
             ..TransactionOptions::default()
         })
         .await?;
+    tx.execute_unprepared("SAVEPOINT work").await?;
     let mut next = Some(first);
     while let Some(work) = next {
-        let savepoint = tx.begin().await?;
-        let this = work(&savepoint).await;
+        let this = work(&tx).await;
         let kept = this.kept;
         done.push(this);
-        // A full disk undoes the whole transaction, savepoints and all. Then this
-        // fails, and the batch with it.
-        match kept {
-            true => savepoint.commit().await?,
-            false => savepoint.rollback().await?,
-        }
         next = match done.len() < MOST {
             true => waiting.try_recv().ok(),
             false => None,
         };
+        let then = match (kept, &next) {
+            // The commit itself ends the savepoint.
+            (true, None) => continue,
+            (true, Some(_)) => "RELEASE work; SAVEPOINT work",
+            (false, _) => "ROLLBACK TO work",
+        };
+        // A full disk undoes the whole transaction, savepoints and all. Then this
+        // fails, or the commit does, and with it the batch.
+        tx.execute_unprepared(then).await?;
     }
     tx.commit().await
 }
