@@ -188,19 +188,27 @@ impl Job {
         db: &impl ConnectionTrait,
         jobs: Vec<job::Model>,
     ) -> Result<Vec<Job>> {
-        let ids: Vec<Uuid> = jobs.iter().map(|job| job.id).collect();
-        let rows = attempt::Entity::find()
-            .filter(attempt::Column::JobId.is_in(ids.iter().copied()))
-            .order_by_asc(attempt::Column::StartedAt)
-            .order_by_asc(attempt::Column::Id)
-            .all(db)
-            .await?;
         let mut attempts: HashMap<Uuid, Vec<attempt::Model>> = HashMap::new();
-        for row in rows {
-            attempts.entry(row.job_id).or_default().push(row);
+        let begun = jobs.iter().filter(|job| job.started_at.is_some());
+        let begun: Vec<Uuid> = begun.map(|job| job.id).collect();
+        if !begun.is_empty() {
+            let rows = attempt::Entity::find()
+                .filter(attempt::Column::JobId.is_in(begun))
+                .order_by_asc(attempt::Column::StartedAt)
+                .order_by_asc(attempt::Column::Id)
+                .all(db)
+                .await?;
+            for row in rows {
+                attempts.entry(row.job_id).or_default().push(row);
+            }
         }
-        let places = job::Entity::places(db, &ids).await?;
-        let places: HashMap<Uuid, i64> = places.iter().map(|p| (p.id, p.position)).collect();
+        let mut places: HashMap<Uuid, i64> = HashMap::new();
+        let queued = jobs.iter().filter(|job| job.status == job::Status::Queued);
+        let queued: Vec<Uuid> = queued.map(|job| job.id).collect();
+        if !queued.is_empty() {
+            let found = job::Entity::places(db, &queued).await?;
+            places.extend(found.iter().map(|place| (place.id, place.position)));
+        }
         let job = |job: job::Model| {
             let attempts = attempts.remove(&job.id).unwrap_or_default();
             let place = places.get(&job.id).copied();
