@@ -19,6 +19,7 @@ use sqlx::postgres::PgPoolOptions;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
 };
+use tracing::Instrument;
 
 use crate::config::StorageSettings;
 use crate::queue;
@@ -84,7 +85,8 @@ impl Database {
     }
 
     /// Runs `work` in a transaction, which is committed if it succeeds and
-    /// otherwise undone. All that writes goes through here.
+    /// otherwise undone. All that writes goes through here. It goes on even if
+    /// nobody waits for it any longer.
     ///
     /// On SQLite the transaction holds the write lock from its beginning, for
     /// one that reads first and then turns to writing fails where another has
@@ -107,12 +109,21 @@ impl Database {
         if let Some(writer) = &self.writer {
             return writer.transact(work).await;
         }
-        let tx = self.write.begin().await?;
-        let done = work(&tx).await;
-        if done.is_ok() {
-            tx.commit().await?;
-        } // Otherwise dropping it rolls it back.
-        done
+        // In a task of its own: if its caller went away while sqlx begins it, the
+        // connection would go back to the pool with the transaction open.
+        let db = self.write.clone();
+        let whole = async move {
+            let tx = db.begin().await?;
+            let done = work(&tx).await;
+            if done.is_ok() {
+                tx.commit().await?;
+            } // Otherwise dropping it rolls it back.
+            done
+        };
+        match tokio::spawn(whole.in_current_span()).await {
+            Ok(done) => done,
+            Err(gone) => std::panic::resume_unwind(gone.into_panic()),
+        }
     }
 
     /// Brings the tables up to date, the queue's and ours. Several processes

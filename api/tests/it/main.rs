@@ -35,5 +35,6 @@ mod serve;
 mod sessions;
 mod smoke;
 mod steering;
+mod transactions;
 mod users;
 mod waits;
