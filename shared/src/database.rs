@@ -15,7 +15,7 @@ use sea_orm::{
     SqlxSqliteConnector, TransactionTrait,
 };
 use sqlx::Connection;
-use sqlx::postgres::PgPoolOptions;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
 };
@@ -34,6 +34,9 @@ const SQLITE_PATIENCE: Duration = Duration::from_secs(30);
 /// How long anyone waits for a connection to Postgres: clients are told soon
 /// when it is away.
 const POSTGRES_PATIENCE: Duration = Duration::from_secs(5);
+
+/// For how long a connection to Postgres is taken to live without a look.
+const TRUSTED: Duration = Duration::from_secs(1);
 
 const SQLITE_READERS: u32 = 4;
 const POSTGRES_CONNECTIONS: u32 = 16;
@@ -248,7 +251,15 @@ async fn open_postgres(url: &str) -> anyhow::Result<Database> {
     let pool = PgPoolOptions::new()
         .max_connections(POSTGRES_CONNECTIONS)
         .acquire_timeout(POSTGRES_PATIENCE)
-        .connect(url)
+        // A ping takes as long as a small query, so one that was in use a moment
+        // ago is trusted.
+        .test_before_acquire(false)
+        .before_acquire(|connection, since| {
+            let lives =
+                async move { Ok(since.idle_for < TRUSTED || connection.ping().await.is_ok()) };
+            lives.boxed()
+        })
+        .connect_with(postgres_options(url)?)
         .await
         .context("DATABASE_URL: can't connect to Postgres")?;
     let pool = SqlxPostgresConnector::from_sqlx_postgres_pool(pool);
@@ -256,6 +267,20 @@ async fn open_postgres(url: &str) -> anyhow::Result<Database> {
         read: pool.clone(),
         write: pool,
         writer: None,
+    })
+}
+
+/// How every connection to Postgres is made.
+fn postgres_options(url: &str) -> anyhow::Result<PgConnectOptions> {
+    let options = PgConnectOptions::from_str(url).context("DATABASE_URL: can't read it")?;
+    // A process that freezes in a transaction must not hold its locks for long.
+    let options = options.options([("idle_in_transaction_session_timeout", "10s")]);
+    // By which operators tell the sessions apart.
+    let program = std::env::current_exe().ok();
+    let program = program.as_deref().and_then(Path::file_name);
+    Ok(match (options.get_application_name(), program) {
+        (None, Some(program)) => options.application_name(&format!("blog-{}", program.display())),
+        _ => options,
     })
 }
 
