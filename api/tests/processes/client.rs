@@ -77,9 +77,14 @@ impl Client {
         }
     }
 
+    /// A request to a path of the API, or to one outside of it if it begins
+    /// with `//`.
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let url = format!("{}/api/v1{path}", self.url);
-        let request = self.http.request(method, url);
+        let path = match path.strip_prefix("//") {
+            Some(outside) => format!("/{outside}"),
+            None => format!("/api/v1{path}"),
+        };
+        let request = self.http.request(method, format!("{}{path}", self.url));
         match self.token.as_str() {
             "" => request,
             token => request.bearer_auth(token),

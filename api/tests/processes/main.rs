@@ -12,6 +12,7 @@ mod stub_openai;
 mod test_database;
 
 mod client;
+mod cluster;
 mod collector;
 mod process;
 mod service;
@@ -22,6 +23,7 @@ mod kill;
 mod load;
 mod logs;
 mod metrics;
+mod restart;
 mod script;
 mod secrets;
 mod settings;

@@ -1,0 +1,141 @@
+//! A database that goes away for a while.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::client::{Answer, Client};
+use crate::cluster::{Cluster, Stop};
+use crate::process::PATIENCE;
+use crate::service::Service;
+use crate::stub::Act;
+use crate::writer::{HEADINGS, Writer, write};
+
+#[tokio::test]
+async fn a_restart_of_the_database_loses_nothing_and_stops_no_one() {
+    lives_through(Stop::Fast).await;
+}
+
+#[tokio::test]
+async fn a_crash_of_the_database_loses_nothing_and_stops_no_one() {
+    lives_through(Stop::Immediate).await;
+}
+
+async fn lives_through(how: Stop) {
+    let Some(mut cluster) = Cluster::start_new().await else {
+        return;
+    };
+    let (gate, second) = (Arc::new(Notify::new()), HEADINGS[1]);
+    let until = gate.clone();
+    let writer = Writer::doing(move |asked, before| {
+        let mut acts = write(asked);
+        let wait = Act::Gate(until.clone());
+        (asked == second && before == 0).then(|| {
+            acts.insert(1, wait);
+            acts
+        })
+    })
+    .await;
+    let service = Service::of(&writer).set("DATABASE_URL", cluster.url());
+    let (api, worker) = (service.api().await, service.worker().await);
+    let ann = api.user("ann").await;
+    let begun = ann.ask("Growing tomatoes").await;
+    writer.is_asked_for(second).await;
+    let asker = Asker::start(&ann);
+    asker.is_answered(202).await;
+
+    cluster.stop(how).await;
+    let ready = ann.get("//ready").await;
+    assert_eq!(ready.status, 503, "{ready:?}");
+    assert_eq!(ready.body["missing"], json!(["the database"]));
+    assert!(ready.headers.contains_key("retry-after"));
+    for path in ["/users/me", "/blogs", "/jobs"] {
+        is_unavailable(&ann.get(path).await);
+    }
+    // What the agent brings meanwhile must not be lost.
+    gate.notify_one();
+    asker.is_answered(503).await;
+
+    cluster.start().await;
+    asker.is_answered(202).await;
+    let accepted = asker.stop().await;
+    let ready = ann.get("//ready").await;
+    assert_eq!(ready.status, 200, "{ready:?}");
+    for post in accepted.iter().chain([&begun]) {
+        ann.until(post, "succeeded").await;
+        // Stored once: every change would raise the version again.
+        assert_eq!(ann.reread(post).await["version"], 2);
+    }
+    for process in [worker.stop().await, api.stop().await] {
+        let log = process.text();
+        assert!(!log.contains("panicked"), "{log}");
+    }
+    service.is_at_rest().await;
+}
+
+fn is_unavailable(answer: &Answer) {
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert_eq!(answer.body["code"], "unavailable");
+    assert!(answer.headers.contains_key("retry-after"), "{answer:?}");
+}
+
+/// Somebody who asks for one post after the other, whatever the answer is.
+struct Asker {
+    answers: watch::Receiver<u16>,
+    stop: CancellationToken,
+    asking: JoinHandle<Vec<Value>>,
+}
+
+impl Asker {
+    fn start(client: &Client) -> Asker {
+        let (client, stop) = (client.connected_anew(), CancellationToken::new());
+        let (tell, answers) = watch::channel(0);
+        let until = stop.clone();
+        let asking = tokio::spawn(async move {
+            let mut accepted = Vec::new();
+            while !until.is_cancelled() {
+                let body = json!({ "topic": "Growing potatoes" });
+                let answer = client.post("/blogs", body).await;
+                match answer.status {
+                    202 => accepted.push(answer.body),
+                    _ => is_unavailable(&answer),
+                }
+                tell.send_replace(answer.status);
+                sleep(Duration::from_millis(20)).await;
+            }
+            accepted
+        });
+        Asker {
+            answers,
+            stop,
+            asking,
+        }
+    }
+
+    /// Waits until the next time that it is answered so.
+    async fn is_answered(&self, status: u16) {
+        let mut answers = self.answers.clone();
+        answers.mark_unchanged();
+        let answered = async {
+            while answers.changed().await.is_ok() {
+                if *answers.borrow_and_update() == status {
+                    return;
+                }
+            }
+            panic!("it was answered otherwise");
+        };
+        let answered = timeout(PATIENCE, answered).await;
+        answered.unwrap_or_else(|_| panic!("it is not answered {status}"));
+    }
+
+    /// Ends it. Returns the posts that it was promised.
+    async fn stop(self) -> Vec<Value> {
+        self.stop.cancel();
+        self.asking.await.unwrap()
+    }
+}
