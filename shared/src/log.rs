@@ -8,9 +8,12 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{LogFormat, LogSettings};
 
 /// Of these libraries we want to hear only when something is wrong; what they
-/// do is in our own lines. A directive in `RUST_LOG` that names one wins.
+/// do is in our own lines. What Postgres remarks is nothing wrong: such as that
+/// a commit which a stop has broken off can't be undone any more. A directive in
+/// `RUST_LOG` that names one wins.
 const QUIET: &str = "apalis_core=warn,apalis_sqlite=warn,apalis_postgres=warn,\
-                     sea_orm=warn,sea_orm_migration=warn,sqlx=warn,hyper=warn,reqwest=warn";
+                     sea_orm=warn,sea_orm_migration=warn,sqlx=warn,sqlx::postgres::notice=error,\
+                     hyper=warn,reqwest=warn";
 
 /// Starts logging to standard output, for the rest of the process.
 ///
