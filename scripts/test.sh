@@ -24,4 +24,6 @@ fi
 say "The tests on SQLite"
 on_sqlite "${runner[@]}" "$@"
 say "The tests on Postgres"
+scripts/find-postgres.sh >/dev/null ||
+    echo "No server is installed here: the tests that start and stop one are LEFT OUT."
 exec scripts/with-postgres.sh "${runner[@]}" "$@"
