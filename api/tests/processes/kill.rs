@@ -1,7 +1,7 @@
 //! Processes that end without a word.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use entity::{job, post};
 use reqwest::Method;
@@ -10,12 +10,9 @@ use serde_json::json;
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::client::{outcomes, text};
-use crate::service::Service;
+use crate::service::{LEASE, Service};
 use crate::stub::Act;
 use crate::writer::{HEADINGS, OUTLINE, Writer};
-
-/// What the tests set for JOB_LEASE_SECS.
-const LEASE: Duration = Duration::from_secs(3);
 
 #[tokio::test]
 async fn a_killed_worker_costs_a_job_no_more_than_the_step_it_was_at() {

@@ -19,6 +19,7 @@ mod service;
 mod writer;
 
 mod agents;
+mod chaos;
 mod kill;
 mod load;
 mod logs;

@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use entity::{attempt, job, post, step};
 use sea_orm::{
@@ -15,6 +16,9 @@ use crate::client::Client;
 use crate::process::{Exit, Process};
 use crate::test_database::TestDatabase;
 use crate::writer::Writer;
+
+/// How long a worker may be silent.
+pub(crate) const LEASE: Duration = Duration::from_secs(3);
 
 /// What processes are started with, and where.
 pub(crate) struct Service {
@@ -42,7 +46,7 @@ impl Service {
                 ("METRICS_ADDR", "127.0.0.1:0".into()),
                 ("LOG_FORMAT", "json".into()),
                 ("JOB_BACKOFF_BASE_MS", "1".into()),
-                ("JOB_LEASE_SECS", "3".into()),
+                ("JOB_LEASE_SECS", LEASE.as_secs().to_string()),
                 ("RATE_LIMIT_PER_MINUTE", "0".into()),
             ],
             _postgres: postgres,

@@ -1,7 +1,9 @@
 //! The agent: an OpenAI-compatible endpoint that knows what it is asked for, so
 //! that tests can tell what was asked twice.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -24,6 +26,7 @@ pub(crate) const HEADINGS: [&str; 4] = [
 pub(crate) struct Writer {
     stub: Stub,
     asked: watch::Receiver<Vec<String>>,
+    written: Arc<Mutex<Vec<String>>>,
 }
 
 impl Writer {
@@ -38,16 +41,36 @@ impl Writer {
     pub(crate) async fn doing(
         what: impl Fn(&str, usize) -> Option<Vec<Act>> + Send + Sync + 'static,
     ) -> Writer {
+        let counts = Mutex::new(HashMap::<_, usize>::new());
+        Writer::told(move |_, asked| {
+            let mut counts = counts.lock().unwrap();
+            let before = counts.entry(asked.to_owned()).or_default();
+            *before += 1;
+            what(asked, *before - 1)
+        })
+        .await
+    }
+
+    /// The same, but `what` is told the whole prompt, and then what it asks for.
+    pub(crate) async fn told(
+        what: impl Fn(&str, &str) -> Option<Vec<Act>> + Send + Sync + 'static,
+    ) -> Writer {
         let (tell, asked) = watch::channel(Vec::new());
+        let written = Arc::<Mutex<Vec<String>>>::default();
+        let well = written.clone();
         let stub = Stub::start(move |call| {
-            let asked = asked_for(call);
-            let before = tell.borrow().iter().filter(|a| **a == asked).count();
+            let prompt = call.body["messages"].to_string();
+            let asked = asked_for(&prompt);
             tell.send_modify(|all| all.push(asked.clone()));
-            what(&asked, before).unwrap_or_else(|| write(&asked))
+            what(&prompt, &asked).unwrap_or_else(|| {
+                well.lock().unwrap().push(prompt);
+                write(&asked)
+            })
         });
         Writer {
             stub: stub.await,
             asked,
+            written,
         }
     }
 
@@ -59,6 +82,11 @@ impl Writer {
     /// All that it was asked for, in order.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.borrow().clone()
+    }
+
+    /// The prompts of all that it wrote without being told what to do.
+    pub(crate) fn written(&self) -> Vec<String> {
+        self.written.lock().unwrap().clone()
     }
 
     /// All requests.
@@ -118,8 +146,7 @@ fn section() -> String {
 
 /// All headings are told with every section; the one that is told once more is
 /// asked for.
-fn asked_for(call: &Call) -> String {
-    let prompt = call.body["messages"].to_string();
+fn asked_for(prompt: &str) -> String {
     if prompt.to_lowercase().contains("section headings") {
         return OUTLINE.to_owned();
     }

@@ -1,0 +1,148 @@
+//! Workers on machines whose clocks are wrong. On Postgres only: on SQLite all
+//! share one machine.
+
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
+use super::crowd::Crowd;
+use super::fleet::Fleet;
+use super::{books, length, service};
+use crate::client::{outcomes, text};
+use crate::process::Process;
+use crate::service::{LEASE, Service};
+use crate::stub::{Act, whole};
+use crate::writer::{OUTLINE, Writer};
+
+const BEHIND: i64 = -6 * 3600;
+const AHEAD: i64 = 6 * 3600;
+
+#[tokio::test]
+async fn workers_whose_clocks_differ_share_the_work() {
+    let writer = Writer::new().await;
+    let service = service(&writer);
+    if service.is_on_sqlite() {
+        return;
+    }
+    let api = service.api().await;
+    let mut fleet = Fleet::of(1, &service).await;
+    for skew in [BEHIND, AHEAD] {
+        fleet.add(worker(&service, skew).await);
+    }
+    let crowd = Crowd::at(&api).await;
+    sleep(length()).await;
+    let asked = crowd.content().await;
+    assert_eq!(asked.refused, 0);
+    for exit in fleet.stop().await {
+        // Nobody takes a job from another.
+        assert!(!exit.text().contains("was lost"), "{}", exit.text());
+    }
+    api.stop().await.is_calm();
+    books::balance(&service, &writer, &asked).await;
+}
+
+#[tokio::test]
+async fn a_worker_whose_clock_is_wrong_keeps_its_job_as_long_as_it_lives() {
+    tokio::join!(
+        keeps_its_job(BEHIND, AHEAD), //
+        keeps_its_job(AHEAD, BEHIND),
+    );
+}
+
+async fn keeps_its_job(skew: i64, skew_of_heir: i64) {
+    let hold = |asked: &str, before| (asked == OUTLINE && before == 0).then(|| vec![Act::Hold]);
+    let writer = Writer::doing(hold).await;
+    let service = service(&writer);
+    if service.is_on_sqlite() {
+        return;
+    }
+    let (api, first) = (service.api().await, worker(&service, skew).await);
+    let ann = api.user("ann").await;
+    let post = ann.ask("Growing tomatoes").await;
+    writer.is_asked_for(OUTLINE).await;
+    let heir = worker(&service, skew_of_heir).await;
+    // All the while the heir looks for jobs whose worker is silent.
+    sleep(LEASE + LEASE / 3).await;
+    assert_eq!(outcomes(&ann.job(&post).await), ["none"]);
+
+    first.kill().await;
+    // Nobody waits for hours.
+    let job = ann.until(&post, "succeeded").await;
+    assert_eq!(outcomes(&job), ["lost", "succeeded"], "{job:#}");
+    // In their order, whatever the clocks say of it.
+    let [lost, succeeded] = [&job["attempts"][0], &job["attempts"][1]];
+    let moments = [
+        &job["created_at"],
+        &lost["started_at"],
+        &lost["finished_at"],
+        &succeeded["started_at"],
+        &succeeded["finished_at"],
+    ];
+    assert!(moments.map(text).is_sorted(), "{job:#}");
+    heir.stop().await;
+    service.is_at_rest().await;
+}
+
+#[tokio::test]
+async fn a_retry_is_in_time_whatever_the_clocks_say() {
+    tokio::join!(
+        is_retried_in_time(BEHIND, AHEAD), //
+        is_retried_in_time(AHEAD, BEHIND),
+    );
+}
+
+async fn is_retried_in_time(skew: i64, skew_of_next: i64) {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let times = asked.clone();
+    let writer = Writer::doing(move |asked, before| {
+        times.lock().unwrap().push(Instant::now());
+        let refused = asked == OUTLINE && before == 0;
+        refused.then(|| whole(503, &[("retry-after", "2")], ""))
+    })
+    .await;
+    let service = service(&writer);
+    if service.is_on_sqlite() {
+        return;
+    }
+    let (api, first) = (service.api().await, worker(&service, skew).await);
+    let ann = api.user("ann").await;
+    let post = ann.ask("Growing tomatoes").await;
+    first.line("failed, and will be tried again").await;
+    first.stop().await;
+    let next = worker(&service, skew_of_next).await;
+    let job = ann.until(&post, "succeeded").await;
+    assert_eq!(outcomes(&job), ["failed", "succeeded"]);
+    let asked = asked.lock().unwrap().clone();
+    let pause = asked[1] - asked[0];
+    let wanted = Duration::from_secs(2);
+    assert!((wanted..wanted + LEASE).contains(&pause), "{pause:?}");
+    next.stop().await.is_calm();
+    service.is_at_rest().await;
+}
+
+/// A worker whose clock is off by so many seconds.
+async fn worker(service: &Service, skew: i64) -> Process {
+    let shim = service.path().join("skewed_clock.so");
+    if !shim.exists() {
+        let source = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/processes/chaos/skewed_clock.c"
+        );
+        // Rust needs it anyway, to link.
+        let mut compiler = Command::new("cc");
+        compiler.args(["-shared", "-fPIC", source, "-ldl", "-o"]);
+        let compiled = compiler.arg(&shim).output().unwrap();
+        assert!(compiled.status.success(), "{compiled:?}");
+    }
+    let mut settings = service.settings.clone();
+    settings.push(("LD_PRELOAD", shim.to_str().unwrap().to_owned()));
+    settings.push(("SKEW", skew.to_string()));
+    let worker = Process::start("worker", service.path(), &settings);
+    let ready = worker.says("the worker is ready").await;
+    let its_time = text(&ready["timestamp"]).parse::<chrono::DateTime<chrono::Utc>>();
+    let off = its_time.unwrap() - chrono::Utc::now();
+    assert!((off.num_seconds() - skew).abs() < 60, "{ready}");
+    worker
+}

@@ -1,0 +1,178 @@
+//! Users who ask for posts and don't give up until they are answered.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rand::RngExt;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::is_unavailable;
+use crate::client::{Answer, Client, is_over, text};
+use crate::process::PATIENCE;
+use crate::service::Api;
+
+const USERS: usize = 3;
+const CONNECTIONS: usize = 6;
+
+/// How many posts a connection asks for before it waits for them.
+const AT_ONCE: usize = 4;
+
+/// One in so many is called off.
+const CANCELS: usize = 8;
+
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The marks that a topic's number stands between.
+pub(super) const MARK: char = '~';
+
+pub(super) struct Crowd {
+    members: JoinSet<Vec<String>>,
+    api: watch::Sender<String>,
+    refused: Arc<AtomicUsize>,
+    stop: CancellationToken,
+}
+
+/// What came of all that they asked for.
+pub(super) struct Asked {
+    /// The ids of the posts.
+    pub(super) posts: Vec<String>,
+    /// How often they were told to ask again.
+    pub(super) refused: usize,
+}
+
+impl Crowd {
+    /// They sign up and begin.
+    pub(super) async fn at(api: &Api) -> Crowd {
+        let mut users = Vec::new();
+        for n in 0..USERS {
+            users.push(api.user(&format!("user-{n}")).await);
+        }
+        let stop = CancellationToken::new();
+        let (api, url) = watch::channel(api.url.clone());
+        let topics = Arc::<AtomicUsize>::default();
+        let refused = Arc::<AtomicUsize>::default();
+        let members = (0..CONNECTIONS)
+            .map(|n| {
+                Member {
+                    client: users[n % USERS].connected_anew(),
+                    api: url.clone(),
+                    topics: Arc::clone(&topics),
+                    refused: Arc::clone(&refused),
+                    stop: stop.clone(),
+                }
+                .run()
+            })
+            .collect();
+        Crowd {
+            members,
+            api,
+            refused,
+            stop,
+        }
+    }
+
+    /// From now on they ask there.
+    pub(super) fn turn_to(&self, api: &Api) {
+        self.api.send_replace(api.url.clone());
+    }
+
+    /// Lets them ask for no more, and waits until they have all that they
+    /// asked for.
+    pub(super) async fn content(self) -> Asked {
+        self.stop.cancel();
+        let posts = self.members.join_all().await.concat();
+        assert!(!posts.is_empty());
+        let refused = self.refused.load(Ordering::Relaxed);
+        eprintln!("{} posts, {refused} requests refused", posts.len());
+        Asked { posts, refused }
+    }
+}
+
+struct Member {
+    client: Client,
+    api: watch::Receiver<String>,
+    topics: Arc<AtomicUsize>,
+    refused: Arc<AtomicUsize>,
+    stop: CancellationToken,
+}
+
+impl Member {
+    async fn run(self) -> Vec<String> {
+        let mut posts = Vec::new();
+        while !self.stop.is_cancelled() {
+            let mut jobs = Vec::new();
+            let count = rand::rng().random_range(1..=AT_ONCE);
+            for _ in 0..count {
+                let post = self.ask().await;
+                jobs.push(text(&post["job"]["id"]));
+                posts.push(text(&post["id"]));
+            }
+            for job in jobs {
+                self.wait(&job).await;
+            }
+        }
+        posts
+    }
+
+    /// Asks for a post, with the same key until it is accepted.
+    async fn ask(&self) -> Value {
+        let number = self.topics.fetch_add(1, Ordering::Relaxed);
+        let body = json!({ "topic": format!("Growing tomatoes {MARK}{number}{MARK}") });
+        let key = format!("post-{number}");
+        let accepted = self
+            .insist(Method::POST, "/blogs", Some((&key, &body)))
+            .await;
+        let job = &accepted.body["job"];
+        if number.is_multiple_of(CANCELS) {
+            let cancel = format!("/jobs/{}/cancel", text(&job["id"]));
+            self.insist(Method::POST, &cancel, None).await;
+        }
+        accepted.body
+    }
+
+    /// Waits until a job is over.
+    async fn wait(&self, job: &str) {
+        let path = format!("/jobs/{job}?wait=5");
+        let mut present = Value::Null;
+        let over = async {
+            while present.is_null() || !is_over(&present) {
+                present = self.insist(Method::GET, &path, None).await.body;
+            }
+        };
+        let over = timeout(PATIENCE, over).await;
+        over.unwrap_or_else(|_| panic!("the job does not end: {present:#}"));
+        assert_ne!(present["status"], "failed", "{present:#}");
+    }
+
+    /// Sends a request until it is answered for good.
+    async fn insist(&self, method: Method, path: &str, keyed: Option<(&str, &Value)>) -> Answer {
+        loop {
+            let client = self.client.at(&self.api.borrow());
+            let request = client.request(method.clone(), path);
+            let request = match keyed {
+                Some((key, body)) => request.header("idempotency-key", key).json(body),
+                None => request,
+            };
+            match client.try_send(request).await {
+                Ok(answer) if answer.status == 503 => {
+                    is_unavailable(&answer);
+                    self.refused.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(answer) if answer.body["code"] == "job_finished" => return answer,
+                Ok(answer) => {
+                    assert!([200, 202].contains(&answer.status), "{path}: {answer:?}");
+                    return answer;
+                }
+                // The API has gone.
+                Err(_) => {}
+            }
+            sleep(PAUSE).await;
+        }
+    }
+}
