@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run demo test bench check fmt lint rules deny
+.PHONY: help run demo test chaos bench check fmt lint rules deny
 
 # The topic as it was typed, whatever characters it has.
 override TOPIC := $(value TOPIC)
@@ -18,6 +18,9 @@ demo: ## Write a post against the running service: make demo TOPIC="..."
 
 test: ## Run all tests, on SQLite and on Postgres
 	@scripts/test.sh
+
+chaos: ## Kill, freeze and cut everything under load, for CHAOS_SECONDS (60) each
+	@CHAOS_SECONDS=$${CHAOS_SECONDS:-60} scripts/test.sh chaos::
 
 bench: ## Measure the release binaries, on both databases
 	cargo build --release --workspace --locked
