@@ -5,6 +5,7 @@ use sea_orm::entity::prelude::*;
 use sea_orm::{QuerySelect, QueryTrait};
 
 use crate::clock::{Timestamp, now};
+use crate::session;
 
 /// A row of `refresh_tokens`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -24,24 +25,21 @@ pub struct Model {
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 #[allow(missing_docs, reason = "the derive writes them")]
-pub enum Relation {
-    #[sea_orm(
-        belongs_to = "super::session::Entity",
-        from = "Column::SessionId",
-        to = "super::session::Column::Id"
-    )]
-    Session,
-}
-
-impl Related<super::session::Entity> for Entity {
-    fn to() -> RelationDef {
-        Relation::Session.def()
-    }
-}
+pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 
 impl Entity {
+    /// The session that a token renews, whether or not it was used.
+    pub fn session_of(hash: &str) -> Select<session::Entity> {
+        let token = Entity::find()
+            .select_only()
+            .column(Column::SessionId)
+            .filter(Column::Hash.eq(hash))
+            .into_query();
+        session::Entity::find().filter(session::Column::Id.in_subquery(token))
+    }
+
     /// Uses up a token; false if it was used before, or never existed. Of two
     /// at once, one wins.
     ///

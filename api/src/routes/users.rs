@@ -185,11 +185,9 @@ async fn renew(
     refresh_token: String,
 ) -> Result<Option<TokenPair>> {
     let hash = refresh_token_hash(&refresh_token);
-    let found = refresh_token::Entity::find_by_id(&hash)
-        .find_also_related(session::Entity)
-        .one(tx)
-        .await?;
-    let Some((_, Some(session))) = found else {
+    // Sessions are locked before their tokens, as their end does it.
+    let session = refresh_token::Entity::session_of(&hash).lock_exclusive();
+    let Some(session) = session.one(tx).await? else {
         return Err(Error::Unauthenticated);
     };
     if !refresh_token::Entity::spend(tx, &hash).await? {
