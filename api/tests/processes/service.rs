@@ -45,6 +45,8 @@ impl Service {
                 ("LISTEN_ADDR", "127.0.0.1:0".into()),
                 ("METRICS_ADDR", "127.0.0.1:0".into()),
                 ("LOG_FORMAT", "json".into()),
+                // sqlx warns of what is slow, which depends on what else is running.
+                ("RUST_LOG", "info,sqlx::query=error,sqlx::pool=error".into()),
                 ("JOB_BACKOFF_BASE_MS", "1".into()),
                 ("JOB_LEASE_SECS", LEASE.as_secs().to_string()),
                 ("RATE_LIMIT_PER_MINUTE", "0".into()),
