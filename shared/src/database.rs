@@ -19,6 +19,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
 };
+use tokio::time::timeout;
 use tracing::Instrument;
 
 use crate::config::StorageSettings;
@@ -37,6 +38,9 @@ const POSTGRES_PATIENCE: Duration = Duration::from_secs(5);
 
 /// For how long a connection to Postgres is taken to live without a look.
 const TRUSTED: Duration = Duration::from_secs(1);
+
+/// How long a process that stops waits for its last writes.
+const CLOSING: Duration = Duration::from_secs(5);
 
 const SQLITE_READERS: u32 = 4;
 const POSTGRES_CONNECTIONS: u32 = 16;
@@ -152,6 +156,13 @@ impl Database {
 
     /// Lets go of all connections once their users are done.
     pub async fn close(self) {
+        if let Some(writer) = &self.writer {
+            // What was asked for before this is done first.
+            let last = writer.transact(|_| async { Ok::<(), DbErr>(()) }.boxed());
+            if !matches!(timeout(CLOSING, last).await, Ok(Ok(()))) {
+                tracing::debug!("the database did not answer any more");
+            }
+        }
         for pool in [self.read, self.write] {
             if let Err(error) = pool.close().await {
                 tracing::debug!(%error, "the database did not close cleanly");
