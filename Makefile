@@ -24,7 +24,7 @@ chaos: ## Kill, freeze and cut everything under load, for CHAOS_SECONDS (60) eac
 
 bench: ## Measure the release binaries, on both databases
 	cargo build --release --workspace --locked
-	@scripts/with-postgres.sh --durable cargo bench --package api --bench service --locked
+	@scripts/with-postgres.sh --durable cargo bench --package api --bench service --locked -- $(ONLY)
 
 check: fmt lint rules deny test ## What CI holds: format, clippy, crate rules, cargo-deny, tests
 

@@ -1,6 +1,6 @@
 //! How fast the service is: the release binaries, an agent that answers at
-//! once, both databases. `make bench` prints a table. What is measured here
-//! fails no test.
+//! once, both databases. `make bench` prints a table, `make bench ONLY=drain` a
+//! part of it. What is measured here fails no test.
 
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ mod machine;
 use binaries::{Kind, Service};
 use load::{Spread, User, for_a_while};
 
+/// What is measured, unless the command line names some of it.
+const MEASUREMENTS: [&str; 5] = ["idle", "pickup", "drain", "enqueue", "reads"];
 const SINGLE_JOBS: usize = 500;
 const QUEUED_JOBS: usize = 3000;
 const CONCURRENCY: usize = 64;
@@ -38,6 +40,9 @@ async fn run() -> Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     println!("{}", machine::described()?);
     let agent = agent::start().await?;
+    // cargo adds `--bench`.
+    let only = std::env::args().skip(1).filter(|name| name != "--bench");
+    let only: Vec<String> = only.collect();
     let mut kinds = vec![Kind::Sqlite];
     match std::env::var_os("TEST_POSTGRES_URL") {
         Some(_) => kinds.push(Kind::Postgres),
@@ -45,20 +50,26 @@ async fn run() -> Result<()> {
     }
     for kind in kinds {
         println!("\n{kind:?}");
-        for (what, measured) in [
-            idle(kind, &agent).await?,
-            pickup(kind, &agent).await?,
-            drain(kind, &agent, 1).await?,
-            drain(kind, &agent, 3).await?,
-            enqueue(kind, &agent).await?,
-            reads(kind, &agent).await?,
-        ]
-        .concat()
-        {
-            println!("  {what:<44} {measured}");
+        for name in MEASUREMENTS {
+            if !only.is_empty() && !only.iter().any(|only| *only == name) {
+                continue;
+            }
+            for (what, measured) in measure(name, kind, &agent).await? {
+                println!("  {what:<44} {measured}");
+            }
         }
     }
     Ok(())
+}
+
+async fn measure(name: &str, kind: Kind, agent: &str) -> Result<Lines> {
+    match name {
+        "idle" => idle(kind, agent).await,
+        "pickup" => pickup(kind, agent).await,
+        "drain" => Ok([drain(kind, agent, 1).await?, drain(kind, agent, 3).await?].concat()),
+        "enqueue" => enqueue(kind, agent).await,
+        _ => reads(kind, agent).await,
+    }
 }
 
 type Lines = Vec<(String, String)>;
