@@ -53,6 +53,7 @@ async fn a_full_disk_costs_nothing_but_time() {
         sleep(Duration::from_secs(1)).await;
         disk.clear();
         asks_until(202, &ann, &mut posts).await;
+        ann.until(posts.last().unwrap(), "succeeded").await;
     }
     let mut asked = crowd.content().await;
     for post in &posts {
