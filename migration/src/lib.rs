@@ -6,6 +6,7 @@ pub use sea_orm_migration::prelude::*;
 mod m20261122_000001_accounts;
 mod m20261122_000002_posts_and_jobs;
 mod m20261122_000003_reliability;
+mod m20261122_000004_administration;
 
 /// Our migrations, in order. The queue's own tables are made by the queue.
 #[derive(Debug)]
@@ -18,6 +19,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261122_000001_accounts::Migration),
             Box::new(m20261122_000002_posts_and_jobs::Migration),
             Box::new(m20261122_000003_reliability::Migration),
+            Box::new(m20261122_000004_administration::Migration),
         ]
     }
 }
