@@ -64,11 +64,12 @@ async fn create_login_delays(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     .await
 }
 
+/// The queue has a table of workers of its own.
 async fn create_workers(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     manager
         .create_table(
             Table::create()
-                .table("workers")
+                .table("job_workers")
                 .col(string("name").primary_key())
                 .col(string("host"))
                 .col(string("version"))
@@ -80,7 +81,11 @@ async fn create_workers(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
                 .to_owned(),
         )
         .await?;
-    execute(manager, "CREATE INDEX workers_by_age ON workers (seen_at)").await
+    execute(
+        manager,
+        "CREATE INDEX job_workers_by_age ON job_workers (seen_at)",
+    )
+    .await
 }
 
 /// One row, which says whether workers are to take jobs.
