@@ -8,6 +8,7 @@
 
 pub mod attempt;
 pub mod clock;
+mod given;
 pub mod idempotency;
 pub mod job;
 pub mod post;

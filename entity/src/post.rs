@@ -1,9 +1,11 @@
 //! Blog posts.
 
 use sea_orm::entity::prelude::*;
-use sea_orm::{ExprTrait, Iterable, QuerySelect};
+use sea_orm::sea_query::Func;
+use sea_orm::{DatabaseTransaction, ExprTrait, Iterable, QuerySelect};
 
 use crate::clock::{Timestamp, now};
+use crate::given::{given, with_list};
 
 /// A row of `blog_posts`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -87,10 +89,7 @@ impl Entity {
 
     /// An update of a post that raises its version, as each must.
     pub fn change(id: Uuid) -> sea_orm::UpdateMany<Entity> {
-        Entity::update_many()
-            .col_expr(Column::Version, Expr::col(Column::Version).add(1))
-            .col_expr(Column::UpdatedAt, Expr::value(now()))
-            .filter(Column::Id.eq(id))
+        changes().filter(Column::Id.eq(id))
     }
 
     /// Gives a post its text and makes it ready. `version`, if given, must be
@@ -118,6 +117,36 @@ impl Entity {
         Ok(change.exec_with_returning(db).await?.pop())
     }
 
+    /// Gives posts their texts and makes them ready.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub(crate) async fn write_all(
+        tx: &DatabaseTransaction,
+        texts: impl Iterator<Item = (Uuid, &Text)>,
+    ) -> Result<(), DbErr> {
+        let list = texts.map(|(id, text)| {
+            vec![
+                id.into(),
+                text.content.clone().into(),
+                text.excerpt.clone().into(),
+                text.word_count.into(),
+                text.title.clone().into(),
+            ]
+        });
+        let title = Func::coalesce([given(5), Expr::col(Column::Title)]);
+        with_list(changes(), list)
+            .col_expr(Column::Content, given(2))
+            .col_expr(Column::Excerpt, given(3))
+            .col_expr(Column::WordCount, given(4))
+            .col_expr(Column::Title, title.into())
+            .col_expr(Column::Status, Expr::value(Status::Ready))
+            .filter(Expr::col(Column::Id).eq(given(1)))
+            .exec(tx)
+            .await?;
+        Ok(())
+    }
+
     /// Moves a post to another status.
     ///
     /// # Errors
@@ -131,6 +160,12 @@ impl Entity {
         change.exec(db).await?;
         Ok(())
     }
+}
+
+fn changes() -> sea_orm::UpdateMany<Entity> {
+    Entity::update_many()
+        .col_expr(Column::Version, Expr::col(Column::Version).add(1))
+        .col_expr(Column::UpdatedAt, Expr::value(now()))
 }
 
 /// Leaving out what is large and not asked for.

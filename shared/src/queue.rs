@@ -25,7 +25,7 @@ use apalis_postgres::PostgresStorage;
 use apalis_sqlite::SqliteStorage;
 use entity::job;
 use sea_orm::entity::prelude::*;
-use sea_orm::{DatabaseTransaction, DbBackend, FromQueryResult, Statement};
+use sea_orm::{DatabaseTransaction, DbBackend, FromQueryResult, Statement, Value};
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
@@ -160,47 +160,79 @@ fn due_second(delay: Duration) -> i64 {
     (now.saturating_add(delay)).saturating_add(999) / 1000
 }
 
-/// Removes a delivery from the queue, if it is there.
+/// Holds deliveries until the transaction ends, where several may write at once.
+/// Who is to [`take`] some and [`hand_back`] others begins with this: a worker
+/// may have been woken by the delivery of another's job, and the other by the
+/// delivery of its. In the order of their ids neither waits for ever.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn take(tx: &DatabaseTransaction, id: &str) -> Result<(), DbErr> {
-    let sql = match tx.get_database_backend() {
-        DbBackend::Postgres => "DELETE FROM apalis.jobs WHERE id = $1",
-        _ => "DELETE FROM Jobs WHERE id = $1",
-    };
-    execute(tx, sql, id).await
+pub async fn lock(tx: &DatabaseTransaction, deliveries: &[&str]) -> Result<(), DbErr> {
+    if tx.get_database_backend() != DbBackend::Postgres {
+        return Ok(());
+    }
+    let some = list(deliveries);
+    let lock = format!("SELECT FROM apalis.jobs WHERE id IN {some} ORDER BY id FOR UPDATE");
+    execute(tx, lock, deliveries).await
 }
 
-/// Puts a delivery back that woke a worker and was not used: others must be
-/// woken by it. One that stands for no queued job is removed.
+/// Removes deliveries from the queue that are there.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn hand_back(tx: &DatabaseTransaction, id: &str) -> Result<(), DbErr> {
-    let [orphaned, pending] = match tx.get_database_backend() {
-        DbBackend::Postgres => [
-            "DELETE FROM apalis.jobs WHERE id = $1 AND NOT EXISTS \
-             (SELECT 1 FROM generation_jobs WHERE status = 'queued' AND delivery_id = $1)",
-            // As apalis' trigger does it, which minds only what is new.
-            "UPDATE apalis.jobs SET status = 'Pending', lock_at = NULL, lock_by = NULL \
-             WHERE id = $1 RETURNING pg_notify('apalis::job::insert', \
-             json_build_object('job_type', job_type, 'id', id)::text)",
-        ],
-        _ => [
-            "DELETE FROM Jobs WHERE id = $1 AND NOT EXISTS \
-             (SELECT 1 FROM generation_jobs WHERE status = 'queued' AND delivery_id = $1)",
-            "UPDATE Jobs SET status = 'Pending', lock_at = NULL, lock_by = NULL WHERE id = $1",
-        ],
-    };
-    execute(tx, orphaned, id).await?;
-    execute(tx, pending, id).await
+pub async fn take(tx: &DatabaseTransaction, deliveries: &[&str]) -> Result<(), DbErr> {
+    let (jobs, some) = (table(tx), list(deliveries));
+    let delete = format!("DELETE FROM {jobs} WHERE id IN {some}");
+    execute(tx, delete, deliveries).await
 }
 
-async fn execute(tx: &DatabaseTransaction, sql: &str, id: &str) -> Result<(), DbErr> {
-    let backend = tx.get_database_backend();
-    tx.execute_raw(Statement::from_sql_and_values(backend, sql, [id.into()]))
-        .await?;
+/// Puts deliveries back that woke a worker and were not used: others must be
+/// woken by them. Those that stand for no queued job are removed.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn hand_back(tx: &DatabaseTransaction, deliveries: &[&str]) -> Result<(), DbErr> {
+    let (jobs, some) = (table(tx), list(deliveries));
+    let orphaned = format!(
+        "DELETE FROM {jobs} AS delivery WHERE id IN {some} AND NOT EXISTS \
+         (SELECT 1 FROM generation_jobs WHERE status = 'queued' AND delivery_id = delivery.id)"
+    );
+    execute(tx, orphaned, deliveries).await?;
+    // As apalis' trigger does it, which minds only what is new.
+    let notify = match tx.get_database_backend() {
+        DbBackend::Postgres => {
+            "RETURNING pg_notify('apalis::job::insert', \
+             json_build_object('job_type', job_type, 'id', id)::text)"
+        }
+        _ => "",
+    };
+    let pending = format!(
+        "UPDATE {jobs} SET status = 'Pending', lock_at = NULL, lock_by = NULL \
+         WHERE id IN {some} {notify}"
+    );
+    execute(tx, pending, deliveries).await
+}
+
+fn table(tx: &DatabaseTransaction) -> &'static str {
+    match tx.get_database_backend() {
+        DbBackend::Postgres => "apalis.jobs",
+        _ => "Jobs",
+    }
+}
+
+/// Places for so many values.
+fn list(values: &[&str]) -> String {
+    let places: Vec<String> = (1..=values.len()).map(|n| format!("${n}")).collect();
+    format!("({})", places.join(", "))
+}
+
+async fn execute(tx: &DatabaseTransaction, sql: String, values: &[&str]) -> Result<(), DbErr> {
+    if values.is_empty() {
+        return Ok(());
+    }
+    let (backend, values) = (tx.get_database_backend(), values.iter().copied());
+    let statement = Statement::from_sql_and_values(backend, sql, values.map(Value::from));
+    tx.execute_raw(statement).await?;
     Ok(())
 }
 

@@ -11,7 +11,6 @@ use entity::job::lifecycle::{self, Checkpoint, Hold, Lease, Progress};
 use entity::job::{self, Phase};
 use entity::{post, step};
 use futures_util::FutureExt;
-use sea_orm::DbErr;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::Worker;
@@ -283,15 +282,9 @@ impl Worker {
 
     /// Makes a finished step a checkpoint.
     async fn keep(&self, attempt: &Attempt, done: Checkpoint) -> Result<(), Stop> {
-        let hold = self.insist(|| self.checkpoint(&attempt.lease, &done).boxed());
+        let done = (attempt.lease, done);
+        let hold = self.insist(|| self.checkpoints.add(done.clone()).boxed());
         go_on(hold.await?)
-    }
-
-    async fn checkpoint(&self, lease: &Lease, done: &Checkpoint) -> Result<Hold, DbErr> {
-        let (lease, done) = (*lease, done.clone());
-        self.db
-            .transact(move |tx| lifecycle::checkpoint(tx, lease, done).boxed())
-            .await
     }
 }
 

@@ -5,6 +5,7 @@
 //! have left behind.
 
 pub mod agent;
+mod batch;
 pub mod config;
 pub mod generate;
 pub mod metrics;
@@ -16,14 +17,16 @@ pub mod scrape;
 pub mod sweep;
 pub mod writing;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use entity::job::Phase;
-use entity::job::lifecycle::{self, Lease};
+use entity::job::lifecycle::{self, Checkpoint, Hold, Lease};
+use entity::post::WithoutContent;
 use entity::{job, post};
 use futures_util::FutureExt;
-use sea_orm::{DatabaseTransaction, DbErr, EntityTrait};
+use sea_orm::{ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter};
 use shared::database::Database;
 use shared::queue::{self, Consumer, Delivery};
 use tokio_util::sync::CancellationToken;
@@ -31,6 +34,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::Instrument;
 
 use crate::agent::{Agent, Traced};
+use crate::batch::Batch;
 use crate::config::Config;
 use crate::generate::Attempt;
 use crate::metrics::Metrics;
@@ -42,6 +46,11 @@ pub struct Worker {
     db: Database,
     agent: Arc<dyn Agent>,
     metrics: Arc<Metrics>,
+    /// Claims a job for whom a delivery may have woken, if one is in line.
+    claims: Batch<Option<String>, Option<Attempt>>,
+    checkpoints: Batch<(Lease, Checkpoint), Hold>,
+    /// Stores posts, and says whether each was still ours to write.
+    posts: Batch<(Lease, post::Text), bool>,
     /// Unique for each start, so that no one is taken for a predecessor.
     name: String,
     lease: Duration,
@@ -74,12 +83,24 @@ pub async fn run(
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) {
+    let (lease, phase) = (config.job_lease(), generate::first_phase(agent.scope()));
+    let name = format!("{}-{}", host(), uuid::Uuid::now_v7().simple());
+    let claimer = name.clone();
     let worker = Arc::new(Worker {
         db: db.clone(),
         agent: Arc::new(Traced::new(agent, config.agent.name())),
         metrics,
-        name: format!("{}-{}", host(), uuid::Uuid::now_v7().simple()),
-        lease: config.job_lease(),
+        claims: Batch::new(db.clone(), move |tx, woken_by| {
+            claim(tx, woken_by, claimer.clone(), lease, phase).boxed()
+        }),
+        checkpoints: Batch::new(db.clone(), |tx, done| {
+            async move { lifecycle::checkpoint(tx, &done).await }.boxed()
+        }),
+        posts: Batch::new(db.clone(), |tx, written| {
+            async move { lifecycle::finish(tx, &written).await }.boxed()
+        }),
+        name,
+        lease,
         backoff: config.job_backoff_base(),
         patience: config.agent_timeout(),
         pace: Pace::new(config.worker_concurrency.into()),
@@ -142,7 +163,7 @@ impl Worker {
         }
         let mut woken_by = Some(delivery.id);
         while let Some(_slot) = self.slot(&mut woken_by).await {
-            match self.claim(woken_by.take()).await {
+            match self.claims.add(woken_by.take()).await {
                 Ok(Some(attempt)) => self.clone().attempt(attempt).await,
                 Ok(None) => return,
                 // The sweep finds a job whose delivery was neither used nor handed back.
@@ -167,19 +188,10 @@ impl Worker {
     async fn hand_back(&self, delivery: String) {
         let hand_back = self
             .db
-            .transact(move |tx| async move { queue::hand_back(tx, &delivery).await }.boxed());
+            .transact(move |tx| async move { queue::hand_back(tx, &[&delivery]).await }.boxed());
         if let Err(error) = hand_back.await {
             tracing::warn!(%error, "can't hand back a delivery; the sweep will");
         }
-    }
-
-    /// Claims the job whose turn it is and uses up its delivery, both or neither.
-    async fn claim(&self, woken_by: Option<String>) -> Result<Option<Attempt>, DbErr> {
-        let (name, lease) = (self.name.clone(), self.lease);
-        let phase = generate::first_phase(self.agent.scope());
-        self.db
-            .transact(move |tx| claim(tx, woken_by, name, lease, phase).boxed())
-            .await
     }
 
     /// Makes an attempt in a task of its own, so that it holds up no other, and
@@ -228,34 +240,38 @@ impl Worker {
     }
 }
 
+/// Claims a job for each that `woken_by` has, as far as there are any in line,
+/// and uses up their deliveries, both or neither.
 async fn claim(
     tx: &DatabaseTransaction,
-    woken_by: Option<String>,
+    woken_by: Vec<Option<String>>,
     worker: String,
     lease: Duration,
     phase: Phase,
-) -> Result<Option<Attempt>, DbErr> {
-    let claimed = lifecycle::claim(tx, &worker, lease, phase).await?;
+) -> Result<Vec<Option<Attempt>>, DbErr> {
+    let wanted = woken_by.len();
+    let claimed = lifecycle::claim(tx, &worker, lease, phase, wanted as u64).await?;
     let used = claimed
-        .as_ref()
-        .and_then(|(_, job)| job.delivery_id.as_deref());
-    // After the job: in this order all others lock the two. And one by one in
-    // the order of their ids, for another worker may have been woken by the
-    // delivery that we use, and use the one that woke us.
-    let mut deliveries: Vec<&str> = used.into_iter().chain(woken_by.as_deref()).collect();
-    deliveries.sort_unstable();
-    deliveries.dedup();
-    for delivery in deliveries {
-        match Some(delivery) == used {
-            true => queue::take(tx, delivery).await?,
-            false => queue::hand_back(tx, delivery).await?,
-        }
-    }
-    let Some((lease, job)) = claimed else {
-        return Ok(None);
+        .iter()
+        .filter_map(|(_, job)| job.delivery_id.as_deref());
+    let used: Vec<&str> = used.collect();
+    let woken_by = woken_by.iter().filter_map(Option::as_deref);
+    let unused: Vec<&str> = woken_by.filter(|id| !used.contains(id)).collect();
+    // After the jobs: in this order all others lock the two.
+    queue::lock(tx, &[&used[..], &unused[..]].concat()).await?;
+    queue::take(tx, &used).await?;
+    queue::hand_back(tx, &unused).await?;
+    let posts = claimed.iter().map(|(_, job)| job.post_id);
+    let posts = post::Entity::find().filter(post::Column::Id.is_in(posts));
+    let posts = posts.without_content().all(tx).await?;
+    let mut posts: HashMap<_, _> = posts.into_iter().map(|post| (post.id, post)).collect();
+    let attempt = |(lease, job): (Lease, job::Model)| {
+        let post = posts.remove(&job.post_id)?;
+        Some(Attempt::new(lease, job, post))
     };
-    let post = post::Entity::find_by_id(job.post_id).one(tx).await?;
-    Ok(post.map(|post| Attempt::new(lease, job, post)))
+    let mut attempts: Vec<_> = claimed.into_iter().map(attempt).collect();
+    attempts.resize_with(wanted, || None);
+    Ok(attempts)
 }
 
 fn host() -> String {

@@ -168,15 +168,19 @@ impl Worker {
         }
     }
 
-    /// Records how an attempt ended, in one transaction.
+    /// Records how an attempt ended.
     pub(crate) async fn settle(
         &self,
         lease: &Lease,
         job: &job::Model,
         ending: &Ending,
     ) -> Result<Record, DbErr> {
-        if matches!(ending, Ending::Lost) {
-            return Ok(Record::Lost);
+        match ending {
+            Ending::Lost => return Ok(Record::Lost),
+            Ending::Written(text) if self.posts.add((*lease, text.clone())).await? => {
+                return Ok(Record::Succeeded);
+            }
+            _ => {}
         }
         let ended = Ended {
             lease: *lease,
@@ -210,13 +214,9 @@ struct Ended {
 async fn settle(tx: &DatabaseTransaction, ended: Ended, ending: Ending) -> Result<Record, DbErr> {
     let lease = &ended.lease;
     let record = match ending {
-        Ending::Written(text) => match lifecycle::finish(tx, lease, &text).await? {
-            true => Record::Succeeded,
-            false => Record::Lost,
-        },
         Ending::Failed(failure, after) => ended.fail(tx, &failure, after).await?,
         Ending::Released => ended.release(tx).await?,
-        Ending::Canceled | Ending::Lost => Record::Lost,
+        Ending::Written(_) | Ending::Canceled | Ending::Lost => Record::Lost,
     };
     // Whatever the attempt brought, a cancel that came before it wins.
     let canceled = record == Record::Lost && lifecycle::stopped(tx, lease).await?;

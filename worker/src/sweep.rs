@@ -95,7 +95,7 @@ async fn redeliver(tx: &DatabaseTransaction, job: job::Model) -> Result<bool, Db
     let delivery = queue::delivery_id(Duration::ZERO);
     let given = lifecycle::redeliver(tx, job.id, lost, &delivery).await?;
     if given {
-        queue::take(tx, lost).await?;
+        queue::take(tx, &[lost]).await?;
         push(tx, &job, &delivery).await?;
     }
     Ok(given)

@@ -409,7 +409,7 @@ async fn delete_post(tx: &DatabaseTransaction, me: SignedIn, id: Uuid) -> Result
     let job = job::Entity::of_post(post.id).lock_exclusive();
     let job = job.one(tx).await?;
     if let Some(delivery) = job.and_then(|job| job.delivery_id) {
-        queue::take(tx, &delivery).await?;
+        queue::take(tx, &[&delivery]).await?;
     }
     post::Entity::delete_by_id(post.id).exec(tx).await?;
     Ok(())

@@ -153,7 +153,7 @@ async fn call_off(tx: &DatabaseTransaction, me: SignedIn, id: Uuid) -> Result<jo
     match lifecycle::cancel(tx, id).await? {
         Cancel::Canceled(job) => {
             if let Some(delivery) = &job.delivery_id {
-                queue::take(tx, delivery).await?;
+                queue::take(tx, &[delivery]).await?;
             }
             Ok(job)
         }

@@ -306,7 +306,7 @@ async fn leave(tx: &DatabaseTransaction, user: user::Model) -> Result<()> {
         .all(tx)
         .await?;
     for delivery in deliveries.iter().flatten() {
-        queue::take(tx, delivery).await?;
+        queue::take(tx, &[delivery]).await?;
     }
     user::Entity::delete_by_id(user.id).exec(tx).await?;
     Ok(())

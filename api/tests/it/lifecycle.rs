@@ -120,7 +120,17 @@ async fn row(tx: &DatabaseTransaction, id: Uuid) -> job::Model {
 
 /// Claims whichever job is first in line.
 async fn first(tx: &DatabaseTransaction, worker: &str) -> Option<(Lease, job::Model)> {
-    claim(tx, worker, MINUTE, Phase::Outline).await.unwrap()
+    let mut claimed = claim(tx, worker, MINUTE, Phase::Outline, 1).await.unwrap();
+    claimed.pop()
+}
+
+/// Whether the post was stored.
+async fn finishes(tx: &DatabaseTransaction, lease: &Lease, text: post::Text) -> bool {
+    finish(tx, &[(*lease, text)]).await.unwrap() == [true]
+}
+
+async fn keeps(tx: &DatabaseTransaction, lease: &Lease, done: Checkpoint) -> Hold {
+    checkpoint(tx, &[(*lease, done)]).await.unwrap()[0]
 }
 
 /// A new job, claimed.
@@ -139,7 +149,7 @@ async fn bring(tx: &DatabaseTransaction, lease: &Lease, status: Status) {
     match status {
         Status::Running => {}
         Status::Queued => assert!(release(tx, lease, &delivery()).await.unwrap()),
-        Status::Succeeded => assert!(finish(tx, lease, &new_text()).await.unwrap()),
+        Status::Succeeded => assert!(finishes(tx, lease, new_text()).await),
         Status::Failed => assert!(fail(tx, lease, &failure()).await.unwrap()),
         Status::Canceling | Status::Canceled => {
             let canceling = cancel(tx, lease.job).await.unwrap();
@@ -165,8 +175,8 @@ async fn take(tx: &DatabaseTransaction, lease: &Lease, taken: Step) -> bool {
     match taken {
         Step::Claim => first(tx, "w2").await.is_some(),
         Step::Progress => progress(tx, *lease, HALF).await.unwrap() != Hold::Lost,
-        Step::Checkpoint => checkpoint(tx, *lease, section(1)).await.unwrap() != Hold::Lost,
-        Step::Finish => finish(tx, lease, &new_text()).await.unwrap(),
+        Step::Checkpoint => keeps(tx, lease, section(1)).await != Hold::Lost,
+        Step::Finish => finishes(tx, lease, new_text()).await,
         Step::Fail => fail(tx, lease, &failure()).await.unwrap(),
         Step::RetryLater => retry_later(tx, lease, &failure(), soon, &again)
             .await
@@ -225,7 +235,7 @@ async fn every_step_is_taken_from_its_own_statuses_only() {
     taken.remove(&Step::RescueOfTheLiving);
     assert!(taken.values().all(|times| *times > 0), "{taken:?}");
     let tx = app.begin().await;
-    assert!(finish(&tx, &lease, &new_text()).await.unwrap());
+    assert!(finishes(&tx, &lease, new_text()).await);
     tx.commit().await.unwrap();
     app.run_jobs().await;
 }
@@ -292,13 +302,10 @@ async fn a_worker_that_was_replaced_writes_nothing_more() {
     }
     let steps = step::Entity::of_job(late.job).count(&tx).await.unwrap();
     assert_eq!(steps, 0);
-    assert!(finish(&tx, &present, &new_text()).await.unwrap());
+    assert!(finishes(&tx, &present, new_text()).await);
     let over = row(&tx, late.job).await;
-    assert!(
-        !finish(&tx, &late, &post::Text::new(None, "Late.".to_owned()))
-            .await
-            .unwrap()
-    );
+    let late_text = post::Text::new(None, "Late.".to_owned());
+    assert!(!finishes(&tx, &late, late_text).await);
     assert_eq!(row(&tx, late.job).await, over);
     let post = post::Entity::find_by_id(over.post_id)
         .one(&tx)
@@ -326,7 +333,7 @@ async fn a_worker_that_was_only_slow_keeps_its_job() {
         rescue(&tx, &found[0], &delivery()).await.unwrap(),
         Rescue::Nothing
     );
-    assert!(finish(&tx, &lease, &new_text()).await.unwrap());
+    assert!(finishes(&tx, &lease, new_text()).await);
     tx.commit().await.unwrap();
     app.run_jobs().await;
 }
@@ -353,14 +360,75 @@ async fn a_step_that_is_written_down_twice_is_kept_and_paid_once() {
     let lease = running(&app, &ann).await;
     let tx = app.begin().await;
     for _ in 0..2 {
-        let hold = checkpoint(&tx, lease, section(1)).await.unwrap();
+        let hold = keeps(&tx, &lease, section(1)).await;
         assert_eq!(hold, Hold::Kept);
     }
     let job = row(&tx, lease.job).await;
     assert_eq!((job.input_tokens, job.output_tokens), (3, 4));
     let steps = step::Entity::find().count(&tx).await.unwrap();
     assert_eq!(steps, 1);
-    assert!(finish(&tx, &lease, &new_text()).await.unwrap());
+    assert!(finishes(&tx, &lease, new_text()).await);
     tx.commit().await.unwrap();
     app.run_jobs().await;
+}
+
+/// Four jobs that were claimed together: two that are still held, one that is to
+/// be canceled, and one that was lost and taken again, by both who had it.
+async fn a_mixed_lot(app: &TestApp) -> Vec<Lease> {
+    let ann = app.user("ann").await;
+    for topic in ["One", "Two", "Three", "Four"] {
+        ann.ask(topic).await;
+    }
+    let tx = app.begin().await;
+    let claimed = claim(&tx, "w1", MINUTE, Phase::Outline, 9).await.unwrap();
+    let mut leases: Vec<Lease> = claimed.iter().map(|(lease, _)| *lease).collect();
+    assert_eq!(leases.len(), 4);
+    let canceling = cancel(&tx, leases[2].job).await.unwrap();
+    assert!(matches!(canceling, Cancel::Canceling(_)));
+    assert!(release(&tx, &leases[3], &delivery()).await.unwrap());
+    let (again, _) = first(&tx, "w1").await.unwrap();
+    leases.push(again);
+    tx.commit().await.unwrap();
+    leases
+}
+
+#[tokio::test]
+async fn steps_of_many_attempts_are_kept_together_each_by_its_own_right() {
+    let mut app = TestApp::new().await;
+    app.may_leave_jobs();
+    let leases = a_mixed_lot(&app).await;
+    let tx = app.begin().await;
+    let done: Vec<_> = leases.iter().map(|lease| (*lease, section(1))).collect();
+    let holds = checkpoint(&tx, &done).await.unwrap();
+    let (kept, lost) = (Hold::Kept, Hold::Lost);
+    assert_eq!(holds, [kept, kept, Hold::Canceling, lost, kept]);
+    for lease in &leases {
+        let job = row(&tx, lease.job).await;
+        assert_eq!((job.input_tokens, job.output_tokens), (3, 4));
+        assert_eq!(step::Entity::of_job(job.id).count(&tx).await.unwrap(), 1);
+    }
+}
+
+#[tokio::test]
+async fn posts_of_many_attempts_are_stored_together_each_by_its_own_right() {
+    let mut app = TestApp::new().await;
+    app.may_leave_jobs();
+    let leases = a_mixed_lot(&app).await;
+    let tx = app.begin().await;
+    let text = |n: usize| post::Text::new(Some(format!("Title {n}")), format!("Text {n}."));
+    let written = leases
+        .iter()
+        .enumerate()
+        .map(|(n, lease)| (*lease, text(n)));
+    let stored = finish(&tx, &written.collect::<Vec<_>>()).await.unwrap();
+    assert_eq!(stored, [true, true, false, false, true]);
+    let mut titles = Vec::new();
+    for lease in [0, 1, 2, 4].map(|n: usize| &leases[n]) {
+        let job = row(&tx, lease.job).await;
+        let post = post::Entity::find_by_id(job.post_id).one(&tx).await;
+        let post = post.unwrap().unwrap();
+        titles.push(post.title.map(|title| (title, post.content.unwrap())));
+    }
+    let of = |n: usize| Some((format!("Title {n}"), format!("Text {n}.")));
+    assert_eq!(titles, [of(0), of(1), None, of(4)]);
 }

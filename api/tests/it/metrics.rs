@@ -294,7 +294,7 @@ async fn lose_delivery(app: &TestApp, post: &Value) {
     let delivery = job.unwrap().unwrap().delivery_id.unwrap();
     let take = app
         .db
-        .transact(move |tx| async move { queue::take(tx, &delivery).await }.boxed());
+        .transact(move |tx| async move { queue::take(tx, &[&delivery]).await }.boxed());
     take.await.unwrap();
 }
 

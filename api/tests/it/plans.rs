@@ -76,7 +76,7 @@ async fn scrape(db: &DatabaseConnection) -> Result<(), DbErr> {
 
 async fn claim(db: &DatabaseConnection) -> Result<(), DbErr> {
     let tx = db.begin().await?;
-    lifecycle::claim(&tx, "w1", Duration::from_secs(15), job::Phase::Outline).await?;
+    lifecycle::claim(&tx, "w1", Duration::from_secs(15), job::Phase::Outline, 10).await?;
     Ok(())
 }
 

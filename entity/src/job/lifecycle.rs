@@ -86,6 +86,15 @@ async fn close_attempt(
     outcome: Outcome,
     failure: Option<&Failure>,
 ) -> Result<(), DbErr> {
+    close_attempts(tx, [attempt], outcome, failure).await
+}
+
+async fn close_attempts(
+    tx: &DatabaseTransaction,
+    attempts: impl IntoIterator<Item = Uuid>,
+    outcome: Outcome,
+    failure: Option<&Failure>,
+) -> Result<(), DbErr> {
     use attempt::Column;
     attempt::Entity::update_many()
         .col_expr(Column::FinishedAt, db_now(tx.get_database_backend()))
@@ -99,7 +108,7 @@ async fn close_attempt(
             Column::ErrorRetryable,
             Expr::value(failure.map(|f| f.retryable)),
         )
-        .filter(Column::Id.eq(attempt))
+        .filter(Column::Id.is_in(attempts))
         .exec(tx)
         .await?;
     Ok(())

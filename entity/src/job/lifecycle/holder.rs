@@ -1,14 +1,18 @@
 //! What the worker that holds a job may do with it.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::{Func, OnConflict};
-use sea_orm::{DatabaseTransaction, ExprTrait, Set, UpdateMany};
+use sea_orm::sea_query::{Func, OnConflict, SimpleExpr};
+use sea_orm::{
+    ActiveEnum, DatabaseTransaction, ExprTrait, QueryOrder, QuerySelect, Set, UpdateMany,
+};
 
-use super::{close_attempt, end, line, null, queueing, with_error};
+use super::{close_attempt, close_attempts, end, line, null, queueing, with_error};
 use crate::attempt::{self, Outcome};
 use crate::clock::{db_after, db_now, now};
+use crate::given::{given, with_list};
 use crate::job::{Column, Entity, Failure, Model, Phase, Status};
 use crate::{post, step};
 
@@ -60,9 +64,9 @@ pub struct Checkpoint {
     pub output_tokens: i32,
 }
 
-/// Takes the first job in line: its attempts are raised by one and it is leased
-/// to `worker` for `lease`, and begins with `phase`. None if nobody waits, or
-/// others are taking those who do.
+/// Takes the jobs that are first in line, up to `most`: their attempts are
+/// raised by one and they are leased to `worker` for `lease`, and begin with
+/// `phase`. Fewer if fewer wait, or others are taking those who do.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -71,50 +75,59 @@ pub async fn claim(
     worker: &str,
     lease: Duration,
     phase: Phase,
-) -> Result<Option<(Lease, Model)>, DbErr> {
-    line::join_due(tx).await?;
-    let attempt = Uuid::now_v7();
+    most: u64,
+) -> Result<Vec<(Lease, Model)>, DbErr> {
+    line::join_due(tx, most).await?;
+    let first = line::first(tx, most).await?;
+    if first.is_empty() {
+        return Ok(Vec::new());
+    }
+    let attempts = first
+        .into_iter()
+        .map(|job| vec![job.into(), Uuid::now_v7().into()]);
     let backend = tx.get_database_backend();
-    let claimed = Entity::update_many()
+    let claimed = with_list(Entity::update_many(), attempts)
         .col_expr(Column::Status, Expr::value(Status::Running))
         .col_expr(Column::Phase, Expr::value(phase))
         .col_expr(Column::Attempt, Expr::col(Column::Attempt).add(1))
-        .col_expr(Column::AttemptId, Expr::value(attempt))
+        .col_expr(Column::AttemptId, given(2))
         .col_expr(Column::LeaseUntil, db_after(backend, lease))
         .col_expr(
             Column::StartedAt,
             Func::coalesce([Expr::col(Column::StartedAt), db_now(backend)]).into(),
         )
-        .filter(Expr::col(Column::Id).eq(line::first()))
+        .filter(Expr::col(Column::Id).eq(given(1)))
         .exec_with_returning(tx)
-        .await?
-        .pop();
-    let Some(claimed) = claimed else {
-        return Ok(None);
+        .await?;
+    let leased = |job: Model| {
+        let (attempt, length) = (job.attempt_id?, lease);
+        let lease = Lease {
+            job: job.id,
+            attempt,
+            length,
+        };
+        Some((lease, job))
     };
-    // By the database's clock: attempts are listed in this order.
-    let begun = claimed.lease_until.map_or_else(now, |until| until - lease);
-    let row = attempt::ActiveModel {
-        id: Set(attempt),
-        job_id: Set(claimed.id),
-        attempt: Set(claimed.attempt),
+    let claimed: Vec<_> = claimed.into_iter().filter_map(leased).collect();
+    let attempts = claimed.iter().map(|(lease, job)| attempt::ActiveModel {
+        id: Set(lease.attempt),
+        job_id: Set(job.id),
+        attempt: Set(job.attempt),
         worker: Set(worker.to_owned()),
-        started_at: Set(begun),
+        // By the database's clock: attempts are listed in this order.
+        started_at: Set(job
+            .lease_until
+            .map_or_else(now, |until| until - lease.length)),
         finished_at: Set(None),
         outcome: Set(None),
         error_code: Set(None),
         error_message: Set(None),
         error_retryable: Set(None),
-    };
-    attempt::Entity::insert(row)
+    });
+    attempt::Entity::insert_many(attempts)
         .exec_without_returning(tx)
         .await?;
-    let lease = Lease {
-        job: claimed.id,
-        attempt,
-        length: lease,
-    };
-    Ok(Some((lease, claimed)))
+    Ok(claimed)
 }
 
 /// Says how far an attempt is, and renews its lease.
@@ -126,72 +139,158 @@ pub async fn progress(
     lease: Lease,
     progress: Progress,
 ) -> Result<Hold, DbErr> {
-    let renewed = renewal(db, &lease, progress);
-    hold(renewed.exec_with_returning(db).await?)
+    let renewed = renewal(db, lease.length)
+        .col_expr(Column::Phase, Expr::value(progress.phase))
+        .col_expr(Column::Percent, Expr::value(progress.percent))
+        .col_expr(Column::Words, Expr::value(progress.words))
+        .filter(Column::Id.eq(lease.job))
+        .filter(Column::AttemptId.eq(lease.attempt));
+    Ok(hold(renewed.exec_with_returning(db).await?.first()))
 }
 
-/// Keeps a finished step, adds its price to the job, and renews the lease. Once,
-/// however often it is tried: that a commit went well may be lost on the way.
+/// Keeps finished steps, each of another attempt of one worker, adds their
+/// price to their jobs, and renews the leases. Once, however often it is tried:
+/// that a commit went well may be lost on the way.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn checkpoint(
     tx: &DatabaseTransaction,
-    lease: Lease,
-    done: Checkpoint,
-) -> Result<Hold, DbErr> {
-    let price = [done.input_tokens, done.output_tokens];
-    let renewed = renewal(tx, &lease, done.progress);
-    let hold = hold(billed(renewed, price).exec_with_returning(tx).await?)?;
-    if hold == Hold::Lost {
-        return Ok(hold);
+    done: &[(Lease, Checkpoint)],
+) -> Result<Vec<Hold>, DbErr> {
+    let held = Held::of(tx, done.iter().map(|(lease, _)| lease)).await?;
+    let kept: Vec<_> = done.iter().filter(|(lease, _)| held.has(lease)).collect();
+    if let Some((Lease { length, .. }, _)) = kept.first() {
+        let list = kept.iter().map(|(lease, done)| {
+            vec![
+                lease.job.into(),
+                lease.attempt.into(),
+                done.progress.phase.to_value().into(),
+                done.progress.percent.into(),
+                done.progress.words.into(),
+                done.input_tokens.into(),
+                done.output_tokens.into(),
+            ]
+        });
+        let renewed = with_list(renewal(tx, *length), list)
+            .col_expr(Column::Phase, given(3))
+            .col_expr(Column::Percent, given(4))
+            .col_expr(Column::Words, given(5));
+        billed(renewed, [given(6), given(7)])
+            .filter(Expr::col(Column::Id).eq(given(1)))
+            .filter(Expr::col(Column::AttemptId).eq(given(2)))
+            .exec(tx)
+            .await?;
+        keep_steps(tx, &kept).await?;
     }
-    let row = step::ActiveModel {
-        job_id: Set(lease.job),
-        position: Set(done.position),
-        content: Set(done.content),
-        created_at: Set(now()),
-    };
-    let id = [step::Column::JobId, step::Column::Position];
-    let kept = step::Entity::insert(row)
-        .on_conflict(OnConflict::columns(id).do_nothing().to_owned())
-        .exec_without_returning(tx)
-        .await?;
-    if kept == 0 {
-        let again = Entity::update_many().filter(Column::Id.eq(lease.job));
-        billed(again, price.map(|tokens| -tokens)).exec(tx).await?;
-    }
-    Ok(hold)
+    Ok(done.iter().map(|(lease, _)| held.hold(lease)).collect())
 }
 
-fn billed(update: UpdateMany<Entity>, [input, output]: [i32; 2]) -> UpdateMany<Entity> {
-    let sum = |column, tokens: i32| Expr::col(column).add(tokens);
+/// Those that were there already are not paid for twice.
+async fn keep_steps(tx: &DatabaseTransaction, done: &[&(Lease, Checkpoint)]) -> Result<(), DbErr> {
+    let rows = done.iter().map(|(lease, done)| step::ActiveModel {
+        job_id: Set(lease.job),
+        position: Set(done.position),
+        content: Set(done.content.clone()),
+        created_at: Set(now()),
+    });
+    let id = [step::Column::JobId, step::Column::Position];
+    let kept = step::Entity::insert_many(rows)
+        .on_conflict(OnConflict::columns(id).do_nothing().to_owned())
+        .exec_with_returning_keys(tx)
+        .await?;
+    for (lease, done) in done {
+        if kept.contains(&(lease.job, done.position)) {
+            continue;
+        }
+        let refund = [done.input_tokens, done.output_tokens].map(|tokens| Expr::value(-tokens));
+        let again = Entity::update_many().filter(Column::Id.eq(lease.job));
+        billed(again, refund).exec(tx).await?;
+    }
+    Ok(())
+}
+
+fn billed(update: UpdateMany<Entity>, [input, output]: [SimpleExpr; 2]) -> UpdateMany<Entity> {
+    let sum = |column, tokens| Expr::col(column).add(tokens);
     update
         .col_expr(Column::InputTokens, sum(Column::InputTokens, input))
         .col_expr(Column::OutputTokens, sum(Column::OutputTokens, output))
 }
 
-/// Stores the post and ends the job well. False if the job is no longer the
-/// caller's, or is to be canceled; then nothing is stored.
+/// Stores posts and ends their jobs well, and says of each whether it did. Not
+/// if the job is no longer the caller's, or is to be canceled; then nothing is
+/// stored of it.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn finish(
     tx: &DatabaseTransaction,
-    lease: &Lease,
-    text: &post::Text,
-) -> Result<bool, DbErr> {
-    let ended = ending(tx, lease, Status::Succeeded)
-        .col_expr(Column::Percent, Expr::value(100))
-        .col_expr(Column::Words, Expr::value(text.word_count))
-        .filter(Column::Status.eq(Status::Running));
-    let Some(job) = ended.exec_with_returning(tx).await?.pop() else {
-        return Ok(false);
-    };
-    post::Entity::write(tx, job.post_id, text, None).await?;
-    close_attempt(tx, lease.attempt, Outcome::Succeeded, None).await?;
-    forget_steps(tx, lease.job).await?;
-    Ok(true)
+    written: &[(Lease, post::Text)],
+) -> Result<Vec<bool>, DbErr> {
+    let held = Held::of(tx, written.iter().map(|(lease, _)| lease)).await?;
+    let stored = |lease: &Lease| held.hold(lease) == Hold::Kept;
+    let ended: Vec<_> = written.iter().filter(|(lease, _)| stored(lease)).collect();
+    if !ended.is_empty() {
+        let list = ended.iter().map(|(lease, text)| {
+            vec![
+                lease.job.into(),
+                lease.attempt.into(),
+                text.word_count.into(),
+            ]
+        });
+        with_list(end(tx, Status::Succeeded), list)
+            .col_expr(Column::ErrorCode, null())
+            .col_expr(Column::ErrorMessage, null())
+            .col_expr(Column::ErrorRetryable, null())
+            .col_expr(Column::Percent, Expr::value(100))
+            .col_expr(Column::Words, given(3))
+            .filter(Expr::col(Column::Id).eq(given(1)))
+            .filter(Expr::col(Column::AttemptId).eq(given(2)))
+            .filter(Column::Status.eq(Status::Running))
+            .exec(tx)
+            .await?;
+        let posts = ended
+            .iter()
+            .filter_map(|(lease, text)| Some((held.job(lease)?.post_id, text)));
+        post::Entity::write_all(tx, posts).await?;
+        let attempts = ended.iter().map(|(lease, _)| lease.attempt);
+        close_attempts(tx, attempts, Outcome::Succeeded, None).await?;
+        forget_steps(tx, ended.iter().map(|(lease, _)| lease.job)).await?;
+    }
+    Ok(written.iter().map(|(lease, _)| stored(lease)).collect())
+}
+
+/// Jobs, locked until the transaction ends, by the attempts that hold them.
+struct Held(HashMap<Uuid, Model>);
+
+impl Held {
+    /// In the order of their ids, so that no two who lock several wait for each
+    /// other.
+    async fn of(
+        tx: &DatabaseTransaction,
+        leases: impl Iterator<Item = &Lease>,
+    ) -> Result<Self, DbErr> {
+        let jobs = Entity::find()
+            .filter(Column::Id.is_in(leases.map(|lease| lease.job)))
+            .order_by_asc(Column::Id)
+            .lock_exclusive()
+            .all(tx)
+            .await?;
+        let by_attempt = |job: Model| Some((job.attempt_id?, job));
+        Ok(Held(jobs.into_iter().filter_map(by_attempt).collect()))
+    }
+
+    fn job(&self, lease: &Lease) -> Option<&Model> {
+        self.0.get(&lease.attempt)
+    }
+
+    fn has(&self, lease: &Lease) -> bool {
+        self.0.contains_key(&lease.attempt)
+    }
+
+    fn hold(&self, lease: &Lease) -> Hold {
+        hold(self.job(lease))
+    }
 }
 
 /// Gives the job up. False if it is no longer the caller's, or is to be
@@ -276,44 +375,33 @@ pub async fn stopped(tx: &DatabaseTransaction, lease: &Lease) -> Result<bool, Db
     Ok(true)
 }
 
-fn renewal(db: &impl ConnectionTrait, lease: &Lease, progress: Progress) -> UpdateMany<Entity> {
-    let until = db_after(db.get_database_backend(), lease.length);
-    Entity::update_many()
-        .col_expr(Column::LeaseUntil, until)
-        .col_expr(Column::Phase, Expr::value(progress.phase))
-        .col_expr(Column::Percent, Expr::value(progress.percent))
-        .col_expr(Column::Words, Expr::value(progress.words))
-        .filter(Column::Id.eq(lease.job))
-        .filter(Column::AttemptId.eq(lease.attempt))
+fn renewal(db: &impl ConnectionTrait, lease: Duration) -> UpdateMany<Entity> {
+    let until = db_after(db.get_database_backend(), lease);
+    Entity::update_many().col_expr(Column::LeaseUntil, until)
 }
 
-fn hold(mut updated: Vec<Model>) -> Result<Hold, DbErr> {
-    Ok(match updated.pop().map(|job| job.status) {
+fn hold(job: Option<&Model>) -> Hold {
+    match job.map(|job| job.status) {
         Some(Status::Canceling) => Hold::Canceling,
         Some(_) => Hold::Kept,
         None => Hold::Lost,
-    })
+    }
 }
 
 /// The holder ends the job.
 fn ending(db: &impl ConnectionTrait, lease: &Lease, status: Status) -> UpdateMany<Entity> {
-    let ended = end(db, status);
-    let ended = match status {
-        Status::Succeeded => ended
-            .col_expr(Column::ErrorCode, null())
-            .col_expr(Column::ErrorMessage, null())
-            .col_expr(Column::ErrorRetryable, null()),
-        _ => ended,
-    };
-    ended
+    end(db, status)
         .filter(Column::Id.eq(lease.job))
         .filter(Column::AttemptId.eq(lease.attempt))
 }
 
-/// Once the post is stored, its steps are in it.
-async fn forget_steps(tx: &DatabaseTransaction, job: Uuid) -> Result<(), DbErr> {
+/// Once the posts are stored, their steps are in them.
+async fn forget_steps(
+    tx: &DatabaseTransaction,
+    jobs: impl Iterator<Item = Uuid>,
+) -> Result<(), DbErr> {
     step::Entity::delete_many()
-        .filter(step::Column::JobId.eq(job))
+        .filter(step::Column::JobId.is_in(jobs))
         .exec(tx)
         .await?;
     Ok(())

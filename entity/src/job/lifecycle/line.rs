@@ -37,37 +37,38 @@ pub(super) async fn next_turn(tx: &DatabaseTransaction, user: Uuid) -> Result<i6
     row.map_or(Ok(0), |row| row.try_get_by_index(0))
 }
 
-/// Lets a job whose next attempt is due join the line, if there is one. One at
-/// each claim is enough: no more are taken.
-pub(super) async fn join_due(tx: &DatabaseTransaction) -> Result<(), DbErr> {
+/// Lets jobs whose next attempt is due join the line, as many as are to be
+/// taken.
+pub(super) async fn join_due(tx: &DatabaseTransaction, most: u64) -> Result<(), DbErr> {
     let due = Entity::find()
         .filter(Expr::cust(DELAYED))
         .filter(Expr::col(Column::NextAttemptAt).lte(db_now(tx.get_database_backend())))
         .order_by_asc(Column::NextAttemptAt)
+        .limit(most)
         .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
-    let Some(due) = due.one(tx).await? else {
-        return Ok(());
-    };
-    let turn = next_turn(tx, due.user_id).await?;
-    Entity::update_many()
-        .col_expr(Column::NextAttemptAt, null())
-        .col_expr(Column::Turn, Expr::value(turn))
-        .filter(Column::Id.eq(due.id))
-        .exec(tx)
-        .await?;
+    for due in due.all(tx).await? {
+        let turn = next_turn(tx, due.user_id).await?;
+        Entity::update_many()
+            .col_expr(Column::NextAttemptAt, null())
+            .col_expr(Column::Turn, Expr::value(turn))
+            .filter(Column::Id.eq(due.id))
+            .exec(tx)
+            .await?;
+    }
     Ok(())
 }
 
-/// The id of the job whose turn it is, locked; those that others are taking are
-/// passed over.
-pub(super) fn first() -> SimpleExpr {
+/// The ids of the jobs whose turn it is, up to `most`, locked; those that others
+/// are taking are passed over.
+pub(super) async fn first(tx: &DatabaseTransaction, most: u64) -> Result<Vec<Uuid>, DbErr> {
     let first = select(Expr::col((line(), Column::Id)))
         .order_by((line(), Column::Turn), sea_orm::Order::Asc)
         .order_by((line(), Column::Id), sea_orm::Order::Asc)
-        .limit(1)
+        .limit(most)
         .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
         .take();
-    subquery(first)
+    let rows = tx.query_all(&first).await?;
+    rows.iter().map(|row| row.try_get_by_index(0)).collect()
 }
 
 fn line() -> Alias {
