@@ -42,6 +42,10 @@ const TRUSTED: Duration = Duration::from_secs(1);
 /// How long a process that stops waits for its last writes.
 const CLOSING: Duration = Duration::from_secs(5);
 
+/// Prepared statements that a connection keeps. Those about many rows at once
+/// come in as many forms as there are numbers of rows.
+const STATEMENTS: usize = 500;
+
 const SQLITE_READERS: u32 = 4;
 const POSTGRES_CONNECTIONS: u32 = 16;
 
@@ -255,6 +259,7 @@ fn sqlite_options(url: &str) -> anyhow::Result<SqliteConnectOptions> {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(SQLITE_PATIENCE)
+        .statement_cache_capacity(STATEMENTS)
         .foreign_keys(true))
 }
 
@@ -284,6 +289,7 @@ async fn open_postgres(url: &str) -> anyhow::Result<Database> {
 /// How every connection to Postgres is made.
 fn postgres_options(url: &str) -> anyhow::Result<PgConnectOptions> {
     let options = PgConnectOptions::from_str(url).context("DATABASE_URL: can't read it")?;
+    let options = options.statement_cache_capacity(STATEMENTS);
     // A process that freezes in a transaction must not hold its locks for long.
     let options = options.options([("idle_in_transaction_session_timeout", "10s")]);
     // By which operators tell the sessions apart.
