@@ -80,10 +80,9 @@ impl Spread {
     }
 }
 
-/// Has `clients` do something again and again for so long.
+/// Has each of `clients` do something again and again for so long.
 pub(crate) async fn for_a_while<F>(
-    user: &User,
-    clients: usize,
+    clients: &[User],
     time: Duration,
     what: impl Fn(User) -> F + Clone + Send + 'static,
 ) -> Result<Rate>
@@ -91,7 +90,7 @@ where
     F: Future<Output = Result<Value>> + Send,
 {
     let begun = Instant::now();
-    let clients = (0..clients).map(|_| {
+    let clients = clients.iter().map(|user| {
         let (user, what) = (user.connected_anew(), what.clone());
         tokio::spawn(async move {
             let mut latencies = Vec::new();

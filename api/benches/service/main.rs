@@ -161,14 +161,17 @@ async fn drain(kind: Kind, agent: &str, workers: usize) -> Result<Lines> {
     let begun = jobs.iter().filter_map(|job| job.started_at).min();
     let ended = jobs.iter().filter_map(|job| job.finished_at).max();
     let took = ended.context("no end")? - begun.context("no begin")?;
-    let memory = workers.iter().map(|worker| worker.memory());
-    let memory = memory.collect::<Result<Vec<f64>>>()?;
-    let most = memory.into_iter().fold(0.0, f64::max);
+    let (mut cpu, mut memory) = (Duration::ZERO, 0.0_f64);
+    for worker in &workers {
+        cpu += worker.cpu()?;
+        memory = memory.max(worker.memory()?);
+    }
     Ok(vec![line(
         format!("drain {QUEUED_JOBS} jobs, {} worker(s)", workers.len()),
         format!(
-            "{:.0} jobs/s, {most:.0} MiB a worker",
-            jobs.len() as f64 / took.as_seconds_f64()
+            "{:.0} jobs/s, {:.1} ms of a core a job, {memory:.0} MiB a worker",
+            jobs.len() as f64 / took.as_seconds_f64(),
+            cpu.as_secs_f64() * 1000.0 / jobs.len() as f64,
         ),
     )])
 }
@@ -186,11 +189,14 @@ async fn unfinished(db: &Database) -> Result<u64> {
 async fn enqueue(kind: Kind, agent: &str) -> Result<Lines> {
     let service = Service::new(kind, agent).await?;
     let (api, url) = service.api().await?;
-    let user = User::register(&url, "ann").await?;
+    let mut users = Vec::new();
+    for number in 0..64 {
+        users.push(User::register(&url, &format!("ann-{number}")).await?);
+    }
     let mut lines = Vec::new();
     for clients in [1, 64] {
         let ask = |user: User| async move { user.ask().await };
-        let rate = for_a_while(&user, clients, WHILE, ask).await?;
+        let rate = for_a_while(&users[..clients], WHILE, ask).await?;
         lines.push(line(
             format!("POST /blogs, {clients} client(s)"),
             format!("{:.0}/s, {}", rate.per_second, spread(&rate.latencies)),
@@ -232,7 +238,7 @@ async fn reads(kind: Kind, agent: &str) -> Result<Lines> {
                 let path = path.clone();
                 async move { user.get(&path).await }
             };
-            let rate = for_a_while(&user, 16, WHILE, get).await?;
+            let rate = for_a_while(&vec![user.clone(); 16], WHILE, get).await?;
             lines.push(line(
                 format!("{name}, 16 clients, {size}"),
                 format!("{:.0}/s, {}", rate.per_second, spread(&rate.latencies)),
