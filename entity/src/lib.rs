@@ -7,6 +7,7 @@
 //! handlers.
 
 pub mod attempt;
+pub mod audit;
 pub mod clock;
 mod given;
 pub mod idempotency;
