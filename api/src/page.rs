@@ -4,6 +4,10 @@
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder,
+    QuerySelect, Select,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -102,6 +106,43 @@ pub fn cut<T>(entries: &mut Vec<T>, limit: u64) -> Option<&T> {
     }
     entries.truncate(limit);
     entries.last()
+}
+
+/// How many rows a page looks through, at most.
+const STRETCH: u64 = 10_000;
+
+/// A page of those of `rows` that are as `wanted`, the newest first, and where it
+/// ended if more may follow. An index must have `rows` in the order of `id`.
+///
+/// What is wanted may be rare, or not be there at all, and no index leads to it.
+/// So a page ends when it has looked through enough of `rows`, with what it has
+/// found until then, and the next one goes on from there: however many rows
+/// there are, each page is quick.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn look_through<E: EntityTrait>(
+    db: &impl ConnectionTrait,
+    rows: Select<E>,
+    wanted: Option<Condition>,
+    id: E::Column,
+    id_of: impl Fn(&E::Model) -> Uuid,
+    limit: u64,
+) -> std::result::Result<(Vec<E::Model>, Option<After>), DbErr> {
+    let rows = rows.order_by_desc(id);
+    let mut page = rows.clone().limit(limit + 1);
+    let mut end = None;
+    if let Some(wanted) = wanted {
+        let last = rows.select_only().column(id).offset(STRETCH - 1).limit(1);
+        end = last.into_tuple::<Uuid>().one(db).await?;
+        page = page.filter(wanted);
+    }
+    if let Some(end) = end {
+        page = page.filter(id.gte(end));
+    }
+    let mut found = page.all(db).await?;
+    let last = cut(&mut found, limit).map(id_of).or(end);
+    Ok((found, last.map(|id| After { id })))
 }
 
 /// Where a page of a list in the order of ids ended.

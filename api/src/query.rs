@@ -21,6 +21,21 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     }
 }
 
+const LONGEST_Q: usize = 200;
+
+/// What a list is searched for; nothing if it is empty.
+///
+/// # Errors
+/// [`Error::Validation`] if it is too long, or can't be in any text.
+pub fn searched(q: Option<&str>) -> Result<Option<&str>> {
+    let q = q.unwrap_or_default();
+    if q.chars().count() > LONGEST_Q || q.contains('\0') {
+        let message = format!("must have at most {LONGEST_Q} characters, and no NUL");
+        return Err(Error::invalid("q", "invalid", message));
+    }
+    Ok((!q.is_empty()).then_some(q))
+}
+
 /// The id in a path. One that can't be an id is an id of nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Id(pub Uuid);

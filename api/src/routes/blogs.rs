@@ -27,7 +27,7 @@ use crate::negotiate::{self, Format, may_change, tagged, version_tag};
 use crate::observe::origin;
 use crate::options::Options;
 use crate::page::{List, cut, limit, link};
-use crate::query::{Id, Params};
+use crate::query::{Id, Params, searched};
 use crate::wait::{self, Place};
 use crate::{AppState, render};
 
@@ -232,8 +232,8 @@ pub async fn list(
     if let Some(status) = filter.status {
         posts = posts.filter(post::Column::Status.eq(post::Status::from(status)));
     }
-    if let Some(q) = filter.q.as_deref().filter(|q| !q.is_empty()) {
-        posts = posts.filter(contains(state.db.backend(), q)?);
+    if let Some(q) = searched(filter.q.as_deref())? {
+        posts = posts.filter(contains(state.db.backend(), q));
     }
     if let Some(cursor) = &filter.cursor {
         posts = posts.filter(sort.after(list.position(cursor)?));
