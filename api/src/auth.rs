@@ -1,16 +1,18 @@
 //! Who is asking. The session is looked up for every request, so that a logout
 //! or a disabled account acts at once.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
+use entity::audit::Source;
 use entity::{session, user};
 use sea_orm::EntityTrait;
 
 use crate::AppState;
 use crate::error::{Error, Result};
+use crate::observe::origin;
 
 /// The user who sent the request, and the session that it came with.
 #[derive(Clone, Debug)]
@@ -44,6 +46,23 @@ impl FromRequestParts<AppState> for SignedIn {
     }
 }
 
+/// An admin who sent the request. What a user may do is looked up with the
+/// session, so who is an admin no longer is refused from then on.
+#[derive(Clone, Debug)]
+pub struct Admin(pub SignedIn);
+
+impl FromRequestParts<AppState> for Admin {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self> {
+        let me = SignedIn::from_request_parts(parts, state).await?;
+        match me.user.is_admin() {
+            true => Ok(Admin(me)),
+            false => Err(Error::Forbidden),
+        }
+    }
+}
+
 /// The token that a request came with.
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
@@ -51,13 +70,26 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// What is known of the client, for its owner to tell sessions apart.
+/// What is known of the client, for users to tell their sessions apart, and for
+/// the audit trail.
 #[derive(Clone, Debug)]
 pub struct Client {
     /// The program, as it names itself.
     pub user_agent: Option<String>,
     /// The address it connects from.
-    pub ip: Option<String>,
+    pub ip: Option<IpAddr>,
+    /// The request's id.
+    pub request_id: Option<String>,
+}
+
+impl Client {
+    /// From where it does what it does.
+    pub fn source(&self) -> Source {
+        Source {
+            address: self.ip.map(|ip| ip.to_string()),
+            request_id: self.request_id.clone(),
+        }
+    }
 }
 
 const LONGEST_USER_AGENT: usize = 256;
@@ -77,7 +109,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Client {
         let address = parts.extensions.get::<ConnectInfo<SocketAddr>>();
         Ok(Client {
             user_agent,
-            ip: address.map(|ConnectInfo(address)| address.ip().to_string()),
+            ip: address.map(|ConnectInfo(address)| address.ip()),
+            request_id: origin().request_id,
         })
     }
 }

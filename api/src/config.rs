@@ -4,15 +4,19 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::bail;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use shared::config::{AgentSettings, LogSettings, Secret, StorageSettings, TraceSettings};
 
 /// The HTTP API: takes requests for blog posts, and tells what became of them.
 ///
 /// Settings are read from the command line, the environment, and a file .env.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "api", version)]
+#[command(name = "api", version, disable_help_subcommand = true)]
 pub struct Config {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// The address to listen on
     #[arg(long, env = "LISTEN_ADDR", default_value = "127.0.0.1:8000")]
     pub listen_addr: SocketAddr,
@@ -64,6 +68,16 @@ pub struct Config {
     /// Where traces go.
     #[command(flatten)]
     pub traces: TraceSettings,
+}
+
+/// What can be done from the command line.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Make a user an admin, who signs up first like everyone else
+    MakeAdmin {
+        /// The user's name
+        username: String,
+    },
 }
 
 const SHORTEST_SECRET: usize = 32;

@@ -29,11 +29,13 @@ pub enum Error {
     InvalidCredentials,
     RefreshTokenReused,
     AccountDisabled,
+    Forbidden,
     NotFound,
     MethodNotAllowed,
     UsernameTaken,
     GenerationInProgress,
     JobFinished,
+    LastAdmin,
     IdempotencyInProgress,
     IdempotencyKeyReused,
     VersionConflict,
@@ -107,12 +109,13 @@ impl Error {
             | Error::SessionRevoked
             | Error::InvalidCredentials
             | Error::RefreshTokenReused => StatusCode::UNAUTHORIZED,
-            Error::AccountDisabled => StatusCode::FORBIDDEN,
+            Error::AccountDisabled | Error::Forbidden => StatusCode::FORBIDDEN,
             Error::NotFound => StatusCode::NOT_FOUND,
             Error::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Error::UsernameTaken
             | Error::GenerationInProgress
             | Error::JobFinished
+            | Error::LastAdmin
             | Error::IdempotencyInProgress => StatusCode::CONFLICT,
             Error::VersionConflict => StatusCode::PRECONDITION_FAILED,
             Error::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -134,12 +137,13 @@ impl Error {
             Error::SessionRevoked => "session_revoked",
             Error::InvalidCredentials => "invalid_credentials",
             Error::RefreshTokenReused => "refresh_token_reused",
-            Error::AccountDisabled => "forbidden",
+            Error::AccountDisabled | Error::Forbidden => "forbidden",
             Error::NotFound => "not_found",
             Error::MethodNotAllowed => "method_not_allowed",
             Error::UsernameTaken => "username_taken",
             Error::GenerationInProgress => "generation_in_progress",
             Error::JobFinished => "job_finished",
+            Error::LastAdmin => "last_admin",
             Error::IdempotencyInProgress => "idempotency_in_progress",
             Error::IdempotencyKeyReused => "idempotency_key_reused",
             Error::VersionConflict => "version_conflict",
@@ -168,6 +172,7 @@ impl Error {
                 "The refresh token was used before, so its session has been ended. Sign in again."
             }
             Error::AccountDisabled => "This account is disabled.",
+            Error::Forbidden => "Only admins may do that.",
             Error::NotFound => "There is no such thing, or it is not yours.",
             Error::MethodNotAllowed => "This path does not know that method; see Allow.",
             Error::UsernameTaken => "Someone else has that username.",
@@ -175,6 +180,7 @@ impl Error {
                 "The post is being generated. Wait for its job to end, or cancel it."
             }
             Error::JobFinished => "The job is over.",
+            Error::LastAdmin => "There must be an admin. Make somebody else one before.",
             Error::IdempotencyInProgress => {
                 "The first request with this Idempotency-Key is under way. Ask again soon."
             }

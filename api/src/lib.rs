@@ -19,6 +19,8 @@ use utoipa_axum::routes;
 
 pub mod auth;
 pub mod body;
+pub mod cancel;
+pub mod commands;
 pub mod config;
 pub mod error;
 pub mod idempotency;
@@ -43,7 +45,7 @@ use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::password::Passwords;
 use crate::rate_limit::RateLimit;
-use crate::routes::{blogs, health, jobs, models, scrape, sessions, users};
+use crate::routes::{admin, blogs, health, jobs, models, scrape, sessions, users};
 use crate::token::Keys;
 use crate::wait::Waits;
 
@@ -118,7 +120,10 @@ pub fn app(state: AppState) -> Router {
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::get))
         .routes(routes!(jobs::cancel))
-        .routes(routes!(jobs::retry));
+        .routes(routes!(jobs::retry))
+        .routes(routes!(admin::users::list))
+        .routes(routes!(admin::users::update))
+        .routes(routes!(admin::audit::list));
 
     let (router, document) = OpenApiRouter::with_openapi(openapi::base())
         .routes(routes!(health::health))

@@ -1,12 +1,15 @@
 //! Starts the API: settings, log, database, then serves until it is stopped.
 
+use std::io::Write;
 use std::time::Duration;
 
 use anyhow::Context;
 use api::AppState;
-use api::config::Config;
+use api::commands::make_admin;
+use api::config::{Command, Config};
 use api::serve::{PATIENCE, serve};
 use api::token::kept_secret;
+use shared::config::StorageSettings;
 use shared::database::Database;
 use shared::trace;
 use tokio::net::TcpListener;
@@ -15,14 +18,30 @@ const CLOSING: Duration = Duration::from_secs(5);
 
 fn main() -> anyhow::Result<()> {
     let config = Config::load()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    if let Some(command) = config.command {
+        let said = runtime.block_on(obey(command, &config.storage))?;
+        writeln!(std::io::stdout(), "{said}")?;
+        return Ok(());
+    }
     shared::log::init(&config.log)?;
     let export = trace::start(&config.traces, "blog-api")?;
-    let done = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?
-        .block_on(run(config));
+    let done = runtime.block_on(run(config));
     export.stop();
     done
+}
+
+/// Carries out a command, and says what was done.
+async fn obey(command: Command, storage: &StorageSettings) -> anyhow::Result<String> {
+    storage.create_data_dir()?;
+    let db = Database::open(storage).await?;
+    db.migrate().await?;
+    let Command::MakeAdmin { username } = command;
+    let said = make_admin(&db, username).await;
+    db.close().await;
+    said
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {

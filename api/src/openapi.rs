@@ -50,6 +50,7 @@ pub fn base() -> OpenApi {
             (name = "users", description = "Accounts and sessions"),
             (name = "blogs", description = "Blog posts"),
             (name = "jobs", description = "The jobs that write them"),
+            (name = "admin", description = "For admins only"),
             (name = "operation", description = "For those who run the service"),
         ),
     )]

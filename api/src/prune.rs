@@ -4,13 +4,18 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use entity::clock::now;
-use entity::{idempotency, refresh_token, session};
+use entity::{audit, idempotency, refresh_token, session};
 use futures_util::FutureExt;
 use shared::database::Database;
 use shared::prune::{in_steps, rounds};
 
+use crate::cancel;
+
 /// For so long a client whose session has ended is told that it has.
 const ENDED_SESSIONS: Duration = Duration::from_secs(24 * 3600);
+
+/// For so long the audit trail tells what was done.
+const AUDIT_TRAIL: Duration = Duration::from_secs(400 * 24 * 3600);
 
 /// Prunes now and then, for ever. A refresh token is good for `token_ttl`.
 pub async fn regularly(db: Database, token_ttl: Duration) {
@@ -33,6 +38,15 @@ pub async fn once(db: &Database, token_ttl: Duration) {
     let spent = ago(token_ttl);
     in_steps(db, "refresh tokens", move |tx, limit| {
         refresh_token::Entity::forget_spent(tx, spent, limit).boxed()
+    })
+    .await;
+    let untold = ago(AUDIT_TRAIL);
+    in_steps(db, "audit events", move |tx, limit| {
+        audit::Entity::forget_old(tx, untold, limit).boxed()
+    })
+    .await;
+    in_steps(db, "jobs of disabled users", |tx, limit| {
+        cancel::left_over(tx, limit).boxed()
     })
     .await;
     in_steps(db, "idempotency keys", |tx, limit| {

@@ -1,5 +1,6 @@
 //! One file for each resource: its types and its handlers, nothing else.
 
+pub mod admin;
 pub mod blogs;
 pub mod health;
 pub mod jobs;

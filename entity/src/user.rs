@@ -1,6 +1,7 @@
 //! People who sign in.
 
 use sea_orm::entity::prelude::*;
+use sea_orm::{DatabaseTransaction, QueryOrder, QuerySelect};
 
 use crate::clock::Timestamp;
 
@@ -51,9 +52,42 @@ pub fn username_key(username: &str) -> String {
     username.to_ascii_lowercase()
 }
 
+impl Model {
+    /// Whether the user may do what admins may.
+    pub fn is_admin(&self) -> bool {
+        self.role == Role::Admin && self.disabled_at.is_none()
+    }
+}
+
 impl Entity {
     /// The user of that name, whatever its case.
     pub fn find_by_username(username: &str) -> Select<Entity> {
         Entity::find().filter(Column::UsernameKey.eq(username_key(username)))
+    }
+    /// A user's row, which nobody else changes before `tx` ends.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn hold(tx: &DatabaseTransaction, id: Uuid) -> Result<Option<Model>, DbErr> {
+        Entity::find_by_id(id).lock_exclusive().one(tx).await
+    }
+
+    /// The rows of all admins, which nobody else changes before `tx` ends.
+    ///
+    /// Whoever is about to take an admin away holds them first: of two who do so
+    /// at once, the second finds what the first has left. They are held in the
+    /// order of their ids, and before any other user, so that no two wait for
+    /// each other.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn hold_admins(tx: &DatabaseTransaction) -> Result<Vec<Model>, DbErr> {
+        Entity::find()
+            // Written out, for the partial index.
+            .filter(Expr::cust("role = 'admin'"))
+            .order_by_asc(Column::Id)
+            .lock_exclusive()
+            .all(tx)
+            .await
     }
 }

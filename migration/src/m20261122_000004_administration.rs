@@ -10,12 +10,24 @@ pub(crate) struct Migration;
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        index_admins_and_the_disabled(manager).await?;
         create_audit_events(manager).await?;
         create_login_delays(manager).await?;
         create_workers(manager).await?;
         create_queue_state(manager).await?;
         index_what_admins_look_for(manager).await
     }
+}
+
+/// Both are few among all users.
+async fn index_admins_and_the_disabled(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    for sql in [
+        "CREATE INDEX users_admins ON users (id) WHERE role = 'admin'",
+        "CREATE INDEX users_disabled ON users (id) WHERE disabled_at IS NOT NULL",
+    ] {
+        execute(manager, sql).await?;
+    }
+    Ok(())
 }
 
 /// Without foreign keys: what was done is remembered of those who are gone.
@@ -44,7 +56,8 @@ async fn create_audit_events(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     .await
 }
 
-/// How long the next sign-in to an account, or from an address, has to wait.
+/// How long the next sign-in to an account, or from an address, has to wait, and
+/// when that is of no more use.
 async fn create_login_delays(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     manager
         .create_table(
@@ -52,14 +65,14 @@ async fn create_login_delays(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
                 .table("login_delays")
                 .col(string("key").primary_key())
                 .col(integer("failures"))
-                .col(timestamp_with_time_zone("failed_at"))
                 .col(timestamp_with_time_zone_null("open_at"))
+                .col(timestamp_with_time_zone("forget_at"))
                 .to_owned(),
         )
         .await?;
     execute(
         manager,
-        "CREATE INDEX login_delays_by_age ON login_delays (failed_at)",
+        "CREATE INDEX login_delays_by_age ON login_delays (forget_at)",
     )
     .await
 }

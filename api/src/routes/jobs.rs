@@ -7,7 +7,7 @@ use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use entity::job;
-use entity::job::lifecycle::{self, Cancel, NewJob, Origin};
+use entity::job::lifecycle::{self, NewJob, Origin, Room};
 use futures_util::FutureExt;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseTransaction, QueryFilter, QueryOrder, QuerySelect,
@@ -24,7 +24,7 @@ use crate::negotiate::{LONGEST_WAIT, content_tag, tagged};
 use crate::observe::origin;
 use crate::page::{After, List, cut, limit, link};
 use crate::query::{Id, Params};
-use crate::{AppState, wait};
+use crate::{AppState, cancel, wait};
 
 mod view;
 
@@ -150,16 +150,7 @@ pub async fn cancel(State(state): State<AppState>, me: SignedIn, Id(id): Id) -> 
 
 async fn call_off(tx: &DatabaseTransaction, me: SignedIn, id: Uuid) -> Result<job::Model> {
     hold(tx, &me, id).await?;
-    match lifecycle::cancel(tx, id).await? {
-        Cancel::Canceled(job) => {
-            if let Some(delivery) = &job.delivery_id {
-                queue::take(tx, &[delivery]).await?;
-            }
-            Ok(job)
-        }
-        Cancel::Canceling(job) => Ok(job),
-        Cancel::TooLate => Err(Error::JobFinished),
-    }
+    cancel::job(tx, id).await?.ok_or(Error::JobFinished)
 }
 
 /// Try a job again that failed or was canceled
@@ -199,15 +190,13 @@ async fn try_again(
     origin: Origin,
 ) -> Result<Response> {
     let most = state.config.user_max_active_jobs;
-    let has_room = lifecycle::has_room(tx, me.user.id, most).await?;
+    let room = lifecycle::room(tx, me.user.id, most).await?;
     let before = hold(tx, &me, id).await?;
     let latest = job::Entity::of_post(before.post_id).one(tx).await?;
     if latest.is_some_and(|latest| latest.id != id && latest.status.is_over()) {
         return Err(Error::JobFinished);
     }
-    if !has_room {
-        return Err(Error::QuotaExceeded);
-    }
+    has_room(room)?;
     let attempts = state.config.job_max_attempts;
     let delivery = queue::delivery_id(Duration::ZERO);
     let job = match lifecycle::requeue(tx, &before, attempts, origin, &delivery).await {
@@ -229,9 +218,7 @@ pub(super) async fn enqueue(
     new: NewJob,
     most: u32,
 ) -> Result<job::Model> {
-    if !lifecycle::has_room(tx, new.user, most).await? {
-        return Err(Error::QuotaExceeded);
-    }
+    has_room(lifecycle::room(tx, new.user, most).await?)?;
     let delivery = queue::delivery_id(Duration::ZERO);
     let job = match lifecycle::create(tx, new, &delivery).await {
         Err(e) if is_duplicate(&e) => return Err(Error::GenerationInProgress),
@@ -239,6 +226,14 @@ pub(super) async fn enqueue(
     };
     push(tx, &job, &delivery).await?;
     Ok(job)
+}
+
+fn has_room(room: Room) -> Result<()> {
+    match room {
+        Room::Free => Ok(()),
+        Room::Full => Err(Error::QuotaExceeded),
+        Room::Disabled => Err(Error::AccountDisabled),
+    }
 }
 
 async fn push(tx: &DatabaseTransaction, job: &job::Model, delivery: &str) -> Result<()> {

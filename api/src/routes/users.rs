@@ -11,7 +11,7 @@ use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait,
     IntoActiveModel, QueryFilter, QuerySelect, Set,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use shared::queue;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -43,7 +43,7 @@ pub struct User {
 }
 
 /// What a user may do.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Owns posts.
@@ -52,15 +52,30 @@ pub enum Role {
     Admin,
 }
 
+impl From<user::Role> for Role {
+    fn from(role: user::Role) -> Self {
+        match role {
+            user::Role::User => Role::User,
+            user::Role::Admin => Role::Admin,
+        }
+    }
+}
+
+impl From<Role> for user::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::User => user::Role::User,
+            Role::Admin => user::Role::Admin,
+        }
+    }
+}
+
 impl From<user::Model> for User {
     fn from(user: user::Model) -> Self {
         User {
             id: user.id,
             username: user.username,
-            role: match user.role {
-                user::Role::User => Role::User,
-                user::Role::Admin => Role::Admin,
-            },
+            role: user.role.into(),
             created_at: user.created_at,
         }
     }
@@ -277,7 +292,11 @@ async fn replace_password(tx: &DatabaseTransaction, me: SignedIn, hash: String) 
 #[utoipa::path(
     delete, path = "/users/me", tag = "users",
     request_body = Confirmation,
-    responses((status = 204)),
+    responses(
+        (status = 204),
+        (status = 409, description = "There would be no admin left.", body = crate::error::Problem,
+            content_type = "application/problem+json"),
+    ),
 )]
 pub async fn delete_me(
     State(state): State<AppState>,
@@ -294,7 +313,17 @@ pub async fn delete_me(
 
 /// Removes a user and all that is theirs.
 async fn leave(tx: &DatabaseTransaction, user: user::Model) -> Result<()> {
-    unchanged(tx, &user).await?;
+    // Before oneself, as everyone does it. Who was made an admin since the request
+    // came is taken for the only one, and may ask again.
+    let admins = match user.role {
+        user::Role::Admin => user::Entity::hold_admins(tx).await?,
+        user::Role::User => Vec::new(),
+    };
+    let user = unchanged(tx, &user).await?;
+    let mut others = admins.iter().filter(|admin| admin.id != user.id);
+    if user.is_admin() && !others.any(user::Model::is_admin) {
+        return Err(Error::LastAdmin);
+    }
     // Jobs are locked before their posts, as workers do it.
     use job::Status::{Canceling, Queued, Running};
     let deliveries: Vec<Option<String>> = job::Entity::owned_by(user.id)
@@ -334,7 +363,7 @@ async fn enter(
     verdict: Verdict,
     client: Client,
 ) -> Result<Option<TokenPair>> {
-    let user = match held(tx, verified.id).await? {
+    let user = match user::Entity::hold(tx, verified.id).await? {
         Some(user) if user.password_hash == verified.password_hash => user,
         _ => return Ok(None),
     };
@@ -364,7 +393,7 @@ async fn sign_in(
         expires_at: Set(session_end(state)),
         revoked_at: Set(None),
         user_agent: Set(client.user_agent),
-        ip: Set(client.ip),
+        ip: Set(client.ip.map(|ip| ip.to_string())),
     };
     session::Entity::insert(row).exec(tx).await?;
     new_pair(state, tx, user, id).await
@@ -415,16 +444,10 @@ async fn confirm(state: &AppState, user: &user::Model, password: String) -> Resu
     }
 }
 
-/// A user's row, which nobody else changes before `tx` ends.
-async fn held(tx: &DatabaseTransaction, id: Uuid) -> Result<Option<user::Model>> {
-    let row = user::Entity::find_by_id(id).lock_exclusive();
-    Ok(row.one(tx).await?)
-}
-
 /// Holds a user's row, unless its password is another by now: then what was
 /// proved with the old one is worth nothing.
 async fn unchanged(tx: &DatabaseTransaction, before: &user::Model) -> Result<user::Model> {
-    match held(tx, before.id).await? {
+    match user::Entity::hold(tx, before.id).await? {
         Some(user) if user.password_hash == before.password_hash => Ok(user),
         _ => Err(Error::InvalidCredentials),
     }

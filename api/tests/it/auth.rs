@@ -426,6 +426,8 @@ async fn what_is_someone_elses_cannot_be_told_from_what_is_not() {
                 .map(|post| text(&post["job"]["id"]))
                 .to_vec(),
             "/api/v1/users/me/sessions/{id}" => vec![session.clone()],
+            // They belong to no one, and are closed to both.
+            path if path.starts_with("/api/v1/admin/") => continue,
             path => panic!("whose are the ids of {path}?"),
         };
         let nothing = told(&bob, &route, &Uuid::now_v7().to_string()).await;

@@ -11,6 +11,8 @@ mod test_app;
 #[allow(dead_code, reason = "the tests of processes use the rest")]
 mod test_database;
 
+mod admin;
+mod admin_users;
 mod auth;
 mod bad_input;
 mod blogs;

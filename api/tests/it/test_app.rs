@@ -9,7 +9,7 @@ use api::AppState;
 use api::config::Config;
 use api::serve::serve;
 use clap::Parser;
-use entity::job;
+use entity::{job, user};
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use sea_orm::{
@@ -136,6 +136,30 @@ impl TestApp {
         let pair = self.anonymous().post("/users/login", body).await;
         assert_eq!(pair.status, 200, "{}", pair.body);
         self.signed_in(name, &pair.body)
+    }
+
+    /// Signs up a user who is made an admin; the client is signed in.
+    pub(crate) async fn admin(&self, name: &str) -> TestClient {
+        let client = self.user(name).await;
+        let made = api::commands::make_admin(&self.db, name.to_owned());
+        made.await.unwrap();
+        client
+    }
+
+    /// The id of the user of that name.
+    pub(crate) async fn id_of(&self, name: &str) -> String {
+        let user = user::Entity::find_by_username(name)
+            .one(self.db.read())
+            .await;
+        user.unwrap().unwrap().id.to_string()
+    }
+
+    /// Has an admin change a user.
+    pub(crate) async fn set(&self, admin: &TestClient, name: &str, change: Value) -> Answer {
+        let path = format!("/admin/users/{}", self.id_of(name).await);
+        let answer = admin.patch(&path, change).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer
     }
 
     fn signed_in(&self, name: &str, pair: &Value) -> TestClient {
@@ -364,6 +388,11 @@ impl TestClient {
 
     pub(crate) async fn put(&self, path: &str, body: Value) -> Answer {
         self.send(self.request(Method::PUT, path).json(&body)).await
+    }
+
+    pub(crate) async fn patch(&self, path: &str, body: Value) -> Answer {
+        self.send(self.request(Method::PATCH, path).json(&body))
+            .await
     }
 
     /// A request to a path of the API, or to one outside of it if it begins

@@ -20,6 +20,7 @@ mod writer;
 
 mod agents;
 mod chaos;
+mod commands;
 mod kill;
 mod load;
 mod logs;

@@ -29,7 +29,8 @@
 //! its delivery and its post: so no two wait for each other.
 //!
 //! What the holder of a job may do is in `holder`, what its owner may do in
-//! `owner`, and what anyone may do with a job that was left behind in `rescue`.
+//! `owner`, what anyone may do with a job that was left behind in `rescue`, and
+//! what is left to do of a user who was disabled in `disabled`.
 //! Functions that change several rows take a transaction; the caller commits
 //! it, after it has put the delivery into the queue in it.
 
@@ -41,16 +42,18 @@ use super::{Column, Entity, Failure, Status};
 use crate::attempt::{self, Outcome};
 use crate::clock::db_now;
 
+mod disabled;
 mod holder;
 mod line;
 mod owner;
 mod rescue;
 
+pub use disabled::{disabled_with_jobs, hold_jobs};
 pub use holder::{
     Checkpoint, Hold, Lease, Progress, checkpoint, claim, fail, finish, progress, release,
     retry_later, stopped,
 };
-pub use owner::{Cancel, NewJob, Origin, cancel, create, has_room, requeue};
+pub use owner::{Cancel, NewJob, Origin, Room, cancel, create, requeue, room};
 pub use rescue::{Rescue, abandoned, redeliver, rescue};
 
 /// The job waits for a delivery, held by no one.

@@ -12,19 +12,34 @@ use crate::{post, user};
 /// Written out, as the partial index has it.
 const UNFINISHED: &str = "status IN ('queued', 'running', 'canceling')";
 
+/// Whether a user may have one more unfinished job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// They may.
+    Free,
+    /// They have as many as they may have.
+    Full,
+    /// They are disabled, and may have none.
+    Disabled,
+}
+
 /// Whether a user may have one more unfinished job, who may have `most`. Until
-/// `tx` ends they get no other.
+/// `tx` ends they get no other, and are not disabled.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn has_room(tx: &DatabaseTransaction, user: Uuid, most: u32) -> Result<bool, DbErr> {
+pub async fn room(tx: &DatabaseTransaction, user: Uuid, most: u32) -> Result<Room, DbErr> {
     // Of two that count at once, the second is to see what the first has made.
     // This lock lets rows be made that refer to the user; a stronger one would
     // wait for whoever has made one and in turn waits for this lock.
-    user::Entity::find_by_id(user)
+    let held = user::Entity::find_by_id(user)
         .lock(LockType::NoKeyUpdate)
         .one(tx)
         .await?;
+    // The session was looked up before this transaction.
+    if held.is_some_and(|user| user.disabled_at.is_some()) {
+        return Ok(Room::Disabled);
+    }
     let last = Entity::find()
         .select_only()
         .column(Column::Id)
@@ -34,7 +49,10 @@ pub async fn has_room(tx: &DatabaseTransaction, user: Uuid, most: u32) -> Result
         .into_tuple::<Uuid>()
         .one(tx)
         .await?;
-    Ok(last.is_none())
+    Ok(match last {
+        None => Room::Free,
+        Some(_) => Room::Full,
+    })
 }
 
 /// A job to be made.

@@ -1,0 +1,5 @@
+//! What admins see and do. Everyone else is refused by the extractor
+//! [`crate::auth::Admin`], which every handler here takes.
+
+pub mod audit;
+pub mod users;

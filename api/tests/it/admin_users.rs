@@ -1,0 +1,485 @@
+//! All users, as admins see and change them.
+
+use std::time::{Duration, Instant};
+
+use entity::clock::now;
+use entity::{job, post, user};
+use futures_util::future::join_all;
+use reqwest::Method;
+use sea_orm::sea_query::Expr;
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, EntityTrait, IntoActiveModel, PaginatorTrait, QueryFilter, Set,
+};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::stub_openai::Mood;
+use crate::test_app::{Answer, PASSWORD, Settings, TestApp, TestClient, text};
+
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The names on a page.
+fn names(page: &Answer) -> Vec<String> {
+    assert_eq!(page.status, 200, "{page:?}");
+    let items = page.body["items"].as_array().unwrap();
+    items.iter().map(|user| text(&user["username"])).collect()
+}
+
+async fn login(app: &TestApp, name: &str, password: &str) -> Answer {
+    let body = json!({ "username": name, "password": password });
+    app.anonymous().post("/users/login", body).await
+}
+
+async fn unfinished(app: &TestApp) -> u64 {
+    use job::Status::{Canceling, Queued, Running};
+    let jobs = job::Entity::find();
+    let jobs = jobs.filter(job::Column::Status.is_in([Queued, Running, Canceling]));
+    jobs.count(app.db.read()).await.unwrap()
+}
+
+#[tokio::test]
+async fn an_admin_sees_all_users_the_newest_first() {
+    let app = TestApp::new().await;
+    let ann = app.admin("Ann").await;
+    let bob = app.user("bob").await;
+    app.set(&ann, "bob", json!({ "disabled": true })).await;
+    let page = ann.get("/admin/users").await;
+    assert_eq!(names(&page), ["bob", "Ann"]);
+    assert_eq!(page.body["next_cursor"], Value::Null);
+    let [of_bob, of_ann] = [&page.body["items"][0], &page.body["items"][1]];
+    let me = ann.get("/users/me").await.body;
+    let expected = json!({
+        "id": me["id"], "username": "Ann", "role": "admin", "disabled": false,
+        "disabled_at": null, "created_at": me["created_at"],
+    });
+    assert_eq!(of_ann, &expected);
+    assert_eq!(of_bob["disabled"], true);
+    assert!(text(&of_bob["disabled_at"]).ends_with('Z'));
+    assert_eq!(bob.get("/users/me").await.status, 401);
+}
+
+#[tokio::test]
+async fn the_list_comes_in_pages() {
+    let app = TestApp::new().await;
+    let ann = app.admin("ann").await;
+    for name in ["bob", "cay", "dan"] {
+        app.user(name).await;
+    }
+    let first = ann.get("/admin/users?limit=3").await;
+    assert_eq!(names(&first), ["dan", "cay", "bob"]);
+    let next = text(&first.body["next_cursor"]);
+    let path = format!("/api/v1/admin/users?limit=3&cursor={next}");
+    assert_eq!(first.header("link"), format!("<{path}>; rel=\"next\""));
+    let second = ann
+        .get(&format!("/admin/users?limit=3&cursor={next}"))
+        .await;
+    assert_eq!(names(&second), ["ann"]);
+    assert_eq!(second.body["next_cursor"], Value::Null);
+
+    // A cursor is good for its own list of its own reader.
+    let audit = ann.get(&format!("/admin/audit?cursor={next}")).await;
+    assert_eq!((audit.status, audit.code()), (400, "invalid_cursor"));
+    app.set(&ann, "bob", json!({ "role": "admin" })).await;
+    let other = app.login("bob").await;
+    let answer = other.get(&format!("/admin/users?cursor={next}")).await;
+    assert_eq!((answer.status, answer.code()), (400, "invalid_cursor"));
+    for bad in [
+        "limit=0",
+        "limit=101",
+        &format!("q={}", "x".repeat(201)),
+        "q=%00",
+    ] {
+        let answer = ann.get(&format!("/admin/users?{bad}")).await;
+        assert_eq!(answer.code(), "validation_failed", "{bad}");
+    }
+    let answer = ann.get("/admin/users?name=bob").await;
+    assert_eq!((answer.status, answer.code()), (400, "malformed_query"));
+}
+
+#[tokio::test]
+async fn users_are_found_by_a_part_of_their_name_whatever_its_case() {
+    let app = TestApp::new().await;
+    let ann = app.admin("Ann").await;
+    for name in ["JoAnne", "a_n", "axn", "bob.b"] {
+        app.user(name).await;
+    }
+    for (q, expected) in [
+        ("ANN", ["JoAnne", "Ann"].as_slice()),
+        ("a_n", &["a_n"]),
+        ("%25", &[]),
+        ("%5C", &[]),
+        (".b", &["bob.b"]),
+        ("", &["bob.b", "axn", "a_n", "JoAnne", "Ann"]),
+        ("%C3%A4", &[]),
+    ] {
+        let page = ann.get(&format!("/admin/users?q={q}")).await;
+        assert_eq!(names(&page), expected, "{q}");
+    }
+}
+
+/// Adds so many users, and more than a page looks through.
+async fn crowd(app: &TestApp, size: usize) {
+    let model = user::Entity::find().one(app.db.read()).await.unwrap();
+    let model = model.unwrap();
+    let users: Vec<_> = (0..size)
+        .map(|n| user::ActiveModel {
+            id: Set(Uuid::now_v7()),
+            username: Set(format!("crowd{n}")),
+            username_key: Set(format!("crowd{n}")),
+            role: Set(user::Role::User),
+            ..model.clone().into_active_model().reset_all()
+        })
+        .collect();
+    for some in users.chunks(2000) {
+        let insert = user::Entity::insert_many(some.to_vec());
+        insert.exec(app.db.write()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_search_for_what_is_rare_goes_on_where_a_page_has_looked_far_enough() {
+    let app = TestApp::new().await;
+    let ann = app.admin("ann").await;
+    crowd(&app, 15_000).await;
+    let begun = Instant::now();
+    let first = ann.get("/admin/users?q=ann").await;
+    assert!(
+        begun.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(names(&first), [""; 0]);
+    let next = text(&first.body["next_cursor"]);
+    let second = ann.get(&format!("/admin/users?q=ann&cursor={next}")).await;
+    assert_eq!(names(&second), ["ann"]);
+    assert_eq!(second.body["next_cursor"], Value::Null);
+
+    // What is frequent fills its pages, and none is left out or comes twice.
+    let mut path = "/admin/users?q=crowd12&limit=100".to_owned();
+    let mut found = Vec::new();
+    loop {
+        let page = ann.get(&path).await;
+        found.extend(names(&page));
+        let Some(next) = page.body["next_cursor"].as_str() else {
+            break;
+        };
+        path = format!("/admin/users?q=crowd12&limit=100&cursor={next}");
+    }
+    let matches = |n: &usize| format!("crowd{n}").contains("crowd12");
+    let expected: Vec<_> = (0..15_000).rev().filter(matches).collect();
+    let expected: Vec<_> = expected.iter().map(|n| format!("crowd{n}")).collect();
+    assert_eq!(found, expected);
+}
+
+#[tokio::test]
+async fn a_role_that_is_changed_acts_at_once() {
+    let app = TestApp::new().await;
+    let (ann, bob) = (app.admin("ann").await, app.user("bob").await);
+    let answer = app.set(&ann, "bob", json!({ "role": "admin" })).await;
+    assert_eq!(answer.body["role"], "admin");
+    assert_eq!(answer.body["username"], "bob");
+    assert_eq!(bob.get("/admin/users").await.status, 200);
+    app.set(&bob, "ann", json!({ "role": "user" })).await;
+    assert_eq!(ann.get("/admin/users").await.code(), "forbidden");
+    assert_eq!(ann.get("/users/me").await.body["role"], "user");
+}
+
+#[tokio::test]
+async fn a_change_of_nothing_changes_nothing() {
+    let app = TestApp::new().await;
+    let ann = app.admin("ann").await;
+    let elsewhere = app.user("bob").await;
+    let before = ann.get("/admin/users").await.body;
+    let trail = ann.get("/admin/audit").await.body;
+    for nothing in [
+        json!({}),
+        json!({ "role": null, "disabled": null }),
+        json!({ "role": "user" }),
+        json!({ "disabled": false }),
+    ] {
+        let answer = app.set(&ann, "bob", nothing).await;
+        assert_eq!(answer.body, before["items"][0]);
+    }
+    assert_eq!(ann.get("/admin/users").await.body, before);
+    assert_eq!(ann.get("/admin/audit").await.body, trail);
+    assert_eq!(elsewhere.get("/users/me").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_change_that_cannot_be_is_refused() {
+    let app = TestApp::new().await;
+    let ann = app.admin("ann").await;
+    let path = format!("/admin/users/{}", app.id_of("ann").await);
+    let body = json!({ "role": "root", "disabled": "yes", "username": "eve" });
+    let answer = ann.patch(&path, body).await;
+    assert_eq!(answer.status, 422);
+    let faults = [
+        "role: invalid_type",
+        "disabled: invalid_type",
+        "username: unknown_field",
+    ];
+    assert_eq!(answer.faults(), faults);
+    for nobody in [Uuid::now_v7().to_string(), "ann".to_owned()] {
+        let path = format!("/admin/users/{nobody}");
+        let answer = ann.patch(&path, json!({ "disabled": true })).await;
+        assert_eq!((answer.status, answer.code()), (404, "not_found"));
+    }
+}
+
+#[tokio::test]
+async fn a_disabled_user_is_out_at_once_and_for_as_long_as_they_are_disabled() {
+    let app = TestApp::new().await;
+    let (ann, bob) = (app.admin("ann").await, app.user("bob").await);
+    let elsewhere = app.login("bob").await;
+    let since = app.set(&ann, "bob", json!({ "disabled": true })).await;
+    assert_eq!(since.body["disabled"], true);
+    for client in [&bob, &elsewhere] {
+        assert_eq!(client.get("/users/me").await.code(), "session_revoked");
+        let body = json!({ "refresh_token": client.refresh_token });
+        let answer = app.anonymous().post("/users/refresh", body).await;
+        assert_eq!(answer.code(), "session_revoked");
+    }
+    let answer = login(&app, "bob", PASSWORD).await;
+    assert_eq!((answer.status, answer.code()), (403, "forbidden"));
+    // Who does not know the password does not learn of it.
+    let answer = login(&app, "bob", "not the password").await;
+    assert_eq!((answer.status, answer.code()), (401, "invalid_credentials"));
+    // Disabling again is nothing new.
+    let again = app.set(&ann, "bob", json!({ "disabled": true })).await;
+    assert_eq!(again.body, since.body);
+
+    let enabled = app.set(&ann, "bob", json!({ "disabled": false })).await;
+    assert_eq!(enabled.body["disabled_at"], Value::Null);
+    assert_eq!(app.login("bob").await.get("/users/me").await.status, 200);
+    // What was ended stays ended.
+    assert_eq!(bob.get("/users/me").await.code(), "session_revoked");
+}
+
+#[tokio::test]
+async fn the_jobs_of_a_disabled_user_are_called_off_and_those_of_others_are_not() {
+    let app = TestApp::new().await;
+    let (ann, bob) = (app.admin("ann").await, app.user("bob").await);
+    app.agent.set(Mood::Hang);
+    let worker = app.worker_with(&["--worker-concurrency=1"]).await;
+    let running = bob.ask("Growing tomatoes").await;
+    app.job_once(&bob, &running, |job| job["phase"] == "outline")
+        .await;
+    let queued = bob.ask("Growing basil").await;
+    let kept = ann.ask("Growing nothing").await;
+
+    app.set(&ann, "bob", json!({ "disabled": true })).await;
+    app.agent.client_gone().await;
+    worker.stop().await;
+    for post in [&running, &queued] {
+        let id = Uuid::parse_str(&text(&post["job"]["id"])).unwrap();
+        let job = job::Entity::find_by_id(id).one(app.db.read()).await;
+        assert_eq!(job.unwrap().unwrap().status, job::Status::Canceled);
+        let id = Uuid::parse_str(&text(&post["id"])).unwrap();
+        let post = post::Entity::find_by_id(id).one(app.db.read()).await;
+        assert_eq!(post.unwrap().unwrap().status, post::Status::Canceled);
+    }
+    assert_eq!(shared::queue::length(app.db.read()).await.unwrap(), 1);
+    app.agent.set(Mood::Well);
+    app.run_jobs().await;
+    assert_eq!(ann.job_now(&kept).await["status"], "succeeded");
+}
+
+/// Gives a user so many queued jobs, without deliveries, as copies of a real one.
+async fn many_jobs(app: &TestApp, owner: &TestClient, count: usize) {
+    let asked = owner.ask("One of many").await;
+    let id = Uuid::parse_str(&text(&asked["job"]["id"])).unwrap();
+    let job = job::Entity::find_by_id(id).one(app.db.read()).await;
+    let job = job.unwrap().unwrap();
+    let post = post::Entity::find_by_id(job.post_id)
+        .one(app.db.read())
+        .await;
+    let post = post.unwrap().unwrap();
+    let ids: Vec<Uuid> = (1..count).map(|_| Uuid::now_v7()).collect();
+    let posts = ids.iter().map(|id| post::ActiveModel {
+        id: Set(*id),
+        ..post.clone().into_active_model().reset_all()
+    });
+    post::Entity::insert_many(posts)
+        .exec(app.db.write())
+        .await
+        .unwrap();
+    let jobs = ids.iter().map(|id| job::ActiveModel {
+        id: Set(Uuid::now_v7()),
+        post_id: Set(*id),
+        ..job.clone().into_active_model().reset_all()
+    });
+    job::Entity::insert_many(jobs)
+        .exec(app.db.write())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn very_many_jobs_of_a_disabled_user_are_called_off_as_well() {
+    let app = TestApp::new().await;
+    let (ann, bob) = (app.admin("ann").await, app.user("bob").await);
+    many_jobs(&app, &bob, 450).await;
+    assert_eq!(unfinished(&app).await, 450);
+    app.set(&ann, "bob", json!({ "disabled": true })).await;
+    assert_eq!(unfinished(&app).await, 0);
+    let canceled = post::Column::Status.eq(post::Status::Canceled);
+    let posts = post::Entity::find().filter(canceled).count(app.db.read());
+    assert_eq!(posts.await.unwrap(), 450);
+}
+
+#[tokio::test]
+async fn what_an_api_that_died_has_left_of_a_disabled_user_is_called_off_by_another() {
+    let app = TestApp::new().await;
+    let (ann, bob) = (app.user("ann").await, app.user("bob").await);
+    many_jobs(&app, &bob, 250).await;
+    let kept = ann.ask("Growing nothing").await;
+    // It had set the flag, and got no farther.
+    user::Entity::update_many()
+        .col_expr(user::Column::DisabledAt, Expr::value(now()))
+        .filter(user::Column::Username.eq("bob"))
+        .exec(app.db.write())
+        .await
+        .unwrap();
+    api::prune::once(&app.db, YEAR).await;
+    assert_eq!(unfinished(&app).await, 1);
+    app.run_jobs().await;
+    assert_eq!(ann.job_now(&kept).await["status"], "succeeded");
+}
+
+#[tokio::test]
+async fn nothing_is_asked_for_beside_the_disabling_that_outlives_it() {
+    let app = TestApp::new().await;
+    let (ann, bob) = (app.admin("ann").await, app.user("bob").await);
+    let asked = bob.ask("Growing tomatoes").await;
+    let failed = format!("/jobs/{}/cancel", text(&asked["job"]["id"]));
+    assert_eq!(bob.post(&failed, Value::Null).await.status, 202);
+    let again = format!("/jobs/{}/retry", text(&asked["job"]["id"]));
+    for _ in 0..4 {
+        let (before, disabled, retried, after) = tokio::join!(
+            join_all((0..8).map(|_| bob.post("/blogs", json!({ "topic": "Straws" })))),
+            app.set(&ann, "bob", json!({ "disabled": true })),
+            bob.send(bob.request(Method::POST, &again)),
+            join_all((0..8).map(|_| bob.post("/blogs", json!({ "topic": "Straws" })))),
+        );
+        assert_eq!(disabled.status, 200);
+        for answer in before.iter().chain([&retried]).chain(&after) {
+            let expected = [202, 401, 403];
+            assert!(expected.contains(&answer.status), "{answer:?}");
+        }
+        assert_eq!(unfinished(&app).await, 0);
+        app.set(&ann, "bob", json!({ "disabled": false })).await;
+        // As if the sessions had not ended: the flag alone keeps jobs out.
+        let revive = entity::session::Entity::update_many().col_expr(
+            entity::session::Column::RevokedAt,
+            Expr::value(None::<entity::clock::Timestamp>),
+        );
+        revive.exec(app.db.write()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_last_admin_stays_one() {
+    let app = TestApp::new().await;
+    let ann = app.admin("ann").await;
+    let elsewhere = app.login("ann").await;
+    let delete = async |client: &TestClient| {
+        let request = client.request(Method::DELETE, "/users/me");
+        client
+            .send(request.json(&json!({ "password": PASSWORD })))
+            .await
+    };
+    let path = format!("/admin/users/{}", app.id_of("ann").await);
+    let last = async || {
+        for answer in [
+            ann.patch(&path, json!({ "role": "user" })).await,
+            ann.patch(&path, json!({ "disabled": true })).await,
+            ann.patch(&path, json!({ "disabled": true, "role": "user" }))
+                .await,
+            delete(&ann).await,
+        ] {
+            assert_eq!((answer.status, answer.code()), (409, "last_admin"));
+        }
+        assert_eq!(elsewhere.get("/admin/users").await.status, 200);
+    };
+    last().await;
+    // Who can't come in is no admin to rely on.
+    let bob = app.admin("bob").await;
+    app.set(&ann, "bob", json!({ "disabled": true })).await;
+    last().await;
+    app.set(&ann, "bob", json!({ "disabled": false })).await;
+    assert_eq!(bob.get("/users/me").await.status, 401);
+    let bob = app.login("bob").await;
+    assert_eq!(delete(&ann).await.status, 204);
+    assert_eq!(delete(&bob).await.code(), "last_admin");
+}
+
+#[tokio::test]
+async fn of_admins_who_take_each_other_away_at_once_one_is_left() {
+    let app = TestApp::new().await;
+    let changes = [
+        json!({ "role": "user" }),
+        json!({ "disabled": true }),
+        json!({ "role": "user" }),
+    ];
+    for (round, change) in changes.into_iter().enumerate() {
+        let (first, second) = (format!("ann{round}"), format!("bob{round}"));
+        let (ann, bob) = (app.admin(&first).await, app.admin(&second).await);
+        let paths = [&first, &second].map(async |name| {
+            let id = app.id_of(name).await;
+            format!("/admin/users/{id}")
+        });
+        let [of_ann, of_bob] = paths;
+        let (of_ann, of_bob) = (of_ann.await, of_bob.await);
+        let (mine, theirs) = tokio::join!(
+            ann.patch(&of_bob, change.clone()),
+            bob.patch(&of_ann, change.clone()),
+        );
+        let mut statuses = [mine.status, theirs.status];
+        statuses.sort_unstable();
+        // The second comes too late, for they are no admin themselves any more.
+        assert!(
+            [[200, 401], [200, 403], [200, 409]].contains(&statuses),
+            "{mine:?} {theirs:?}"
+        );
+        let left = user::Entity::find()
+            .filter(user::Column::Role.eq(user::Role::Admin))
+            .filter(user::Column::DisabledAt.is_null())
+            .count(app.db.read());
+        assert_eq!(left.await.unwrap(), 1);
+        // They make room for the next two.
+        user::Entity::update_many()
+            .col_expr(user::Column::Role, Expr::value(user::Role::User))
+            .exec(app.db.write())
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn of_admins_who_all_leave_at_once_one_stays() {
+    let app = TestApp::new().await;
+    let mut admins = Vec::new();
+    for name in ["ann", "bob", "cay", "dan"] {
+        admins.push(app.admin(name).await);
+    }
+    let leave = admins.iter().map(|admin| {
+        let request = admin.request(Method::DELETE, "/users/me");
+        admin.send(request.json(&json!({ "password": PASSWORD })))
+    });
+    let answers = join_all(leave).await;
+    let mut statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [204, 204, 204, 409], "{answers:?}");
+}
+
+#[tokio::test]
+async fn an_admin_who_has_reached_their_own_limit_may_still_administer() {
+    let settings = Settings {
+        api: vec!["--user-max-active-jobs=1"],
+    };
+    let app = TestApp::with(settings).await;
+    let ann = app.admin("ann").await;
+    ann.ask("Growing tomatoes").await;
+    assert_eq!(ann.get("/admin/users").await.status, 200);
+    app.run_jobs().await;
+}

@@ -1,0 +1,50 @@
+//! What is done from the command line.
+
+use crate::process::{Exit, Process};
+use crate::service::Service;
+
+async fn make_admin(service: &Service, arguments: &[&str]) -> Exit {
+    let arguments = [&["make-admin"], arguments].concat();
+    let command = Process::start_with("api", &arguments, service.path(), &service.settings);
+    command.ended().await
+}
+
+#[tokio::test]
+async fn the_first_admin_is_made_while_the_service_runs() {
+    let service = Service::new();
+    let api = service.api().await;
+    let ann = api.user("ann").await;
+    assert_eq!(ann.get("/admin/users").await.status, 403);
+    let made = make_admin(&service, &["Ann"]).await;
+    assert_eq!(
+        (made.code, made.text()),
+        (Some(0), "ann is an admin now.".into())
+    );
+    assert_eq!(ann.get("/admin/users").await.status, 200);
+    let trail = ann.get("/admin/audit").await.body;
+    assert_eq!(trail["items"][0]["details"]["by"], "command line");
+    api.stop().await.is_calm();
+}
+
+#[tokio::test]
+async fn who_does_not_exist_is_made_no_admin() {
+    // There need not even be tables.
+    let service = Service::new();
+    let unknown = make_admin(&service, &["bob"]).await;
+    assert_eq!(unknown.code, Some(1));
+    assert_eq!(
+        unknown.text(),
+        "Error: there is no user \"bob\"; sign up first"
+    );
+    let nobody = make_admin(&service, &[]).await;
+    assert_eq!(nobody.code, Some(2));
+    assert!(nobody.text().contains("<USERNAME>"), "{}", nobody.text());
+}
+
+#[tokio::test]
+async fn help_tells_of_the_command() {
+    let service = Service::new();
+    let help = Process::start_with("api", &["--help"], service.path(), &service.settings);
+    let help = help.ended().await.text();
+    assert!(help.contains("make-admin  Make a user an admin"), "{help}");
+}
