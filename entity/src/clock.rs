@@ -27,7 +27,19 @@ pub fn db_now(backend: DbBackend) -> SimpleExpr {
 
 /// The database's time, `delay` from now.
 pub fn db_after(backend: DbBackend, delay: Duration) -> SimpleExpr {
-    let millis = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX / 2);
+    db_time(backend, millis(delay))
+}
+
+/// The database's time, so long ago.
+pub fn db_ago(backend: DbBackend, ago: Duration) -> SimpleExpr {
+    db_time(backend, -millis(ago))
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 2)
+}
+
+fn db_time(backend: DbBackend, millis: i64) -> SimpleExpr {
     match backend {
         DbBackend::Postgres => Expr::cust(format!(
             "date_trunc('milliseconds', statement_timestamp()) + interval '{millis} milliseconds'"

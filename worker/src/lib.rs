@@ -12,6 +12,7 @@ pub mod metrics;
 mod observe;
 pub mod outcome;
 mod pace;
+mod presence;
 pub mod prune;
 pub mod scrape;
 pub mod sweep;
@@ -21,10 +22,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use entity::clock::now;
 use entity::job::Phase;
 use entity::job::lifecycle::{self, Checkpoint, Hold, Lease};
 use entity::post::WithoutContent;
-use entity::{job, post};
+use entity::{job, post, worker};
 use futures_util::FutureExt;
 use sea_orm::{ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter};
 use shared::database::Database;
@@ -107,6 +109,16 @@ pub async fn run(
         stop: stop.clone(),
         release: CancellationToken::new(),
     });
+    let myself = worker::Model {
+        name: worker.name.clone(),
+        host: host(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        agent: config.agent.name().to_owned(),
+        model: default_model(config),
+        concurrency: config.worker_concurrency.into(),
+        started_at: now(),
+        seen_at: now(),
+    };
     tracing::info!(
         worker = worker.name,
         concurrency = config.worker_concurrency,
@@ -149,6 +161,8 @@ pub async fn run(
         () = work => {}
         () = release_in_time => {}
         () = worker.clone().sweep() => {}
+        () = worker.clone().beat(myself) => {}
+        () = worker.clone().heed_pauses() => {}
         () = prune::regularly(worker.db.clone(), config.finished_jobs_keep()) => {}
     }
     tracing::info!(worker = worker.name, "the worker has stopped");
@@ -165,6 +179,8 @@ impl Worker {
         while let Some(_slot) = self.slot(&mut woken_by).await {
             match self.claims.add(woken_by.take()).await {
                 Ok(Some(attempt)) => self.clone().attempt(attempt).await,
+                // The next slot is to be had when the queue is resumed.
+                Ok(None) if self.is_paused().await.unwrap_or(false) => {}
                 Ok(None) => return,
                 // The sweep finds a job whose delivery was neither used nor handed back.
                 Err(error) => return tracing::error!(%error, "can't claim a job"),
@@ -272,6 +288,16 @@ async fn claim(
     let mut attempts: Vec<_> = claimed.into_iter().map(attempt).collect();
     attempts.resize_with(wanted, || None);
     Ok(attempts)
+}
+
+/// The model that is asked if a job's owner has no wish.
+fn default_model(config: &Config) -> String {
+    let models = config.agent.models().unwrap_or_default();
+    models
+        .into_iter()
+        .map(|model| model.id)
+        .next()
+        .unwrap_or_default()
 }
 
 fn host() -> String {

@@ -1,4 +1,6 @@
-//! How fast the worker calls its agent.
+//! How fast the worker takes jobs and calls its agent.
+//!
+//! While the queue is paused it takes no job; what runs goes on.
 //!
 //! An agent that answers 429 means all who call it. So the worker makes no call
 //! until the agent wants to be asked again, and takes no job meanwhile. Then it
@@ -48,6 +50,12 @@ impl Pace {
     pub(crate) async fn slot(&self) -> Slot<'_> {
         self.enter(State::begin_job).await;
         Slot(self)
+    }
+
+    /// No job finds room while the queue is paused. Whether that is news.
+    pub(crate) fn pause(&self, paused: bool) -> bool {
+        self.state
+            .send_if_modified(|state| std::mem::replace(&mut state.paused, paused) != paused)
     }
 
     /// Waits until a call may be made; None if that is not before `deadline`.
@@ -130,6 +138,7 @@ impl Drop for Call<'_> {
 }
 
 struct State {
+    paused: bool,
     most: usize,
     /// How many jobs and how many calls may be under way at once.
     limit: usize,
@@ -148,6 +157,7 @@ struct State {
 impl State {
     fn new(most: usize, now: Instant) -> Self {
         State {
+            paused: false,
             most,
             limit: most,
             safe: most,
@@ -161,7 +171,7 @@ impl State {
 
     /// Whether there is room for a job; then it is taken.
     fn begin_job(&mut self, now: Instant) -> bool {
-        let room = now >= self.closed_until && self.jobs < self.limit;
+        let room = !self.paused && now >= self.closed_until && self.jobs < self.limit;
         self.jobs += usize::from(room);
         room
     }

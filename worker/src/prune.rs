@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use entity::clock::now;
-use entity::job;
+use entity::{job, worker};
 use futures_util::FutureExt;
 use shared::database::Database;
 use shared::prune::{in_steps, rounds};
 use shared::queue;
+
+/// Workers that have been silent for so long are forgotten.
+const GONE: TimeDelta = TimeDelta::days(1);
 
 /// Prunes now and then, for ever. Jobs are kept for `keep` after their end.
 pub async fn regularly(db: Database, keep: Duration) {
@@ -26,7 +29,12 @@ pub async fn once(db: &Database, keep: Duration) {
         job::Entity::forget_finished(tx, finished, limit).boxed()
     })
     .await;
+    let silent = now() - GONE;
     in_steps(db, "workers", move |tx, limit| {
+        worker::Entity::forget_silent(tx, silent, limit).boxed()
+    })
+    .await;
+    in_steps(db, "the queue's records of workers", move |tx, limit| {
         queue::forget_workers(tx, limit).boxed()
     })
     .await;

@@ -23,7 +23,8 @@
 //! job has one writer at any time, and a post is stored once.
 //!
 //! **Fairness.** Jobs are not taken in the order in which they came, but by
-//! turns that go round their users: see `line`.
+//! turns that go round their users: see `line`. While the queue is paused, none is
+//! taken; what runs goes on.
 //!
 //! **Locks.** Who locks several rows locks the user first, then the job, then
 //! its delivery and its post: so no two wait for each other.

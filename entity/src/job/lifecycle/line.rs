@@ -17,6 +17,7 @@ use sea_orm::{DatabaseTransaction, ExprTrait, QueryOrder, QuerySelect};
 use super::null;
 use crate::clock::db_now;
 use crate::job::{Column, Entity};
+use crate::queue_state::NOT_PAUSED;
 
 /// Written out, as the partial indexes have it.
 const IN_LINE: &str = "line.status = 'queued' AND line.next_attempt_at IS NULL";
@@ -59,9 +60,10 @@ pub(super) async fn join_due(tx: &DatabaseTransaction, most: u64) -> Result<(), 
 }
 
 /// The ids of the jobs whose turn it is, up to `most`, locked; those that others
-/// are taking are passed over.
+/// are taking are passed over. None while the queue is paused.
 pub(super) async fn first(tx: &DatabaseTransaction, most: u64) -> Result<Vec<Uuid>, DbErr> {
     let first = select(Expr::col((line(), Column::Id)))
+        .and_where(Expr::cust(NOT_PAUSED))
         .order_by((line(), Column::Turn), sea_orm::Order::Asc)
         .order_by((line(), Column::Id), sea_orm::Order::Asc)
         .limit(most)
