@@ -4,9 +4,10 @@
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use sea_orm::sea_query::{Asterisk, Order, Query};
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder,
-    QuerySelect, Select,
+    Condition, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, QueryOrder, QuerySelect,
+    QueryTrait, Select,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -130,19 +131,31 @@ pub async fn look_through<E: EntityTrait>(
     limit: u64,
 ) -> std::result::Result<(Vec<E::Model>, Option<After>), DbErr> {
     let rows = rows.order_by_desc(id);
-    let mut page = rows.clone().limit(limit + 1);
-    let mut end = None;
-    if let Some(wanted) = wanted {
-        let last = rows.select_only().column(id).offset(STRETCH - 1).limit(1);
-        end = last.into_tuple::<Uuid>().one(db).await?;
-        page = page.filter(wanted);
+    let Some(wanted) = wanted else {
+        let mut page = rows.limit(limit + 1).all(db).await?;
+        let last = cut(&mut page, limit).map(|last| After { id: id_of(last) });
+        return Ok((page, last));
+    };
+    // A subquery with a limit is carried out as it stands. In one query the
+    // database might take another index, for what is wanted, and find too late
+    // that it leads to half of the table.
+    let stretch = rows.clone().limit(STRETCH).into_query();
+    let page = Query::select()
+        .column(Asterisk)
+        .from_subquery(stretch, E::default())
+        .cond_where(wanted)
+        .order_by(id, Order::Desc)
+        .limit(limit + 1)
+        .take();
+    let page = db.get_database_backend().build(&page);
+    let mut page = E::Model::find_by_statement(page).all(db).await?;
+    if let Some(last) = cut(&mut page, limit) {
+        let last = After { id: id_of(last) };
+        return Ok((page, Some(last)));
     }
-    if let Some(end) = end {
-        page = page.filter(id.gte(end));
-    }
-    let mut found = page.all(db).await?;
-    let last = cut(&mut found, limit).map(id_of).or(end);
-    Ok((found, last.map(|id| After { id })))
+    let end = rows.select_only().column(id).offset(STRETCH - 1).limit(1);
+    let end = end.into_tuple::<Uuid>().one(db).await?;
+    Ok((page, end.map(|id| After { id })))
 }
 
 /// Where a page of a list in the order of ids ended.
