@@ -140,6 +140,16 @@ impl Fields {
         read.filter(|_| self.faults.len() == before).map(Some)
     }
 
+    /// Takes an object that must be there and not null.
+    pub fn nested_required<T: Body>(&mut self, name: &str) -> Option<T> {
+        if matches!(self.rest.get(name), None | Some(Value::Null)) {
+            self.rest.remove(name);
+            self.fault(name, ("required", "is required".to_owned()));
+            return None;
+        }
+        self.nested(name)?
+    }
+
     fn convert<T: DeserializeOwned, U>(
         &mut self,
         name: &str,

@@ -36,6 +36,7 @@ pub mod query;
 pub mod rate_limit;
 pub mod render;
 pub mod routes;
+pub mod search;
 pub mod serve;
 pub mod token;
 pub mod wait;
@@ -123,6 +124,15 @@ pub fn app(state: AppState) -> Router {
         .routes(routes!(jobs::retry))
         .routes(routes!(admin::users::list))
         .routes(routes!(admin::users::update))
+        .routes(routes!(admin::jobs::list))
+        .routes(routes!(admin::jobs::bulk::change))
+        .routes(routes!(admin::jobs::get))
+        .routes(routes!(admin::jobs::cancel))
+        .routes(routes!(admin::jobs::retry))
+        .routes(routes!(admin::workers::list))
+        .routes(routes!(admin::queue::get))
+        .routes(routes!(admin::queue::pause))
+        .routes(routes!(admin::queue::resume))
         .routes(routes!(admin::audit::list));
 
     let (router, document) = OpenApiRouter::with_openapi(openapi::base())

@@ -21,7 +21,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     }
 }
 
-const LONGEST_Q: usize = 200;
+/// The longest text that lists are searched for.
+pub const LONGEST_Q: usize = 200;
 
 /// What a list is searched for; nothing if it is empty.
 ///

@@ -8,8 +8,10 @@ use crate::clock::Timestamp;
 
 mod depth;
 pub mod lifecycle;
+mod recent;
 
 pub use depth::Depth;
+pub use recent::{Counts, Times};
 
 /// A row of `generation_jobs`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]

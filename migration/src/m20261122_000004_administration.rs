@@ -118,7 +118,11 @@ async fn create_queue_state(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
 /// Every user's jobs, the newest first. The id has the time in it.
 async fn index_what_admins_look_for(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     for sql in [
-        "CREATE INDEX generation_jobs_by_status ON generation_jobs (status, id)",
+        // Two, so that no query of the queue takes them for its own.
+        "CREATE INDEX generation_jobs_not_succeeded ON generation_jobs (status, id) \
+         WHERE status <> 'succeeded'",
+        "CREATE INDEX generation_jobs_succeeded ON generation_jobs (status, id) \
+         WHERE status = 'succeeded'",
         "CREATE INDEX generation_jobs_by_error ON generation_jobs (error_code, id) \
          WHERE error_code IS NOT NULL",
         "CREATE INDEX generation_jobs_by_model ON generation_jobs (model, id)",

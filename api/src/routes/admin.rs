@@ -2,4 +2,7 @@
 //! [`crate::auth::Admin`], which every handler here takes.
 
 pub mod audit;
+pub mod jobs;
+pub mod queue;
 pub mod users;
+pub mod workers;

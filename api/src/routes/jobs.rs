@@ -192,12 +192,24 @@ async fn try_again(
     let most = state.config.user_max_active_jobs;
     let room = lifecycle::room(tx, me.user.id, most).await?;
     let before = hold(tx, &me, id).await?;
+    let job = again(tx, before, room, state.config.job_max_attempts, origin).await?;
+    accepted(&Job::load_one(tx, job).await?)
+}
+
+/// Puts a job into the queue again that the caller holds, with its owner's `room`.
+pub(super) async fn again(
+    tx: &DatabaseTransaction,
+    before: job::Model,
+    room: Room,
+    attempts: i32,
+    origin: Origin,
+) -> Result<job::Model> {
     let latest = job::Entity::of_post(before.post_id).one(tx).await?;
-    if latest.is_some_and(|latest| latest.id != id && latest.status.is_over()) {
-        return Err(Error::JobFinished);
+    match latest.filter(|latest| latest.id != before.id) {
+        Some(latest) if latest.status.is_over() => return Err(Error::JobFinished),
+        Some(_) => return Err(Error::GenerationInProgress),
+        None => has_room(room)?,
     }
-    has_room(room)?;
-    let attempts = state.config.job_max_attempts;
     let delivery = queue::delivery_id(Duration::ZERO);
     let job = match lifecycle::requeue(tx, &before, attempts, origin, &delivery).await {
         Ok(Some(job)) => job,
@@ -208,7 +220,7 @@ async fn try_again(
         Err(e) => return Err(e.into()),
     };
     push(tx, &job, &delivery).await?;
-    accepted(&Job::load_one(tx, job).await?)
+    Ok(job)
 }
 
 /// Makes a job and puts it into the queue, in the caller's transaction, for a

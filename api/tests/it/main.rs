@@ -12,6 +12,8 @@ mod test_app;
 mod test_database;
 
 mod admin;
+mod admin_jobs;
+mod admin_queue;
 mod admin_users;
 mod auth;
 mod bad_input;

@@ -1,11 +1,7 @@
 //! Which posts a list has, and in which order.
 
-use std::iter;
-
 use chrono::{DateTime, Utc};
 use entity::post;
-use sea_orm::sea_query::extension::postgres::PgBinOper;
-use sea_orm::sea_query::extension::sqlite::SqliteExpr;
 use sea_orm::sea_query::{Expr, SimpleExpr};
 use sea_orm::{Condition, DbBackend, ExprTrait, Order, QueryOrder, Select};
 use serde::{Deserialize, Serialize};
@@ -13,6 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::Status;
+use crate::search;
 
 /// Which posts to list.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -106,52 +103,11 @@ impl Sort {
 
 /// Posts that contain `q`, whatever its case.
 pub(super) fn contains(backend: DbBackend, q: &str) -> Condition {
-    // SQLite knows the case of ASCII letters only, and Postgres of those of its
-    // locale, so the patterns name each letter in all its cases.
-    let contains = |column: post::Column| match backend {
-        DbBackend::Postgres => Expr::col(column).binary(PgBinOper::Regex, regex(q)),
-        _ => Expr::col(column).glob(glob(q)),
-    };
-    Condition::any()
-        .add(contains(post::Column::Topic))
-        .add(contains(post::Column::Title))
-        .add(contains(post::Column::Content))
-}
-
-/// As in `[aA][bB]\*`.
-fn regex(q: &str) -> String {
-    let mut regex = String::new();
-    for c in q.chars() {
-        match cases(c) {
-            Some(cases) => regex.push_str(&cases),
-            None if c.is_ascii_punctuation() => regex.extend(['\\', c]),
-            None => regex.push(c),
-        }
-    }
-    regex
-}
-
-/// As in `*[aA][bB][*]*`.
-fn glob(q: &str) -> String {
-    let mut glob = String::from("*");
-    for c in q.chars() {
-        match cases(c) {
-            Some(cases) => glob.push_str(&cases),
-            None if matches!(c, '*' | '?' | '[') => glob.extend(['[', c, ']']),
-            None => glob.push(c),
-        }
-    }
-    glob.push('*');
-    glob
-}
-
-/// A letter in all its cases, as in `[aA]`; None if it becomes several letters in
-/// one of them.
-fn cases(c: char) -> Option<String> {
-    let single = c.to_lowercase().count() == 1 && c.to_uppercase().count() == 1;
-    let cases: String = iter::once(c)
-        .chain(c.to_lowercase())
-        .chain(c.to_uppercase())
-        .collect();
-    (c.is_alphabetic() && single).then(|| format!("[{cases}]"))
+    let columns = [
+        post::Column::Topic,
+        post::Column::Title,
+        post::Column::Content,
+    ];
+    let found = columns.map(|column| search::contains(backend, Expr::col(column), q));
+    found.into_iter().fold(Condition::any(), Condition::add)
 }

@@ -226,6 +226,15 @@ impl Job {
         loaded.ok_or_else(|| Error::Internal("a job got lost on the way".to_owned()))
     }
 
+    /// The worker that holds it, if one does.
+    pub(in crate::routes) fn holder(&self) -> Option<&str> {
+        let running = self
+            .attempts
+            .last()
+            .filter(|attempt| attempt.outcome.is_none());
+        running.map(|attempt| attempt.worker.as_str())
+    }
+
     pub(in crate::routes) fn is_over(&self) -> bool {
         job::Status::from(self.status).is_over()
     }

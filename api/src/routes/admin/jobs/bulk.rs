@@ -1,0 +1,198 @@
+//! Acting on all jobs that a filter matches.
+
+use std::collections::BTreeSet;
+
+use axum::Json;
+use axum::extract::State;
+use entity::audit::{Action, Event, Source, Who};
+use entity::job::lifecycle::{Origin, Room};
+use entity::{job, user};
+use futures_util::FutureExt;
+use sea_orm::sea_query::LockType;
+use sea_orm::{
+    ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{Selection, page};
+use crate::auth::{Admin, Client, SignedIn};
+use crate::body::{Body, Fields, Valid, any};
+use crate::error::{Error, Result};
+use crate::observe::origin;
+use crate::routes::jobs::again;
+use crate::{AppState, cancel};
+
+/// How many jobs are changed in one transaction, so that nobody has to wait long
+/// for it.
+const BATCH: u64 = 50;
+
+/// How many jobs one request may be about.
+const MOST: usize = 10_000;
+
+/// What is to be done, and to which jobs.
+#[derive(Clone, Debug, ToSchema)]
+pub struct BulkChange {
+    action: BulkAction,
+    filter: Selection,
+}
+
+/// What can be done to many jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BulkAction {
+    /// As `POST /admin/jobs/{id}/cancel` does.
+    Cancel,
+    /// As `POST /admin/jobs/{id}/retry` does.
+    Retry,
+}
+
+impl Body for BulkChange {
+    fn read(fields: &mut Fields) -> Option<Self> {
+        let action = fields.required("action", any);
+        let filter = fields.nested_required("filter");
+        Some(BulkChange {
+            action: action?,
+            filter: filter?,
+        })
+    }
+}
+
+/// What came of it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BulkOutcome {
+    /// How many jobs the filter matched.
+    matched: usize,
+    /// How many of them were changed. The others were over already, or had
+    /// nothing to be tried again.
+    changed: usize,
+    /// Whether the filter matches more. Ask again for those, with a filter that
+    /// leaves out what is done.
+    more: bool,
+}
+
+/// Cancel or retry all jobs that a filter matches
+///
+/// The newest first, up to 10,000 at once. It is done in many small steps: should
+/// it break off, ask again.
+#[utoipa::path(
+    post, path = "/admin/jobs/bulk", tag = "admin", operation_id = "change_jobs",
+    request_body = BulkChange,
+    responses((status = 200, body = BulkOutcome)),
+)]
+pub async fn change(
+    State(state): State<AppState>,
+    Admin(me): Admin,
+    client: Client,
+    Valid(change): Valid<BulkChange>,
+) -> Result<Json<BulkOutcome>> {
+    // Refused before anything is written down.
+    change.filter.rows(state.db.backend())?;
+    let (source, told) = (client.source(), change.clone());
+    state
+        .db
+        .transact(move |tx| record(tx, me, source, told).boxed())
+        .await?;
+    let mut outcome = BulkOutcome {
+        matched: 0,
+        changed: 0,
+        more: false,
+    };
+    let mut after = None;
+    loop {
+        let (jobs, next) = page(&state, &change.filter, after, BATCH).await?;
+        outcome.matched += jobs.len();
+        outcome.changed += apply(&state, change.action, jobs).await?;
+        outcome.more = next.is_some() && outcome.matched >= MOST;
+        after = next;
+        if after.is_none() || outcome.more {
+            return Ok(Json(outcome));
+        }
+    }
+}
+
+/// Written down before anything is done, for it is done in many steps.
+async fn record(
+    tx: &DatabaseTransaction,
+    me: SignedIn,
+    source: Source,
+    change: BulkChange,
+) -> Result<()> {
+    let event = Event {
+        action: Action::JobsBulkChanged,
+        actor: Some(Who::from(&me.user)),
+        subject: None,
+        source,
+        details: Some(json!({ "action": change.action, "filter": change.filter })),
+    };
+    event.record(tx).await?;
+    Ok(())
+}
+
+async fn apply(state: &AppState, action: BulkAction, jobs: Vec<job::Model>) -> Result<usize> {
+    if jobs.is_empty() {
+        return Ok(0);
+    }
+    let (attempts, origin) = (state.config.job_max_attempts, origin());
+    let changed = state.db.transact(move |tx| match action {
+        BulkAction::Cancel => call_off(tx, jobs).boxed(),
+        BulkAction::Retry => try_again(tx, jobs, attempts, origin).boxed(),
+    });
+    let changed = changed.await?;
+    changed.iter().for_each(|job| state.metrics.canceled(job));
+    Ok(changed.len())
+}
+
+async fn call_off(tx: &DatabaseTransaction, jobs: Vec<job::Model>) -> Result<Vec<job::Model>> {
+    let mut changed = Vec::new();
+    for job in hold(tx, &jobs).await? {
+        changed.extend(cancel::job(tx, job.id).await?);
+    }
+    Ok(changed)
+}
+
+async fn try_again(
+    tx: &DatabaseTransaction,
+    jobs: Vec<job::Model>,
+    attempts: i32,
+    origin: Origin,
+) -> Result<Vec<job::Model>> {
+    let mut changed = Vec::new();
+    let owners = hold_owners(tx, &jobs).await?;
+    for job in hold(tx, &jobs).await? {
+        if !owners.contains(&job.user_id) {
+            continue;
+        }
+        match again(tx, job, Room::Free, attempts, origin.clone()).await {
+            Ok(job) => changed.push(job),
+            Err(Error::JobFinished | Error::GenerationInProgress) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(changed)
+}
+
+/// Holds the owners of jobs, in the order of their ids, so that no two who do so
+/// wait for each other; and tells which are not disabled.
+async fn hold_owners(tx: &DatabaseTransaction, jobs: &[job::Model]) -> Result<BTreeSet<Uuid>> {
+    let ids: BTreeSet<Uuid> = jobs.iter().map(|job| job.user_id).collect();
+    let owners = user::Entity::find()
+        .filter(user::Column::Id.is_in(ids))
+        .order_by_asc(user::Column::Id)
+        .lock(LockType::NoKeyUpdate)
+        .all(tx)
+        .await?;
+    let enabled = owners.into_iter().filter(|user| user.disabled_at.is_none());
+    Ok(enabled.map(|user| user.id).collect())
+}
+
+/// The jobs as they are now, which nobody else changes before `tx` ends.
+async fn hold(tx: &DatabaseTransaction, jobs: &[job::Model]) -> Result<Vec<job::Model>> {
+    let jobs = job::Entity::find()
+        .filter(job::Column::Id.is_in(jobs.iter().map(|job| job.id)))
+        .order_by_asc(job::Column::Id)
+        .lock_exclusive();
+    Ok(jobs.all(tx).await?)
+}

@@ -1,0 +1,252 @@
+//! How the queue is doing; stopping it, and letting it go on.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use chrono::{DateTime, TimeDelta, Utc};
+use entity::audit::{Action, Event, Source, Who};
+use entity::clock::now;
+use entity::job::{self, Counts, Times};
+use entity::queue_state;
+use futures_util::FutureExt;
+use sea_orm::{ConnectionTrait, DatabaseTransaction};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::AppState;
+use crate::auth::{Admin, Client, SignedIn};
+use crate::error::Result;
+use crate::routes::optional_timestamp;
+
+/// Jobs of a status are counted no further.
+const MOST_COUNTED: u32 = 10_000;
+
+/// Of the jobs of the last hour the latest are looked at, and no more.
+const MOST_MEASURED: u64 = 5_000;
+
+/// How the queue is doing.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Queue {
+    /// Whether workers take no jobs.
+    paused: bool,
+    /// Since when.
+    #[serde(serialize_with = "optional_timestamp")]
+    paused_at: Option<DateTime<Utc>>,
+    counts: StatusCounts,
+    /// When the oldest of the queued jobs was asked for.
+    #[serde(serialize_with = "optional_timestamp")]
+    oldest_queued_at: Option<DateTime<Utc>>,
+    /// How long ago that is.
+    oldest_queued_seconds: Option<i64>,
+    /// Jobs that were over in the last minute.
+    jobs_per_minute: f64,
+    /// From a job's acceptance to the beginning of its first attempt; null if no
+    /// job was over in the last hour.
+    pickup_ms: Option<Percentiles>,
+    /// From there to its end.
+    duration_ms: Option<Percentiles>,
+}
+
+/// Jobs by status; 10000 means so many or more.
+#[derive(Debug, Serialize, ToSchema)]
+#[allow(missing_docs, reason = "each is a status")]
+pub struct StatusCounts {
+    queued: i64,
+    running: i64,
+    canceling: i64,
+    succeeded: i64,
+    failed: i64,
+    canceled: i64,
+}
+
+/// Of the jobs of the last hour, or of the latest 5,000 of them, in milliseconds.
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Percentiles {
+    p50: i64,
+    p95: i64,
+    p99: i64,
+}
+
+impl From<Counts> for StatusCounts {
+    fn from(counts: Counts) -> Self {
+        StatusCounts {
+            queued: counts.queued,
+            running: counts.running,
+            canceling: counts.canceling,
+            succeeded: counts.succeeded,
+            failed: counts.failed,
+            canceled: counts.canceled,
+        }
+    }
+}
+
+impl Queue {
+    async fn load(db: &impl ConnectionTrait) -> Result<Queue> {
+        let now = now();
+        let paused_at = queue_state::Entity::paused_at(db).await?;
+        let counts = job::Entity::counts(db, MOST_COUNTED).await?;
+        let oldest_queued_at = job::Entity::oldest_queued(db).await?;
+        let hour = now - TimeDelta::hours(1);
+        let over = job::Entity::over_since(db, hour, MOST_MEASURED).await?;
+        let pickups = over
+            .iter()
+            .filter_map(|job| Some(job.started_at? - job.created_at));
+        let durations = over
+            .iter()
+            .filter_map(|job| Some(job.finished_at - job.started_at?));
+        Ok(Queue {
+            paused: paused_at.is_some(),
+            paused_at,
+            counts: counts.into(),
+            oldest_queued_at,
+            oldest_queued_seconds: oldest_queued_at
+                .map(|oldest| (now - oldest).num_seconds().max(0)),
+            jobs_per_minute: per_minute(&over, now),
+            pickup_ms: Percentiles::of(pickups),
+            duration_ms: Percentiles::of(durations),
+        })
+    }
+}
+
+/// The rate of the last minute, or of the shorter time that `over` reaches back.
+fn per_minute(over: &[Times], now: DateTime<Utc>) -> f64 {
+    let minute = TimeDelta::minutes(1);
+    let recent = over
+        .iter()
+        .take_while(|job| now - job.finished_at <= minute);
+    let count = recent.count();
+    let all_are_recent = count as u64 == MOST_MEASURED;
+    let oldest = over.last().filter(|_| all_are_recent);
+    let span = oldest.map_or(minute, |job| now - job.finished_at);
+    let span = span
+        .to_std()
+        .unwrap_or_default()
+        .max(Duration::from_secs(1));
+    (count as f64 * 60.0 / span.as_secs_f64()).round()
+}
+
+impl Percentiles {
+    fn of(durations: impl Iterator<Item = TimeDelta>) -> Option<Self> {
+        // Clocks of several machines may differ a little.
+        let mut millis: Vec<i64> = durations.map(|d| d.num_milliseconds().max(0)).collect();
+        millis.sort_unstable();
+        let at = |percent: usize| {
+            let rank = (millis.len() * percent).div_ceil(100);
+            millis.get(rank.max(1) - 1).copied()
+        };
+        Some(Percentiles {
+            p50: at(50)?,
+            p95: at(95)?,
+            p99: at(99)?,
+        })
+    }
+}
+
+/// See how the queue is doing
+#[utoipa::path(
+    get, path = "/admin/queue", tag = "admin", operation_id = "get_queue",
+    responses((status = 200, body = Queue)),
+)]
+pub async fn get(State(state): State<AppState>, _: Admin) -> Result<Json<Queue>> {
+    Ok(Json(Queue::load(state.db.read()).await?))
+}
+
+/// Have workers take no more jobs
+///
+/// Those that run go on; new ones are accepted and wait. It holds until the queue
+/// is resumed, however often anything is restarted.
+#[utoipa::path(
+    post, path = "/admin/queue/pause", tag = "admin", operation_id = "pause_queue",
+    responses((status = 200, body = Queue)),
+)]
+pub async fn pause(
+    State(state): State<AppState>,
+    Admin(me): Admin,
+    client: Client,
+) -> Result<Json<Queue>> {
+    switch(&state, Action::QueuePaused, me, client).await
+}
+
+/// Have workers take jobs again
+#[utoipa::path(
+    post, path = "/admin/queue/resume", tag = "admin", operation_id = "resume_queue",
+    responses((status = 200, body = Queue)),
+)]
+pub async fn resume(
+    State(state): State<AppState>,
+    Admin(me): Admin,
+    client: Client,
+) -> Result<Json<Queue>> {
+    switch(&state, Action::QueueResumed, me, client).await
+}
+
+async fn switch(
+    state: &AppState,
+    action: Action,
+    me: SignedIn,
+    client: Client,
+) -> Result<Json<Queue>> {
+    state
+        .db
+        .transact(move |tx| set(tx, action, me, client.source()).boxed())
+        .await?;
+    Ok(Json(Queue::load(state.db.read()).await?))
+}
+
+async fn set(tx: &DatabaseTransaction, action: Action, me: SignedIn, source: Source) -> Result<()> {
+    let changed = match action {
+        Action::QueuePaused => queue_state::Entity::pause(tx).await?,
+        _ => queue_state::Entity::resume(tx).await?,
+    };
+    if changed {
+        let event = Event {
+            action,
+            actor: Some(Who::from(&me.user)),
+            subject: None,
+            source,
+            details: None,
+        };
+        event.record(tx).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_those_that_so_many_do_not_exceed() {
+        let of =
+            |millis: Vec<i64>| Percentiles::of(millis.into_iter().map(TimeDelta::milliseconds));
+        assert_eq!(of(Vec::new()), None);
+        let one = Percentiles {
+            p50: 7,
+            p95: 7,
+            p99: 7,
+        };
+        assert_eq!(of(vec![7]), Some(one));
+        let hundred = Percentiles {
+            p50: 50,
+            p95: 95,
+            p99: 99,
+        };
+        assert_eq!(of((1..=100).rev().collect()), Some(hundred));
+    }
+
+    #[test]
+    fn the_rate_is_that_of_the_last_minute() {
+        let now = now();
+        let over = |ago: i64| Times {
+            created_at: now - TimeDelta::hours(2),
+            started_at: None,
+            finished_at: now - TimeDelta::seconds(ago),
+        };
+        assert_eq!(per_minute(&[], now), 0.0);
+        assert_eq!(per_minute(&[over(1), over(59), over(61)], now), 2.0);
+        // More than are looked at were over in the last half minute.
+        let many = vec![over(30); MOST_MEASURED as usize];
+        assert_eq!(per_minute(&many, now), 10_000.0);
+    }
+}

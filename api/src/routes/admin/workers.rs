@@ -1,0 +1,82 @@
+//! The workers.
+
+use std::collections::HashMap;
+
+use axum::Json;
+use axum::extract::State;
+use chrono::{DateTime, Utc};
+use entity::worker::{self, Present};
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::AppState;
+use crate::auth::Admin;
+use crate::error::Result;
+use crate::routes::timestamp;
+
+const MOST_WORKERS: u64 = 1_000;
+const MOST_JOBS: u64 = 10_000;
+
+/// The workers.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct WorkerList {
+    /// Those that were heard of last first, up to 1,000.
+    items: Vec<Worker>,
+}
+
+/// A worker, as it told of itself.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Worker {
+    /// Unique for each start.
+    name: String,
+    /// The machine's name.
+    host: String,
+    /// The program's version.
+    version: String,
+    /// The kind of agent that it calls.
+    agent: String,
+    /// The model that it asks for, unless a job names another.
+    model: String,
+    /// How many jobs it does at once.
+    concurrency: i32,
+    #[serde(serialize_with = "timestamp")]
+    started_at: DateTime<Utc>,
+    #[serde(serialize_with = "timestamp")]
+    last_seen_at: DateTime<Utc>,
+    /// Whether it has been heard of in the last 15 seconds.
+    alive: bool,
+    /// The jobs that it holds.
+    running_jobs: Vec<Uuid>,
+}
+
+/// List the workers
+///
+/// Each tells every 5 seconds that it is there, and is forgotten a day after it
+/// told so last.
+#[utoipa::path(
+    get, path = "/admin/workers", tag = "admin", operation_id = "list_workers",
+    responses((status = 200, body = WorkerList)),
+)]
+pub async fn list(State(state): State<AppState>, _: Admin) -> Result<Json<WorkerList>> {
+    let db = state.db.read();
+    let mut running: HashMap<String, Vec<Uuid>> = HashMap::new();
+    for held in worker::Entity::held(db, MOST_JOBS).await? {
+        running.entry(held.worker).or_default().push(held.job_id);
+    }
+    let workers = worker::Entity::present(db, MOST_WORKERS).await?;
+    let items = workers.into_iter().map(|Present { worker, alive }| Worker {
+        running_jobs: running.remove(&worker.name).unwrap_or_default(),
+        name: worker.name,
+        host: worker.host,
+        version: worker.version,
+        agent: worker.agent,
+        model: worker.model,
+        concurrency: worker.concurrency,
+        started_at: worker.started_at,
+        last_seen_at: worker.seen_at,
+        alive,
+    });
+    let items = items.collect();
+    Ok(Json(WorkerList { items }))
+}

@@ -1,0 +1,206 @@
+//! The queue and its workers, as admins see and steer them.
+
+use std::time::Duration;
+
+use entity::worker;
+use sea_orm::sea_query::Expr;
+use sea_orm::{EntityTrait, PaginatorTrait};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::stub_openai::Mood;
+use crate::test_app::{TestApp, TestClient, text};
+
+async fn queue(admin: &TestClient) -> Value {
+    let answer = admin.get("/admin/queue").await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    answer.body
+}
+
+async fn switch(admin: &TestClient, to: &str) -> Value {
+    let answer = admin.post(&format!("/admin/queue/{to}"), json!({})).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    answer.body
+}
+
+async fn workers(admin: &TestClient) -> Vec<Value> {
+    let answer = admin.get("/admin/workers").await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    answer.body["items"].as_array().unwrap().clone()
+}
+
+/// The workers as soon as they are as wanted.
+async fn workers_once(admin: &TestClient, wanted: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+    let workers = async {
+        loop {
+            let workers = workers(admin).await;
+            if wanted(&workers) {
+                return workers;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), workers).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_queue_tells_how_it_is_doing() {
+    let app = TestApp::new().await;
+    let (root, ann) = (app.admin("root").await, app.user("ann").await);
+    let none = json!({
+        "paused": false, "paused_at": null,
+        "counts": { "queued": 0, "running": 0, "canceling": 0, "succeeded": 0, "failed": 0, "canceled": 0 },
+        "oldest_queued_at": null, "oldest_queued_seconds": null,
+        "jobs_per_minute": 0.0, "pickup_ms": null, "duration_ms": null,
+    });
+    assert_eq!(queue(&root).await, none);
+    for topic in ["One", "Two", "Three"] {
+        ann.ask(topic).await;
+    }
+    app.run_jobs().await;
+    let oldest = ann.ask("Four").await;
+    ann.ask("Five").await;
+    let now = queue(&root).await;
+    assert_eq!(
+        (&now["counts"]["succeeded"], &now["counts"]["queued"]),
+        (&json!(3), &json!(2))
+    );
+    assert_eq!(now["oldest_queued_at"], oldest["job"]["created_at"]);
+    assert_eq!(now["jobs_per_minute"], 3.0);
+    for measured in ["pickup_ms", "duration_ms"] {
+        let [p50, p99] = ["p50", "p99"].map(|p| now[measured][p].as_i64().unwrap());
+        assert!(0 <= p50 && p50 <= p99 && p99 < 30_000, "{measured}");
+    }
+    app.run_jobs().await;
+}
+
+#[tokio::test]
+async fn a_paused_queue_accepts_jobs_and_no_worker_takes_any_until_it_is_resumed() {
+    let app = TestApp::new().await;
+    let (root, ann) = (app.admin("root").await, app.user("ann").await);
+    let paused = switch(&root, "pause").await;
+    assert_eq!(paused["paused"], true);
+    // Again changes nothing, not even since when.
+    assert_eq!(
+        switch(&root, "pause").await["paused_at"],
+        paused["paused_at"]
+    );
+    let worker = app.worker().await;
+    let asked = [ann.ask("One").await, ann.ask("Two").await];
+    // Its safety net comes by twice.
+    sleep(Duration::from_millis(1200)).await;
+    assert_eq!(queue(&root).await["counts"]["queued"], 2);
+    // One that is started meanwhile heeds it, too.
+    worker.stop().await;
+    let worker = app.worker().await;
+    sleep(Duration::from_millis(700)).await;
+    assert_eq!(queue(&root).await["counts"]["queued"], 2);
+
+    let begun = Instant::now();
+    assert_eq!(switch(&root, "resume").await["paused"], false);
+    for asked in &asked {
+        app.job_once(&ann, asked, |job| job["status"] != "queued")
+            .await;
+    }
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
+    app.jobs_over().await;
+    worker.stop().await;
+    let page = root.get("/admin/audit").await.body;
+    let actions = page["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| text(&event["action"]));
+    let actions: Vec<_> = actions
+        .filter(|action| action.starts_with("queue"))
+        .collect();
+    assert_eq!(actions, ["queue_resumed", "queue_paused"]);
+}
+
+#[tokio::test]
+async fn what_runs_goes_on_when_the_queue_is_paused() {
+    let app = TestApp::new().await;
+    let (root, ann) = (app.admin("root").await, app.user("ann").await);
+    app.agent.set(Mood::Hang);
+    let running = ann.ask("One").await;
+    let worker = app.worker_with(&["--worker-concurrency=1"]).await;
+    app.job_once(&ann, &running, |job| job["status"] == "running")
+        .await;
+    let waiting = ann.ask("Two").await;
+    switch(&root, "pause").await;
+    app.agent.set(Mood::Well);
+    let path = format!("/jobs/{}/cancel", text(&running["job"]["id"]));
+    ann.post(&path, json!({})).await;
+    app.job_once(&ann, &running, |job| job["status"] == "canceled")
+        .await;
+    // The slot is free now.
+    sleep(Duration::from_millis(700)).await;
+    assert_eq!(ann.job_now(&waiting).await["status"], "queued");
+    switch(&root, "resume").await;
+    app.jobs_over().await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_worker_shows_what_it_is_and_what_it_runs() {
+    let app = TestApp::new().await;
+    let (root, ann) = (app.admin("root").await, app.user("ann").await);
+    assert_eq!(workers(&root).await, [] as [Value; 0]);
+    app.agent.set(Mood::Hang);
+    let worker = app.worker_with(&["--worker-concurrency=7"]).await;
+    let asked = ann.ask("One").await;
+    let job = app
+        .job_once(&ann, &asked, |job| job["status"] == "running")
+        .await;
+    let found = workers_once(&root, |workers| !workers.is_empty()).await;
+    let [found] = found.as_slice() else {
+        panic!("{found:?}")
+    };
+    let id = text(&job["id"]);
+    assert_eq!(found["running_jobs"], json!([id]));
+    assert_eq!(found["name"], job["attempts"][0]["worker"]);
+    assert!(text(&found["name"]).starts_with(&text(&found["host"])));
+    assert_eq!(found["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(
+        (&found["agent"], &found["model"]),
+        (&json!("openai"), &json!("stub-large"))
+    );
+    assert_eq!(
+        (&found["concurrency"], &found["alive"]),
+        (&json!(7), &json!(true))
+    );
+    ann.post(&format!("/jobs/{id}/cancel"), json!({})).await;
+    app.jobs_over().await;
+    worker.stop().await;
+    assert_eq!(workers(&root).await[0]["running_jobs"], json!([]));
+}
+
+#[tokio::test]
+async fn a_worker_that_is_silent_is_not_alive_and_is_forgotten_after_a_day() {
+    let app = TestApp::new().await;
+    let root = app.admin("root").await;
+    let worker = app.worker().await;
+    workers_once(&root, |workers| !workers.is_empty()).await;
+    worker.stop().await;
+    let silent_for = async |seconds: u64| {
+        let seen = entity::clock::now() - Duration::from_secs(seconds);
+        let update =
+            worker::Entity::update_many().col_expr(worker::Column::SeenAt, Expr::value(seen));
+        update.exec(app.db.write()).await.unwrap();
+    };
+    for (seconds, alive) in [(10, true), (20, false), (23 * 3600, false)] {
+        silent_for(seconds).await;
+        ::worker::prune::once(&app.db, Duration::from_secs(3600)).await;
+        assert_eq!(workers(&root).await[0]["alive"], alive, "{seconds}");
+    }
+    silent_for(25 * 3600).await;
+    ::worker::prune::once(&app.db, Duration::from_secs(3600)).await;
+    assert_eq!(
+        worker::Entity::find().count(app.db.read()).await.unwrap(),
+        0
+    );
+}
