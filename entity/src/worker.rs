@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::OnConflict;
-use sea_orm::{
-    ExprTrait, FromQueryResult, IntoActiveModel, QueryOrder, QuerySelect, QueryTrait, Statement,
-};
+use sea_orm::{ExprTrait, FromQueryResult, IntoActiveModel, QueryOrder, QuerySelect, Statement};
 
 use crate::clock::{Timestamp, db_ago, db_now};
 
@@ -119,26 +117,13 @@ impl Entity {
             .await
     }
 
-    /// Removes up to `limit` workers that have not been heard of since `before`,
-    /// and says how many.
+    /// Removes workers that have not been heard of since `before`, and says how
+    /// many.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn forget_silent(
-        db: &impl ConnectionTrait,
-        before: Timestamp,
-        limit: u64,
-    ) -> Result<u64, DbErr> {
-        let silent = Entity::find()
-            .select_only()
-            .column(Column::Name)
-            .filter(Column::SeenAt.lt(before))
-            .limit(limit)
-            .into_query();
-        let removed = Entity::delete_many()
-            .filter(Column::Name.in_subquery(silent))
-            .exec(db)
-            .await?;
-        Ok(removed.rows_affected)
+    pub async fn forget_silent(db: &impl ConnectionTrait, before: Timestamp) -> Result<u64, DbErr> {
+        let silent = Entity::delete_many().filter(Column::SeenAt.lt(before));
+        Ok(silent.exec(db).await?.rows_affected)
     }
 }

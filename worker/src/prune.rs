@@ -30,8 +30,9 @@ pub async fn once(db: &Database, keep: Duration) {
     })
     .await;
     let silent = now() - GONE;
-    in_steps(db, "workers", move |tx, limit| {
-        worker::Entity::forget_silent(tx, silent, limit).boxed()
+    // One for each start of the last days: few enough for one step.
+    in_steps(db, "workers", move |tx, _| {
+        worker::Entity::forget_silent(tx, silent).boxed()
     })
     .await;
     in_steps(db, "the queue's records of workers", move |tx, limit| {

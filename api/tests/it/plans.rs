@@ -108,7 +108,7 @@ async fn oversight(db: &DatabaseConnection) -> Result<(), DbErr> {
     job::Entity::over_since(db, now(), 100).await?;
     worker::Entity::present(db, 100).await?;
     worker::Entity::held(db, 100).await?;
-    worker::Entity::forget_silent(db, now(), 100).await?;
+    worker::Entity::forget_silent(db, now()).await?;
     Ok(())
 }
 
@@ -215,6 +215,9 @@ const MUCH: &str = "
     SELECT gen_random_uuid(), n, n, '', 'user', now() FROM generate_series(1, 100) n;
     INSERT INTO audit_events (id, at, action)
     SELECT gen_random_uuid(), now(), '' FROM generate_series(1, 1000);
+    INSERT INTO job_workers
+    (name, host, version, agent, model, concurrency, started_at, seen_at)
+    SELECT n, '', '', '', '', 1, now(), now() FROM generate_series(1, 1000) n;
     INSERT INTO sessions (id, user_id, created_at, last_used_at, expires_at)
     SELECT gen_random_uuid(), id, now(), now(), now() FROM users, generate_series(1, 20);
     INSERT INTO refresh_tokens (hash, session_id, created_at, spent_at)
