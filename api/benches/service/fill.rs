@@ -1,5 +1,5 @@
-//! Making a database old: 100,000 posts of one user, with 1,000,000 finished
-//! jobs. Only the amount matters, so it is done in SQL.
+//! Making a database old: 100,000 posts of one user, with 1,000,000 jobs that are
+//! over, a tenth of them failed. Only the amount matters, so it is done in SQL.
 
 use anyhow::Result;
 use sea_orm::{ConnectionTrait, DbBackend};
@@ -30,11 +30,12 @@ pub(crate) async fn fill(db: &Database) -> Result<()> {
     );
     let jobs = format!(
         "INSERT INTO generation_jobs (id, post_id, user_id, status, percent, words, options, \
-         model, attempt, max_attempts, input_tokens, output_tokens, created_at, started_at, \
-         finished_at) \
-         SELECT {id}, blog_posts.id, user_id, 'succeeded', 100, 72, '{{}}', 'instant', 1, 5, 9, \
-         9, {now}, {now}, {now} FROM blog_posts, \
-         (SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 4 UNION ALL SELECT 5 \
+         model, attempt, max_attempts, input_tokens, output_tokens, error_code, created_at, \
+         started_at, finished_at) \
+         SELECT {id}, blog_posts.id, user_id, \
+         CASE ten.n WHEN 1 THEN 'failed' ELSE 'succeeded' END, 100, 72, '{{}}', 'instant', 1, 5, \
+         9, 9, CASE ten.n WHEN 1 THEN 'agent_timeout' END, {now}, {now}, {now} FROM blog_posts, \
+         (SELECT 1 AS n UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 4 UNION ALL SELECT 5 \
          UNION ALL SELECT 6 UNION ALL SELECT 7 UNION ALL SELECT 8 UNION ALL SELECT 9 UNION ALL \
          SELECT 10) ten WHERE blog_posts.topic = 'A topic'"
     );

@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use entity::job;
+use entity::{job, user};
+use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder};
 use shared::database::Database;
 use tokio::time::sleep;
@@ -212,6 +213,10 @@ async fn reads(kind: Kind, agent: &str) -> Result<Lines> {
     let (_api, url) = service.api().await?;
     let db = service.database().await?;
     let user = User::register(&url, "ann").await?;
+    user::Entity::update_many()
+        .col_expr(user::Column::Role, Expr::value(user::Role::Admin))
+        .exec(db.write())
+        .await?;
     let mut job = String::new();
     for _ in 0..30 {
         let post = user.ask().await?;
@@ -233,6 +238,16 @@ async fn reads(kind: Kind, agent: &str) -> Result<Lines> {
         for (name, path) in [
             ("GET /jobs/{id}", format!("/jobs/{job}")),
             ("GET /blogs", "/blogs".to_owned()),
+            ("GET /admin/jobs", "/admin/jobs".to_owned()),
+            (
+                "GET /admin/jobs?status=failed",
+                "/admin/jobs?status=failed".to_owned(),
+            ),
+            (
+                "GET /admin/jobs?q=nowhere",
+                "/admin/jobs?q=nowhere".to_owned(),
+            ),
+            ("GET /admin/queue", "/admin/queue".to_owned()),
         ] {
             let get = move |user: User| {
                 let path = path.clone();
