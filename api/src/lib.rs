@@ -23,6 +23,7 @@ pub mod cancel;
 pub mod commands;
 pub mod config;
 pub mod error;
+pub mod guard;
 pub mod idempotency;
 pub mod metrics;
 pub mod negotiate;

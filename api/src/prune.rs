@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use entity::clock::now;
-use entity::{audit, idempotency, refresh_token, session};
+use entity::{audit, idempotency, login_delay, refresh_token, session};
 use futures_util::FutureExt;
 use shared::database::Database;
 use shared::prune::{in_steps, rounds};
@@ -38,6 +38,10 @@ pub async fn once(db: &Database, token_ttl: Duration) {
     let spent = ago(token_ttl);
     in_steps(db, "refresh tokens", move |tx, limit| {
         refresh_token::Entity::forget_spent(tx, spent, limit).boxed()
+    })
+    .await;
+    in_steps(db, "login delays", |tx, limit| {
+        login_delay::Entity::forget_old(tx, limit).boxed()
     })
     .await;
     let untold = ago(AUDIT_TRAIL);

@@ -145,7 +145,7 @@ fn who(keys: &Keys, request: &Request) -> Who {
 }
 
 /// The network of an IPv6 address: whoever has one address of a network has all.
-fn network(address: IpAddr) -> IpAddr {
+pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
         v4 => v4,

@@ -50,6 +50,7 @@ pub struct Keys {
     decoding: DecodingKey,
     validation: Validation,
     cursors: hmac::Key,
+    guard: hmac::Key,
 }
 
 impl std::fmt::Debug for Keys {
@@ -71,12 +72,16 @@ impl Keys {
         validation.set_audience(&[AUDIENCE]);
         validation.set_required_spec_claims(&["iss", "aud", "sub", "exp", "nbf"]);
         let tokens = hmac::Key::new(hmac::HMAC_SHA256, secret);
-        let cursors = hmac::sign(&tokens, b"cursors");
+        let derived = |purpose: &[u8]| {
+            let key = hmac::sign(&tokens, purpose);
+            hmac::Key::new(hmac::HMAC_SHA256, key.as_ref())
+        };
         Keys {
             encoding: EncodingKey::from_secret(secret),
             decoding: DecodingKey::from_secret(secret),
             validation,
-            cursors: hmac::Key::new(hmac::HMAC_SHA256, cursors.as_ref()),
+            cursors: derived(b"cursors"),
+            guard: derived(b"guard"),
         }
     }
 
@@ -119,6 +124,12 @@ impl Keys {
         let mut short = [0; 16];
         short.copy_from_slice(&tag.as_ref()[..16]);
         short
+    }
+
+    /// What stands for something that was typed and must not be stored, in
+    /// hexadecimal.
+    pub fn guard_tag(&self, data: &[u8]) -> String {
+        hex(hmac::sign(&self.guard, data).as_ref())
     }
 }
 

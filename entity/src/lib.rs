@@ -12,6 +12,7 @@ pub mod clock;
 mod given;
 pub mod idempotency;
 pub mod job;
+pub mod login_delay;
 pub mod post;
 pub mod queue_state;
 pub mod refresh_token;

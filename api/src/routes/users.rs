@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::{DateTime, TimeDelta, Utc};
+use entity::audit::{Action, Event, Who};
 use entity::clock::now;
 use entity::{job, refresh_token, session, user};
 use futures_util::FutureExt;
@@ -12,6 +13,7 @@ use sea_orm::{
     IntoActiveModel, QueryFilter, QuerySelect, Set,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use shared::queue;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -21,6 +23,7 @@ use crate::AppState;
 use crate::auth::{Client, SignedIn};
 use crate::body::Valid;
 use crate::error::{Error, Result, is_duplicate};
+use crate::guard::{Try, Visitor};
 use crate::password::Verdict;
 use crate::token::{new_refresh_token, refresh_token_hash};
 
@@ -146,19 +149,29 @@ pub async fn login(
     client: Client,
     Valid(given): Valid<Credentials>,
 ) -> Result<Json<TokenPair>> {
+    let visitor = Visitor::new(&state.keys, &given.username, &client);
+    let attempt = visitor.admit(&state.db).await?;
     loop {
         let named = user::Entity::find_by_username(&given.username);
         let found = named.one(state.db.read()).await?;
         let stored = found.as_ref().map(|user| user.password_hash.as_str());
         let verdict = state.passwords.verify(given.password.clone(), stored);
         let verdict = verdict.await?;
-        let (Some(user), true) = (found, verdict != Verdict::Wrong) else {
-            return Err(Error::InvalidCredentials);
+        let user = match found {
+            Some(user) if verdict != Verdict::Wrong => user,
+            named => {
+                attempt.failed(&state.db, None, named.as_ref()).await?;
+                return Err(Error::InvalidCredentials);
+            }
         };
-        let (ours, client) = (state.clone(), client.clone());
+        if user.disabled_at.is_some() {
+            attempt.failed(&state.db, None, Some(&user)).await?;
+            return Err(Error::AccountDisabled);
+        }
+        let (ours, client, attempt) = (state.clone(), client.clone(), attempt.clone());
         let entered = state
             .db
-            .transact(move |tx| enter(tx, ours, user, verdict, client).boxed())
+            .transact(move |tx| enter(tx, ours, user, verdict, client, attempt).boxed())
             .await?;
         if let Some(pair) = entered {
             return Ok(Json(pair));
@@ -182,11 +195,12 @@ pub async fn login(
 )]
 pub async fn refresh(
     State(state): State<AppState>,
+    client: Client,
     Valid(given): Valid<Refresh>,
 ) -> Result<Json<TokenPair>> {
     let db = state.db.clone();
     let pair = db
-        .transact(move |tx| renew(tx, state, given.refresh_token).boxed())
+        .transact(move |tx| renew(tx, state, client, given.refresh_token).boxed())
         .await?;
     // The end of the session is committed, so it is no error to the transaction.
     pair.map(Json).ok_or(Error::RefreshTokenReused)
@@ -197,6 +211,7 @@ pub async fn refresh(
 async fn renew(
     tx: &DatabaseTransaction,
     state: AppState,
+    client: Client,
     refresh_token: String,
 ) -> Result<Option<TokenPair>> {
     let hash = refresh_token_hash(&refresh_token);
@@ -206,8 +221,8 @@ async fn renew(
         return Err(Error::Unauthenticated);
     };
     if !refresh_token::Entity::spend(tx, &hash).await? {
-        session::Entity::revoke(tx, session.user_id, session.id).await?;
         tracing::warn!(session = %session.id, "a refresh token was used twice");
+        end_stolen(tx, session, client).await?;
         return Ok(None);
     }
     if session.revoked_at.is_some() {
@@ -227,6 +242,28 @@ async fn renew(
     session.expires_at = Set(session_end(&state));
     session.update(tx).await?;
     new_pair(&state, tx, user, id).await.map(Some)
+}
+
+/// Ends a session whose refresh token two parties hold. That is written down
+/// once, however often the token comes.
+async fn end_stolen(
+    tx: &DatabaseTransaction,
+    session: session::Model,
+    client: Client,
+) -> Result<()> {
+    if !session::Entity::revoke(tx, session.user_id, session.id).await? {
+        return Ok(());
+    }
+    let user = user::Entity::find_by_id(session.user_id).one(tx).await?;
+    let event = Event {
+        action: Action::RefreshTokenReused,
+        actor: None,
+        subject: user.as_ref().map(Who::from),
+        source: client.source(),
+        details: Some(json!({ "session_id": session.id })),
+    };
+    event.record(tx).await?;
+    Ok(())
 }
 
 /// Sign out
@@ -265,24 +302,33 @@ pub async fn me(me: SignedIn) -> Json<User> {
 pub async fn change_password(
     State(state): State<AppState>,
     me: SignedIn,
+    client: Client,
     Valid(change): Valid<PasswordChange>,
 ) -> Result<StatusCode> {
     if is_username(&change.new_password, &me.user.username) {
         let (code, message) = password_is_username();
         return Err(Error::invalid("new_password", code, message));
     }
-    confirm(&state, &me.user, change.current_password).await?;
+    confirm(&state, &me.user, &client, change.current_password).await?;
     let hash = state.passwords.hash(change.new_password).await?;
     state
         .db
-        .transact(move |tx| replace_password(tx, me, hash).boxed())
+        .transact(move |tx| replace_password(tx, me, client, hash).boxed())
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn replace_password(tx: &DatabaseTransaction, me: SignedIn, hash: String) -> Result<()> {
+async fn replace_password(
+    tx: &DatabaseTransaction,
+    me: SignedIn,
+    client: Client,
+    hash: String,
+) -> Result<()> {
     let user = unchanged(tx, &me.user).await?;
     session::Entity::revoke_all(tx, user.id, Some(me.session.id)).await?;
+    own_act(Action::PasswordChanged, &user, &client)
+        .record(tx)
+        .await?;
     set_password(tx, user, hash).await
 }
 
@@ -301,18 +347,19 @@ async fn replace_password(tx: &DatabaseTransaction, me: SignedIn, hash: String) 
 pub async fn delete_me(
     State(state): State<AppState>,
     me: SignedIn,
+    client: Client,
     Valid(given): Valid<Confirmation>,
 ) -> Result<StatusCode> {
-    confirm(&state, &me.user, given.password).await?;
+    confirm(&state, &me.user, &client, given.password).await?;
     state
         .db
-        .transact(move |tx| leave(tx, me.user).boxed())
+        .transact(move |tx| leave(tx, me.user, client).boxed())
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Removes a user and all that is theirs.
-async fn leave(tx: &DatabaseTransaction, user: user::Model) -> Result<()> {
+async fn leave(tx: &DatabaseTransaction, user: user::Model, client: Client) -> Result<()> {
     // Before oneself, as everyone does it. Who was made an admin since the request
     // came is taken for the only one, and may ask again.
     let admins = match user.role {
@@ -338,7 +385,21 @@ async fn leave(tx: &DatabaseTransaction, user: user::Model) -> Result<()> {
         queue::take(tx, &[delivery]).await?;
     }
     user::Entity::delete_by_id(user.id).exec(tx).await?;
+    own_act(Action::AccountDeleted, &user, &client)
+        .record(tx)
+        .await?;
     Ok(())
+}
+
+/// What a user does to their own account.
+fn own_act(action: Action, user: &user::Model, client: &Client) -> Event {
+    Event {
+        action,
+        actor: Some(Who::from(user)),
+        subject: Some(Who::from(user)),
+        source: client.source(),
+        details: None,
+    }
 }
 
 async fn sign_up(
@@ -351,6 +412,8 @@ async fn sign_up(
         Err(e) if is_duplicate(&e) => return Err(Error::UsernameTaken),
         inserted => inserted?,
     };
+    let visitor = Visitor::new(&state.keys, &user.username, &client);
+    visitor.welcome(tx).await?;
     sign_in(&state, tx, user, client).await
 }
 
@@ -362,6 +425,7 @@ async fn enter(
     verified: user::Model,
     verdict: Verdict,
     client: Client,
+    attempt: Try,
 ) -> Result<Option<TokenPair>> {
     let user = match user::Entity::hold(tx, verified.id).await? {
         Some(user) if user.password_hash == verified.password_hash => user,
@@ -373,6 +437,7 @@ async fn enter(
     if let Verdict::Outdated(hash) = verdict {
         set_password(tx, user.clone(), hash).await?;
     }
+    attempt.passed(tx).await?;
     sign_in(&state, tx, user, client).await.map(Some)
 }
 
@@ -435,13 +500,25 @@ async fn set_password(db: &impl ConnectionTrait, user: user::Model, hash: String
     Ok(())
 }
 
-/// Has the user prove again that it is them.
-async fn confirm(state: &AppState, user: &user::Model, password: String) -> Result<()> {
+/// Has the user prove again that it is them. Whoever has stolen a token guesses
+/// no faster here than at the front door.
+async fn confirm(
+    state: &AppState,
+    user: &user::Model,
+    client: &Client,
+    password: String,
+) -> Result<()> {
+    let visitor = Visitor::new(&state.keys, &user.username, client);
+    let attempt = visitor.admit(&state.db).await?;
     let stored = Some(user.password_hash.as_str());
-    match state.passwords.verify(password, stored).await? {
-        Verdict::Wrong => Err(Error::InvalidCredentials),
-        Verdict::Right | Verdict::Outdated(_) => Ok(()),
+    if state.passwords.verify(password, stored).await? == Verdict::Wrong {
+        attempt.failed(&state.db, Some(user), Some(user)).await?;
+        return Err(Error::InvalidCredentials);
     }
+    state
+        .db
+        .transact(move |tx| async move { attempt.passed(tx).await }.boxed())
+        .await
 }
 
 /// Holds a user's row, unless its password is another by now: then what was

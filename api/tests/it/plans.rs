@@ -6,7 +6,9 @@ use std::time::Duration;
 use api::page::look_through;
 use entity::clock::now;
 use entity::job::lifecycle;
-use entity::{attempt, audit, idempotency, job, post, refresh_token, session, step, user, worker};
+use entity::{
+    attempt, audit, idempotency, job, login_delay, post, refresh_token, session, step, user, worker,
+};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DatabaseConnection, DbBackend, DbErr, EntityTrait,
     QueryFilter, QueryOrder, QueryResult, QuerySelect, Statement, TransactionTrait,
@@ -67,6 +69,20 @@ async fn limits(db: &DatabaseConnection) -> Result<(), DbErr> {
     let tx = db.begin().await?;
     lifecycle::room(&tx, Uuid::now_v7(), 100).await?;
     session::Entity::make_room(&tx, Uuid::now_v7(), 100).await
+}
+
+/// What is asked before a password is verified.
+async fn guard(db: &DatabaseConnection) -> Result<(), DbErr> {
+    login_delay::Entity::of(db, &["home:x", "owner:x", "account:x", "address:x"]).await?;
+    let tx = db.begin().await?;
+    let row = login_delay::Model {
+        key: "address:x".to_owned(),
+        failures: 1,
+        open_at: None,
+        forget_at: now(),
+    };
+    login_delay::Entity::take_back(&tx, &row).await?;
+    Ok(())
 }
 
 /// What admins ask for.
@@ -131,6 +147,7 @@ async fn prune(db: &DatabaseConnection) -> Result<(), DbErr> {
     refresh_token::Entity::forget_spent(&tx, now(), 100).await?;
     idempotency::Entity::forget_expired(&tx, 100).await?;
     audit::Entity::forget_old(&tx, now(), 100).await?;
+    login_delay::Entity::forget_old(&tx, 100).await?;
     Ok(())
 }
 
@@ -147,6 +164,7 @@ async fn no_query_reads_a_whole_table_or_sorts_what_it_found() {
     entries(&db).await.unwrap();
     sweep(&db).await.unwrap();
     limits(&db).await.unwrap();
+    guard(&db).await.unwrap();
     administration(&db).await.unwrap();
     oversight(&db).await.unwrap();
     scrape(&db).await.unwrap();
@@ -157,7 +175,7 @@ async fn no_query_reads_a_whole_table_or_sorts_what_it_found() {
     }
 
     let sent = sent.lock().unwrap().clone();
-    assert_eq!(sent.len(), 49);
+    assert_eq!(sent.len(), 53);
     for statement in sent {
         let sql = statement.sql.clone();
         let (plan, faults) = match app.db.backend() {
@@ -218,6 +236,8 @@ const MUCH: &str = "
     INSERT INTO job_workers
     (name, host, version, agent, model, concurrency, started_at, seen_at)
     SELECT n, '', '', '', '', 1, now(), now() FROM generate_series(1, 1000) n;
+    INSERT INTO login_delays (key, failures, forget_at)
+    SELECT gen_random_uuid(), 1, now() FROM generate_series(1, 1000);
     INSERT INTO sessions (id, user_id, created_at, last_used_at, expires_at)
     SELECT gen_random_uuid(), id, now(), now(), now() FROM users, generate_series(1, 20);
     INSERT INTO refresh_tokens (hash, session_id, created_at, spent_at)

@@ -122,6 +122,17 @@ impl TestApp {
         }
     }
 
+    /// A client that nobody has signed in, at another address: the last number is
+    /// that of 127.0.0.
+    pub(crate) fn stranger(&self, number: u8) -> TestClient {
+        let address = std::net::Ipv4Addr::new(127, 0, 0, number);
+        let client = reqwest::Client::builder().local_address(Some(address.into()));
+        TestClient {
+            client: client.build().unwrap(),
+            ..self.anonymous()
+        }
+    }
+
     /// Signs up a user; the client is signed in.
     pub(crate) async fn user(&self, name: &str) -> TestClient {
         let body = json!({ "username": name, "password": PASSWORD });

@@ -665,7 +665,8 @@ async fn a_sign_in_that_meets_the_end_of_its_account_is_refused_politely() {
     let ann = app.user("ann").await;
     let (deleted, answers) = tokio::join!(
         delete_account(&ann, PASSWORD),
-        join_all((0..6).map(|_| login(&app, "ann", PASSWORD))),
+        // With more, some would have to wait.
+        join_all((0..4).map(|_| login(&app, "ann", PASSWORD))),
     );
     assert_eq!(deleted.status, 204);
     for answer in answers {

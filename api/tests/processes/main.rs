@@ -21,6 +21,7 @@ mod writer;
 mod agents;
 mod chaos;
 mod commands;
+mod guard;
 mod kill;
 mod load;
 mod logs;

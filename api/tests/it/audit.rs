@@ -1,0 +1,192 @@
+//! The audit trail.
+
+use chrono::TimeDelta;
+use entity::audit;
+use entity::clock::now;
+use reqwest::Method;
+use sea_orm::sea_query::Expr;
+use sea_orm::{EntityTrait, PaginatorTrait};
+use serde_json::{Value, json};
+
+use crate::test_app::{PASSWORD, TestApp, TestClient, text};
+
+const WRONG: &str = "not the password";
+
+/// The trail, the latest first.
+async fn trail(admin: &TestClient) -> Vec<Value> {
+    let answer = admin.get("/admin/audit?limit=100").await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.body["items"].as_array().unwrap().clone()
+}
+
+/// What was done, by whom and to whom, the latest first.
+fn told(events: &[Value]) -> Vec<String> {
+    let name = |who: &Value| match who {
+        Value::Null => "-".to_owned(),
+        who => text(&who["username"]),
+    };
+    let told = |event: &Value| {
+        let [actor, subject] = ["actor", "subject"].map(|role| name(&event[role]));
+        format!("{} {actor} {subject}", text(&event["action"]))
+    };
+    events.iter().map(told).collect()
+}
+
+#[tokio::test]
+async fn all_that_bears_on_who_may_do_what_is_written_down() {
+    let app = TestApp::new().await;
+    let (ann, bob) = (app.admin("ann").await, app.user("bob").await);
+    let login = json!({ "username": "bob", "password": WRONG });
+    app.anonymous().post("/users/login", login).await;
+    let login = json!({ "username": "nobody", "password": WRONG });
+    app.anonymous().post("/users/login", login).await;
+    let change = json!({ "current_password": WRONG, "new_password": "another horse" });
+    bob.put("/users/me/password", change).await;
+    let change = json!({ "current_password": PASSWORD, "new_password": "another horse" });
+    assert_eq!(bob.put("/users/me/password", change).await.status, 204);
+    app.set(&ann, "bob", json!({ "role": "admin" })).await;
+    app.set(&ann, "bob", json!({ "disabled": true })).await;
+    let login = json!({ "username": "bob", "password": "another horse" });
+    app.anonymous().post("/users/login", login).await;
+    app.set(&ann, "bob", json!({ "disabled": false, "role": "user" }))
+        .await;
+    let cay = app.user("cay").await;
+    let leave = cay.request(Method::DELETE, "/users/me");
+    let left = cay.send(leave.json(&json!({ "password": PASSWORD })));
+    assert_eq!(left.await.status, 204);
+
+    let events = trail(&ann).await;
+    let expected = [
+        "account_deleted cay cay",
+        "user_enabled ann bob",
+        "role_changed ann bob",
+        "login_failed - bob",
+        "user_disabled ann bob",
+        "role_changed ann bob",
+        "password_changed bob bob",
+        "login_failed bob bob",
+        "login_failed - -",
+        "login_failed - bob",
+        "role_changed - ann",
+    ];
+    assert_eq!(told(&events), expected);
+    assert_eq!(
+        events[5]["details"],
+        json!({ "from": "user", "to": "admin" })
+    );
+    for event in &events[..10] {
+        assert_eq!(event["address"], "127.0.0.1");
+        assert!(text(&event["request_id"]).len() > 20);
+        assert!(text(&event["at"]).ends_with('Z'));
+    }
+    // Nobody reads a password or a token there.
+    let all = json!(events).to_string();
+    for secret in [PASSWORD, WRONG, "another horse", &ann.token, &bob.token] {
+        assert!(!all.contains(secret), "{all}");
+    }
+}
+
+#[tokio::test]
+async fn an_event_tells_which_request_it_was() {
+    let app = TestApp::new().await;
+    let ann = app.admin("ann").await;
+    app.user("bob").await;
+    let path = format!("/admin/users/{}", app.id_of("bob").await);
+    let change = ann.request(Method::PATCH, &path);
+    let change = change.header("x-request-id", "a-ticket-of-ours");
+    let answer = ann.send(change.json(&json!({ "disabled": true }))).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(trail(&ann).await[0]["request_id"], "a-ticket-of-ours");
+}
+
+#[tokio::test]
+async fn what_was_not_done_is_not_written_down() {
+    let app = TestApp::new().await;
+    let ann = app.admin("ann").await;
+    let path = format!("/admin/users/{}", app.id_of("ann").await);
+    let answer = ann.patch(&path, json!({ "role": "user" })).await;
+    assert_eq!(answer.code(), "last_admin");
+    assert_eq!(told(&trail(&ann).await), ["role_changed - ann"]);
+}
+
+#[tokio::test]
+async fn a_refresh_token_that_comes_again_is_told_of_once() {
+    let app = TestApp::new().await;
+    let (ann, bob) = (app.admin("ann").await, app.user("bob").await);
+    for status in [200, 401, 401] {
+        let body = json!({ "refresh_token": bob.refresh_token });
+        let answer = app.anonymous().post("/users/refresh", body).await;
+        assert_eq!(answer.status, status);
+    }
+    let events = trail(&ann).await;
+    let expected = ["refresh_token_reused - bob", "role_changed - ann"];
+    assert_eq!(told(&events), expected);
+}
+
+#[tokio::test]
+async fn the_trail_outlives_those_whom_it_tells_of() {
+    let app = TestApp::new().await;
+    let (ann, bob) = (app.admin("ann").await, app.admin("bob").await);
+    app.set(&bob, "ann", json!({ "role": "user" })).await;
+    app.set(&bob, "ann", json!({ "role": "admin" })).await;
+    let leave = bob.request(Method::DELETE, "/users/me");
+    let left = bob.send(leave.json(&json!({ "password": PASSWORD })));
+    assert_eq!(left.await.status, 204);
+    let expected = [
+        "account_deleted bob bob",
+        "role_changed bob ann",
+        "role_changed bob ann",
+        "role_changed - bob",
+        "role_changed - ann",
+    ];
+    assert_eq!(told(&trail(&ann).await), expected);
+}
+
+#[tokio::test]
+async fn the_trail_comes_in_pages_and_only_to_be_read() {
+    let app = TestApp::new().await;
+    let ann = app.admin("ann").await;
+    app.user("bob").await;
+    for disabled in [true, false, true, false] {
+        app.set(&ann, "bob", json!({ "disabled": disabled })).await;
+    }
+    let all = trail(&ann).await;
+    let mut path = "/admin/audit?limit=2".to_owned();
+    let mut read = Vec::new();
+    loop {
+        let page = ann.get(&path).await.body;
+        read.extend(page["items"].as_array().unwrap().clone());
+        let Some(next) = page["next_cursor"].as_str() else {
+            break;
+        };
+        path = format!("/admin/audit?limit=2&cursor={next}");
+    }
+    assert_eq!((read.len(), &read), (5, &all));
+
+    for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
+        let answer = ann.send(ann.request(method, "/admin/audit")).await;
+        assert_eq!(answer.status, 405);
+    }
+    let path = format!("/admin/audit/{}", text(&all[0]["id"]));
+    assert_eq!(ann.delete(&path).await.status, 404);
+    assert_eq!(trail(&ann).await, all);
+}
+
+#[tokio::test]
+async fn events_are_forgotten_after_400_days() {
+    let app = TestApp::new().await;
+    let ann = app.admin("ann").await;
+    let aged = async |days| {
+        let at = now() - TimeDelta::days(days);
+        audit::Entity::update_many()
+            .col_expr(audit::Column::At, Expr::value(at))
+            .exec(app.db.write())
+            .await
+            .unwrap();
+        api::prune::once(&app.db, std::time::Duration::from_secs(3600)).await;
+        audit::Entity::find().count(app.db.read()).await.unwrap()
+    };
+    assert_eq!(aged(399).await, 1);
+    assert_eq!(trail(&ann).await.len(), 1);
+    assert_eq!(aged(401).await, 0);
+}

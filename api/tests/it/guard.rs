@@ -1,0 +1,322 @@
+//! Passwords are not guessed, and nobody is locked out by one who tries.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use entity::clock::{Timestamp, now};
+use entity::{audit, login_delay};
+use futures_util::future::join_all;
+use reqwest::Method;
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder};
+use serde_json::json;
+use tokio::time::sleep;
+
+use crate::test_app::{Answer, PASSWORD, TestApp, TestClient};
+
+const WRONG: &str = "not the password";
+
+async fn login(client: &TestClient, name: &str, password: &str) -> Answer {
+    let body = json!({ "username": name, "password": password });
+    client.post("/users/login", body).await
+}
+
+fn assert_wrong(answer: &Answer) {
+    let told = (answer.status, answer.code());
+    assert_eq!(told, (401, "invalid_credentials"), "{answer:?}");
+}
+
+/// Asserts that it has to wait, and returns for how many seconds.
+fn assert_waits(answer: &Answer) -> u64 {
+    let told = (answer.status, answer.code());
+    assert_eq!(told, (429, "rate_limited"), "{answer:?}");
+    answer.header("retry-after").parse().unwrap()
+}
+
+/// Lets the time pass that everyone has to wait.
+async fn all_may_try(app: &TestApp) {
+    move_delays(app, now() - TimeDelta::seconds(1)).await;
+}
+
+/// Makes the time longer that anyone has to wait who has to, so that it is not
+/// over before the test has looked.
+async fn nobody_is_done_waiting(app: &TestApp) {
+    move_delays(app, now() + TimeDelta::minutes(1)).await;
+}
+
+async fn move_delays(app: &TestApp, to: Timestamp) {
+    login_delay::Entity::update_many()
+        .col_expr(login_delay::Column::OpenAt, Expr::value(to))
+        .filter(login_delay::Column::OpenAt.is_not_null())
+        .exec(app.db.write())
+        .await
+        .unwrap();
+}
+
+/// Lets so many days pass.
+async fn later(app: &TestApp, days: i64) {
+    let rows = login_delay::Entity::find().all(app.db.read()).await;
+    for row in rows.unwrap() {
+        let forget_at = row.forget_at - TimeDelta::days(days);
+        login_delay::Entity::update_many()
+            .col_expr(login_delay::Column::ForgetAt, Expr::value(forget_at))
+            .filter(login_delay::Column::Key.eq(row.key))
+            .exec(app.db.write())
+            .await
+            .unwrap();
+    }
+}
+
+/// Tries so many wrong passwords, one after the other, which are all verified;
+/// after the last one, whoever has to wait does so for a while.
+async fn guess(app: &TestApp, client: &TestClient, name: &str, times: usize) {
+    for _ in 0..times {
+        assert_wrong(&login(client, name, WRONG).await);
+    }
+    nobody_is_done_waiting(app).await;
+}
+
+#[tokio::test]
+async fn after_five_wrong_passwords_even_the_right_one_has_to_wait() {
+    let app = TestApp::new().await;
+    app.user("ann").await;
+    let stranger = app.stranger(2);
+    guess(&app, &stranger, "ann", 5).await;
+    assert_waits(&login(&stranger, "ann", PASSWORD).await);
+    let wait = assert_waits(&login(&stranger, "ANN", WRONG).await);
+    assert!((50..=60).contains(&wait), "{wait}");
+    all_may_try(&app).await;
+    assert_eq!(login(&stranger, "ann", PASSWORD).await.status, 200);
+    // And all tries are there again.
+    guess(&app, &stranger, "ann", 5).await;
+    assert_waits(&login(&stranger, "ann", PASSWORD).await);
+}
+
+#[tokio::test]
+async fn whoever_waits_as_long_as_they_are_told_may_go_on() {
+    let app = TestApp::new().await;
+    app.user("ann").await;
+    let stranger = app.stranger(2);
+    for _ in 0..5 {
+        assert_wrong(&login(&stranger, "ann", WRONG).await);
+    }
+    let mut answer = login(&stranger, "ann", PASSWORD).await;
+    // On a slow machine the second may be over already.
+    if answer.status != 200 {
+        let wait = assert_waits(&answer);
+        assert_eq!(wait, 1);
+        sleep(Duration::from_secs(wait)).await;
+        answer = login(&stranger, "ann", PASSWORD).await;
+    }
+    assert_eq!(answer.status, 200);
+}
+
+#[tokio::test]
+async fn the_wait_doubles_up_to_five_minutes() {
+    let app = TestApp::new().await;
+    app.user("ann").await;
+    for _ in 0..15 {
+        assert_wrong(&login(&app.stranger(2), "ann", WRONG).await);
+        all_may_try(&app).await;
+    }
+    let events = audit::Entity::find().order_by_asc(audit::Column::Id);
+    let events = events.all(app.db.read()).await.unwrap();
+    let delays = events.iter().map(|event| {
+        let details = event.details.as_ref().unwrap();
+        details["delay_seconds"].as_u64().unwrap()
+    });
+    let expected = [0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300];
+    assert_eq!(delays.collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test]
+async fn a_name_that_nobody_has_is_treated_as_one_that_somebody_has() {
+    let app = TestApp::new().await;
+    app.user("ann").await;
+    let told = async |client: &TestClient, name: &str| {
+        let mut told = Vec::new();
+        for _ in 0..7 {
+            let mut answer = login(client, name, WRONG).await;
+            answer.body["request_id"] = json!(null);
+            told.push((answer.status, answer.body));
+            nobody_is_done_waiting(&app).await;
+        }
+        told
+    };
+    let of_ann = told(&app.stranger(2), "ann").await;
+    assert_eq!(told(&app.stranger(3), "nobody").await, of_ann);
+    assert_eq!(told(&app.stranger(4), "no such name!").await, of_ann);
+}
+
+#[tokio::test]
+async fn who_guesses_elsewhere_does_not_lock_the_owner_out() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    guess(&app, &app.stranger(2), "ann", 3).await;
+    guess(&app, &app.stranger(3), "ann", 2).await;
+    // Strangers are counted together, wherever they are.
+    assert_waits(&login(&app.stranger(4), "ann", WRONG).await);
+    // The owner is not one of them where they have signed up or in before.
+    assert_eq!(login(&app.anonymous(), "ann", PASSWORD).await.status, 200);
+    assert_eq!(ann.get("/users/me").await.status, 200);
+    all_may_try(&app).await;
+    assert_eq!(login(&app.stranger(9), "ann", PASSWORD).await.status, 200);
+    guess(&app, &app.stranger(2), "ann", 5).await;
+    assert_waits(&login(&app.stranger(2), "ann", WRONG).await);
+    assert_eq!(login(&app.stranger(9), "ann", PASSWORD).await.status, 200);
+    // But the owner's own place is counted as well.
+    guess(&app, &app.anonymous(), "ann", 5).await;
+    assert_waits(&login(&app.anonymous(), "ann", PASSWORD).await);
+    assert_eq!(login(&app.stranger(9), "ann", PASSWORD).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_place_where_the_owner_has_failed_once_stays_one_where_they_are_at_home() {
+    let app = TestApp::new().await;
+    app.user("ann").await;
+    assert_wrong(&login(&app.anonymous(), "ann", WRONG).await);
+    later(&app, 30).await;
+    guess(&app, &app.stranger(2), "ann", 5).await;
+    assert_waits(&login(&app.stranger(3), "ann", PASSWORD).await);
+    assert_eq!(login(&app.anonymous(), "ann", PASSWORD).await.status, 200);
+    // After 90 days without a visit it is forgotten.
+    later(&app, 91).await;
+    guess(&app, &app.stranger(2), "ann", 5).await;
+    assert_waits(&login(&app.anonymous(), "ann", PASSWORD).await);
+}
+
+#[tokio::test]
+async fn a_place_has_twenty_tries_at_the_accounts_of_others() {
+    let app = TestApp::new().await;
+    app.user("ann").await;
+    app.user("bob").await;
+    let there = app.stranger(2);
+    assert_eq!(login(&there, "bob", PASSWORD).await.status, 200);
+    for number in 0..20 {
+        assert_wrong(&login(&there, &format!("name{number}"), WRONG).await);
+    }
+    nobody_is_done_waiting(&app).await;
+    assert_waits(&login(&there, "one-more", WRONG).await);
+    assert_waits(&login(&there, "ann", PASSWORD).await);
+    // Those who are at home there, or come from elsewhere, don't notice.
+    assert_eq!(login(&there, "bob", PASSWORD).await.status, 200);
+    assert_wrong(&login(&app.stranger(3), "one-more", WRONG).await);
+
+    // Nor does one who is let in take anything from the others' failures.
+    all_may_try(&app).await;
+    assert_eq!(login(&there, "ann", PASSWORD).await.status, 200);
+    guess(&app, &there, "another", 1).await;
+    assert_waits(&login(&there, "yet-another", WRONG).await);
+}
+
+#[tokio::test]
+async fn those_who_know_their_passwords_use_up_no_tries_of_their_place() {
+    let app = TestApp::new().await;
+    for number in 0..22 {
+        app.user(&format!("user{number}")).await;
+    }
+    let there = app.stranger(2);
+    for number in 0..22 {
+        let answer = login(&there, &format!("user{number}"), PASSWORD).await;
+        assert_eq!(answer.status, 200, "{number}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn of_many_guesses_at_once_no_more_get_through_than_one_after_the_other() {
+    let app = TestApp::new().await;
+    app.user("ann").await;
+    let stranger = app.stranger(2);
+    let guesses = (0..64).map(|_| login(&stranger, "ann", WRONG));
+    let answers = join_all(guesses).await;
+    let (wrong, waits): (Vec<_>, Vec<_>) = answers.iter().partition(|a| a.status == 401);
+    // On a slow machine delays may be over before the last has come.
+    assert!((5..=8).contains(&wrong.len()), "{}", wrong.len());
+    waits.into_iter().for_each(|answer| {
+        assert_waits(answer);
+    });
+}
+
+#[tokio::test]
+async fn whoever_stole_a_token_guesses_no_faster_with_it() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let mut thief = app.stranger(2);
+    thief.token = ann.token.clone();
+    let change = json!({ "current_password": WRONG, "new_password": "another horse" });
+    let delete = async |client: &TestClient| {
+        let request = client.request(Method::DELETE, "/users/me");
+        client
+            .send(request.json(&json!({ "password": WRONG })))
+            .await
+    };
+    for _ in 0..2 {
+        assert_wrong(&thief.put("/users/me/password", change.clone()).await);
+        assert_wrong(&delete(&thief).await);
+    }
+    // All doors count together.
+    guess(&app, &thief, "ann", 1).await;
+    assert_waits(&thief.put("/users/me/password", change.clone()).await);
+    assert_waits(&delete(&thief).await);
+    assert_waits(&login(&thief, "ann", PASSWORD).await);
+
+    let change = json!({ "current_password": PASSWORD, "new_password": "another horse" });
+    assert_eq!(ann.put("/users/me/password", change).await.status, 204);
+}
+
+#[tokio::test]
+async fn what_was_typed_is_stored_nowhere() {
+    let app = TestApp::new().await;
+    app.user("ann").await;
+    let stranger = app.stranger(2);
+    assert_wrong(&login(&stranger, "hunter2-in-the-wrong-field", WRONG).await);
+    assert_wrong(&login(&stranger, "ann", "hunter2-in-the-right-one").await);
+    let delays = login_delay::Entity::find()
+        .all(app.db.read())
+        .await
+        .unwrap();
+    let events = audit::Entity::find().all(app.db.read()).await.unwrap();
+    assert_eq!((delays.len(), events.len()), (4, 2));
+    let stored = format!("{delays:?} {events:?}");
+    assert!(!stored.contains("hunter2"), "{stored}");
+    assert!(!format!("{delays:?}").contains("ann"), "{delays:?}");
+    assert_eq!(events[0].subject, None);
+    assert_eq!(events[1].subject.as_deref(), Some("ann"));
+}
+
+#[tokio::test]
+async fn the_trail_grows_no_faster_than_passwords_are_tried() {
+    let app = TestApp::new().await;
+    app.user("ann").await;
+    let stranger = app.stranger(2);
+    guess(&app, &stranger, "ann", 5).await;
+    for _ in 0..12 {
+        assert_waits(&login(&stranger, "ann", WRONG).await);
+    }
+    let events = audit::Entity::find().count(app.db.read()).await.unwrap();
+    assert_eq!(events, 5);
+}
+
+#[tokio::test]
+async fn what_was_counted_is_forgotten_after_a_day_and_where_one_is_at_home_is_not() {
+    let app = TestApp::new().await;
+    app.user("ann").await;
+    let stranger = app.stranger(2);
+    guess(&app, &stranger, "ann", 5).await;
+    let left = async || {
+        api::prune::once(&app.db, Duration::from_secs(3600)).await;
+        let rows = login_delay::Entity::find().count(app.db.read()).await;
+        rows.unwrap()
+    };
+    assert_eq!(left().await, 3);
+    later(&app, 1).await;
+    // It counts no longer, whether or not it has been removed.
+    assert_wrong(&login(&stranger, "ann", WRONG).await);
+    assert_wrong(&login(&stranger, "ann", WRONG).await);
+    later(&app, 1).await;
+    assert_eq!(left().await, 1);
+    later(&app, 86).await;
+    assert_eq!(left().await, 1);
+    later(&app, 3).await;
+    assert_eq!(left().await, 0);
+}

@@ -1,0 +1,27 @@
+//! Several APIs, and one who guesses passwords at all of them.
+
+use futures_util::future::join_all;
+use serde_json::json;
+
+use crate::client::Client;
+use crate::service::Service;
+
+#[tokio::test]
+async fn who_guesses_at_several_apis_at_once_has_no_more_tries_than_at_one() {
+    let service = Service::new();
+    let apis = [service.api().await, service.api().await];
+    let guesses = apis.iter().cycle().take(64).map(async |api| {
+        let body = json!({ "username": "nobody", "password": "not the password" });
+        let client = Client::anonymous(&api.url);
+        client.post("/users/login", body).await.status
+    });
+    let statuses = join_all(guesses).await;
+    let tried = statuses.iter().filter(|status| **status == 401).count();
+    // On a slow machine delays may be over before the last has come.
+    assert!((5..=8).contains(&tried), "{statuses:?}");
+    let refused = statuses.iter().filter(|status| **status == 429).count();
+    assert_eq!(tried + refused, 64, "{statuses:?}");
+    for api in apis {
+        api.stop().await.is_calm();
+    }
+}
