@@ -120,7 +120,12 @@ async fn a_wait_ends_when_a_worker_takes_the_job() {
     app.agent.set(Mood::Hang);
     let path = format!("{}?wait=20", job_path(&asked));
     let since = Instant::now();
-    let (answer, worker) = tokio::join!(ann.get(&path), app.worker());
+    let start = async {
+        // The question must come first, and nobody tells when it has.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        app.worker().await
+    };
+    let (answer, worker) = tokio::join!(ann.get(&path), start);
     assert_eq!(answer.body["status"], "running");
     assert!(
         since.elapsed() < Duration::from_secs(3),
