@@ -82,6 +82,7 @@ pub struct Problem {
     request_id: String,
     /// The fields that are at fault, where fields are.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 50)]
     errors: Vec<FieldError>,
 }
 

@@ -46,6 +46,7 @@ pub struct Key {
     /// with the same key is answered as the first one was, and not done again.
     #[param(
         rename = "Idempotency-Key",
+        nullable = false,
         min_length = 1,
         max_length = 255,
         pattern = "^[!-~]+$"

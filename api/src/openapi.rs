@@ -8,7 +8,9 @@ use axum::{Json, Router};
 use utoipa::openapi::header::Header;
 use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{Content, Object, OpenApi, Ref, RefOr, Type, response};
+use utoipa::openapi::{
+    Content, KnownFormat, Object, OpenApi, Ref, RefOr, Schema, SchemaFormat, Type, response,
+};
 use utoipa::{OpenApi as _, ToSchema};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
@@ -44,6 +46,7 @@ pub fn base() -> OpenApi {
                            stored and answered at once with 202; poll its job, or wait for it.",
             license(name = "MIT", identifier = "MIT"),
         ),
+        servers((url = "/", description = "The server that this document is from.")),
         components(schemas(Problem, FieldError)),
         security(("bearer" = [])),
         tags(
@@ -60,7 +63,10 @@ pub fn base() -> OpenApi {
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("JWT")
-        .description(Some("An access token, from register, login or refresh."))
+        .description(Some(
+            "An access token, from register, login or refresh: a JWT that is made and checked \
+             as RFC8725 recommends.",
+        ))
         .build();
     if let Some(components) = &mut document.components {
         components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
@@ -80,6 +86,7 @@ pub fn base() -> OpenApi {
 pub fn docs(mut document: OpenApi) -> Router<AppState> {
     for (path, item) in &mut document.paths.paths {
         for operation in operations(item) {
+            forbid_null(operation);
             add_descriptions(operation);
             add_replays(operation);
             add_problems(operation);
@@ -114,6 +121,21 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     ]
     .into_iter()
     .flatten()
+}
+
+/// A body that may be left out may not be null, which to utoipa are the same.
+fn forbid_null(operation: &mut Operation) {
+    let Some(RefOr::T(body)) = &mut operation.request_body else {
+        return;
+    };
+    for content in body.content.values_mut() {
+        if let RefOr::T(content) = content
+            && let Some(RefOr::T(Schema::OneOf(choice))) = &content.schema
+        {
+            let is_named = |item: &&RefOr<Schema>| matches!(item, RefOr::Ref(_));
+            content.schema = choice.items.iter().find(is_named).cloned();
+        }
+    }
 }
 
 /// Describes the responses whose status says it all: OpenAPI 3.1 wants each
@@ -199,28 +221,31 @@ fn add_problems(operation: &mut Operation) {
 }
 
 /// Adds what responses tell of the limit on requests, and the one that refuses.
-/// All tell it; the document says so where clients look.
 fn add_limit(operation: &mut Operation) {
     let mut refused = problem("Too many requests, or too many unfinished jobs.");
     let seconds = Header::builder()
-        .schema(Some(Object::with_type(Type::Integer)))
+        .schema(Some(seconds()))
         .description(Some("After how many seconds to ask again."));
     let seconds = seconds.build().into();
     refused.headers.insert("Retry-After".to_owned(), seconds);
     let responses = &mut operation.responses.responses;
     responses.insert("429".to_owned(), RefOr::T(refused));
-    for (status, response) in responses {
+    for response in responses.values_mut() {
         let RefOr::T(response) = response else {
             continue;
         };
-        if !status.starts_with('2') && status != "429" {
-            continue;
-        }
         for (name, ..) in LIMIT_FIELDS {
             let header = Ref::new(format!("#/components/headers/{name}"));
             response.headers.insert(name.to_owned(), RefOr::Ref(header));
         }
     }
+}
+
+fn seconds() -> Object {
+    let mut seconds = Object::with_type(Type::Integer);
+    seconds.format = Some(SchemaFormat::KnownFormat(KnownFormat::Int32));
+    seconds.minimum = Some(1.into());
+    seconds
 }
 
 fn problem(description: &str) -> response::Response {

@@ -3,22 +3,28 @@
 use serde::{Deserialize, Serialize};
 use shared::config::Model;
 use utoipa::ToSchema;
+use utoipa::openapi::{Array, Object, Type};
 
 use crate::body::{Body, Fault, Fields, any, text, trimmed};
 use crate::error::{Error, Result};
 
 /// How a post is to be written; all may be left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Options {
     #[schema(nullable)]
     #[serde(skip_serializing_if = "Option::is_none")]
     tone: Option<Tone>,
     /// Who is to read it.
-    #[schema(min_length = 1, max_length = 200)]
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = "^[^\\x00]*[^\\s\\x00][^\\x00]*$"
+    )]
     #[serde(skip_serializing_if = "Option::is_none")]
     audience: Option<String>,
     /// A BCP 47 tag.
-    #[schema(example = "en-GB", max_length = 35)]
+    #[schema(schema_with = language_schema)]
     #[serde(skip_serializing_if = "Option::is_none")]
     language: Option<String>,
     /// About how many words.
@@ -26,14 +32,19 @@ pub struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     words: Option<u32>,
     /// Words that are to occur.
-    #[schema(max_items = 10)]
+    #[schema(schema_with = keywords_schema)]
     #[serde(skip_serializing_if = "Option::is_none")]
     keywords: Option<Vec<String>>,
     /// Anything else that the writer should know.
-    #[schema(min_length = 1, max_length = 2000)]
+    #[schema(
+        min_length = 1,
+        max_length = 2000,
+        pattern = "^[^\\x00]*[^\\s\\x00][^\\x00]*$"
+    )]
     #[serde(skip_serializing_if = "Option::is_none")]
     instructions: Option<String>,
     /// One of `GET /models`.
+    #[schema(min_length = 1, max_length = 200, pattern = "^[^\\x00]*$")]
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<String>,
 }
@@ -117,11 +128,43 @@ fn language(tag: String) -> std::result::Result<String, Fault> {
     }
 }
 
+/// As RFC 5646, 2.1, has it, but for the few tags that it keeps from before.
+const LANGUAGE: &str = concat!(
+    "^(([A-Za-z]{2,3}(-[A-Za-z]{3}){0,3}|[A-Za-z]{4,8})", // language
+    "(-[A-Za-z]{4})?",                                    // script
+    "(-([A-Za-z]{2}|[0-9]{3}))?",                         // region
+    "(-([A-Za-z0-9]{5,8}|[0-9][A-Za-z0-9]{3}))*",         // variants
+    "(-[0-9A-WY-Za-wy-z](-[A-Za-z0-9]{2,8})+)*",          // extensions
+    "(-[xX](-[A-Za-z0-9]{1,8})+)?",                       // private use
+    "|[xX](-[A-Za-z0-9]{1,8})+)$",
+);
+
+fn language_schema() -> Object {
+    let mut schema = Object::new();
+    schema.schema_type = [Type::String, Type::Null].into_iter().collect();
+    schema.description = Some("A BCP 47 tag.".to_owned());
+    schema.example = Some("en-GB".into());
+    schema.max_length = Some(LONGEST_LANGUAGE);
+    schema.pattern = Some(LANGUAGE.to_owned());
+    schema
+}
+
 fn words(words: u32) -> std::result::Result<u32, Fault> {
     match words {
         100..=3000 => Ok(words),
         _ => Err(("out_of_range", "must be 100 to 3000".to_owned())),
     }
+}
+
+fn keywords_schema() -> Array {
+    let mut keyword = Object::with_type(Type::String);
+    (keyword.min_length, keyword.max_length) = (Some(1), Some(50));
+    keyword.pattern = Some("^[^\\x00]*[^\\s\\x00][^\\x00]*$".to_owned());
+    let mut schema = Array::new(keyword);
+    schema.schema_type = [Type::Array, Type::Null].into_iter().collect();
+    schema.description = Some("Words that are to occur.".to_owned());
+    schema.max_items = Some(10);
+    schema
 }
 
 fn keywords(keywords: Vec<String>) -> std::result::Result<Vec<String>, Fault> {

@@ -41,8 +41,13 @@ pub use view::{Author, Post, Status, Summary};
 
 /// What to write about.
 #[derive(Debug, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct NewPost {
-    #[schema(min_length = 3, max_length = 500)]
+    #[schema(
+        min_length = 3,
+        max_length = 500,
+        pattern = "^[^\\x00]*[^\\s\\x00][^\\x00]+[^\\s\\x00][^\\x00]*$"
+    )]
     topic: String,
     #[schema(nullable)]
     options: Option<Options>,
@@ -61,6 +66,7 @@ impl Body for NewPost {
 
 /// How to write it this time.
 #[derive(Debug, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Regeneration {
     /// By default those of the last time.
     #[schema(nullable)]
@@ -76,12 +82,17 @@ impl Body for Regeneration {
 
 /// The owner's own words.
 #[derive(Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Edit {
     /// Markdown.
-    #[schema(min_length = 1)]
+    #[schema(min_length = 1, pattern = "^[^\\x00]*$")]
     content: String,
     /// By default the present one.
-    #[schema(min_length = 1, max_length = 200)]
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = "^[^\\x00]*[^\\s\\x00][^\\x00]*$"
+    )]
     title: Option<String>,
 }
 
@@ -102,6 +113,7 @@ impl Body for Edit {
 /// A page of posts.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct PostPage {
+    #[schema(max_items = 100)]
     items: Vec<Summary>,
     /// Leads to the next page; null on the last one.
     next_cursor: Option<String>,
@@ -114,7 +126,7 @@ pub struct PostPage {
 #[utoipa::path(
     post, path = "/blogs", tag = "blogs", operation_id = "create_blog",
     request_body = NewPost,
-    params(Key, ("Prefer" = Option<String>, Header, example = "wait=30")),
+    params(Key, ("Prefer" = Option<String>, Header, nullable = false, example = "wait=30")),
     responses(
         (status = 202, description = "It will be written.", body = Post),
         (status = 201, description = "It was written while you waited.", body = Post),
@@ -327,7 +339,7 @@ pub async fn status(
 /// With `If-Match`, only if nobody has changed it since.
 #[utoipa::path(
     put, path = "/blogs/{id}", tag = "blogs", operation_id = "update_blog",
-    params(("id" = Uuid, Path), ("If-Match" = Option<String>, Header)),
+    params(("id" = Uuid, Path), ("If-Match" = Option<String>, Header, nullable = false)),
     request_body = Edit,
     responses(
         (status = 200, body = Post),

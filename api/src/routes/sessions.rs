@@ -20,6 +20,7 @@ use crate::query::Id;
 /// A user's sign-ins that are not over.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Sessions {
+    #[schema(max_items = 100)]
     items: Vec<Session>,
 }
 

@@ -137,6 +137,29 @@ async fn every_reference_of_the_document_leads_somewhere() {
     assert_eq!(schemes["bearer"]["scheme"], "bearer");
 }
 
+/// The service refuses fields that it does not know.
+#[tokio::test]
+async fn every_body_names_all_of_its_fields() {
+    let app = TestApp::new().await;
+    let document = document(&app).await;
+    let mut bodies = Vec::new();
+    all(&document["paths"], "requestBody", &mut bodies);
+    let mut references = Vec::new();
+    for body in bodies {
+        all(body, "$ref", &mut references);
+    }
+    assert!(references.len() > 5, "{references:?}");
+    // Those within them, too.
+    while let Some(reference) = references.pop() {
+        let pointer = text(reference);
+        let schema = document.pointer(pointer.trim_start_matches('#')).unwrap();
+        all(schema, "$ref", &mut references);
+        if schema["type"] == "object" {
+            assert_eq!(schema["additionalProperties"], false, "{pointer}");
+        }
+    }
+}
+
 /// The document's own rules ask for it: <https://spec.openapis.org/oas/v3.1.0#response-object>.
 #[tokio::test]
 async fn every_response_is_described() {

@@ -17,7 +17,7 @@ use crate::search;
 #[into_params(parameter_in = Query)]
 pub struct Filter {
     /// What the topic, title or content must contain, whatever its case.
-    #[param(max_length = 200)]
+    #[param(max_length = 200, pattern = "^[^\\x00]*$")]
     pub(super) q: Option<String>,
     pub(super) status: Option<Status>,
     /// By default the newest first.
@@ -27,6 +27,7 @@ pub struct Filter {
     #[param(minimum = 1, maximum = 100)]
     pub(super) limit: Option<u64>,
     /// `next_cursor` of the page before.
+    #[param(max_length = 500, pattern = "^[A-Za-z0-9_-]+$")]
     pub(super) cursor: Option<String>,
 }
 

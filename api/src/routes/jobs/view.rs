@@ -81,6 +81,7 @@ pub enum Phase {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Progress {
     /// 0 to 100.
+    #[schema(minimum = 0, maximum = 100)]
     percent: i32,
     /// Words written so far.
     words: i32,

@@ -7,12 +7,13 @@ use crate::password::is_common;
 
 /// A new account.
 #[derive(Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Registration {
     /// Unique whatever its case.
     #[schema(min_length = 3, max_length = 32, pattern = "^[A-Za-z0-9_.-]+$")]
     pub(super) username: String,
     /// Any characters; not a common one, nor the username.
-    #[schema(min_length = 8, max_length = 128)]
+    #[schema(min_length = 8, max_length = 128, format = Password)]
     pub(super) password: String,
 }
 
@@ -31,8 +32,11 @@ impl Body for Registration {
 
 /// Name and password.
 #[derive(Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Credentials {
+    #[schema(max_length = 32, pattern = "^[^\\x00]*$")]
     pub(super) username: String,
+    #[schema(max_length = 128, format = Password)]
     pub(super) password: String,
 }
 
@@ -50,7 +54,9 @@ impl Body for Credentials {
 
 /// A refresh token.
 #[derive(Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Refresh {
+    #[schema(max_length = 43, pattern = "^[A-Za-z0-9_-]{43}$")]
     pub(super) refresh_token: String,
 }
 
@@ -63,10 +69,12 @@ impl Body for Refresh {
 
 /// The old password and the new one.
 #[derive(Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct PasswordChange {
+    #[schema(max_length = 128, format = Password)]
     pub(super) current_password: String,
     /// Any characters; not a common one, nor the username.
-    #[schema(min_length = 8, max_length = 128)]
+    #[schema(min_length = 8, max_length = 128, format = Password)]
     pub(super) new_password: String,
 }
 
@@ -83,7 +91,9 @@ impl Body for PasswordChange {
 
 /// The password, once more.
 #[derive(Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Confirmation {
+    #[schema(max_length = 128, format = Password)]
     pub(super) password: String,
 }
 
