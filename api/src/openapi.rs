@@ -19,6 +19,8 @@ use crate::error::{Error, FieldError, Problem};
 use crate::idempotency;
 use crate::rate_limit::LIMITED;
 
+mod links;
+
 /// Where the document is served.
 pub const PATH: &str = "/api/v1/openapi.json";
 
@@ -90,6 +92,7 @@ pub fn docs(mut document: OpenApi) -> Router<AppState> {
             add_descriptions(operation);
             add_replays(operation);
             add_problems(operation);
+            links::add(operation);
             if path.starts_with(LIMITED) {
                 add_limit(operation);
             }

@@ -137,6 +137,33 @@ async fn every_reference_of_the_document_leads_somewhere() {
     assert_eq!(schemes["bearer"]["scheme"], "bearer");
 }
 
+#[tokio::test]
+async fn every_link_leads_to_an_operation_with_what_it_takes() {
+    let app = TestApp::new().await;
+    let document = document(&app).await;
+    let operations = operations(&document);
+    let mut links = Vec::new();
+    all(&document["paths"], "links", &mut links);
+    let links = links.iter().flat_map(|links| links.as_object().unwrap());
+    let mut followed = 0;
+    for (name, link) in links {
+        let mut named = operations.iter();
+        let target = named.find(|(_, operation)| operation["operationId"] == link["operationId"]);
+        let (_, target) = target.expect(name);
+        for parameter in link["parameters"].as_object().into_iter().flatten() {
+            let mut parameters = target["parameters"].as_array().unwrap().iter();
+            assert!(parameters.any(|p| p["name"] == *parameter.0), "{name}");
+        }
+        assert_eq!(
+            link["requestBody"].is_object(),
+            link["parameters"].is_null(),
+            "{name}"
+        );
+        followed += 1;
+    }
+    assert!(followed > 20, "{followed}");
+}
+
 /// The service refuses fields that it does not know.
 #[tokio::test]
 async fn every_body_names_all_of_its_fields() {

@@ -1,0 +1,69 @@
+//! Where one can go from an answer.
+
+use serde_json::json;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::link::{Link, LinkBuilder};
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::response::Response;
+
+/// What is answered, which of its fields is a parameter, and of which operations.
+const LINKS: [(&str, &str, &str, &[&str]); 9] = [
+    ("Post", "id", "id", POST),
+    ("Post", "job/id", "id", JOB),
+    ("PostPage", "items/0/id", "id", POST),
+    ("PostPage", "next_cursor", "cursor", &["list_blogs"]),
+    ("Job", "id", "id", JOB),
+    ("Job", "blog_id", "id", POST),
+    ("JobPage", "items/0/id", "id", JOB),
+    ("JobPage", "next_cursor", "cursor", &["list_jobs"]),
+    ("Sessions", "items/0/id", "id", &["revoke_session"]),
+];
+
+const POST: &[&str] = &[
+    "get_blog",
+    "get_blog_status",
+    "update_blog",
+    "delete_blog",
+    "regenerate_blog",
+];
+const JOB: &[&str] = &["get_job", "cancel_job", "retry_job"];
+
+/// Adds to each success where it leads, by what it answers.
+pub(super) fn add(operation: &mut Operation) {
+    let responses = operation.responses.responses.iter_mut();
+    for (_, response) in responses.filter(|(status, _)| status.starts_with('2')) {
+        if let RefOr::T(response) = response
+            && let Some(answered) = schema(response)
+        {
+            add_to(response, &answered);
+        }
+    }
+}
+
+fn add_to(response: &mut Response, answered: &str) {
+    let mut lead_to = |operation: &str, link: LinkBuilder| {
+        let link = link.operation_id(operation).build();
+        response.links.insert(operation.to_owned(), link.into());
+    };
+    for (_, field, parameter, operations) in LINKS.iter().filter(|link| link.0 == answered) {
+        let value = format!("$response.body#/{field}");
+        for operation in *operations {
+            lead_to(operation, Link::builder().parameter(*parameter, &*value));
+        }
+    }
+    if answered == "TokenPair" {
+        let body = json!({ "refresh_token": "$response.body#/refresh_token" });
+        lead_to("refresh", Link::builder().request_body(Some(body)));
+    }
+}
+
+/// The name of what a response has as JSON.
+fn schema(response: &Response) -> Option<String> {
+    let RefOr::T(content) = response.content.get("application/json")? else {
+        return None;
+    };
+    match content.schema.as_ref()? {
+        RefOr::Ref(reference) => reference.ref_location.rsplit('/').next().map(str::to_owned),
+        RefOr::T(_) => None,
+    }
+}
