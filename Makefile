@@ -1,13 +1,13 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run demo test chaos bench check fmt lint rules deny
+.PHONY: help run demo test chaos lint-api bench check fmt lint rules deny
 
 # The topic as it was typed, whatever characters it has.
 override TOPIC := $(value TOPIC)
 export TOPIC
 
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 run: ## Build and start everything: local model, API, one worker; Ctrl-C stops it
 	@scripts/run.sh
@@ -22,11 +22,14 @@ test: ## Run all tests, on SQLite and on Postgres
 chaos: ## Kill, freeze and cut everything under load, for CHAOS_SECONDS (60) each
 	@CHAOS_SECONDS=$${CHAOS_SECONDS:-60} scripts/test.sh chaos::
 
+lint-api: ## Hold the OpenAPI document to OWASP's rules and to Redocly's
+	@scripts/lint-api.sh
+
 bench: ## Measure the release binaries, on both databases
 	cargo build --release --workspace --locked
 	@scripts/with-postgres.sh --durable cargo bench --package api --bench service --locked -- $(ONLY)
 
-check: fmt lint rules deny test ## What CI holds: format, clippy, crate rules, cargo-deny, tests
+check: fmt lint rules deny lint-api test ## What CI holds: format, clippy, crate rules, cargo-deny, the document, tests
 
 fmt:
 	cargo fmt --all --check
