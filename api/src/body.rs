@@ -156,7 +156,7 @@ impl Fields {
         value: Value,
         check: impl FnOnce(T) -> std::result::Result<U, Fault>,
     ) -> Option<U> {
-        let checked = serde_json::from_value(value)
+        let checked = serde_json::from_value(whole(value))
             .map_err(|e| ("invalid_type", format!("has the wrong type: {e}")))
             .and_then(check);
         match checked {
@@ -200,6 +200,18 @@ impl Fields {
             code,
             message,
         });
+    }
+}
+
+/// A whole number stays one with a point in it: JSON knows no difference, and
+/// some clients write all numbers so.
+fn whole(value: Value) -> Value {
+    match value.as_f64() {
+        // Up to here each whole number has a float of its own.
+        Some(number) if value.is_f64() && number.fract() == 0.0 && number.abs() < 2f64.powi(53) => {
+            Value::from(number as i64)
+        }
+        _ => value,
     }
 }
 
@@ -296,6 +308,19 @@ mod tests {
         let outer: Outer = read(json!({"name": " abc ", "inner": {"count": 3}})).unwrap();
         assert_eq!(outer.name, "abc");
         assert_eq!(outer.inner.unwrap().count, Some(3));
+    }
+
+    #[test]
+    fn a_whole_number_may_have_a_point() {
+        let outer: Outer = read(json!({"name": "abc", "inner": {"count": 3.0}})).unwrap();
+        assert_eq!(outer.inner.unwrap().count, Some(3));
+        for count in [json!(3.5), json!(-3.0), json!(1e300)] {
+            let fault = ("inner.count".to_owned(), "invalid_type");
+            assert_eq!(
+                faults(json!({"name": "abc", "inner": {"count": count}})),
+                [fault]
+            );
+        }
     }
 
     #[test]
