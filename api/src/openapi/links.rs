@@ -7,7 +7,7 @@ use utoipa::openapi::path::Operation;
 use utoipa::openapi::response::Response;
 
 /// What is answered, which of its fields is a parameter, and of which operations.
-const LINKS: [(&str, &str, &str, &[&str]); 9] = [
+const LINKS: [(&str, &str, &str, &[&str]); 12] = [
     ("Post", "id", "id", POST),
     ("Post", "job/id", "id", JOB),
     ("PostPage", "items/0/id", "id", POST),
@@ -17,6 +17,9 @@ const LINKS: [(&str, &str, &str, &[&str]); 9] = [
     ("JobPage", "items/0/id", "id", JOB),
     ("JobPage", "next_cursor", "cursor", &["list_jobs"]),
     ("Sessions", "items/0/id", "id", &["revoke_session"]),
+    ("AccountPage", "items/0/id", "id", &["update_user"]),
+    ("AccountPage", "next_cursor", "cursor", &["list_users"]),
+    ("EventPage", "next_cursor", "cursor", &["list_audit_events"]),
 ];
 
 const POST: &[&str] = &[

@@ -27,12 +27,14 @@ pub struct Filter {
     #[param(minimum = 1, maximum = 100)]
     limit: Option<u64>,
     /// `next_cursor` of the page before.
+    #[param(max_length = 500, pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
 }
 
 /// A page of the audit trail.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct EventPage {
+    #[schema(max_items = 100)]
     items: Vec<Event>,
     /// Leads to the next page; null on the last one.
     next_cursor: Option<String>,

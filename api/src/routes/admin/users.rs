@@ -34,18 +34,20 @@ use crate::{AppState, cancel};
 #[into_params(parameter_in = Query)]
 pub struct Filter {
     /// What the name must contain, whatever its case.
-    #[param(max_length = 200)]
+    #[param(max_length = 200, pattern = "^[^\\x00]*$")]
     q: Option<String>,
     /// How many a page may have, by default 20.
     #[param(minimum = 1, maximum = 100)]
     limit: Option<u64>,
     /// `next_cursor` of the page before.
+    #[param(max_length = 500, pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
 }
 
 /// A page of users.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AccountPage {
+    #[schema(max_items = 100)]
     items: Vec<Account>,
     /// Leads to the next page; null on the last one. A search may have fewer
     /// users than asked for on a page that is not the last.
@@ -82,6 +84,7 @@ impl From<user::Model> for Account {
 
 /// What is to be otherwise; what is left out stays.
 #[derive(Clone, Copy, Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct AccountChange {
     role: Option<Role>,
     /// Whether to keep them out: all their sessions end, and their jobs are
