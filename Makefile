@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run demo test chaos lint-api bench check fmt lint rules deny
+.PHONY: help run demo test chaos fuzz-api lint-api bench check fmt lint rules deny fuzz
 
 # The topic as it was typed, whatever characters it has.
 override TOPIC := $(value TOPIC)
@@ -22,6 +22,9 @@ test: ## Run all tests, on SQLite and on Postgres
 chaos: ## Kill, freeze and cut everything under load, for CHAOS_SECONDS (60) each
 	@CHAOS_SECONDS=$${CHAOS_SECONDS:-60} scripts/test.sh chaos::
 
+fuzz-api: ## Attack the running programs with schemathesis, for FUZZ_SECONDS (300)
+	@scripts/fuzz-api.sh --max-time $${FUZZ_SECONDS:-300}
+
 lint-api: ## Hold the OpenAPI document to OWASP's rules and to Redocly's
 	@scripts/lint-api.sh
 
@@ -29,7 +32,7 @@ bench: ## Measure the release binaries, on both databases
 	cargo build --release --workspace --locked
 	@scripts/with-postgres.sh --durable cargo bench --package api --bench service --locked -- $(ONLY)
 
-check: fmt lint rules deny lint-api test ## What CI holds: format, clippy, crate rules, cargo-deny, the document, tests
+check: fmt lint rules deny lint-api fuzz test ## What CI holds: format, clippy, crate rules, cargo-deny, the document, a short attack, tests
 
 fmt:
 	cargo fmt --all --check
@@ -46,3 +49,7 @@ deny:
 	else \
 		echo "cargo-deny is not installed: licences and sources are left to the GitHub workflow."; \
 	fi
+
+# A minute, and always the same attack: what is new is for fuzz-api to find.
+fuzz:
+	@scripts/fuzz-api.sh --max-time 60 --seed 1
