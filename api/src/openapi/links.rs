@@ -7,7 +7,7 @@ use utoipa::openapi::path::Operation;
 use utoipa::openapi::response::Response;
 
 /// What is answered, which of its fields is a parameter, and of which operations.
-const LINKS: [(&str, &str, &str, &[&str]); 12] = [
+const LINKS: [(&str, &str, &str, &[&str]); 15] = [
     ("Post", "id", "id", POST),
     ("Post", "job/id", "id", JOB),
     ("PostPage", "items/0/id", "id", POST),
@@ -17,6 +17,9 @@ const LINKS: [(&str, &str, &str, &[&str]); 12] = [
     ("JobPage", "items/0/id", "id", JOB),
     ("JobPage", "next_cursor", "cursor", &["list_jobs"]),
     ("Sessions", "items/0/id", "id", &["revoke_session"]),
+    ("AdminJob", "id", "id", ANY_JOB),
+    ("AdminJobPage", "items/0/id", "id", ANY_JOB),
+    ("AdminJobPage", "next_cursor", "cursor", &["list_all_jobs"]),
     ("AccountPage", "items/0/id", "id", &["update_user"]),
     ("AccountPage", "next_cursor", "cursor", &["list_users"]),
     ("EventPage", "next_cursor", "cursor", &["list_audit_events"]),
@@ -30,6 +33,7 @@ const POST: &[&str] = &[
     "regenerate_blog",
 ];
 const JOB: &[&str] = &["get_job", "cancel_job", "retry_job"];
+const ANY_JOB: &[&str] = &["get_any_job", "cancel_any_job", "retry_any_job"];
 
 /// Adds to each success where it leads, by what it answers.
 pub(super) fn add(operation: &mut Operation) {

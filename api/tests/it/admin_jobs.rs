@@ -148,6 +148,32 @@ async fn jobs_are_found_by_each_filter_and_by_all_together() {
 }
 
 #[tokio::test]
+async fn a_filter_that_nothing_can_match_is_refused_or_matches_nothing() {
+    let app = TestApp::new().await;
+    let (root, ann) = (app.admin("root").await, app.user("ann").await);
+    ann.ask("Onions").await;
+    let long = "x".repeat(201);
+    for query in [
+        "model=a%00b".to_owned(),
+        "error_code=a%00b".to_owned(),
+        format!("model={long}"),
+        format!("error_code={long}"),
+    ] {
+        let answer = root.get(&format!("/admin/jobs?{query}")).await;
+        assert_eq!((answer.status, answer.code()), (422, "validation_failed"));
+    }
+    for (time, found) in [
+        ("created_after=-262143-01-01T00:00:00Z", 1),
+        ("created_before=-262143-01-01T00:00:00Z", 0),
+        ("created_after=%2B262142-12-31T23:59:59Z", 0),
+        ("created_before=%2B262142-12-31T23:59:59Z", 1),
+    ] {
+        assert_eq!(list(&root, time).await.len(), found, "{time}");
+    }
+    app.run_jobs().await;
+}
+
+#[tokio::test]
 async fn a_list_that_is_filtered_comes_in_pages_too() {
     let mut app = TestApp::new().await;
     app.may_leave_jobs();

@@ -32,6 +32,7 @@ pub use view::{AdminJob, Owner};
 /// A page of all users' jobs.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AdminJobPage {
+    #[schema(max_items = 100)]
     items: Vec<AdminJob>,
     /// Leads to the next page; null on the last one. With several filters at once
     /// a page that is not the last may have fewer jobs than asked for.
@@ -62,7 +63,7 @@ pub async fn list(
     };
     let after = filter.cursor.as_deref();
     let after = after.map(|cursor| list.position(cursor)).transpose()?;
-    let (jobs, next) = page(&state, &Selection::from(&filter), after, limit).await?;
+    let (jobs, next) = page(&state, &Selection::try_from(&filter)?, after, limit).await?;
     let next_cursor = next.map(|after| list.cursor(&after)).transpose()?;
     let items = AdminJob::load(state.db.read(), jobs).await?;
     let headers = link(&uri, next_cursor.as_deref());

@@ -34,6 +34,7 @@ const MOST: usize = 10_000;
 
 /// What is to be done, and to which jobs.
 #[derive(Clone, Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct BulkChange {
     action: BulkAction,
     filter: Selection,
@@ -64,9 +65,11 @@ impl Body for BulkChange {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct BulkOutcome {
     /// How many jobs the filter matched.
+    #[schema(format = Int32)]
     matched: usize,
     /// How many of them were changed. The others were over already, or had
     /// nothing to be tried again.
+    #[schema(format = Int32)]
     changed: usize,
     /// Whether the filter matches more. Ask again for those, with a filter that
     /// leaves out what is done.

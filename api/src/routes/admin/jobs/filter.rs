@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::body::{Body, Fields, any, text};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::query::{LONGEST_Q, searched};
 use crate::routes::jobs::Status;
 use crate::search;
@@ -23,13 +23,13 @@ pub struct Filter {
     /// The owner.
     user_id: Option<Uuid>,
     /// The code of the latest error.
-    #[param(max_length = 64)]
+    #[param(max_length = 64, pattern = "^[^\\x00]*$")]
     error_code: Option<String>,
     /// The model that writes.
-    #[param(max_length = 200)]
+    #[param(max_length = 200, pattern = "^[^\\x00]*$")]
     model: Option<String>,
     /// What the topic or the owner's name must contain, whatever its case.
-    #[param(max_length = 200)]
+    #[param(max_length = 200, pattern = "^[^\\x00]*$")]
     q: Option<String>,
     /// The earliest time at which they were asked for.
     created_after: Option<DateTime<Utc>>,
@@ -39,6 +39,7 @@ pub struct Filter {
     #[param(minimum = 1, maximum = 100)]
     pub(super) limit: Option<u64>,
     /// `next_cursor` of the page before.
+    #[param(max_length = 500, pattern = "^[A-Za-z0-9_-]+$")]
     pub(super) cursor: Option<String>,
 }
 
@@ -46,18 +47,19 @@ pub struct Filter {
 /// given, all are.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
 #[schema(as = JobSelection)]
+#[serde(deny_unknown_fields)]
 pub struct Selection {
     status: Option<Status>,
     /// The owner.
     user_id: Option<Uuid>,
     /// The code of the latest error.
-    #[schema(max_length = 64)]
+    #[schema(max_length = 64, pattern = "^[^\\x00]*$")]
     error_code: Option<String>,
     /// The model that writes.
-    #[schema(max_length = 200)]
+    #[schema(max_length = 200, pattern = "^[^\\x00]*$")]
     model: Option<String>,
     /// What the topic or the owner's name must contain, whatever its case.
-    #[schema(max_length = 200)]
+    #[schema(max_length = 200, pattern = "^[^\\x00]*$")]
     q: Option<String>,
     /// The earliest time at which they were asked for.
     created_after: Option<DateTime<Utc>>,
@@ -89,18 +91,26 @@ impl Body for Selection {
     }
 }
 
-impl From<&Filter> for Selection {
-    fn from(filter: &Filter) -> Self {
-        Selection {
+impl TryFrom<&Filter> for Selection {
+    type Error = Error;
+
+    fn try_from(filter: &Filter) -> Result<Self> {
+        Ok(Selection {
             status: filter.status,
             user_id: filter.user_id,
-            error_code: filter.error_code.clone(),
-            model: filter.model.clone(),
+            error_code: checked("error_code", &filter.error_code, LONGEST_CODE)?,
+            model: checked("model", &filter.model, LONGEST_MODEL)?,
             q: filter.q.clone(),
             created_after: filter.created_after,
             created_before: filter.created_before,
-        }
+        })
     }
+}
+
+/// Text of a query, held to what a body's is.
+fn checked(field: &str, value: &Option<String>, longest: usize) -> Result<Option<String>> {
+    let checked = value.clone().map(text(0, longest)).transpose();
+    checked.map_err(|(code, message)| Error::invalid(field, code, message))
 }
 
 impl Selection {
@@ -129,16 +139,19 @@ impl Selection {
             rows = rows.filter(leading);
         }
         // An id is a little older than what it is the id of.
-        if let Some(after) = self.created_after {
+        let (created_after, created_before) = (
+            self.created_after.map(within_reach),
+            self.created_before.map(within_reach),
+        );
+        if let Some(after) = created_after {
             rows = rows.filter(Column::Id.gte(id_at(after - SLACK)));
         }
-        if let Some(before) = self.created_before {
+        if let Some(before) = created_before {
             rows = rows.filter(Column::Id.lt(id_at(before)));
         }
         let exact = [
-            self.created_after.map(|after| Column::CreatedAt.gte(after)),
-            self.created_before
-                .map(|before| Column::CreatedAt.lt(before)),
+            created_after.map(|after| Column::CreatedAt.gte(after)),
+            created_before.map(|before| Column::CreatedAt.lt(before)),
             searched(self.q.as_deref())?.map(|q| is_about(backend, q)),
         ];
         let wanted: Vec<SimpleExpr> = indexed.chain(exact.into_iter().flatten()).collect();
@@ -148,6 +161,15 @@ impl Selection {
         };
         Ok((rows, wanted))
     }
+}
+
+/// A time that databases know: before it there were no jobs, and after it there
+/// are none yet.
+fn within_reach(time: DateTime<Utc>) -> DateTime<Utc> {
+    time.clamp(
+        DateTime::UNIX_EPOCH,
+        DateTime::from_timestamp_nanos(i64::MAX),
+    )
 }
 
 const SLACK: TimeDelta = TimeDelta::seconds(1);
