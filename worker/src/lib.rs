@@ -29,6 +29,7 @@ use entity::post::WithoutContent;
 use entity::{job, post, worker};
 use futures_util::FutureExt;
 use sea_orm::{ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter};
+use shared::changes::Changes;
 use shared::database::Database;
 use shared::queue::{self, Consumer, Delivery};
 use tokio_util::sync::CancellationToken;
@@ -129,8 +130,10 @@ pub async fn run(
     let (tasks, gone) = (TaskTracker::new(), CancellationToken::new());
     let _gone = gone.clone().drop_guard();
     let (taker, taken) = (worker.clone(), tasks.clone());
+    let changes = Changes::watch(&db);
     let consumer = Consumer {
         db,
+        changes: changes.clone(),
         concurrency: config.worker_concurrency.into(),
         name: worker.name.clone(),
         handler: Arc::new(move |delivery| {
@@ -162,7 +165,7 @@ pub async fn run(
         () = release_in_time => {}
         () = worker.clone().sweep() => {}
         () = worker.clone().beat(myself) => {}
-        () = worker.clone().heed_pauses() => {}
+        () = worker.clone().heed_pauses(changes) => {}
         () = prune::regularly(worker.db.clone(), config.finished_jobs_keep()) => {}
     }
     tracing::info!(worker = worker.name, "the worker has stopped");

@@ -6,13 +6,14 @@ use std::time::Duration;
 use entity::{queue_state, worker};
 use futures_util::FutureExt;
 use sea_orm::DbErr;
-use tokio::time::{MissedTickBehavior, interval};
+use shared::changes::Changes;
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::Worker;
 
-/// How often the worker looks whether the queue is paused: one look takes much
-/// less than a millisecond.
-const LOOK: Duration = Duration::from_millis(500);
+/// The worker looks whether the queue is paused after something has changed, but
+/// not more often than this.
+const LEAST_PAUSE: Duration = Duration::from_millis(500);
 
 impl Worker {
     /// Tells every few seconds that the worker is there, for ever.
@@ -32,14 +33,13 @@ impl Worker {
     }
 
     /// Looks again and again whether the queue is paused, for ever.
-    pub(crate) async fn heed_pauses(self: Arc<Self>) {
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    pub(crate) async fn heed_pauses(self: Arc<Self>, mut changes: Changes) {
         loop {
-            looks.tick().await;
+            changes.next().await;
             if let Err(error) = self.is_paused().await {
                 tracing::debug!(%error, "can't see whether the queue is paused");
             }
+            sleep(LEAST_PAUSE).await;
         }
     }
 

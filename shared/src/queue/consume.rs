@@ -37,6 +37,8 @@ pub type Handler = Arc<dyn Fn(Delivery) -> BoxFuture<'static, ()> + Send + Sync>
 pub struct Consumer {
     /// Where the queue is.
     pub db: Database,
+    /// Tells when to look.
+    pub changes: Changes,
     /// How many handlers may run at once. No more deliveries are fetched than
     /// handlers are free, so that no worker hoards what another could do.
     pub concurrency: usize,
@@ -51,12 +53,11 @@ impl Consumer {
     /// An error of the database ends apalis' worker, but not this: another is
     /// started, under another name, for apalis takes no name twice.
     pub async fn run(self, stop: CancellationToken) {
-        let changes = Changes::watch(&self.db);
         while !stop.is_cancelled() {
             let name = format!("{}-{}", self.name, ulid::Ulid::generate());
             let ended = match self.db.backend() {
                 DbBackend::Postgres => until(&stop, self.run_postgres(&name)).await,
-                _ => until(&stop, self.run_sqlite(&name, changes.clone())).await,
+                _ => until(&stop, self.run_sqlite(&name)).await,
             };
             if stop.is_cancelled() {
                 return;
@@ -75,7 +76,7 @@ impl Consumer {
     // results: the row is removed when the job is claimed. A delivery that was
     // fetched but not handed over when all ends is stranded, and redelivered.
 
-    async fn run_sqlite(&self, name: &str, changes: Changes) -> Result<(), String> {
+    async fn run_sqlite(&self, name: &str) -> Result<(), String> {
         let config = apalis_sqlite::Config::default()
             .queue(QUEUE)
             .batch_size(1)
@@ -86,7 +87,7 @@ impl Consumer {
         let pool = self.db.write().get_sqlite_connection_pool();
         let storage = SqliteStorage::<Value>::new(pool).with_config(config);
         WorkerBuilder::new(name)
-            .backend(PollWith::new(storage, Wake::on(changes)))
+            .backend(PollWith::new(storage, Wake::on(self.changes.clone())))
             .data(Hand(self.handler.clone()))
             .concurrency(self.concurrency)
             .build(hand_over)

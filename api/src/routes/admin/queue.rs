@@ -23,7 +23,7 @@ use crate::routes::optional_timestamp;
 const MOST_COUNTED: u32 = 10_000;
 
 /// Of the jobs of the last hour the latest are looked at, and no more.
-const MOST_MEASURED: u64 = 5_000;
+const MOST_MEASURED: u64 = 2_000;
 
 /// How the queue is doing.
 #[derive(Debug, Serialize, ToSchema)]
@@ -60,7 +60,7 @@ pub struct StatusCounts {
     canceled: i64,
 }
 
-/// Of the jobs of the last hour, or of the latest 5,000 of them, in milliseconds.
+/// Of the jobs of the last hour, or of the latest 2,000 of them, in milliseconds.
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Percentiles {
     p50: i64,
@@ -247,6 +247,6 @@ mod tests {
         assert_eq!(per_minute(&[over(1), over(59), over(61)], now), 2.0);
         // More than are looked at were over in the last half minute.
         let many = vec![over(30); MOST_MEASURED as usize];
-        assert_eq!(per_minute(&many, now), 10_000.0);
+        assert_eq!(per_minute(&many, now), 4_000.0);
     }
 }
