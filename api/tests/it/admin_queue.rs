@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use entity::clock::now;
 use entity::worker;
 use sea_orm::sea_query::Expr;
 use sea_orm::{EntityTrait, PaginatorTrait};
@@ -183,11 +184,19 @@ async fn a_worker_shows_what_it_is_and_what_it_runs() {
 async fn a_worker_that_is_silent_is_not_alive_and_is_forgotten_after_a_day() {
     let app = TestApp::new().await;
     let root = app.admin("root").await;
-    let worker = app.worker().await;
-    workers_once(&root, |workers| !workers.is_empty()).await;
-    worker.stop().await;
+    let told = worker::Model {
+        name: "w1".to_owned(),
+        host: "somewhere".to_owned(),
+        version: "1.0.0".to_owned(),
+        agent: "openai".to_owned(),
+        model: "stub-large".to_owned(),
+        concurrency: 4,
+        started_at: now(),
+        seen_at: now(),
+    };
+    told.beat(app.db.write()).await.unwrap();
     let silent_for = async |seconds: u64| {
-        let seen = entity::clock::now() - Duration::from_secs(seconds);
+        let seen = now() - Duration::from_secs(seconds);
         let update =
             worker::Entity::update_many().col_expr(worker::Column::SeenAt, Expr::value(seen));
         update.exec(app.db.write()).await.unwrap();
