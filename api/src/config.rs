@@ -35,6 +35,10 @@ pub struct Config {
     #[arg(long, env = "REFRESH_TOKEN_TTL_SECS", default_value_t = 30 * 24 * 3600, value_parser = clap::value_parser!(u32).range(1..))]
     pub refresh_token_ttl_secs: u32,
 
+    /// How long a session lasts however often it is refreshed, in seconds
+    #[arg(long, env = "SESSION_TTL_SECS", default_value_t = 90 * 24 * 3600, value_parser = clap::value_parser!(u32).range(1..))]
+    pub session_ttl_secs: u32,
+
     /// How often a job is attempted before it fails
     #[arg(long, env = "JOB_MAX_ATTEMPTS", default_value_t = 5, value_parser = clap::value_parser!(i32).range(1..=100))]
     pub job_max_attempts: i32,

@@ -228,7 +228,8 @@ async fn renew(
     if session.revoked_at.is_some() {
         return Err(Error::SessionRevoked);
     }
-    if !session.is_live() {
+    let seconds = seconds_left(&state, session.created_at);
+    if !session.is_live() || seconds == 0 {
         return Err(Error::TokenExpired);
     }
     let user = user::Entity::find_by_id(session.user_id).one(tx).await?;
@@ -239,9 +240,9 @@ async fn renew(
     let id = session.id;
     let mut session = session.into_active_model();
     session.last_used_at = Set(now());
-    session.expires_at = Set(session_end(&state));
+    session.expires_at = Set(now() + TimeDelta::seconds(seconds.into()));
     session.update(tx).await?;
-    new_pair(&state, tx, user, id).await.map(Some)
+    new_pair(&state, tx, user, id, seconds).await.map(Some)
 }
 
 /// Ends a session whose refresh token two parties hold. That is written down
@@ -450,18 +451,20 @@ async fn sign_in(
 ) -> Result<TokenPair> {
     session::Entity::make_room(tx, user.id, MOST_SESSIONS).await?;
     let id = Uuid::now_v7();
+    let begun = now();
+    let seconds = seconds_left(state, begun);
     let row = session::ActiveModel {
         id: Set(id),
         user_id: Set(user.id),
-        created_at: Set(now()),
-        last_used_at: Set(now()),
-        expires_at: Set(session_end(state)),
+        created_at: Set(begun),
+        last_used_at: Set(begun),
+        expires_at: Set(begun + TimeDelta::seconds(seconds.into())),
         revoked_at: Set(None),
         user_agent: Set(client.user_agent),
         ip: Set(client.ip.map(|ip| ip.to_string())),
     };
     session::Entity::insert(row).exec(tx).await?;
-    new_pair(state, tx, user, id).await
+    new_pair(state, tx, user, id, seconds).await
 }
 
 async fn new_pair(
@@ -469,6 +472,7 @@ async fn new_pair(
     tx: &DatabaseTransaction,
     user: user::Model,
     session: Uuid,
+    seconds_left: u32,
 ) -> Result<TokenPair> {
     let refresh_token = new_refresh_token()?;
     let row = refresh_token::ActiveModel {
@@ -484,13 +488,18 @@ async fn new_pair(
         token_type: "Bearer",
         expires_in: state.config.access_token_ttl_secs,
         refresh_token,
-        refresh_expires_in: state.config.refresh_token_ttl_secs,
+        refresh_expires_in: seconds_left,
         user: user.into(),
     })
 }
 
-fn session_end(state: &AppState) -> DateTime<Utc> {
-    now() + TimeDelta::seconds(state.config.refresh_token_ttl_secs.into())
+/// How long a session lasts from now on if it is not refreshed again. It has an
+/// end that no refresh moves.
+fn seconds_left(state: &AppState, begun: DateTime<Utc>) -> u32 {
+    let whole = i64::from(state.config.session_ttl_secs);
+    let left = whole - (now() - begun).num_seconds();
+    let left = u32::try_from(left).unwrap_or_default();
+    left.min(state.config.refresh_token_ttl_secs)
 }
 
 async fn set_password(db: &impl ConnectionTrait, user: user::Model, hash: String) -> Result<()> {

@@ -112,6 +112,38 @@ async fn a_refresh_is_a_use_and_moves_the_end() {
 }
 
 #[tokio::test]
+async fn a_session_ends_in_the_end_however_often_it_is_refreshed() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let begun = async |ago: TimeDelta| {
+        session::Entity::update_many()
+            .col_expr(session::Column::CreatedAt, Expr::value(now() - ago))
+            .exec(app.db.write())
+            .await
+            .unwrap();
+    };
+    let refresh = async |token: &str| {
+        let body = json!({ "refresh_token": token });
+        app.anonymous().post("/users/refresh", body).await
+    };
+    // Less is left than a refresh gives otherwise.
+    begun(TimeDelta::days(80)).await;
+    let pair = refresh(&ann.refresh_token).await.body;
+    let left = TimeDelta::seconds(pair["refresh_expires_in"].as_i64().unwrap());
+    assert!((left - TimeDelta::days(10)).abs() < TimeDelta::minutes(1));
+    let end = time(&sessions(&ann).await[0]["expires_at"]) - now();
+    assert!((end - TimeDelta::days(10)).abs() < TimeDelta::minutes(1));
+
+    begun(TimeDelta::days(90)).await;
+    let answer = refresh(&text(&pair["refresh_token"])).await;
+    assert_eq!((answer.status, answer.code()), (401, "token_expired"));
+    // Whoever signs in again has as much as before.
+    let login = app.login("ann").await;
+    let end = time(&sessions(&login).await[0]["expires_at"]) - now();
+    assert!((end - TimeDelta::days(30)).abs() < TimeDelta::minutes(1));
+}
+
+#[tokio::test]
 async fn a_session_that_is_ended_is_over_at_once_and_not_listed() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
