@@ -15,6 +15,29 @@ use crate::error::{Error, Result};
 /// allowed, all in lower case. Its head tells where it is from.
 const COMMON: &str = include_str!("common_passwords.txt");
 
+/// Words that everyone tries first here, for what the service is and whom it has;
+/// none stands before a longer one that it is a part of.
+const OURS: [&str; 18] = [
+    "administrator",
+    "generation",
+    "generator",
+    "generate",
+    "username",
+    "password",
+    "service",
+    "secret",
+    "worker",
+    "writer",
+    "admin",
+    "agent",
+    "blog",
+    "post",
+    "root",
+    "user",
+    "api",
+    "job",
+];
+
 /// Hashes and verifies, using no more threads than there are cores: more would
 /// only take memory, 19 MiB each.
 #[derive(Clone, Debug)]
@@ -93,7 +116,14 @@ impl Passwords {
 /// Whether a password is among those that everyone tries first.
 pub fn is_common(password: &str) -> bool {
     let password = password.to_lowercase();
-    common().any(|common| common == password)
+    common().any(|common| common == password) || is_ours(&password)
+}
+
+/// Whether there are no letters in a password but those of our words.
+fn is_ours(password: &str) -> bool {
+    let without = |rest: String, word: &&str| rest.replace(word, " ");
+    let rest = OURS.iter().fold(password.to_owned(), without);
+    rest != password && !rest.contains(char::is_alphabetic)
 }
 
 fn common() -> impl Iterator<Item = &'static str> {
@@ -164,6 +194,16 @@ mod tests {
         assert!(!is_common("correct horse"));
         // What is said of the list is not on it.
         assert!(!is_common(COMMON.lines().next().unwrap()));
+    }
+
+    #[test]
+    fn words_that_everyone_tries_here_are_common_alone_and_together() {
+        for ours in ["BlogPost", "blog-post-api", "admin2026!", "api_user_1"] {
+            assert!(is_common(ours), "{ours}");
+        }
+        for other in ["my blog post", "postcards", "apiary 1789", "2026-11-22"] {
+            assert!(!is_common(other), "{other}");
+        }
     }
 
     #[test]

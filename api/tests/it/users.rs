@@ -237,7 +237,9 @@ async fn a_password_has_8_to_128_characters_of_any_kind() {
 #[tokio::test]
 async fn a_password_is_not_one_that_everyone_tries_first() {
     let app = TestApp::new().await;
-    for common in ["password123", "PassWord123", "12345678", "QWERTYUIOP"] {
+    let common = ["password123", "PassWord123", "12345678", "QWERTYUIOP"];
+    let ours = ["Blog-Post-2026", "admin@api"];
+    for common in common.into_iter().chain(ours) {
         let answer = register(&app, "bob", common).await;
         assert_eq!(answer.faults(), ["password: too_common"], "{common}");
     }
@@ -539,6 +541,7 @@ async fn a_new_password_is_held_to_the_same_rules() {
         ("7 signs", "too_short"),
         (&"é".repeat(129), "too_long"),
         ("PassWord123", "too_common"),
+        ("Blog-Post-2026", "too_common"),
         ("ann.THE.great", "same_as_username"),
     ];
     for (password, code) in bad {

@@ -123,7 +123,7 @@ fn new_password(password: String, username: &str) -> std::result::Result<String,
         129.. => Err(("too_long", "must have at most 128 characters".to_owned())),
         _ if is_username(&password, username) => Err(password_is_username()),
         _ if is_common(&password) => {
-            let message = "is one of the commonest passwords";
+            let message = "is one of the passwords that are tried first";
             Err(("too_common", message.to_owned()))
         }
         _ => Ok(password),
