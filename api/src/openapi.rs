@@ -1,6 +1,6 @@
 //! The OpenAPI document, made of the routes, and the page that shows it.
 
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -103,6 +103,7 @@ pub fn docs(mut document: OpenApi) -> Router<AppState> {
     let page = SwaggerUi::new("/docs").config(config.validator_url("none"));
     Router::from(page)
         .layer(map_response(as_problem))
+        .layer(map_response(in_utf_8))
         .route(PATH, get(|| async { Json(document) }))
 }
 
@@ -112,6 +113,18 @@ async fn as_problem(response: Response) -> Response {
         StatusCode::NOT_FOUND => Error::NotFound.into_response(),
         _ => response,
     }
+}
+
+/// The page is text, and says how it is to be read.
+async fn in_utf_8(mut response: Response) -> Response {
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    let kind = kind.and_then(|kind| kind.to_str().ok());
+    let text = kind.filter(|kind| kind.starts_with("text/") && !kind.contains(';'));
+    let value = text.and_then(|text| HeaderValue::try_from(format!("{text}; charset=utf-8")).ok());
+    if let Some(value) = value {
+        response.headers_mut().insert(header::CONTENT_TYPE, value);
+    }
+    response
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::test_app::{Answer, PASSWORD, SECRET, Settings, TestApp, TestClient, text};
 
 /// The parts of a token, decoded: its header and its claims.
-fn open(token: &str) -> (Value, Value) {
+pub(crate) fn open(token: &str) -> (Value, Value) {
     let mut parts = token.split('.').map(|part| {
         let json = BASE64_URL_SAFE_NO_PAD.decode(part).unwrap();
         serde_json::from_slice(&json).unwrap_or_default()
@@ -29,7 +29,12 @@ fn encode(part: &[u8]) -> String {
 }
 
 /// A token that says whatever one likes.
-fn forge(header: &Value, claims: &Value, algorithm: hmac::Algorithm, secret: &str) -> String {
+pub(crate) fn forge(
+    header: &Value,
+    claims: &Value,
+    algorithm: hmac::Algorithm,
+    secret: &str,
+) -> String {
     let said = [header, claims].map(|part| encode(part.to_string().as_bytes()));
     let said = said.join(".");
     let key = hmac::Key::new(algorithm, secret.as_bytes());
@@ -38,7 +43,7 @@ fn forge(header: &Value, claims: &Value, algorithm: hmac::Algorithm, secret: &st
 }
 
 /// A token that we could have signed ourselves.
-fn sign(claims: &Value) -> String {
+pub(crate) fn sign(claims: &Value) -> String {
     let header = json!({ "typ": "JWT", "alg": "HS256" });
     forge(&header, claims, hmac::HMAC_SHA256, SECRET)
 }
@@ -323,16 +328,20 @@ async fn disable(app: &TestApp, since: Option<entity::clock::Timestamp>) {
 
 /// A route of the OpenAPI document.
 #[derive(Debug)]
-struct Route {
-    method: Method,
-    path: String,
-    is_public: bool,
+pub(crate) struct Route {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) is_public: bool,
+    /// The names of a JSON body's fields, if it takes one.
+    pub(crate) fields: Option<Vec<String>>,
+    /// Whether it is a list that comes in pages.
+    pub(crate) is_paged: bool,
 }
 
 impl Route {
     /// The path below the API's base, or as [`TestClient::request`] wants one
     /// outside of it.
-    fn path(&self, id: &str) -> String {
+    pub(crate) fn path(&self, id: &str) -> String {
         let path = self.path.replace("{id}", id);
         match path.strip_prefix("/api/v1") {
             Some(inside) => inside.to_owned(),
@@ -341,7 +350,7 @@ impl Route {
     }
 }
 
-async fn routes(app: &TestApp) -> Vec<Route> {
+pub(crate) async fn routes(app: &TestApp) -> Vec<Route> {
     let document = app.anonymous().get("/openapi.json").await.body;
     let mut routes = Vec::new();
     for (path, item) in document["paths"].as_object().unwrap() {
@@ -351,11 +360,24 @@ async fn routes(app: &TestApp) -> Vec<Route> {
                 method: Method::from_bytes(method.as_bytes()).unwrap(),
                 path: path.clone(),
                 is_public: operation["security"] == json!([{}]),
+                fields: fields(&document, operation),
+                is_paged: operation["parameters"].to_string().contains("\"cursor\""),
             });
         }
     }
     assert!(routes.len() > 20, "{routes:?}");
     routes
+}
+
+fn fields(document: &Value, operation: &Value) -> Option<Vec<String>> {
+    let body = operation.get("requestBody")?;
+    let schema = &body["content"]["application/json"]["schema"];
+    // One that may be left out is one of two.
+    let schema = schema.pointer("/oneOf/0").unwrap_or(schema);
+    let schema = text(&schema["$ref"]);
+    let schema = document.pointer(schema.strip_prefix('#')?)?;
+    let fields = schema["properties"].as_object()?;
+    Some(fields.keys().cloned().collect())
 }
 
 #[tokio::test]

@@ -222,7 +222,7 @@ async fn the_page_and_all_that_it_loads_come_from_here() {
     let app = TestApp::new().await;
     let page = follow(&app, "/docs").await;
     assert_eq!(page.status, 200);
-    assert!(page.header("content-type").starts_with("text/html"));
+    assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
     let links = between(&page.text, "href=\"", '"');
     let scripts = between(&page.text, "src=\"", '"');
     assert!(links.len() > 2 && scripts.len() > 2, "{}", page.text);
@@ -241,6 +241,8 @@ async fn the_page_and_all_that_it_loads_come_from_here() {
         let sent = asset.header("content-type");
         let sent = sent.replace("application/javascript", "text/javascript");
         assert!(sent.starts_with(kind), "{link}: {sent}");
+        let is_text = kind.starts_with("text/");
+        assert_eq!(sent.ends_with("; charset=utf-8"), is_text, "{link}: {sent}");
         if kind == "text/css" {
             let loaded = between(&asset.text, "url(", ')');
             let inline = |url: &&str| url.trim_start_matches('"').starts_with("data:");

@@ -1,10 +1,13 @@
 //! What those who run the service rely on.
 
+use std::collections::BTreeSet;
+
 use reqwest::Method;
 use sea_orm::ConnectionTrait;
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::auth::routes;
 use crate::test_app::{Answer, PASSWORD, TestApp, TestClient};
 
 async fn get(client: &TestClient, path: &str) -> Answer {
@@ -165,4 +168,36 @@ async fn no_browser_guesses_what_an_answer_is() {
         let answer = get(&ann, path).await;
         assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
     }
+}
+
+#[tokio::test]
+async fn every_answer_says_what_it_is_and_how_it_is_written() {
+    let app = TestApp::new().await;
+    let ann = app.admin("ann").await;
+    let mut kinds = BTreeSet::new();
+    for route in routes(&app).await {
+        let path = route.path(&Uuid::now_v7().to_string());
+        if path == "/users/logout" {
+            continue;
+        }
+        for client in [&ann, &app.anonymous()] {
+            let request = client.request(route.method.clone(), &path);
+            let answer = client.send(request).await;
+            let kind = answer.header("content-type").to_owned();
+            if answer.text.is_empty() {
+                assert_eq!(kind, "", "{route:?}");
+                continue;
+            }
+            let is_json = matches!(
+                kind.as_str(),
+                // JSON has no charset: it is always UTF-8 (RFC 8259, 8.1).
+                "application/json" | "application/problem+json"
+            );
+            let is_text = kind.starts_with("text/") && kind.ends_with("; charset=utf-8");
+            assert!(is_json || is_text, "{route:?}: {kind}");
+            assert_eq!(answer.body.is_object(), is_json, "{route:?}: {kind}");
+            kinds.insert(kind);
+        }
+    }
+    assert_eq!(kinds.len(), 3, "{kinds:?}");
 }
