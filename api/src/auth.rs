@@ -63,9 +63,14 @@ impl FromRequestParts<AppState> for Admin {
     }
 }
 
-/// The token that a request came with.
+/// The token that a request came with. Of several, a proxy might believe one and
+/// we another, so several are none.
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let mut given = headers.get_all(header::AUTHORIZATION).iter();
+    let value = given.next()?.to_str().ok()?;
+    if given.next().is_some() {
+        return None;
+    }
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }

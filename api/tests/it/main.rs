@@ -15,6 +15,7 @@ mod admin;
 mod admin_jobs;
 mod admin_queue;
 mod admin_users;
+mod attacks;
 mod audit;
 mod auth;
 mod bad_input;

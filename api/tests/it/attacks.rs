@@ -1,0 +1,622 @@
+//! What somebody would try who wants in, or wants what is not theirs. Routes are
+//! those of the OpenAPI document, so that new ones are tried as well.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use entity::login_delay;
+use reqwest::{Method, RequestBuilder};
+use ring::hmac;
+use sea_orm::EntityTrait;
+use serde_json::{Map, Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use uuid::Uuid;
+
+use crate::auth::{Route, forge, open, routes};
+use crate::test_app::{Answer, PASSWORD, SECRET, Settings, TestApp, TestClient, text};
+
+const WRONG: &str = "not the password";
+
+async fn login(client: &TestClient, name: &str, password: &str) -> Answer {
+    let body = json!({ "username": name, "password": password });
+    client.post("/users/login", body).await
+}
+
+async fn refresh(app: &TestApp, token: &str) -> Answer {
+    let body = json!({ "refresh_token": token });
+    app.anonymous().post("/users/refresh", body).await
+}
+
+/// All that is answered to these bytes, until the connection is closed.
+async fn raw(app: &TestApp, sent: &str) -> String {
+    let address = app.url.strip_prefix("http://").unwrap();
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    connection.write_all(sent.as_bytes()).await.unwrap();
+    let mut answers = Vec::new();
+    let read = connection.read_to_end(&mut answers);
+    let read = tokio::time::timeout(Duration::from_secs(10), read).await;
+    // It may be reset, for what was not read.
+    let _ = read.expect("the connection stays open");
+    String::from_utf8(answers).unwrap()
+}
+
+/// The statuses of raw answers.
+fn statuses(answers: &str) -> Vec<&str> {
+    let rest = answers.split("HTTP/1.1 ").skip(1);
+    rest.map(|answer| &answer[..3]).collect()
+}
+
+/// The id that a route is about, of things that are all somebody's own.
+fn id_for<'a>(route: &Route, post: &'a Value, session: &'a Value) -> &'a str {
+    let id = match route.path.as_str() {
+        path if path.starts_with("/api/v1/blogs/") => &post["id"],
+        path if path.starts_with("/api/v1/jobs/") => &post["job"]["id"],
+        path if path.starts_with("/api/v1/users/") => &session["id"],
+        _ => &Value::Null,
+    };
+    id.as_str()
+        .unwrap_or("01900000-0000-7000-8000-000000000000")
+}
+
+async fn session(client: &TestClient) -> Value {
+    client.get("/users/me/sessions").await.body["items"][0].clone()
+}
+
+#[tokio::test]
+async fn a_session_that_is_over_opens_no_route() {
+    let app = TestApp::new().await;
+    let root = app.admin("the_first").await;
+    // All could do everything until a moment ago.
+    let mut over = Vec::new();
+    for name in ["ann", "bob", "cay", "dan"] {
+        over.push(app.admin(name).await);
+    }
+    let [out, changed, disabled, deleted] = &over[..] else {
+        panic!("one for each way to end");
+    };
+    let logout = out.request(Method::POST, "/users/logout");
+    assert_eq!(out.send(logout).await.status, 204);
+    let elsewhere = app.login(&changed.name).await;
+    let change = json!({ "current_password": PASSWORD, "new_password": "another horse" });
+    let change = elsewhere.put("/users/me/password", change).await;
+    assert_eq!(change.status, 204);
+    app.set(&root, &disabled.name, json!({ "disabled": true }))
+        .await;
+    let delete = deleted.request(Method::DELETE, "/users/me");
+    let delete = delete.json(&json!({ "password": PASSWORD }));
+    assert_eq!(deleted.send(delete).await.status, 204);
+
+    let id = Uuid::now_v7().to_string();
+    let routes = routes(&app).await;
+    for route in routes.iter().filter(|route| !route.is_public) {
+        for client in &over {
+            let request = client.request(route.method.clone(), &route.path(&id));
+            let answer = client.send(request.json(&json!({}))).await;
+            let told = (answer.status, answer.code());
+            assert_eq!(told, (401, "session_revoked"), "{} {route:?}", client.name);
+            if route.method == Method::GET {
+                let head = client.request(Method::HEAD, &route.path(&id)).send().await;
+                assert_eq!(head.unwrap().status(), 401, "{route:?}");
+            }
+        }
+    }
+    for client in &over {
+        let answer = refresh(&app, &client.refresh_token).await;
+        assert_eq!(answer.status, 401, "{}: {answer:?}", client.name);
+    }
+}
+
+#[tokio::test]
+async fn no_answer_tells_anything_of_somebody_else() {
+    let app = TestApp::new().await;
+    let (ann, bob) = (app.user("annabella").await, app.user("bob").await);
+    let theirs = ann.ask("Growing artichokes").await;
+    let own = bob.ask("Growing basil").await;
+    app.run_jobs().await;
+    let me = ann.get("/users/me").await.body;
+    let [of_ann, of_bob] = [session(&ann).await, session(&bob).await];
+    let secrets = [
+        &me["id"],
+        &theirs["id"],
+        &theirs["job"]["id"],
+        &of_ann["id"],
+    ];
+    let mut secrets: Vec<String> = secrets.map(text).into();
+    secrets.extend(["annabella", "artichokes", "$argon2"].map(str::to_owned));
+
+    let mut answered = 0;
+    for route in routes(&app).await {
+        if route.method != Method::GET {
+            continue;
+        }
+        let path = route.path(id_for(&route, &own, &of_bob));
+        let owner = format!("{path}?user_id={}", secrets[0]);
+        for path in [&path, &owner] {
+            let answer = bob.get(path).await;
+            answered += usize::from(answer.status == 200);
+            // What was asked for may be told again.
+            let told = answer.text.replace(path.as_str(), "");
+            for secret in &secrets {
+                assert!(!told.contains(secret), "{path} tells {secret}: {told}");
+            }
+        }
+    }
+    assert!(answered >= 10, "only {answered}");
+}
+
+#[tokio::test]
+async fn an_admin_is_no_reader_of_others() {
+    let app = TestApp::new().await;
+    let (ann, bob) = (app.admin("ann").await, app.user("bob").await);
+    let post = bob.ask("Growing artichokes").await;
+    app.run_jobs().await;
+    let of_bob = session(&bob).await;
+    let before = bob.post_now(&post).await;
+    for route in routes(&app).await {
+        let is_admins = route.path.starts_with("/api/v1/admin/");
+        if is_admins || !route.path.contains('{') {
+            continue;
+        }
+        let path = route.path(id_for(&route, &post, &of_bob));
+        let request = ann.request(route.method.clone(), &path);
+        let request = match route.method {
+            Method::PUT => request.json(&json!({ "content": "Mine now." })),
+            _ => request,
+        };
+        let answer = ann.send(request).await;
+        assert_eq!((answer.status, answer.code()), (404, "not_found"), "{path}");
+    }
+    assert_eq!(bob.post_now(&post).await, before);
+    assert_eq!(session(&bob).await["id"], of_bob["id"]);
+    // Nor do the lists for admins tell what was written.
+    let words = text(&before["content"]);
+    for list in ["/admin/jobs", "/admin/users", "/admin/audit"] {
+        let page = ann.get(list).await;
+        assert!(!page.text.contains(&words[..40]), "{page:?}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_sets_what_is_not_theirs_to_set() {
+    let app = TestApp::new().await;
+    let ann = app.admin("ann").await;
+    let own = ann.ask("Growing tomatoes").await;
+    app.run_jobs().await;
+    let before = [
+        ann.post_now(&own).await,
+        ann.get("/users/me").await.body,
+        ann.get("/admin/users").await.body,
+    ];
+    let inside = [
+        "id",
+        "user_id",
+        "owner",
+        "author",
+        "username",
+        "username_key",
+        "role",
+        "is_admin",
+        "disabled",
+        "disabled_at",
+        "password_hash",
+        "created_at",
+        "updated_at",
+        "version",
+        "status",
+        "attempt",
+        "max_attempts",
+        "security_question",
+        "password_hint",
+        "__proto__",
+    ];
+    let mut tried = 0;
+    for route in routes(&app).await {
+        let Some(known) = &route.fields else { continue };
+        let foreign = inside
+            .iter()
+            .filter(|name| !known.iter().any(|k| k == *name));
+        let body: Map<String, Value> = foreign
+            .clone()
+            .map(|name| ((*name).to_owned(), json!("admin")))
+            .collect();
+        let path = route.path(id_for(&route, &own, &Value::Null));
+        let request = ann.request(route.method.clone(), &path).json(&body);
+        let answer = ann.send(request).await;
+        assert_eq!(answer.status, 422, "{route:?}: {answer:?}");
+        let faults = answer.faults();
+        for name in foreign {
+            let fault = format!("{name}: unknown_field");
+            assert!(faults.contains(&fault), "{route:?}: no {fault}");
+        }
+        tried += 1;
+    }
+    assert!(tried >= 10, "only {tried}");
+    let after = [
+        ann.post_now(&own).await,
+        ann.get("/users/me").await.body,
+        ann.get("/admin/users").await.body,
+    ];
+    assert_eq!(after, before);
+}
+
+#[tokio::test]
+async fn no_header_makes_one_somebody_else_or_a_request_another() {
+    let app = TestApp::new().await;
+    let (ann, bob) = (app.admin("ann").await, app.user("bob").await);
+    let own = bob.ask("Growing tomatoes").await;
+    app.run_jobs().await;
+    let id_of_ann = app.id_of("ann").await;
+    let cookie = format!("access_token={0}; token={0}; session={0}", ann.token);
+    let tampered = |method: Method, path: &str| {
+        let mut request = bob.request(method, path).header("cookie", &cookie);
+        for name in ["x-user", "x-remote-user", "x-forwarded-user", "x-username"] {
+            request = request.header(name, "ann");
+        }
+        for name in ["x-user-id", "x-account-id"] {
+            request = request.header(name, &id_of_ann);
+        }
+        for name in ["x-role", "x-user-role", "x-admin", "x-is-admin"] {
+            request = request.header(name, "admin");
+        }
+        for name in [
+            "x-http-method-override",
+            "x-http-method",
+            "x-method-override",
+        ] {
+            request = request.header(name, "DELETE");
+        }
+        for name in ["x-original-url", "x-rewrite-url", "x-forwarded-prefix"] {
+            request = request.header(name, "/api/v1/admin/users");
+        }
+        for name in ["host", "x-forwarded-host", "x-host"] {
+            request = request.header(name, "localhost.admin.internal");
+        }
+        for name in ["x-forwarded-for", "x-real-ip", "forwarded"] {
+            request = request.header(name, "127.0.0.1");
+        }
+        let proxied = request.header("x-forwarded-proto", "https");
+        proxied.header("x-access-token", &ann.token)
+    };
+    let me = bob.get("/users/me").await.body;
+    let send = async |method, path: &str| bob.send(tampered(method, path)).await;
+    assert_eq!(send(Method::GET, "/users/me").await.body, me);
+    // Neither is bob's post deleted, nor made by a GET.
+    let path = format!("/blogs/{}", text(&own["id"]));
+    let post = send(Method::GET, &path).await;
+    assert_eq!((post.status, &post.body["id"]), (200, &own["id"]));
+    let list = send(Method::GET, "/blogs?limit=1&_method=DELETE").await;
+    assert_eq!((list.status, list.code()), (400, "malformed_query"));
+    assert_eq!(bob.get(&path).await.status, 200);
+    for route in routes(&app).await {
+        if route.path.starts_with("/api/v1/admin/") {
+            let path = route.path(&id_of_ann);
+            let answer = send(route.method.clone(), &path).await;
+            assert_eq!((answer.status, answer.code()), (403, "forbidden"));
+        }
+    }
+    // Of links, none leads where a header says.
+    let another = bob.ask("Growing basil").await;
+    let page = send(Method::GET, "/blogs?limit=1").await;
+    assert!(page.header("link").starts_with("</api/v1/blogs?limit=1&"));
+    assert!(!format!("{page:?}").contains("internal"), "{page:?}");
+    app.run_jobs().await;
+    assert_eq!(bob.post_now(&another).await["status"], "ready");
+}
+
+/// A request that claims to come from elsewhere, in every way that proxies know.
+fn from_elsewhere(request: RequestBuilder, address: &str) -> RequestBuilder {
+    let names = [
+        "x-forwarded-for",
+        "x-real-ip",
+        "true-client-ip",
+        "cf-connecting-ip",
+    ];
+    let forwarded = request.header("forwarded", format!("for={address}"));
+    let claim = |request: RequestBuilder, name| request.header(name, address);
+    names.into_iter().fold(forwarded, claim)
+}
+
+#[tokio::test]
+async fn nobody_chooses_the_address_that_they_are_known_by() {
+    let app = TestApp::new().await;
+    let ann = app.admin("ann").await;
+    let stranger = app.stranger(2);
+    let mut statuses = Vec::new();
+    for number in 1..=6 {
+        let password = if number == 1 { PASSWORD } else { WRONG };
+        let body = json!({ "username": "ann", "password": password });
+        let request = stranger.request(Method::POST, "/users/login").json(&body);
+        let request = from_elsewhere(request, &format!("192.0.2.{number}"));
+        statuses.push(stranger.send(request).await.status);
+    }
+    assert_eq!(statuses, [200, 401, 401, 401, 401, 401]);
+    let body = json!({ "username": "ann", "password": WRONG });
+    let request = stranger.request(Method::POST, "/users/login").json(&body);
+    // All were counted together; on a slow machine the wait may be over already.
+    let answer = stranger.send(from_elsewhere(request, "192.0.2.7")).await;
+    assert!([401, 429].contains(&answer.status), "{answer:?}");
+    let counted = login_delay::Entity::find().all(app.db.read()).await;
+    let failures: Vec<i32> = counted.unwrap().iter().map(|row| row.failures).collect();
+    assert_eq!(failures.iter().filter(|failures| **failures > 0).count(), 1);
+
+    let sessions = ann.get("/users/me/sessions").await.body;
+    assert_eq!(sessions["items"][0]["ip"], "127.0.0.2");
+    let trail = ann.get("/admin/audit").await;
+    assert!(!trail.text.contains("192.0.2."), "{trail:?}");
+    assert_eq!(trail.body["items"][0]["action"], "login_failed");
+    assert_eq!(trail.body["items"][0]["address"], "127.0.0.2");
+}
+
+#[tokio::test]
+async fn nobody_has_more_requests_by_naming_other_addresses() {
+    let app = TestApp::with(Settings {
+        api: vec!["--rate-limit-per-minute=4"],
+    })
+    .await;
+    let client = app.anonymous();
+    let mut statuses = Vec::new();
+    for number in 1..=5 {
+        let request = client.request(Method::GET, "/models");
+        let request = from_elsewhere(request, &format!("192.0.2.{number}"));
+        statuses.push(client.send(request).await.status);
+    }
+    assert_eq!(statuses, [401, 401, 401, 401, 429]);
+}
+
+#[tokio::test]
+async fn two_tokens_in_one_request_are_none() {
+    let app = TestApp::new().await;
+    let (ann, bob) = (app.user("ann").await, app.user("bob").await);
+    let good = format!("Bearer {}", ann.token);
+    let other = format!("Bearer {}", bob.token);
+    for second in [&good, &other, "Bearer nonsense", "Basic YW5uOmFubg==", ""] {
+        for [first, second] in [[good.as_str(), second], [second, good.as_str()]] {
+            let request = app.anonymous().request(Method::GET, "/users/me");
+            let request = request.header("authorization", first);
+            let answer = ann.send(request.header("authorization", second)).await;
+            let told = (answer.status, answer.code());
+            assert_eq!(told, (401, "unauthenticated"), "{first} {second}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_a_token_brings_or_names_is_not_used() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let (_, claims) = open(&ann.token);
+    let elsewhere = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/keys", elsewhere.local_addr().unwrap());
+    let secret = "a key that somebody else has made up";
+    let key = BASE64_URL_SAFE_NO_PAD.encode(secret);
+    let jwk = json!({ "kty": "oct", "alg": "HS256", "kid": "1", "k": key });
+    let named = [
+        json!({ "jwk": jwk }),
+        json!({ "jwk": jwk, "kid": "1" }),
+        json!({ "jku": url, "kid": "1" }),
+        json!({ "x5u": url }),
+        json!({ "x5c": [key] }),
+        json!({ "kid": "../../../dev/null" }),
+        json!({ "kid": "' UNION SELECT 'x" }),
+        json!({ "crit": ["exp"] }),
+        json!({ "b64": false, "crit": ["b64"] }),
+    ];
+    for fields in named {
+        let mut header = json!({ "typ": "JWT", "alg": "HS256" });
+        let fields = fields.as_object().unwrap().clone();
+        header.as_object_mut().unwrap().extend(fields);
+        for secret in [secret, ""] {
+            let token = forge(&header, &claims, hmac::HMAC_SHA256, secret);
+            let answer = app.client_with(&token).get("/users/me").await;
+            let told = (answer.status, answer.code());
+            assert_eq!(told, (401, "unauthenticated"), "{header}");
+        }
+    }
+    // Nobody was asked for a key.
+    let asked = tokio::time::timeout(Duration::ZERO, elsewhere.accept()).await;
+    assert!(asked.is_err());
+}
+
+#[tokio::test]
+async fn what_is_signed_for_one_purpose_is_good_for_no_other() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    ann.ask("Growing tomatoes").await;
+    ann.ask("Growing basil").await;
+    let page = ann.get("/blogs?limit=1").await.body;
+    let cursor = text(&page["next_cursor"]);
+    let (_, mut claims) = open(&ann.token);
+    claims["typ"] = json!("cursor");
+    let header = json!({ "typ": "JWT", "alg": "HS256" });
+    let other = forge(&header, &claims, hmac::HMAC_SHA256, SECRET);
+    for token in [&ann.refresh_token, &cursor, &other] {
+        let answer = app.client_with(token).get("/users/me").await;
+        assert_eq!((answer.status, answer.code()), (401, "unauthenticated"));
+    }
+    for token in [&ann.token, &cursor, &other] {
+        let answer = refresh(&app, token).await;
+        assert_eq!((answer.status, answer.code()), (401, "unauthenticated"));
+    }
+    for token in [&ann.token, &ann.refresh_token, &other] {
+        let answer = ann.get(&format!("/blogs?cursor={token}")).await;
+        assert_eq!((answer.status, answer.code()), (400, "invalid_cursor"));
+    }
+    app.run_jobs().await;
+}
+
+#[tokio::test]
+async fn a_cursor_is_good_for_nobody_else_and_for_no_other_list() {
+    let app = TestApp::new().await;
+    let (ann, bob) = (app.admin("ann").await, app.admin("bob").await);
+    for client in [&ann, &bob] {
+        client.ask("Growing tomatoes").await;
+        client.ask("Growing basil").await;
+    }
+    app.run_jobs().await;
+    let routes = routes(&app).await;
+    let lists: Vec<String> = routes
+        .iter()
+        .filter(|r| r.is_paged)
+        .map(|r| r.path(""))
+        .collect();
+    assert!(lists.len() >= 5, "{lists:?}");
+    for of in &lists {
+        let page = ann.get(&format!("{of}?limit=1")).await.body;
+        let cursor = text(&page["next_cursor"]);
+        for list in &lists {
+            let path = format!("{list}?limit=1&cursor={cursor}");
+            let expected = if list == of { 200 } else { 400 };
+            assert_eq!(ann.get(&path).await.status, expected, "{of} on {list}");
+            let answer = bob.get(&path).await;
+            assert_eq!(answer.code(), "invalid_cursor", "{of} on {list}");
+        }
+        for length in 0..cursor.len() {
+            let path = format!("{of}?cursor={}", &cursor[..length]);
+            let answer = ann.get(&path).await;
+            assert_eq!(answer.code(), "invalid_cursor", "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_route_that_is_spelled_otherwise_is_none() {
+    let app = TestApp::new().await;
+    let (ann, bob) = (app.admin("ann").await, app.user("bob").await);
+    let get = async |client: &TestClient, path: &str| {
+        let token = &client.token;
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nhost: here\r\nauthorization: Bearer {token}\r\n\
+             connection: close\r\n\r\n"
+        );
+        raw(&app, &head).await
+    };
+    for path in [
+        "/api/v1/admin/users/",
+        "/api/v1/admin//users",
+        "/api/v1//admin/users",
+        "//api/v1/admin/users",
+        "/api/v1/./admin/users",
+        "/api/v1/x/../admin/users",
+        "/api/v1/blogs/../admin/users",
+        "/api/v1/admin/%75sers",
+        "/api/v1/%61dmin/users",
+        "/api/v1/admin%2Fusers",
+        "/api/v1/admin\\users",
+        "/api/v1/admin/users;x=1",
+        "/api/v1/admin/users%00",
+        "/api/v1/admin/users%20",
+        "/api/v1/admin/users.json",
+        "/api/v1/Admin/Users",
+        "/API/V1/admin/users",
+        "/docs/../api/v1/admin/users",
+    ] {
+        for client in [&ann, &bob] {
+            let answer = get(client, path).await;
+            assert!(
+                ["400", "404"].contains(&statuses(&answer)[0]),
+                "{path}: {answer}"
+            );
+        }
+    }
+    // One that names a host is the same route, and as closed.
+    let absolute = "http://elsewhere.internal/api/v1/admin/users";
+    assert_eq!(statuses(&get(&ann, absolute).await), ["200"]);
+    assert_eq!(statuses(&get(&bob, absolute).await), ["403"]);
+}
+
+#[tokio::test]
+async fn where_a_request_ends_is_beyond_doubt() {
+    let app = TestApp::new().await;
+    let hidden = "GET /api/v1/openapi.json HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n";
+    let post = |head: &str, body: &str| {
+        format!("POST /api/v1/users/refresh HTTP/1.1\r\nhost: here\r\n{head}\r\n{body}{hidden}")
+    };
+    // Chunks count and a length beside them does not, whichever comes first; and
+    // what follows is not read, in case somebody on the way took it otherwise.
+    let length = format!("content-length: {}\r\n", hidden.len() + 5);
+    let chunked = "transfer-encoding: chunked\r\n";
+    for head in [format!("{length}{chunked}"), format!("{chunked}{length}")] {
+        let answers = raw(&app, &post(&head, "0\r\n\r\n")).await;
+        assert_eq!(statuses(&answers), ["422"], "{head}");
+    }
+    for (head, body) in [(chunked, "0\r\n\r\n"), ("content-length: 2\r\n", "{}")] {
+        let head = format!("{head}content-type: application/json\r\n");
+        let answers = raw(&app, &post(&head, body)).await;
+        let first = if body == "{}" { "422" } else { "400" };
+        assert_eq!(statuses(&answers), [first, "200"], "{head}");
+    }
+
+    // What could be read in two ways is not read at all, nor what follows it.
+    for head in [
+        "content-length: 0\r\ncontent-length: 5\r\n",
+        "content-length: 0, 5\r\n",
+        "content-length: +5\r\n",
+        "content-length: -1\r\n",
+        "content-length: 0x5\r\n",
+        "content-length: 5 5\r\n",
+        "content-length: 18446744073709551616\r\n",
+        "content-length : 5\r\n",
+        "transfer-encoding: chunked, identity\r\n",
+        "transfer-encoding: identity\r\n",
+        "transfer-encoding: xchunked\r\n",
+        "transfer-encoding : chunked\r\n",
+        "transfer-encoding: chunked\r\ntransfer-encoding: identity\r\n",
+        "x: \0\r\n",
+        "x: a\r\n b\r\n",
+    ] {
+        let answers = raw(&app, &post(head, "0\r\n\r\n")).await;
+        assert_eq!(statuses(&answers), ["400"], "{head:?}");
+    }
+    for chunks in [
+        "zz\r\n",
+        "-1\r\n",
+        "fffffffffffffffff\r\n",
+        "1\r\nxx\r\n0\r\n\r\n",
+    ] {
+        let head = format!("{chunked}content-type: application/json\r\n");
+        let answers = raw(&app, &post(&head, chunks)).await;
+        assert_eq!(statuses(&answers), ["400"], "{chunks:?}");
+    }
+    // There were no chunks in version 1.0.
+    let old = post(chunked, "0\r\n\r\n").replace("refresh HTTP/1.1", "refresh HTTP/1.0");
+    let answers = raw(&app, &old).await;
+    assert_eq!(answers.split("HTTP/1").count(), 2, "{answers}");
+    assert!(answers[8..].starts_with(" 400"), "{answers}");
+}
+
+#[tokio::test]
+async fn no_route_sends_a_request_elsewhere() {
+    let app = TestApp::new().await;
+    let id = Uuid::now_v7();
+    for route in routes(&app).await {
+        let (method, path) = (&route.method, route.path.replace("{id}", &id.to_string()));
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: here\r\nx-forwarded-proto: http\r\n\
+             forwarded: proto=http\r\nupgrade-insecure-requests: 1\r\nconnection: close\r\n\r\n"
+        );
+        let answer = raw(&app, &head).await;
+        assert!(
+            !statuses(&answer)[0].starts_with('3'),
+            "{route:?}: {answer}"
+        );
+        assert!(!answer.to_lowercase().contains("\r\nlocation:"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_sign_in_is_never_one_that_somebody_else_has_prepared() {
+    let app = TestApp::new().await;
+    let (ann, bob) = (app.user("ann").await, app.user("bob").await);
+    // Whatever session one comes with, one gets a new one, of one's own.
+    let answer = login(&bob, "ann", PASSWORD).await;
+    let new = app.client_with(&text(&answer.body["access_token"]));
+    let [of_ann, of_bob, of_new] = [&ann, &bob, &new].map(|client| open(&client.token).1);
+    assert_eq!(of_new["sub"], of_ann["sub"]);
+    assert_ne!(of_new["sid"], of_ann["sid"]);
+    assert_ne!(of_new["sid"], of_bob["sid"]);
+    let body = json!({ "username": "ann", "password": PASSWORD, "sid": of_bob["sid"] });
+    let answer = app.anonymous().post("/users/login", body).await;
+    assert_eq!(answer.faults(), ["sid: unknown_field"]);
+}
