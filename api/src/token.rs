@@ -282,6 +282,26 @@ mod tests {
     }
 
     #[test]
+    fn refresh_tokens_are_256_bits_that_nobody_can_guess() {
+        const MANY: usize = 1000;
+        let mut tokens = std::collections::HashSet::new();
+        let mut ones = [0; 256];
+        for _ in 0..MANY {
+            let token = new_refresh_token().unwrap();
+            let bytes = BASE64_URL_SAFE_NO_PAD.decode(&token).unwrap();
+            assert_eq!(bytes.len(), 32);
+            for (place, ones) in ones.iter_mut().enumerate() {
+                *ones += usize::from(bytes[place / 8] >> (place % 8) & 1);
+            }
+            tokens.insert(token);
+        }
+        assert_eq!(tokens.len(), MANY);
+        // Each bit is one in about every other token.
+        let odd = |ones: &&usize| !(MANY * 2 / 5..=MANY * 3 / 5).contains(*ones);
+        assert_eq!(ones.iter().find(odd), None);
+    }
+
+    #[test]
     fn the_secret_is_made_once_and_is_private() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();

@@ -251,6 +251,30 @@ async fn a_password_is_not_one_that_everyone_tries_first() {
 }
 
 #[tokio::test]
+async fn a_password_stays_good_however_old_it_is() {
+    let app = TestApp::new().await;
+    app.user("ann").await;
+    let then = now() - TimeDelta::days(10 * 365);
+    user::Entity::update_many()
+        .col_expr(user::Column::CreatedAt, Expr::value(then))
+        .exec(app.db.write())
+        .await
+        .unwrap();
+    let ann = app.login("ann").await;
+    assert_eq!(ann.get("/users/me").await.status, 200);
+}
+
+#[tokio::test]
+async fn nobody_has_an_account_who_did_not_sign_up() {
+    let app = TestApp::new().await;
+    assert_eq!(users(&app).await, 0);
+    for (name, password) in [("admin", "admin"), ("root", "root"), ("admin", "")] {
+        let answer = login(&app, name, password).await;
+        assert_eq!((answer.status, answer.code()), (401, "invalid_credentials"));
+    }
+}
+
+#[tokio::test]
 async fn all_faulty_fields_are_told_at_once() {
     let app = TestApp::new().await;
     let faulty = [
