@@ -32,7 +32,7 @@ bench: ## Measure the release binaries, on both databases
 	cargo build --release --workspace --locked
 	@scripts/with-postgres.sh --durable cargo bench --package api --bench service --locked -- $(ONLY)
 
-check: fmt lint rules deny lint-api fuzz test ## What CI holds: format, clippy, crate rules, cargo-deny, the document, a short attack, tests
+check: fmt lint rules deny lint-api fuzz test ## What CI holds: format, clippy, crate rules, security.md, cargo-deny, the document, a short attack, tests
 
 fmt:
 	cargo fmt --all --check
@@ -42,6 +42,7 @@ lint:
 
 rules:
 	@scripts/crate-rules.sh
+	@scripts/security-rules.sh
 
 deny:
 	@if command -v cargo-deny >/dev/null; then \
