@@ -126,14 +126,17 @@ impl Running {
         Ok(kib / 1024.0)
     }
 
-    /// What it used of one core since its start.
+    /// What its threads used of the processor since its start. The kernel knows
+    /// it to the nanosecond there; elsewhere it counts ticks, and finds too many
+    /// of a program that wakes with them.
     pub(crate) fn cpu(&self) -> Result<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id()))?;
-        let after_name = stat.rsplit_once(") ").context("no name")?.1;
-        let mut fields = after_name.split(' ').skip(11);
-        let mut ticks = || Some(fields.next()?.parse::<u64>().ok()? * 10);
-        let millis = ticks().zip(ticks()).map(|(user, system)| user + system);
-        Ok(Duration::from_millis(millis.context("no times")?))
+        let mut nanos = 0;
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.0.id()))? {
+            let times = std::fs::read_to_string(thread?.path().join("schedstat"))?;
+            let running = times.split(' ').next().context("no times")?;
+            nanos += running.parse::<u64>()?;
+        }
+        Ok(Duration::from_nanos(nanos))
     }
 }
 

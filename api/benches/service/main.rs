@@ -26,6 +26,8 @@ const SINGLE_JOBS: usize = 500;
 const QUEUED_JOBS: usize = 3000;
 const CONCURRENCY: usize = 64;
 const WHILE: Duration = Duration::from_secs(5);
+/// By then threads that only the start needed are gone, and their time with them.
+const SETTLED: Duration = Duration::from_secs(12);
 const IDLE: Duration = Duration::from_secs(10);
 
 fn main() -> Result<()> {
@@ -84,11 +86,12 @@ async fn idle(kind: Kind, agent: &str) -> Result<Lines> {
     let service = Service::new(kind, agent).await?;
     let (api, _) = service.api().await?;
     let worker = service.worker(CONCURRENCY)?;
-    sleep(Duration::from_secs(3)).await;
+    sleep(SETTLED).await;
     let before = (api.cpu()?, worker.cpu()?);
     sleep(IDLE).await;
-    let used =
-        |now: Duration, before: Duration| (now - before).as_secs_f64() / IDLE.as_secs_f64() * 100.0;
+    let used = |now: Duration, before: Duration| {
+        now.saturating_sub(before).as_secs_f64() / IDLE.as_secs_f64() * 100.0
+    };
     let cpu = (used(api.cpu()?, before.0), used(worker.cpu()?, before.1));
     let memory = (api.memory()?, worker.memory()?);
     Ok(vec![
