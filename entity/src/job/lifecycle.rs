@@ -26,8 +26,9 @@
 //! turns that go round their users: see `line`. While the queue is paused, none is
 //! taken; what runs goes on.
 //!
-//! **Locks.** Who locks several rows locks the user first, then the job, then
-//! its delivery and its post: so no two wait for each other.
+//! **Locks.** Who locks several rows locks users first, then jobs, then their
+//! deliveries and posts, and several of a kind in the order of their ids: so no
+//! two wait for each other.
 //!
 //! What the holder of a job may do is in `holder`, what its owner may do in
 //! `owner`, what anyone may do with a job that was left behind in `rescue`, and
