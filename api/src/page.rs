@@ -110,7 +110,7 @@ pub fn cut<T>(entries: &mut Vec<T>, limit: u64) -> Option<&T> {
 }
 
 /// How many rows a page looks through, at most.
-const STRETCH: u64 = 5_000;
+const STRETCH: u64 = 2_500;
 
 /// A page of those of `rows` that are as `wanted`, the newest first, and where it
 /// ended if more may follow. An index must have `rows` in the order of `id`.

@@ -41,7 +41,7 @@ pub struct AdminJobPage {
 
 /// List all users' jobs
 ///
-/// The newest first. Of several filters one leads to 5,000 jobs a page, which
+/// The newest first. Of several filters one leads to 2,500 jobs a page, which
 /// are looked through for the others; so a page may have few jobs or none, and
 /// still lead to a next one.
 #[utoipa::path(

@@ -105,7 +105,7 @@ impl Body for AccountChange {
 
 /// List all users
 ///
-/// The newest first. A page of a search looks through no more than 5,000 users,
+/// The newest first. A page of a search looks through no more than 2,500 users,
 /// so it may have few or none, and still lead to a next one.
 #[utoipa::path(
     get, path = "/admin/users", tag = "admin", operation_id = "list_users",

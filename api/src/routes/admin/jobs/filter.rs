@@ -184,24 +184,20 @@ fn id_at(time: DateTime<Utc>) -> Uuid {
 /// Jobs whose topic, or whose owner's name, contains `q`.
 fn is_about(backend: DbBackend, q: &str) -> SimpleExpr {
     let topic = Query::select()
-        .expr(Expr::cust("1"))
+        .column(post::Column::Topic)
         .from(post::Entity)
         .and_where(
             Expr::col((post::Entity, post::Column::Id)).equals((job::Entity, job::Column::PostId)),
         )
-        .and_where(search::contains(backend, Expr::col(post::Column::Topic), q))
         .take();
     let owner = Query::select()
-        .expr(Expr::cust("1"))
+        .column(user::Column::Username)
         .from(user::Entity)
         .and_where(
             Expr::col((user::Entity, user::Column::Id)).equals((job::Entity, job::Column::UserId)),
         )
-        .and_where(search::contains(
-            backend,
-            Expr::col(user::Column::Username),
-            q,
-        ))
         .take();
-    Expr::exists(topic).or(Expr::exists(owner))
+    // Not as EXISTS, for which Postgres would search all the posts there are.
+    let contains = |text| search::contains(backend, SimpleExpr::SubQuery(None, Box::new(text)), q);
+    contains(topic.into()).or(contains(owner.into()))
 }
