@@ -260,7 +260,9 @@ async fn the_jobs_of_a_disabled_user_are_called_off_and_those_of_others_are_not(
     let app = TestApp::new().await;
     let (ann, bob) = (app.admin("ann").await, app.user("bob").await);
     app.agent.set(Mood::Hang);
-    let worker = app.worker_with(&["--worker-concurrency=1"]).await;
+    // Its slot is free then, and it may take the job that is kept.
+    let settings = ["--worker-concurrency=1", "--shutdown-grace-secs=1"];
+    let worker = app.worker_with(&settings).await;
     let running = bob.ask("Growing tomatoes").await;
     app.job_once(&bob, &running, |job| job["phase"] == "outline")
         .await;
