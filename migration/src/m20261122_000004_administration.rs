@@ -123,6 +123,10 @@ async fn index_what_admins_look_for(manager: &SchemaManager<'_>) -> Result<(), D
          WHERE status <> 'succeeded'",
         "CREATE INDEX generation_jobs_succeeded ON generation_jobs (status, id) \
          WHERE status = 'succeeded'",
+        // In the order in which several are locked.
+        "DROP INDEX generation_jobs_unfinished_by_user",
+        "CREATE INDEX generation_jobs_unfinished_by_user ON generation_jobs (user_id, id) \
+         WHERE status IN ('queued', 'running', 'canceling')",
         "CREATE INDEX generation_jobs_by_error ON generation_jobs (error_code, id) \
          WHERE error_code IS NOT NULL",
         "CREATE INDEX generation_jobs_by_model ON generation_jobs (model, id)",

@@ -10,7 +10,7 @@ use entity::{job, refresh_token, session, user};
 use futures_util::FutureExt;
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait,
-    IntoActiveModel, QueryFilter, QuerySelect, Set,
+    IntoActiveModel, QueryFilter, QueryOrder, QuerySelect, Set,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -372,10 +372,12 @@ async fn leave(tx: &DatabaseTransaction, user: user::Model, client: Client) -> R
     if user.is_admin() && !others.any(user::Model::is_admin) {
         return Err(Error::LastAdmin);
     }
-    // Jobs are locked before their posts, as workers do it.
+    // Jobs are locked before their posts, and in the order of their ids, as
+    // workers do it.
     use job::Status::{Canceling, Queued, Running};
     let deliveries: Vec<Option<String>> = job::Entity::owned_by(user.id)
         .filter(job::Column::Status.is_in([Queued, Running, Canceling]))
+        .order_by_asc(job::Column::Id)
         .lock_exclusive()
         .select_only()
         .column(job::Column::DeliveryId)

@@ -1,7 +1,7 @@
 //! What is left to do of a user who was disabled.
 
 use sea_orm::entity::prelude::*;
-use sea_orm::{DatabaseTransaction, ExprTrait, QuerySelect, QueryTrait};
+use sea_orm::{DatabaseTransaction, ExprTrait, QueryOrder, QuerySelect, QueryTrait};
 
 use crate::job::{Column, Entity};
 use crate::user;
@@ -45,6 +45,7 @@ pub async fn hold_jobs(
     Entity::owned_by(user)
         .filter(Expr::cust(UNFINISHED))
         .filter(Expr::cust(NOT_CALLED_OFF))
+        .order_by_asc(Column::Id)
         .limit(limit)
         .lock_exclusive()
         .select_only()
