@@ -8,7 +8,7 @@ use entity::job::lifecycle::{
     fail, finish, progress, redeliver, release, requeue, rescue, retry_later, stopped,
 };
 use entity::job::{self, Failure, Phase, Status};
-use entity::{attempt, post, step};
+use entity::{attempt, post, queue_state, step};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, PaginatorTrait, QueryFilter,
 };
@@ -431,4 +431,18 @@ async fn posts_of_many_attempts_are_stored_together_each_by_its_own_right() {
     }
     let of = |n: usize| Some((format!("Title {n}"), format!("Text {n}.")));
     assert_eq!(titles, [of(0), of(1), None, of(4)]);
+}
+
+#[tokio::test]
+async fn no_job_is_claimed_while_the_queue_is_paused() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    ann.ask("Patience").await;
+    let tx = app.begin().await;
+    assert!(queue_state::Entity::pause(&tx).await.unwrap());
+    assert_eq!(first(&tx, "w1").await, None);
+    assert!(queue_state::Entity::resume(&tx).await.unwrap());
+    assert!(first(&tx, "w1").await.is_some());
+    tx.rollback().await.unwrap();
+    app.run_jobs().await;
 }

@@ -9,10 +9,9 @@ use entity::clock::now;
 use entity::{job, session, user};
 use futures_util::FutureExt;
 use sea_orm::sea_query::Expr;
-use sea_orm::sea_query::LikeExpr;
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, Condition, DatabaseTransaction, EntityTrait, ExprTrait,
-    IntoActiveModel, QueryFilter, Set,
+    ActiveModelTrait, ColumnTrait, Condition, DatabaseTransaction, EntityTrait, IntoActiveModel,
+    QueryFilter, Set,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -26,7 +25,7 @@ use crate::page::{After, List, limit, link, look_through};
 use crate::query::{Id, Params, searched};
 use crate::routes::users::Role;
 use crate::routes::{optional_timestamp, timestamp};
-use crate::{AppState, cancel};
+use crate::{AppState, cancel, search};
 
 /// Which users to list.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -129,7 +128,10 @@ pub async fn list(
         let after: After = list.position(cursor)?;
         users = users.filter(user::Column::Id.lt(after.id));
     }
-    let named = searched(filter.q.as_deref())?.map(is_named);
+    let named = searched(filter.q.as_deref())?.map(|q| {
+        let name = Expr::col(user::Column::Username);
+        Condition::all().add(search::contains(state.db.backend(), name, q))
+    });
     let (users, next) = look_through(
         state.db.read(),
         users,
@@ -143,20 +145,6 @@ pub async fn list(
     let items = users.into_iter().map(Account::from).collect();
     let headers = link(&uri, next_cursor.as_deref());
     Ok((headers, Json(AccountPage { items, next_cursor })))
-}
-
-/// Users whose name contains `q`, whatever its case. Names are of ASCII.
-fn is_named(q: &str) -> Condition {
-    let mut pattern = String::from("%");
-    for c in q.to_ascii_lowercase().chars() {
-        if matches!(c, '%' | '_' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(c);
-    }
-    pattern.push('%');
-    let like = LikeExpr::new(pattern).escape('\\');
-    Condition::all().add(Expr::col(user::Column::UsernameKey).like(like))
 }
 
 /// Change what a user may do, or keep them out
