@@ -181,6 +181,11 @@ impl TestApp {
         }
     }
 
+    /// The database once more, as another process has it.
+    pub(crate) async fn open_database(&self) -> Database {
+        Database::open(&self.storage).await.unwrap()
+    }
+
     /// A transaction of the test's own, which no one else writes beside.
     pub(crate) async fn begin(&self) -> DatabaseTransaction {
         let immediate = TransactionOptions {

@@ -1,12 +1,17 @@
 //! What every transaction is held to.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::poll_immediate;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
+use shared::changes::Changes;
 use shared::database::Database;
+use shared::queue::Consumer;
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::test_app::TestApp;
 
@@ -47,8 +52,48 @@ async fn a_transaction_that_was_begun_is_done_though_nobody_waits_for_it() {
         .await
         .expect("some are undone");
     if app.db.backend() == DbBackend::Postgres {
-        let open = "SELECT COUNT(*) FROM pg_stat_activity \
-                    WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
-        assert_eq!(count(&app.db, open).await, 0);
+        assert_eq!(open_transactions(&app.db).await, 0);
     }
+}
+
+#[tokio::test]
+async fn a_queue_that_is_let_go_of_at_any_moment_leaves_no_transaction_open() {
+    let app = TestApp::new().await;
+    let db = app.open_database().await;
+    // It begins three of its own as it starts.
+    for moment in (0..800).step_by(8) {
+        let consumer = Consumer {
+            db: db.clone(),
+            changes: Changes::watch(&db),
+            concurrency: 1,
+            name: format!("test-{moment}"),
+            handler: Arc::new(|_| async {}.boxed()),
+        };
+        let mut running = Box::pin(consumer.run(CancellationToken::new()));
+        for _ in 0..moment {
+            assert!(poll_immediate(&mut running).await.is_none());
+            yield_now().await;
+        }
+        drop(running);
+        let ended = timeout(Duration::from_secs(5), all_transactions_ended(&app)).await;
+        ended.expect("one is left open");
+    }
+}
+
+/// Waits until nobody is within a transaction.
+async fn all_transactions_ended(app: &TestApp) {
+    if app.db.backend() == DbBackend::Sqlite {
+        // It would keep this one out.
+        return app.begin().await.commit().await.unwrap();
+    }
+    while open_transactions(&app.db).await > 0 {
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// How many are within a transaction on Postgres and do nothing there.
+async fn open_transactions(db: &Database) -> i64 {
+    let open = "SELECT COUNT(*) FROM pg_stat_activity \
+                WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
+    count(db, open).await
 }

@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use sea_orm::DbBackend;
 use serde_json::Value;
+use sqlx::postgres::PgPoolOptions;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +26,9 @@ const SAFETY_NET: Duration = Duration::from_millis(500);
 const HEARTBEAT: Duration = Duration::from_secs(5);
 const MISSED_HEARTBEATS: usize = 3;
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
+
+/// One listens, the others fetch and send heartbeats.
+const POSTGRES_CONNECTIONS: u32 = 3;
 
 /// What is done with a delivery.
 pub type Handler = Arc<dyn Fn(Delivery) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -104,8 +108,15 @@ impl Consumer {
             .missed_heartbeats(MISSED_HEARTBEATS)
             .lock_tasks(false)
             .persist_results(false);
-        let pool = self.db.write().get_postgres_connection_pool();
-        let storage = PostgresStorage::<Value>::new(pool).with_config(config);
+        // Its own connections, which end with it: sqlx leaves a transaction open
+        // whose `BEGIN` is dropped while it is under way, and whoever was given
+        // that connection next would never commit.
+        let shared = self.db.write().get_postgres_connection_pool();
+        let pool = PgPoolOptions::new()
+            .max_connections(POSTGRES_CONNECTIONS)
+            .acquire_timeout(shared.options().get_acquire_timeout())
+            .connect_lazy_with(shared.connect_options().as_ref().clone());
+        let storage = PostgresStorage::<Value>::new(&pool).with_config(config);
         WorkerBuilder::new(name)
             .backend(PollWith::new(storage.with_pubsub(), Wake::regularly()))
             .data(Hand(self.handler.clone()))
