@@ -1,9 +1,9 @@
 //! Who is asking. The session is looked up for every request, so that a logout
 //! or a disabled account acts at once.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
-use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use entity::audit::Source;
@@ -11,6 +11,7 @@ use entity::{session, user};
 use sea_orm::EntityTrait;
 
 use crate::AppState;
+use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::observe::origin;
 
@@ -81,7 +82,7 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
 pub struct Client {
     /// The program, as it names itself.
     pub user_agent: Option<String>,
-    /// The address it connects from.
+    /// Its address.
     pub ip: Option<IpAddr>,
     /// The request's id.
     pub request_id: Option<String>,
@@ -111,10 +112,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Client {
             .get(header::USER_AGENT)
             .and_then(|value| value.to_str().ok())
             .map(|value| value.chars().take(LONGEST_USER_AGENT).collect());
-        let address = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        let address = parts.extensions.get::<Address>();
         Ok(Client {
             user_agent,
-            ip: address.map(|ConnectInfo(address)| address.ip()),
+            ip: address.map(|Address(address)| *address),
             request_id: origin().request_id,
         })
     }

@@ -7,6 +7,8 @@ use anyhow::bail;
 use clap::{Parser, Subcommand};
 use shared::config::{AgentSettings, LogSettings, Secret, StorageSettings, TraceSettings};
 
+use crate::address::Proxies;
+
 /// The HTTP API: takes requests for blog posts, and tells what became of them.
 ///
 /// Settings are read from the command line, the environment, and a file .env.
@@ -48,10 +50,15 @@ pub struct Config {
     pub user_max_active_jobs: u32,
 
     /// How many requests a minute a user may make, and an address without a
-    /// user; 0 for any number. Each API process counts for itself, and behind a
-    /// proxy all clients that are not signed in have the proxy's address
+    /// user; 0 for any number. Each API process counts for itself
     #[arg(long, env = "RATE_LIMIT_PER_MINUTE", default_value_t = 600)]
     pub rate_limit_per_minute: u32,
+
+    /// The proxies in front of the API: addresses and networks such as
+    /// 10.0.0.0/8, separated by commas. What they tell of their clients in
+    /// X-Forwarded-For is believed; of nobody else it is
+    #[arg(long, env = "TRUSTED_PROXIES", value_delimiter = ',')]
+    pub trusted_proxies: Vec<Proxies>,
 
     /// How long open requests may take to end when the API is stopped, in seconds
     #[arg(long, env = "SHUTDOWN_GRACE_SECS", default_value_t = 30)]

@@ -44,9 +44,9 @@ use sea_orm::DatabaseTransaction;
 use serde_json::json;
 use shared::database::Database;
 
+use crate::address::network;
 use crate::auth::Client;
 use crate::error::{Error, Result};
-use crate::rate_limit::network;
 use crate::token::Keys;
 
 const FREE_FOR_ACCOUNT: i32 = 5;

@@ -17,6 +17,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub mod address;
 pub mod auth;
 pub mod body;
 pub mod cancel;
@@ -150,6 +151,7 @@ pub fn app(state: AppState) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .layer(from_fn_with_state(state.clone(), rate_limit::limit))
+        .layer(from_fn_with_state(state.clone(), address::note))
         .layer(map_response(for_the_client_alone))
         .layer(from_fn(observe::observe))
         .layer(from_fn_with_state(state.metrics.clone(), metrics::count))

@@ -35,6 +35,7 @@ mod operation;
 mod origin;
 mod pacing;
 mod plans;
+mod proxies;
 mod prune;
 mod quota;
 mod rate_limit;
