@@ -193,8 +193,10 @@ impl Entity {
             .filter(Column::FinishedAt.lt(before))
             .limit(limit)
             .into_query();
+        // Asked twice: whoever waited for one that is retried meets the new row.
         let removed = Entity::delete_many()
             .filter(Column::Id.in_subquery(finished))
+            .filter(Column::FinishedAt.lt(before))
             .exec(db)
             .await?;
         Ok(removed.rows_affected)

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use entity::clock::{Timestamp, now};
+use entity::job::lifecycle::{Origin, requeue};
 use entity::{attempt, job, post, refresh_token, session};
 use sea_orm::sea_query::Expr;
 use sea_orm::{
@@ -12,6 +13,7 @@ use sea_orm::{
 };
 use serde_json::{Value, json};
 use shared::database::Database;
+use shared::queue::{self, Payload};
 use uuid::Uuid;
 
 use crate::test_app::{TestApp, text};
@@ -70,6 +72,38 @@ async fn a_job_that_waits_is_kept_however_old_it_is() {
     worker::prune::once(&app.db, MONTH).await;
     assert_eq!(ann.job_now(&asked).await["status"], "queued");
     app.run_jobs().await;
+}
+
+/// On Postgres the pruning meets the old row, and then the new one.
+#[tokio::test]
+async fn a_job_that_is_retried_at_this_moment_is_kept_however_old_it_is() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let asked = ann.ask("Patience").await;
+    let path = format!("/jobs/{}/cancel", text(&asked["job"]["id"]));
+    assert_eq!(ann.post(&path, Value::Null).await.status, 202);
+    all_jobs_finished(&app.db, days_ago(31)).await;
+
+    let job = job::Entity::find().one(app.db.read()).await.unwrap();
+    let (tx, delivery) = (app.begin().await, queue::delivery_id(Duration::ZERO));
+    let retried = requeue(&tx, &job.unwrap(), 1, Origin::default(), &delivery).await;
+    let job = retried.unwrap().expect("it can't be retried");
+    let payload = Payload {
+        job: job.id,
+        attempt: 1,
+    };
+    queue::push(&tx, &delivery, payload, Duration::ZERO)
+        .await
+        .unwrap();
+    let db = app.db.clone();
+    let pruned = tokio::spawn(async move { worker::prune::once(&db, MONTH).await });
+    if app.db.backend() == DbBackend::Postgres {
+        app.waiting(1).await;
+    }
+    tx.commit().await.unwrap();
+    pruned.await.unwrap();
+    app.run_jobs().await;
+    assert_eq!(ann.job_now(&asked).await["status"], "succeeded");
 }
 
 #[tokio::test]

@@ -13,8 +13,8 @@ use entity::{job, user};
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use sea_orm::{
-    ColumnTrait, DatabaseTransaction, EntityTrait, PaginatorTrait, QueryFilter,
-    SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, PaginatorTrait,
+    QueryFilter, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
 };
 use serde_json::{Value, json};
 use shared::changes::Changes;
@@ -23,6 +23,7 @@ use shared::database::Database;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use worker::metrics::Metrics;
 
@@ -194,6 +195,24 @@ impl TestApp {
         };
         let tx = self.db.write().begin_with_options(immediate).await;
         tx.unwrap()
+    }
+
+    /// Waits until so many wait for locks of others on Postgres.
+    pub(crate) async fn waiting(&self, wanted: i64) {
+        let all = "SELECT COUNT(*) FROM pg_stat_activity \
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let all = Statement::from_string(DbBackend::Postgres, all);
+        let enough = async {
+            loop {
+                let row = self.db.read().query_one_raw(all.clone()).await.unwrap();
+                if row.unwrap().try_get_by_index::<i64>(0).unwrap() == wanted {
+                    return;
+                }
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let enough = tokio::time::timeout(PATIENCE, enough).await;
+        enough.expect("nobody waits");
     }
 
     /// Starts a worker, which works until it is stopped or dropped.

@@ -9,11 +9,8 @@ use entity::{job, post, refresh_token, session, user};
 use futures_util::future::join_all;
 use reqwest::Method;
 use sea_orm::sea_query::Expr;
-use sea_orm::{
-    ConnectionTrait, DbBackend, EntityTrait, PaginatorTrait, Statement, TransactionTrait,
-};
+use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, PaginatorTrait, TransactionTrait};
 use serde_json::{Value, json};
-use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use crate::stub_openai::Mood;
@@ -720,32 +717,14 @@ async fn a_refresh_that_meets_the_end_of_its_account_is_refused_politely() {
     let (deleted, refreshed, ()) = tokio::join!(
         delete_account(&ann, PASSWORD),
         async {
-            waiting(&app, 1).await;
+            app.waiting(1).await;
             refresh(&app, &ann.refresh_token).await
         },
         async {
-            waiting(&app, 2).await;
+            app.waiting(2).await;
             tx.commit().await.unwrap();
         },
     );
     assert_eq!(deleted.status, 204, "{deleted:?}");
     assert_eq!(refreshed.status, 401, "{refreshed:?}");
-}
-
-/// Waits until so many wait for locks of others on Postgres.
-async fn waiting(app: &TestApp, wanted: i64) {
-    let all = "SELECT COUNT(*) FROM pg_stat_activity \
-               WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    let all = Statement::from_string(DbBackend::Postgres, all);
-    let enough = async {
-        loop {
-            let row = app.db.read().query_one_raw(all.clone()).await.unwrap();
-            if row.unwrap().try_get_by_index::<i64>(0).unwrap() == wanted {
-                return;
-            }
-            sleep(Duration::from_millis(5)).await;
-        }
-    };
-    let enough = timeout(Duration::from_secs(10), enough).await;
-    enough.expect("nobody waits");
 }
