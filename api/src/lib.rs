@@ -48,7 +48,7 @@ use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::password::Passwords;
 use crate::rate_limit::RateLimit;
-use crate::routes::{admin, blogs, health, jobs, models, scrape, sessions, users};
+use crate::routes::{admin, blogs, health, jobs, models, scrape, sessions, sign_in, users};
 use crate::token::Keys;
 use crate::wait::Waits;
 
@@ -107,10 +107,10 @@ const LARGEST_BODY: usize = 1024 * 1024;
 /// Every route on one page; the OpenAPI document is made of the same list.
 pub fn app(state: AppState) -> Router {
     let v1 = OpenApiRouter::new()
-        .routes(routes!(users::register))
-        .routes(routes!(users::login))
-        .routes(routes!(users::refresh))
-        .routes(routes!(users::logout))
+        .routes(routes!(sign_in::register))
+        .routes(routes!(sign_in::login))
+        .routes(routes!(sign_in::refresh))
+        .routes(routes!(sign_in::logout))
         .routes(routes!(users::me, users::delete_me))
         .routes(routes!(users::change_password))
         .routes(routes!(sessions::list, sessions::revoke_others))

@@ -7,6 +7,7 @@ pub mod jobs;
 pub mod models;
 pub mod scrape;
 pub mod sessions;
+pub mod sign_in;
 pub mod users;
 
 use chrono::{DateTime, SecondsFormat, Utc};

@@ -1,19 +1,17 @@
-//! Accounts: signing up, signing in, staying signed in, and leaving.
+//! Accounts: who one is, one's password, and leaving.
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use entity::audit::{Action, Event, Who};
-use entity::clock::now;
-use entity::{job, refresh_token, session, user};
+use entity::{job, session, user};
 use futures_util::FutureExt;
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait,
     IntoActiveModel, QueryFilter, QueryOrder, QuerySelect, Set,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use shared::queue;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -21,19 +19,10 @@ use uuid::Uuid;
 use super::timestamp;
 use crate::AppState;
 use crate::auth::{Client, SignedIn};
-use crate::body::Valid;
-use crate::error::{Error, Result, is_duplicate};
-use crate::guard::{Try, Visitor};
-use crate::password::Verdict;
-use crate::token::{new_refresh_token, refresh_token_hash};
-
-mod bodies;
-
-pub use bodies::{Confirmation, Credentials, PasswordChange, Refresh, Registration};
-use bodies::{is_username, password_is_username};
-
-/// A user may have so many sessions. The next one ends another.
-const MOST_SESSIONS: u64 = 100;
+use crate::body::{Body, Fault, Fields, Valid, any};
+use crate::error::{Error, Result};
+use crate::guard::Visitor;
+use crate::password::{Verdict, is_common};
 
 /// A user.
 #[derive(Debug, Serialize, ToSchema)]
@@ -84,203 +73,41 @@ impl From<user::Model> for User {
     }
 }
 
-/// What a client is given to stay signed in.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct TokenPair {
-    user: User,
-    /// For the `Authorization` header.
-    access_token: String,
-    /// Always `Bearer`.
-    token_type: &'static str,
-    /// How long the access token is good, in seconds.
-    expires_in: u32,
-    /// Good for one refresh.
-    refresh_token: String,
-    /// How long the refresh token is good, in seconds.
-    refresh_expires_in: u32,
+/// The old password and the new one.
+#[derive(Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PasswordChange {
+    #[schema(max_length = 128, format = Password)]
+    current_password: String,
+    /// Any characters; not a common one, nor the username.
+    #[schema(min_length = 8, max_length = 128, format = Password)]
+    new_password: String,
 }
 
-/// Sign up
-#[utoipa::path(
-    post, path = "/users/register", tag = "users", security(()),
-    request_body = Registration,
-    responses(
-        (status = 201, body = TokenPair),
-        (status = 409, description = "The name is taken.", body = crate::error::Problem,
-            content_type = "application/problem+json"),
-    ),
-)]
-pub async fn register(
-    State(state): State<AppState>,
-    client: Client,
-    Valid(new): Valid<Registration>,
-) -> Result<(StatusCode, Json<TokenPair>)> {
-    let password_hash = state.passwords.hash(new.password).await?;
-    let row = user::ActiveModel {
-        id: Set(Uuid::now_v7()),
-        username_key: Set(user::username_key(&new.username)),
-        username: Set(new.username),
-        password_hash: Set(password_hash),
-        role: Set(user::Role::User),
-        disabled_at: Set(None),
-        created_at: Set(now()),
-    };
-    let db = state.db.clone();
-    let pair = db
-        .transact(move |tx| sign_up(tx, state, row, client).boxed())
-        .await?;
-    Ok((StatusCode::CREATED, Json(pair)))
-}
-
-/// Sign in
-#[utoipa::path(
-    post, path = "/users/login", tag = "users", security(()),
-    request_body = Credentials,
-    responses(
-        (status = 200, body = TokenPair),
-        (status = 401, description = "Name or password is wrong.", body = crate::error::Problem,
-            content_type = "application/problem+json"),
-        (status = 403, description = "The account is disabled.", body = crate::error::Problem,
-            content_type = "application/problem+json"),
-    ),
-)]
-pub async fn login(
-    State(state): State<AppState>,
-    client: Client,
-    Valid(given): Valid<Credentials>,
-) -> Result<Json<TokenPair>> {
-    let visitor = Visitor::new(&state.keys, &given.username, &client);
-    let attempt = visitor.admit(&state.db).await?;
-    loop {
-        let named = user::Entity::find_by_username(&given.username);
-        let found = named.one(state.db.read()).await?;
-        let stored = found.as_ref().map(|user| user.password_hash.as_str());
-        let verdict = state.passwords.verify(given.password.clone(), stored);
-        let verdict = verdict.await?;
-        let user = match found {
-            Some(user) if verdict != Verdict::Wrong => user,
-            named => {
-                attempt.failed(&state.db, None, named.as_ref()).await?;
-                return Err(Error::InvalidCredentials);
-            }
-        };
-        if user.disabled_at.is_some() {
-            attempt.failed(&state.db, None, Some(&user)).await?;
-            return Err(Error::AccountDisabled);
-        }
-        let (ours, client, attempt) = (state.clone(), client.clone(), attempt.clone());
-        let entered = state
-            .db
-            .transact(move |tx| enter(tx, ours, user, verdict, client, attempt).boxed())
-            .await?;
-        if let Some(pair) = entered {
-            return Ok(Json(pair));
-        }
+impl Body for PasswordChange {
+    fn read(fields: &mut Fields) -> Option<Self> {
+        let current_password = fields.required("current_password", any);
+        let new_password = fields.required("new_password", |new| new_password(new, ""));
+        Some(PasswordChange {
+            current_password: current_password?,
+            new_password: new_password?,
+        })
     }
 }
 
-/// Get a new pair of tokens
-///
-/// The old refresh token is spent. Using one twice ends its session.
-#[utoipa::path(
-    post, path = "/users/refresh", tag = "users", security(()),
-    request_body = Refresh,
-    responses(
-        (status = 200, body = TokenPair),
-        (status = 401, description = "The token is not good.", body = crate::error::Problem,
-            content_type = "application/problem+json"),
-        (status = 403, description = "The account is disabled.", body = crate::error::Problem,
-            content_type = "application/problem+json"),
-    ),
-)]
-pub async fn refresh(
-    State(state): State<AppState>,
-    client: Client,
-    Valid(given): Valid<Refresh>,
-) -> Result<Json<TokenPair>> {
-    let db = state.db.clone();
-    let pair = db
-        .transact(move |tx| renew(tx, state, client, given.refresh_token).boxed())
-        .await?;
-    // The end of the session is committed, so it is no error to the transaction.
-    pair.map(Json).ok_or(Error::RefreshTokenReused)
+/// The password, once more.
+#[derive(Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Confirmation {
+    #[schema(max_length = 128, format = Password)]
+    password: String,
 }
 
-/// Spends a refresh token for a new pair. None if it was spent before: then its
-/// session has been ended.
-async fn renew(
-    tx: &DatabaseTransaction,
-    state: AppState,
-    client: Client,
-    refresh_token: String,
-) -> Result<Option<TokenPair>> {
-    let hash = refresh_token_hash(&refresh_token);
-    // Sessions are locked before their tokens, as their end does it.
-    let session = refresh_token::Entity::session_of(&hash).lock_exclusive();
-    let Some(session) = session.one(tx).await? else {
-        return Err(Error::Unauthenticated);
-    };
-    if !refresh_token::Entity::spend(tx, &hash).await? {
-        tracing::warn!(session = %session.id, "a refresh token was used twice");
-        end_stolen(tx, session, client).await?;
-        return Ok(None);
+impl Body for Confirmation {
+    fn read(fields: &mut Fields) -> Option<Self> {
+        let password = fields.required("password", any)?;
+        Some(Confirmation { password })
     }
-    if session.revoked_at.is_some() {
-        return Err(Error::SessionRevoked);
-    }
-    let seconds = seconds_left(&state, session.created_at);
-    if !session.is_live() || seconds == 0 {
-        return Err(Error::TokenExpired);
-    }
-    let user = user::Entity::find_by_id(session.user_id).one(tx).await?;
-    let user = user.ok_or(Error::SessionRevoked)?;
-    if user.disabled_at.is_some() {
-        return Err(Error::AccountDisabled);
-    }
-    let id = session.id;
-    let mut session = session.into_active_model();
-    session.last_used_at = Set(now());
-    session.expires_at = Set(now() + TimeDelta::seconds(seconds.into()));
-    session.update(tx).await?;
-    new_pair(&state, tx, user, id, seconds).await.map(Some)
-}
-
-/// Ends a session whose refresh token two parties hold. That is written down
-/// once, however often the token comes.
-async fn end_stolen(
-    tx: &DatabaseTransaction,
-    session: session::Model,
-    client: Client,
-) -> Result<()> {
-    if !session::Entity::revoke(tx, session.user_id, session.id).await? {
-        return Ok(());
-    }
-    let user = user::Entity::find_by_id(session.user_id).one(tx).await?;
-    let event = Event {
-        action: Action::RefreshTokenReused,
-        actor: None,
-        subject: user.as_ref().map(Who::from),
-        source: client.source(),
-        details: Some(json!({ "session_id": session.id })),
-    };
-    event.record(tx).await?;
-    Ok(())
-}
-
-/// Sign out
-///
-/// The session is over at once, its access tokens too.
-#[utoipa::path(
-    post, path = "/users/logout", tag = "users",
-    responses((status = 204)),
-)]
-pub async fn logout(State(state): State<AppState>, me: SignedIn) -> Result<StatusCode> {
-    let (user, session) = (me.user.id, me.session.id);
-    state
-        .db
-        .transact(move |tx| session::Entity::revoke(tx, user, session).boxed())
-        .await?;
-    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Who one is
@@ -405,106 +232,11 @@ fn own_act(action: Action, user: &user::Model, client: &Client) -> Event {
     }
 }
 
-async fn sign_up(
-    tx: &DatabaseTransaction,
-    state: AppState,
-    row: user::ActiveModel,
-    client: Client,
-) -> Result<TokenPair> {
-    let user = match user::Entity::insert(row).exec_with_returning(tx).await {
-        Err(e) if is_duplicate(&e) => return Err(Error::UsernameTaken),
-        inserted => inserted?,
-    };
-    let visitor = Visitor::new(&state.keys, &user.username, &client);
-    visitor.welcome(tx).await?;
-    sign_in(&state, tx, user, client).await
-}
-
-/// Signs in a user whose password has been verified. None if it has been
-/// changed since.
-async fn enter(
-    tx: &DatabaseTransaction,
-    state: AppState,
-    verified: user::Model,
-    verdict: Verdict,
-    client: Client,
-    attempt: Try,
-) -> Result<Option<TokenPair>> {
-    let user = match user::Entity::hold(tx, verified.id).await? {
-        Some(user) if user.password_hash == verified.password_hash => user,
-        _ => return Ok(None),
-    };
-    if user.disabled_at.is_some() {
-        return Err(Error::AccountDisabled);
-    }
-    if let Verdict::Outdated(hash) = verdict {
-        set_password(tx, user.clone(), hash).await?;
-    }
-    attempt.passed(tx).await?;
-    sign_in(&state, tx, user, client).await.map(Some)
-}
-
-/// Begins a session, with its first pair of tokens.
-async fn sign_in(
-    state: &AppState,
-    tx: &DatabaseTransaction,
+pub(super) async fn set_password(
+    db: &impl ConnectionTrait,
     user: user::Model,
-    client: Client,
-) -> Result<TokenPair> {
-    session::Entity::make_room(tx, user.id, MOST_SESSIONS).await?;
-    let id = Uuid::now_v7();
-    let begun = now();
-    let seconds = seconds_left(state, begun);
-    let row = session::ActiveModel {
-        id: Set(id),
-        user_id: Set(user.id),
-        created_at: Set(begun),
-        last_used_at: Set(begun),
-        expires_at: Set(begun + TimeDelta::seconds(seconds.into())),
-        revoked_at: Set(None),
-        user_agent: Set(client.user_agent),
-        ip: Set(client.ip.map(|ip| ip.to_string())),
-    };
-    session::Entity::insert(row).exec(tx).await?;
-    new_pair(state, tx, user, id, seconds).await
-}
-
-async fn new_pair(
-    state: &AppState,
-    tx: &DatabaseTransaction,
-    user: user::Model,
-    session: Uuid,
-    seconds_left: u32,
-) -> Result<TokenPair> {
-    let refresh_token = new_refresh_token()?;
-    let row = refresh_token::ActiveModel {
-        hash: Set(refresh_token_hash(&refresh_token)),
-        session_id: Set(session),
-        created_at: Set(now()),
-        spent_at: Set(None),
-    };
-    refresh_token::Entity::insert(row).exec(tx).await?;
-    let ttl = state.config.access_token_ttl();
-    Ok(TokenPair {
-        access_token: state.keys.access_token(user.id, session, ttl)?,
-        token_type: "Bearer",
-        expires_in: state.config.access_token_ttl_secs,
-        refresh_token,
-        refresh_expires_in: seconds_left,
-        user: user.into(),
-    })
-}
-
-/// How long a session lasts from now on if it is not refreshed again. It has an
-/// end that no refresh moves.
-fn seconds_left(state: &AppState, begun: DateTime<Utc>) -> u32 {
-    let whole = i64::from(state.config.session_ttl_secs);
-    let left = whole - (now() - begun).num_seconds();
-    let left = u32::try_from(left).unwrap_or_default();
-    left.min(state.config.refresh_token_ttl_secs)
-}
-
-async fn set_password(db: &impl ConnectionTrait, user: user::Model, hash: String) -> Result<()> {
+    hash: String,
+) -> Result<()> {
     let mut user = user.into_active_model();
     user.password_hash = Set(hash);
     user.update(db).await?;
@@ -539,4 +271,26 @@ async fn unchanged(tx: &DatabaseTransaction, before: &user::Model) -> Result<use
         Some(user) if user.password_hash == before.password_hash => Ok(user),
         _ => Err(Error::InvalidCredentials),
     }
+}
+
+/// A password that a user wants to have, if it may be one.
+pub(super) fn new_password(password: String, username: &str) -> std::result::Result<String, Fault> {
+    match password.chars().count() {
+        ..8 => Err(("too_short", "must have at least 8 characters".to_owned())),
+        129.. => Err(("too_long", "must have at most 128 characters".to_owned())),
+        _ if is_username(&password, username) => Err(password_is_username()),
+        _ if is_common(&password) => {
+            let message = "is one of the passwords that are tried first";
+            Err(("too_common", message.to_owned()))
+        }
+        _ => Ok(password),
+    }
+}
+
+fn is_username(password: &str, username: &str) -> bool {
+    password.eq_ignore_ascii_case(username)
+}
+
+fn password_is_username() -> Fault {
+    ("same_as_username", "must not be the username".to_owned())
 }

@@ -1,9 +1,9 @@
-//! What clients send about accounts, and the rules for names and passwords.
+//! What clients send to sign up, to sign in, and to stay signed in.
 
 use utoipa::ToSchema;
 
 use crate::body::{Body, Fault, Fields, any, text};
-use crate::password::is_common;
+use crate::routes::users::new_password;
 
 /// A new account.
 #[derive(Debug, ToSchema)]
@@ -67,43 +67,6 @@ impl Body for Refresh {
     }
 }
 
-/// The old password and the new one.
-#[derive(Debug, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct PasswordChange {
-    #[schema(max_length = 128, format = Password)]
-    pub(super) current_password: String,
-    /// Any characters; not a common one, nor the username.
-    #[schema(min_length = 8, max_length = 128, format = Password)]
-    pub(super) new_password: String,
-}
-
-impl Body for PasswordChange {
-    fn read(fields: &mut Fields) -> Option<Self> {
-        let current_password = fields.required("current_password", any);
-        let new_password = fields.required("new_password", |new| new_password(new, ""));
-        Some(PasswordChange {
-            current_password: current_password?,
-            new_password: new_password?,
-        })
-    }
-}
-
-/// The password, once more.
-#[derive(Debug, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Confirmation {
-    #[schema(max_length = 128, format = Password)]
-    pub(super) password: String,
-}
-
-impl Body for Confirmation {
-    fn read(fields: &mut Fields) -> Option<Self> {
-        let password = fields.required("password", any)?;
-        Some(Confirmation { password })
-    }
-}
-
 fn username(name: String) -> std::result::Result<String, Fault> {
     let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
     if !name.chars().all(known) {
@@ -115,25 +78,4 @@ fn username(name: String) -> std::result::Result<String, Fault> {
         33.. => Err(("too_long", "must have at most 32 characters".to_owned())),
         _ => Ok(name),
     }
-}
-
-fn new_password(password: String, username: &str) -> std::result::Result<String, Fault> {
-    match password.chars().count() {
-        ..8 => Err(("too_short", "must have at least 8 characters".to_owned())),
-        129.. => Err(("too_long", "must have at most 128 characters".to_owned())),
-        _ if is_username(&password, username) => Err(password_is_username()),
-        _ if is_common(&password) => {
-            let message = "is one of the passwords that are tried first";
-            Err(("too_common", message.to_owned()))
-        }
-        _ => Ok(password),
-    }
-}
-
-pub(super) fn is_username(password: &str, username: &str) -> bool {
-    password.eq_ignore_ascii_case(username)
-}
-
-pub(super) fn password_is_username() -> Fault {
-    ("same_as_username", "must not be the username".to_owned())
 }
