@@ -1,11 +1,12 @@
 //! What many attempts want at the same moment is done in one transaction, with
 //! statements for many rows. A statement costs much the same whether it is about
 //! one row or fifty; and while one transaction runs, what is wanted next
-//! gathers. Nobody waits for others to come.
+//! gathers. Nobody waits for others to come, nor for what another's is held up by.
 
 use std::sync::Arc;
 
-use futures_util::future::{BoxFuture, join_all};
+use entity::job::lifecycle::Contended;
+use futures_util::future::BoxFuture;
 use sea_orm::{DatabaseTransaction, DbErr};
 use shared::database::Database;
 use tokio::sync::{mpsc, oneshot};
@@ -20,9 +21,11 @@ type Tell<O> = oneshot::Sender<Result<O, DbErr>>;
 
 /// Does what is asked for, in a transaction, and brings as many results in the
 /// same order.
-type Work<I, O> = dyn for<'t> Fn(&'t DatabaseTransaction, Vec<I>) -> BoxFuture<'t, Result<Vec<O>, DbErr>>
-    + Send
-    + Sync;
+type Work<I, O> =
+    dyn for<'t> Fn(&'t DatabaseTransaction, Vec<I>, Contended) -> Done<'t, O> + Send + Sync;
+
+/// The results of some work.
+pub(crate) type Done<'t, O> = BoxFuture<'t, Result<Vec<O>, DbErr>>;
 
 impl<I, O> Batch<I, O>
 where
@@ -32,7 +35,7 @@ where
     /// `work` is done until this is dropped.
     pub(crate) fn new(
         db: Database,
-        work: impl for<'t> Fn(&'t DatabaseTransaction, Vec<I>) -> BoxFuture<'t, Result<Vec<O>, DbErr>>
+        work: impl for<'t> Fn(&'t DatabaseTransaction, Vec<I>, Contended) -> Done<'t, O>
         + Send
         + Sync
         + 'static,
@@ -66,33 +69,39 @@ async fn run<I, O>(
     let mut batch = Vec::new();
     while wanted.recv_many(&mut batch, MOST).await > 0 {
         let (items, tells): (Vec<I>, Vec<Tell<O>>) = batch.drain(..).unzip();
-        let results = match transact(&db, &work, items.clone()).await {
-            Ok(done) => done.into_iter().map(Ok).collect(),
-            Err(error) if items.len() == 1 => vec![Err(error)],
-            // Nothing was done; what can't be done must not hold up the others.
-            Err(_) => join_all(items.into_iter().map(|item| alone(&db, &work, item))).await,
-        };
-        for (tell, result) in tells.into_iter().zip(results) {
-            // Whoever asked may be gone.
-            let _ = tell.send(result);
+        match transact(&db, &work, items.clone(), Contended::Fail).await {
+            Ok(done) => {
+                for (tell, result) in tells.into_iter().zip(done) {
+                    // Whoever asked may be gone.
+                    let _ = tell.send(Ok(result));
+                }
+            }
+            // Nothing was done. What can't be done, or not now, must hold up
+            // neither the others nor what comes next.
+            Err(_) => {
+                for (item, tell) in items.into_iter().zip(tells) {
+                    tokio::spawn(alone(db.clone(), work.clone(), item, tell));
+                }
+            }
         }
     }
 }
 
-async fn alone<I, O>(db: &Database, work: &Arc<Work<I, O>>, item: I) -> Result<O, DbErr>
+async fn alone<I, O>(db: Database, work: Arc<Work<I, O>>, item: I, tell: Tell<O>)
 where
     I: Send + 'static,
     O: Send + 'static,
 {
     let nothing = || DbErr::Custom("nothing came of it".to_owned());
-    let mut done = transact(db, work, vec![item]).await?;
-    done.pop().ok_or_else(nothing)
+    let done = transact(&db, &work, vec![item], Contended::Wait).await;
+    let _ = tell.send(done.and_then(|mut done| done.pop().ok_or_else(nothing)));
 }
 
 async fn transact<I, O>(
     db: &Database,
     work: &Arc<Work<I, O>>,
     items: Vec<I>,
+    contended: Contended,
 ) -> Result<Vec<O>, DbErr>
 where
     I: Send + 'static,
@@ -100,8 +109,9 @@ where
 {
     let (db, work) = (db.clone(), work.clone());
     // A panic is a fault of what was to be done, and must not end this for all.
-    let done = tokio::spawn(async move { db.transact(move |tx| work(tx, items)).await });
-    done.await
+    let done = async move { db.transact(move |tx| work(tx, items, contended)).await };
+    tokio::spawn(done)
+        .await
         .unwrap_or_else(|panic| Err(DbErr::Custom(panic.to_string())))
 }
 
@@ -137,7 +147,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let times = Arc::new(AtomicUsize::new(0));
         let counted = times.clone();
-        let batch = Batch::new(database(&folder).await, move |_, items| {
+        let batch = Batch::new(database(&folder).await, move |_, items, _| {
             counted.fetch_add(1, Ordering::Relaxed);
             work(items).boxed()
         });
@@ -149,7 +159,7 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_be_done_holds_up_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
-        let batch = Batch::new(database(&folder).await, |_, items| work(items).boxed());
+        let batch = Batch::new(database(&folder).await, |_, items, _| work(items).boxed());
         for fault in ["bad", "mad"] {
             let (one, fault, two) = join!(batch.add("one"), batch.add(fault), batch.add("two"));
             assert_eq!((one, two), (Ok("one"), Ok("two")));

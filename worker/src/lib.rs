@@ -93,14 +93,14 @@ pub async fn run(
         db: db.clone(),
         agent: Arc::new(Traced::new(agent, config.agent.name())),
         metrics,
-        claims: Batch::new(db.clone(), move |tx, woken_by| {
+        claims: Batch::new(db.clone(), move |tx, woken_by, _| {
             claim(tx, woken_by, claimer.clone(), lease, phase).boxed()
         }),
-        checkpoints: Batch::new(db.clone(), |tx, done| {
-            async move { lifecycle::checkpoint(tx, &done).await }.boxed()
+        checkpoints: Batch::new(db.clone(), |tx, done, contended| {
+            async move { lifecycle::checkpoint(tx, &done, contended).await }.boxed()
         }),
-        posts: Batch::new(db.clone(), |tx, written| {
-            async move { lifecycle::finish(tx, &written).await }.boxed()
+        posts: Batch::new(db.clone(), |tx, written, contended| {
+            async move { lifecycle::finish(tx, &written, contended).await }.boxed()
         }),
         name,
         lease,

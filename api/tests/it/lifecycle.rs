@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use entity::job::lifecycle::{
-    self, Cancel, Checkpoint, Hold, Lease, Origin, Progress, Rescue, cancel, checkpoint, claim,
-    fail, finish, progress, redeliver, release, requeue, rescue, retry_later, stopped,
+    self, Cancel, Checkpoint, Contended, Hold, Lease, Origin, Progress, Rescue, cancel, checkpoint,
+    claim, fail, finish, progress, redeliver, release, requeue, rescue, retry_later, stopped,
 };
 use entity::job::{self, Failure, Phase, Status};
 use entity::{attempt, post, queue_state, step};
@@ -126,11 +126,16 @@ async fn first(tx: &DatabaseTransaction, worker: &str) -> Option<(Lease, job::Mo
 
 /// Whether the post was stored.
 async fn finishes(tx: &DatabaseTransaction, lease: &Lease, text: post::Text) -> bool {
-    finish(tx, &[(*lease, text)]).await.unwrap() == [true]
+    finish(tx, &[(*lease, text)], Contended::Wait)
+        .await
+        .unwrap()
+        == [true]
 }
 
 async fn keeps(tx: &DatabaseTransaction, lease: &Lease, done: Checkpoint) -> Hold {
-    checkpoint(tx, &[(*lease, done)]).await.unwrap()[0]
+    checkpoint(tx, &[(*lease, done)], Contended::Wait)
+        .await
+        .unwrap()[0]
 }
 
 /// A new job, claimed.
@@ -399,7 +404,7 @@ async fn steps_of_many_attempts_are_kept_together_each_by_its_own_right() {
     let leases = a_mixed_lot(&app).await;
     let tx = app.begin().await;
     let done: Vec<_> = leases.iter().map(|lease| (*lease, section(1))).collect();
-    let holds = checkpoint(&tx, &done).await.unwrap();
+    let holds = checkpoint(&tx, &done, Contended::Fail).await.unwrap();
     let (kept, lost) = (Hold::Kept, Hold::Lost);
     assert_eq!(holds, [kept, kept, Hold::Canceling, lost, kept]);
     for lease in &leases {
@@ -420,7 +425,9 @@ async fn posts_of_many_attempts_are_stored_together_each_by_its_own_right() {
         .iter()
         .enumerate()
         .map(|(n, lease)| (*lease, text(n)));
-    let stored = finish(&tx, &written.collect::<Vec<_>>()).await.unwrap();
+    let stored = finish(&tx, &written.collect::<Vec<_>>(), Contended::Fail)
+        .await
+        .unwrap();
     assert_eq!(stored, [true, true, false, false, true]);
     let mut titles = Vec::new();
     for lease in [0, 1, 2, 4].map(|n: usize| &leases[n]) {

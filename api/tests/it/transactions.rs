@@ -9,11 +9,13 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
 use shared::changes::Changes;
 use shared::database::Database;
 use shared::queue::Consumer;
+use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::test_app::TestApp;
+use crate::stub_openai::Mood;
+use crate::test_app::{TestApp, part};
 
 async fn count(db: &Database, sql: &str) -> i64 {
     let count = Statement::from_string(db.backend(), sql);
@@ -78,6 +80,49 @@ async fn a_queue_that_is_let_go_of_at_any_moment_leaves_no_transaction_open() {
         let ended = timeout(Duration::from_secs(5), all_transactions_ended(&app)).await;
         ended.expect("one is left open");
     }
+}
+
+/// On Postgres, where a single job can be held.
+#[tokio::test]
+async fn a_job_that_somebody_holds_holds_up_no_other_of_its_worker() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let gate = Arc::new(Notify::new());
+    let wait = gate.clone();
+    app.agent.set(Mood::by(move |call| {
+        let is_gated = part(call) == 0 && call.body.to_string().contains("Held up");
+        match is_gated {
+            true => Mood::Gate(wait.clone()),
+            false => Mood::Well,
+        }
+    }));
+    let worker = app.worker().await;
+    let held = ann.ask("Held up").await;
+    app.agent.called(1).await;
+    let tx = app.begin().await;
+    if app.db.backend() == DbBackend::Postgres {
+        let hold = "SELECT FROM generation_jobs FOR UPDATE";
+        tx.execute_unprepared(hold).await.unwrap();
+        gate.notify_one();
+        app.waiting(1).await;
+    } else {
+        // Whoever writes holds all of it, and may not be long.
+        tx.rollback().await.unwrap();
+        gate.notify_one();
+        return app.jobs_over().await;
+    }
+    let free = ann.ask("Free").await;
+    let done = app.job_once(&ann, &free, |job| job["status"] == "succeeded");
+    let done = timeout(Duration::from_secs(5), done).await;
+    assert!(done.is_ok(), "the other job waits");
+    tx.commit().await.unwrap();
+    app.jobs_over().await;
+    let job = ann.job_now(&held).await;
+    assert_eq!(
+        (&job["status"], &job["attempt"]),
+        (&"succeeded".into(), &1.into())
+    );
+    worker.stop().await;
 }
 
 /// Waits until nobody is within a transaction.

@@ -52,8 +52,8 @@ mod rescue;
 
 pub use disabled::{disabled_with_jobs, hold_jobs};
 pub use holder::{
-    Checkpoint, Hold, Lease, Progress, checkpoint, claim, fail, finish, progress, release,
-    retry_later, stopped,
+    Checkpoint, Contended, Hold, Lease, Progress, checkpoint, claim, fail, finish, progress,
+    release, retry_later, stopped,
 };
 pub use owner::{Cancel, NewJob, Origin, Room, cancel, create, requeue, room};
 pub use rescue::{Rescue, abandoned, redeliver, rescue};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::{Func, OnConflict, SimpleExpr};
+use sea_orm::sea_query::{Func, LockBehavior, LockType, OnConflict, SimpleExpr};
 use sea_orm::{
     ActiveEnum, DatabaseTransaction, ExprTrait, QueryOrder, QuerySelect, Set, UpdateMany,
 };
@@ -62,6 +62,15 @@ pub struct Checkpoint {
     pub input_tokens: i32,
     /// Tokens written by the model.
     pub output_tokens: i32,
+}
+
+/// What is done where another transaction holds a job that is to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contended {
+    /// Nothing at all, at once: no other job has to wait for that one.
+    Fail,
+    /// It is waited for.
+    Wait,
 }
 
 /// Takes the jobs that are first in line, up to `most`: their attempts are
@@ -157,8 +166,9 @@ pub async fn progress(
 pub async fn checkpoint(
     tx: &DatabaseTransaction,
     done: &[(Lease, Checkpoint)],
+    contended: Contended,
 ) -> Result<Vec<Hold>, DbErr> {
-    let held = Held::of(tx, done.iter().map(|(lease, _)| lease)).await?;
+    let held = Held::of(tx, done.iter().map(|(lease, _)| lease), contended).await?;
     let kept: Vec<_> = done.iter().filter(|(lease, _)| held.has(lease)).collect();
     if let Some((Lease { length, .. }, _)) = kept.first() {
         let list = kept.iter().map(|(lease, done)| {
@@ -226,8 +236,9 @@ fn billed(update: UpdateMany<Entity>, [input, output]: [SimpleExpr; 2]) -> Updat
 pub async fn finish(
     tx: &DatabaseTransaction,
     written: &[(Lease, post::Text)],
+    contended: Contended,
 ) -> Result<Vec<bool>, DbErr> {
-    let held = Held::of(tx, written.iter().map(|(lease, _)| lease)).await?;
+    let held = Held::of(tx, written.iter().map(|(lease, _)| lease), contended).await?;
     let stored = |lease: &Lease| held.hold(lease) == Hold::Kept;
     let ended: Vec<_> = written.iter().filter(|(lease, _)| stored(lease)).collect();
     if !ended.is_empty() {
@@ -269,13 +280,16 @@ impl Held {
     async fn of(
         tx: &DatabaseTransaction,
         leases: impl Iterator<Item = &Lease>,
+        contended: Contended,
     ) -> Result<Self, DbErr> {
         let jobs = Entity::find()
             .filter(Column::Id.is_in(leases.map(|lease| lease.job)))
-            .order_by_asc(Column::Id)
-            .lock_exclusive()
-            .all(tx)
-            .await?;
+            .order_by_asc(Column::Id);
+        let jobs = match contended {
+            Contended::Fail => jobs.lock_with_behavior(LockType::Update, LockBehavior::Nowait),
+            Contended::Wait => jobs.lock_exclusive(),
+        };
+        let jobs = jobs.all(tx).await?;
         let by_attempt = |job: Model| Some((job.attempt_id?, job));
         Ok(Held(jobs.into_iter().filter_map(by_attempt).collect()))
     }
