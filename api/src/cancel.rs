@@ -4,6 +4,7 @@ use entity::job::lifecycle::{self, Cancel};
 use entity::{job, user};
 use futures_util::FutureExt;
 use sea_orm::{DatabaseTransaction, DbErr};
+use shared::queue;
 use uuid::Uuid;
 
 use crate::AppState;
@@ -18,16 +19,30 @@ pub const BATCH: u64 = 200;
 /// # Errors
 /// When the database does not answer.
 pub async fn job(tx: &DatabaseTransaction, id: Uuid) -> Result<Option<job::Model>, DbErr> {
-    match lifecycle::cancel(tx, id).await? {
-        Cancel::Canceled(job) => {
-            if let Some(delivery) = &job.delivery_id {
-                shared::queue::take(tx, &[delivery]).await?;
+    let called_off = jobs(tx, &[id]).await?;
+    Ok(called_off.into_iter().next())
+}
+
+/// Calls off jobs, and returns those that were not over already. Who calls off
+/// several holds them: a worker that holds one of them may be about to put back
+/// the delivery of another.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn jobs(tx: &DatabaseTransaction, ids: &[Uuid]) -> Result<Vec<job::Model>, DbErr> {
+    let (mut called_off, mut deliveries) = (Vec::new(), Vec::new());
+    for id in ids {
+        match lifecycle::cancel(tx, *id).await? {
+            Cancel::Canceled(job) => {
+                deliveries.extend(job.delivery_id.clone());
+                called_off.push(job);
             }
-            Ok(Some(job))
+            Cancel::Canceling(job) => called_off.push(job),
+            Cancel::TooLate => {}
         }
-        Cancel::Canceling(job) => Ok(Some(job)),
-        Cancel::TooLate => Ok(None),
     }
+    queue::take_all(tx, deliveries).await?;
+    Ok(called_off)
 }
 
 /// Calls off up to `limit` jobs of a user, and returns them. The caller holds
@@ -40,13 +55,8 @@ pub async fn some_of(
     user: Uuid,
     limit: u64,
 ) -> Result<Vec<job::Model>, DbErr> {
-    let mut canceled = Vec::new();
-    // All are held before the first delivery is taken: a worker that holds one of
-    // them may be about to put back the delivery of another.
-    for id in lifecycle::hold_jobs(tx, user, limit).await? {
-        canceled.extend(job(tx, id).await?);
-    }
-    Ok(canceled)
+    let held = lifecycle::hold_jobs(tx, user, limit).await?;
+    jobs(tx, &held).await
 }
 
 /// Calls off what is left of the jobs of a disabled user, batch by batch. Should

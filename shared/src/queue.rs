@@ -37,6 +37,10 @@ pub use consume::{Consumer, Handler};
 /// would never be taken, so it never changes.
 const QUEUE: &str = "blog-generation";
 
+/// How many deliveries a statement names when there are very many; databases
+/// bound it.
+const MOST_AT_ONCE: usize = 500;
+
 /// Indexes of apalis' table on SQLite that no query of ours or of its worker
 /// uses: they are there for its board.
 const UNUSED_INDEXES: [&str; 11] = [
@@ -184,6 +188,21 @@ pub async fn take(tx: &DatabaseTransaction, deliveries: &[&str]) -> Result<(), D
     let (jobs, some) = (table(tx), list(deliveries));
     let delete = format!("DELETE FROM {jobs} WHERE id IN {some}");
     execute(tx, delete, deliveries).await
+}
+
+/// Removes deliveries from the queue that are there, however many, in the order
+/// of their ids: a worker that was woken by some may be about to lock them.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn take_all(tx: &DatabaseTransaction, mut deliveries: Vec<String>) -> Result<(), DbErr> {
+    deliveries.sort_unstable();
+    let deliveries: Vec<&str> = deliveries.iter().map(String::as_str).collect();
+    for some in deliveries.chunks(MOST_AT_ONCE) {
+        lock(tx, some).await?;
+        take(tx, some).await?;
+    }
+    Ok(())
 }
 
 /// Puts deliveries back that woke a worker and were not used: others must be

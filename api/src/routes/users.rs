@@ -211,9 +211,7 @@ async fn leave(tx: &DatabaseTransaction, user: user::Model, client: Client) -> R
         .into_tuple()
         .all(tx)
         .await?;
-    for delivery in deliveries.iter().flatten() {
-        queue::take(tx, &[delivery]).await?;
-    }
+    queue::take_all(tx, deliveries.into_iter().flatten().collect()).await?;
     user::Entity::delete_by_id(user.id).exec(tx).await?;
     own_act(Action::AccountDeleted, &user, &client)
         .record(tx)

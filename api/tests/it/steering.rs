@@ -2,13 +2,21 @@
 
 use std::time::{Duration, Instant};
 
+use entity::job;
+use futures_util::future::join;
 use reqwest::Method;
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, DbBackend, EntityTrait, IntoActiveModel, QueryFilter,
+    QueryOrder, Set,
+};
 use serde_json::{Value, json};
+use shared::queue::{self, Payload};
+use uuid::Uuid;
 
 use crate::job_life::{at_first, outcomes};
 use crate::jobs::{cancel, job_path};
 use crate::stub_openai::Mood;
-use crate::test_app::{Answer, TestApp, TestClient, text};
+use crate::test_app::{Answer, PASSWORD, TestApp, TestClient, text};
 
 async fn retry(owner: &TestClient, post: &Value) -> Answer {
     let path = format!("{}/retry", job_path(post));
@@ -35,7 +43,7 @@ async fn a_queued_job_is_canceled_at_once() {
     assert_eq!(canceled.header("retry-after"), "");
     assert_eq!(canceled.body["status"], "canceled");
     assert!(canceled.body["finished_at"].is_string());
-    assert_eq!(shared::queue::length(app.db.read()).await.unwrap(), 0);
+    assert_eq!(queue::length(app.db.read()).await.unwrap(), 0);
     let post = ann.post_now(&asked).await;
     assert_eq!(
         (&post["status"], &post["content"]),
@@ -304,4 +312,86 @@ async fn whatever_comes_at_once_nothing_is_left_behind() {
         };
         assert!(agree, "{post}");
     }
+}
+
+/// Two deliveries, in the order of their ids. The user's two jobs have them in the
+/// other order, as when the first has been tried before.
+async fn crossed_deliveries(app: &TestApp, owner: &TestClient) -> [String; 2] {
+    let earlier = text(&owner.ask("The first").await["job"]["id"]);
+    let later = text(&owner.ask("The second").await["job"]["id"]);
+    let ids = [earlier, later].map(|id| Uuid::parse_str(&id).unwrap());
+    let jobs = job::Entity::find()
+        .filter(job::Column::Id.is_in(ids))
+        .order_by_asc(job::Column::Id);
+    let jobs = jobs.all(app.db.read()).await.unwrap();
+    let mut deliveries = [0, 1].map(|n: usize| jobs[n].delivery_id.clone().unwrap());
+    deliveries.sort();
+    for (job, delivery) in jobs.into_iter().zip(deliveries.iter().rev()) {
+        let mut job = job.into_active_model();
+        job.delivery_id = Set(Some(delivery.clone()));
+        job.update(app.db.write()).await.unwrap();
+    }
+    deliveries
+}
+
+/// On Postgres. A worker that was woken by the deliveries of one's jobs locks them
+/// in the order of their ids, though it has taken others' jobs.
+#[tokio::test]
+async fn nobody_who_calls_off_many_jobs_and_a_worker_wait_for_each_other() {
+    let app = TestApp::new().await;
+    let ann = app.admin("ann").await;
+    for way in ["deleted", "disabled", "canceled"] {
+        let bob = app.user(way).await;
+        let id = app.id_of(way).await;
+        let [first, second] = crossed_deliveries(&app, &bob).await;
+        let request = match way {
+            "deleted" => bob
+                .request(Method::DELETE, "/users/me")
+                .json(&json!({ "password": PASSWORD })),
+            "disabled" => ann
+                .request(Method::PATCH, &format!("/admin/users/{id}"))
+                .json(&json!({ "disabled": true })),
+            _ => ann
+                .request(Method::POST, "/admin/jobs/bulk")
+                .json(&json!({ "action": "cancel", "filter": { "user_id": id } })),
+        };
+        let worker = app.begin().await;
+        queue::lock(&worker, &[&first]).await.unwrap();
+        let goes_on = async {
+            if app.db.backend() == DbBackend::Postgres {
+                app.waiting(1).await;
+            }
+            queue::lock(&worker, &[&second]).await.unwrap();
+            worker.commit().await.unwrap();
+        };
+        let (answer, ()) = join(ann.send(request), goes_on).await;
+        assert!(matches!(answer.status, 200 | 204), "{way}: {answer:?}");
+        assert_eq!(queue::length(app.db.read()).await.unwrap(), 0, "{way}");
+    }
+}
+
+#[tokio::test]
+async fn of_very_many_deliveries_all_are_taken_and_no_other() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let kept = ann.ask("Growing tomatoes").await;
+    let deliveries: Vec<_> = (0..1001)
+        .map(|_| queue::delivery_id(Duration::ZERO))
+        .collect();
+    let payload = Payload {
+        job: Uuid::now_v7(),
+        attempt: 1,
+    };
+    let tx = app.begin().await;
+    for delivery in &deliveries {
+        queue::push(&tx, delivery, payload, Duration::ZERO)
+            .await
+            .unwrap();
+    }
+    assert_eq!(queue::length(&tx).await.unwrap(), 1002);
+    queue::take_all(&tx, deliveries).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(queue::length(app.db.read()).await.unwrap(), 1);
+    app.run_jobs().await;
+    assert_eq!(ann.job_now(&kept).await["status"], "succeeded");
 }

@@ -149,11 +149,9 @@ async fn apply(state: &AppState, action: BulkAction, jobs: Vec<job::Model>) -> R
 }
 
 async fn call_off(tx: &DatabaseTransaction, jobs: Vec<job::Model>) -> Result<Vec<job::Model>> {
-    let mut changed = Vec::new();
-    for job in hold(tx, &jobs).await? {
-        changed.extend(cancel::job(tx, job.id).await?);
-    }
-    Ok(changed)
+    let held = hold(tx, &jobs).await?;
+    let ids: Vec<Uuid> = held.iter().map(|job| job.id).collect();
+    Ok(cancel::jobs(tx, &ids).await?)
 }
 
 async fn try_again(
