@@ -35,6 +35,7 @@ use shared::queue::{self, Consumer, Delivery};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::Instrument;
+use uuid::Uuid;
 
 use crate::agent::{Agent, Traced};
 use crate::batch::Batch;
@@ -49,8 +50,8 @@ pub struct Worker {
     db: Database,
     agent: Arc<dyn Agent>,
     metrics: Arc<Metrics>,
-    /// Claims a job for whom a delivery may have woken, if one is in line.
-    claims: Batch<Option<String>, Option<Attempt>>,
+    /// Claims a job if one is in line.
+    claims: Batch<Claim, Option<Attempt>>,
     checkpoints: Batch<(Lease, Checkpoint), Hold>,
     /// Stores posts, and says whether each was still ours to write.
     posts: Batch<(Lease, post::Text), bool>,
@@ -87,14 +88,14 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let (lease, phase) = (config.job_lease(), generate::first_phase(agent.scope()));
-    let name = format!("{}-{}", host(), uuid::Uuid::now_v7().simple());
+    let name = format!("{}-{}", host(), Uuid::now_v7().simple());
     let claimer = name.clone();
     let worker = Arc::new(Worker {
         db: db.clone(),
         agent: Arc::new(Traced::new(agent, config.agent.name())),
         metrics,
-        claims: Batch::new(db.clone(), move |tx, woken_by, _| {
-            claim(tx, woken_by, claimer.clone(), lease, phase).boxed()
+        claims: Batch::new(db.clone(), move |tx, claims, _| {
+            claim(tx, claims, claimer.clone(), lease, phase).boxed()
         }),
         checkpoints: Batch::new(db.clone(), |tx, done, contended| {
             async move { lifecycle::checkpoint(tx, &done, contended).await }.boxed()
@@ -180,7 +181,11 @@ impl Worker {
         }
         let mut woken_by = Some(delivery.id);
         while let Some(_slot) = self.slot(&mut woken_by).await {
-            match self.claims.add(woken_by.take()).await {
+            let claim = Claim {
+                woken_by: woken_by.take(),
+                attempt: Uuid::now_v7(),
+            };
+            match self.insist(|| self.claims.add(claim.clone()).boxed()).await {
                 Ok(Some(attempt)) => self.clone().attempt(attempt).await,
                 // The next slot is to be had when the queue is resumed.
                 Ok(None) if self.is_paused().await.unwrap_or(false) => {}
@@ -259,22 +264,31 @@ impl Worker {
     }
 }
 
-/// Claims a job for each that `woken_by` has, as far as there are any in line,
-/// and uses up their deliveries, both or neither.
+/// What is wanted of the line.
+#[derive(Clone)]
+struct Claim {
+    /// The delivery by which whoever wants it was woken.
+    woken_by: Option<String>,
+    /// The new attempt's id.
+    attempt: Uuid,
+}
+
+/// Claims a job for each of `claims`, as far as there are any in line, and uses
+/// up their deliveries, both or neither.
 async fn claim(
     tx: &DatabaseTransaction,
-    woken_by: Vec<Option<String>>,
+    claims: Vec<Claim>,
     worker: String,
     lease: Duration,
     phase: Phase,
 ) -> Result<Vec<Option<Attempt>>, DbErr> {
-    let wanted = woken_by.len();
-    let claimed = lifecycle::claim(tx, &worker, lease, phase, wanted as u64).await?;
+    let wanted: Vec<Uuid> = claims.iter().map(|claim| claim.attempt).collect();
+    let claimed = lifecycle::claim(tx, &worker, lease, phase, &wanted).await?;
     let used = claimed
         .iter()
         .filter_map(|(_, job)| job.delivery_id.as_deref());
     let used: Vec<&str> = used.collect();
-    let woken_by = woken_by.iter().filter_map(Option::as_deref);
+    let woken_by = claims.iter().filter_map(|claim| claim.woken_by.as_deref());
     let unused: Vec<&str> = woken_by.filter(|id| !used.contains(id)).collect();
     // After the jobs: in this order all others lock the two.
     queue::lock(tx, &[&used[..], &unused[..]].concat()).await?;
@@ -286,11 +300,10 @@ async fn claim(
     let mut posts: HashMap<_, _> = posts.into_iter().map(|post| (post.id, post)).collect();
     let attempt = |(lease, job): (Lease, job::Model)| {
         let post = posts.remove(&job.post_id)?;
-        Some(Attempt::new(lease, job, post))
+        Some((lease.attempt, Attempt::new(lease, job, post)))
     };
-    let mut attempts: Vec<_> = claimed.into_iter().map(attempt).collect();
-    attempts.resize_with(wanted, || None);
-    Ok(attempts)
+    let mut attempts: HashMap<_, _> = claimed.into_iter().filter_map(attempt).collect();
+    Ok(wanted.iter().map(|id| attempts.remove(id)).collect())
 }
 
 /// The model that is asked if a job's owner has no wish.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use entity::attempt::Outcome;
 use entity::job::lifecycle::{self, Lease};
 use entity::job::{self, Failure};
 use entity::post;
@@ -213,17 +214,40 @@ struct Ended {
 
 async fn settle(tx: &DatabaseTransaction, ended: Ended, ending: Ending) -> Result<Record, DbErr> {
     let lease = &ended.lease;
-    let record = match ending {
-        Ending::Failed(failure, after) => ended.fail(tx, &failure, after).await?,
+    let record = match &ending {
+        Ending::Failed(failure, after) => ended.fail(tx, failure, *after).await?,
         Ending::Released => ended.release(tx).await?,
         Ending::Written(_) | Ending::Canceled | Ending::Lost => Record::Lost,
     };
+    if record != Record::Lost {
+        return Ok(record);
+    }
     // Whatever the attempt brought, a cancel that came before it wins.
-    let canceled = record == Record::Lost && lifecycle::stopped(tx, lease).await?;
-    Ok(if canceled { Record::Canceled } else { record })
+    if lifecycle::stopped(tx, lease).await? {
+        return Ok(Record::Canceled);
+    }
+    // That a commit went well may be lost on the way: then it is recorded already.
+    let recorded = lifecycle::recorded(tx, lease).await?;
+    Ok(match (recorded, &ending) {
+        (Some(Outcome::Succeeded), Ending::Written(_)) => Record::Succeeded,
+        (Some(Outcome::Failed), Ending::Failed(failure, _)) if ended.is_last(failure) => {
+            Record::Failed(failure.code)
+        }
+        (Some(Outcome::Failed), Ending::Failed(failure, after)) => {
+            Record::Retried(failure.code, *after)
+        }
+        (Some(Outcome::Released), Ending::Released) => Record::Released,
+        (Some(Outcome::Canceled), _) => Record::Canceled,
+        _ => Record::Lost,
+    })
 }
 
 impl Ended {
+    /// Whether the job is given up after this failure.
+    fn is_last(&self, failure: &Failure) -> bool {
+        !failure.retryable || self.job.attempt >= self.job.max_attempts
+    }
+
     /// Queues the job for another attempt, or gives it up.
     async fn fail(
         &self,
@@ -231,7 +255,7 @@ impl Ended {
         failure: &Failure,
         after: Duration,
     ) -> Result<Record, DbErr> {
-        if !failure.retryable || self.job.attempt >= self.job.max_attempts {
+        if self.is_last(failure) {
             return Ok(match lifecycle::fail(tx, &self.lease, failure).await? {
                 true => Record::Failed(failure.code),
                 false => Record::Lost,

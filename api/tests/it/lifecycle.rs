@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use entity::job::lifecycle::{
     self, Cancel, Checkpoint, Contended, Hold, Lease, Origin, Progress, Rescue, cancel, checkpoint,
-    claim, fail, finish, progress, redeliver, release, requeue, rescue, retry_later, stopped,
+    claim, fail, finish, progress, recorded, redeliver, release, requeue, rescue, retry_later,
+    stopped,
 };
 use entity::job::{self, Failure, Phase, Status};
 use entity::{attempt, post, queue_state, step};
@@ -119,8 +120,15 @@ async fn row(tx: &DatabaseTransaction, id: Uuid) -> job::Model {
 }
 
 /// Claims whichever job is first in line.
+/// Ids for so many new attempts.
+fn ids(count: usize) -> Vec<Uuid> {
+    std::iter::repeat_with(Uuid::now_v7).take(count).collect()
+}
+
 async fn first(tx: &DatabaseTransaction, worker: &str) -> Option<(Lease, job::Model)> {
-    let mut claimed = claim(tx, worker, MINUTE, Phase::Outline, 1).await.unwrap();
+    let mut claimed = claim(tx, worker, MINUTE, Phase::Outline, &ids(1))
+        .await
+        .unwrap();
     claimed.pop()
 }
 
@@ -385,7 +393,9 @@ async fn a_mixed_lot(app: &TestApp) -> Vec<Lease> {
         ann.ask(topic).await;
     }
     let tx = app.begin().await;
-    let claimed = claim(&tx, "w1", MINUTE, Phase::Outline, 9).await.unwrap();
+    let claimed = claim(&tx, "w1", MINUTE, Phase::Outline, &ids(9))
+        .await
+        .unwrap();
     let mut leases: Vec<Lease> = claimed.iter().map(|(lease, _)| *lease).collect();
     assert_eq!(leases.len(), 4);
     let canceling = cancel(&tx, leases[2].job).await.unwrap();
@@ -438,6 +448,56 @@ async fn posts_of_many_attempts_are_stored_together_each_by_its_own_right() {
     }
     let of = |n: usize| Some((format!("Title {n}"), format!("Text {n}.")));
     assert_eq!(titles, [of(0), of(1), None, of(4)]);
+}
+
+#[tokio::test]
+async fn an_attempt_that_claims_twice_has_one_job_and_counts_once() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    ann.ask("One").await;
+    ann.ask("Two").await;
+    let tx = app.begin().await;
+    let (ids, more) = (ids(1), ids(2));
+    let claim = async |ids: &[Uuid]| {
+        let claimed = claim(&tx, "w1", MINUTE, Phase::Outline, ids).await;
+        claimed.unwrap()
+    };
+    let one = claim(&ids).await;
+    assert_eq!(
+        (one.len(), one[0].0.attempt, one[0].1.attempt),
+        (1, ids[0], 1)
+    );
+    assert_eq!(claim(&ids).await, one);
+    // Beside new ones, of which there is a job for one only.
+    let both = claim(&[ids[0], more[0], more[1]]).await;
+    assert_eq!(both.len(), 2);
+    assert!(both.contains(&one[0]));
+    assert!(
+        both.iter()
+            .any(|(lease, job)| lease.attempt == more[0] && job.id != one[0].1.id)
+    );
+    assert_eq!(attempt::Entity::find().count(&tx).await.unwrap(), 2);
+    // What it no longer holds it does not get back.
+    assert!(release(&tx, &one[0].0, &delivery()).await.unwrap());
+    assert_eq!(claim(&more[..1]).await.len(), 1);
+    tx.rollback().await.unwrap();
+    app.run_jobs().await;
+}
+
+#[tokio::test]
+async fn how_an_attempt_ended_can_be_read_afterwards() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let lease = running(&app, &ann).await;
+    let tx = app.begin().await;
+    assert_eq!(recorded(&tx, &lease).await.unwrap(), None);
+    assert!(finishes(&tx, &lease, new_text()).await);
+    assert!(!finishes(&tx, &lease, new_text()).await);
+    let outcome = recorded(&tx, &lease).await.unwrap();
+    assert_eq!(outcome, Some(attempt::Outcome::Succeeded));
+    tx.commit().await.unwrap();
+    // Its delivery is still there.
+    app.run_jobs().await;
 }
 
 #[tokio::test]

@@ -136,7 +136,15 @@ async fn scrape(db: &DatabaseConnection) -> Result<(), DbErr> {
 
 async fn claim(db: &DatabaseConnection) -> Result<(), DbErr> {
     let tx = db.begin().await?;
-    lifecycle::claim(&tx, "w1", Duration::from_secs(15), job::Phase::Outline, 10).await?;
+    let ids: Vec<Uuid> = std::iter::repeat_with(Uuid::now_v7).take(10).collect();
+    lifecycle::claim(
+        &tx,
+        "w1",
+        Duration::from_secs(15),
+        job::Phase::Outline,
+        &ids,
+    )
+    .await?;
     Ok(())
 }
 
@@ -175,7 +183,7 @@ async fn no_query_reads_a_whole_table_or_sorts_what_it_found() {
     }
 
     let sent = sent.lock().unwrap().clone();
-    assert_eq!(sent.len(), 53);
+    assert_eq!(sent.len(), 54);
     for statement in sent {
         let sql = statement.sql.clone();
         let (plan, faults) = match app.db.backend() {

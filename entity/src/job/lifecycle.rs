@@ -53,7 +53,7 @@ mod rescue;
 pub use disabled::{disabled_with_jobs, hold_jobs};
 pub use holder::{
     Checkpoint, Contended, Hold, Lease, Progress, checkpoint, claim, fail, finish, progress,
-    release, retry_later, stopped,
+    recorded, release, retry_later, stopped,
 };
 pub use owner::{Cancel, NewJob, Origin, Room, cancel, create, requeue, room};
 pub use rescue::{Rescue, abandoned, redeliver, rescue};

@@ -6,7 +6,8 @@ use std::time::Duration;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Func, LockBehavior, LockType, OnConflict, SimpleExpr};
 use sea_orm::{
-    ActiveEnum, DatabaseTransaction, ExprTrait, QueryOrder, QuerySelect, Set, UpdateMany,
+    ActiveEnum, DatabaseTransaction, ExprTrait, QueryOrder, QuerySelect, QueryTrait, Set,
+    UpdateMany,
 };
 
 use super::{close_attempt, close_attempts, end, line, null, queueing, with_error};
@@ -73,9 +74,11 @@ pub enum Contended {
     Wait,
 }
 
-/// Takes the jobs that are first in line, up to `most`: their attempts are
-/// raised by one and they are leased to `worker` for `lease`, and begin with
-/// `phase`. Fewer if fewer wait, or others are taking those who do.
+/// Takes the jobs that are first in line, one for each of `attempts`, which are
+/// ids for new ones: the jobs' attempts are raised by one and they are leased to
+/// `worker` for `lease`, and begin with `phase`. Fewer if fewer wait, or others
+/// are taking those who do. An attempt that has claimed a job keeps it, however
+/// often it is tried: that a commit went well may be lost on the way.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -84,16 +87,29 @@ pub async fn claim(
     worker: &str,
     lease: Duration,
     phase: Phase,
-    most: u64,
+    attempts: &[Uuid],
 ) -> Result<Vec<(Lease, Model)>, DbErr> {
+    let leased = |job: Model| {
+        let (attempt, length) = (job.attempt_id?, lease);
+        let lease = Lease {
+            job: job.id,
+            attempt,
+            length,
+        };
+        Some((lease, job))
+    };
+    let held = held_by(attempts).all(tx).await?;
+    let held: Vec<_> = held.into_iter().filter_map(leased).collect();
+    let is_new = |id: &&Uuid| !held.iter().any(|(lease, _)| lease.attempt == **id);
+    let attempts: Vec<Uuid> = attempts.iter().filter(is_new).copied().collect();
+    let most = attempts.len() as u64;
     line::join_due(tx, most).await?;
     let first = line::first(tx, most).await?;
     if first.is_empty() {
-        return Ok(Vec::new());
+        return Ok(held);
     }
-    let attempts = first
-        .into_iter()
-        .map(|job| vec![job.into(), Uuid::now_v7().into()]);
+    let attempts = first.into_iter().zip(attempts);
+    let attempts = attempts.map(|(job, attempt)| vec![job.into(), attempt.into()]);
     let backend = tx.get_database_backend();
     let claimed = with_list(Entity::update_many(), attempts)
         .col_expr(Column::Status, Expr::value(Status::Running))
@@ -108,16 +124,7 @@ pub async fn claim(
         .filter(Expr::col(Column::Id).eq(given(1)))
         .exec_with_returning(tx)
         .await?;
-    let leased = |job: Model| {
-        let (attempt, length) = (job.attempt_id?, lease);
-        let lease = Lease {
-            job: job.id,
-            attempt,
-            length,
-        };
-        Some((lease, job))
-    };
-    let claimed: Vec<_> = claimed.into_iter().filter_map(leased).collect();
+    let mut claimed: Vec<_> = claimed.into_iter().filter_map(leased).collect();
     let attempts = claimed.iter().map(|(lease, job)| attempt::ActiveModel {
         id: Set(lease.attempt),
         job_id: Set(job.id),
@@ -136,7 +143,20 @@ pub async fn claim(
     attempt::Entity::insert_many(attempts)
         .exec_without_returning(tx)
         .await?;
+    claimed.extend(held);
     Ok(claimed)
+}
+
+/// The jobs that these attempts hold.
+fn held_by(attempts: &[Uuid]) -> Select<Entity> {
+    let jobs = attempt::Entity::find()
+        .select_only()
+        .column(attempt::Column::JobId)
+        .filter(attempt::Column::Id.is_in(attempts.iter().copied()))
+        .into_query();
+    Entity::find()
+        .filter(Column::Id.in_subquery(jobs))
+        .filter(Column::AttemptId.is_in(attempts.iter().copied()))
 }
 
 /// Says how far an attempt is, and renews its lease.
@@ -387,6 +407,15 @@ pub async fn stopped(tx: &DatabaseTransaction, lease: &Lease) -> Result<bool, Db
     post::Entity::set_status(tx, job.post_id, post::Status::Canceled).await?;
     close_attempt(tx, lease.attempt, Outcome::Canceled, None).await?;
     Ok(true)
+}
+
+/// How an attempt ended, if that is recorded.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn recorded(db: &impl ConnectionTrait, lease: &Lease) -> Result<Option<Outcome>, DbErr> {
+    let attempt = attempt::Entity::find_by_id(lease.attempt).one(db).await?;
+    Ok(attempt.and_then(|attempt| attempt.outcome))
 }
 
 fn renewal(db: &impl ConnectionTrait, lease: Duration) -> UpdateMany<Entity> {
