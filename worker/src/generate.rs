@@ -11,6 +11,7 @@ use entity::job::lifecycle::{self, Checkpoint, Hold, Lease, Progress};
 use entity::job::{self, Phase};
 use entity::{post, step};
 use futures_util::FutureExt;
+use sea_orm::DbErr;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::Worker;
@@ -127,11 +128,9 @@ impl Worker {
             topic: attempt.post.topic.clone(),
             options: options.unwrap_or_default(),
         };
-        let mut done = step::Entity::of_job(attempt.job.id)
-            .all(self.db.read())
-            .await?
-            .into_iter()
-            .map(|step| step.content);
+        let job = attempt.job.id;
+        let done = self.insist(|| step::Entity::of_job(job).all(self.db.read()).boxed());
+        let mut done = done.await?.into_iter().map(|step| step.content);
         let outline = match done.next() {
             Some(text) => Outline::from_text(&text)
                 .ok_or_else(|| bad_output("the stored outline can't be read"))?,
@@ -139,7 +138,9 @@ impl Worker {
         };
         let mut sections: Vec<String> = done.collect();
         if !sections.is_empty() {
-            self.renew(attempt, written(&outline, &sections)).await?;
+            let progress = written(&outline, &sections);
+            let renewed = self.insist(|| self.renew(attempt.lease, progress).boxed());
+            go_on(renewed.await?)?;
         }
         while let Some(prompt) = section_prompt(&brief, &outline, &sections) {
             let section = self.section(attempt, &outline, &sections, prompt).await?;
@@ -260,24 +261,20 @@ impl Worker {
         beats.tick().await;
         loop {
             beats.tick().await;
-            match self.renew(attempt, meter.read()).await {
-                Ok(()) => {}
+            match self.renew(attempt.lease, meter.read()).await.map(go_on) {
+                Ok(Ok(())) => {}
+                Ok(Err(stop)) => return stop,
                 // The agent's work is worth more than one missed renewal. If
                 // the lease runs out, the next write says so.
-                Err(Stop::Database(error)) => {
-                    tracing::warn!(%error, "can't renew a lease; trying again");
-                }
-                Err(stop) => return stop,
+                Err(error) => tracing::warn!(%error, "can't renew a lease; trying again"),
             }
         }
     }
 
-    async fn renew(&self, attempt: &Attempt, progress: Progress) -> Result<(), Stop> {
-        let lease = attempt.lease;
-        let renew = self
-            .db
-            .transact(move |tx| lifecycle::progress(tx, lease, progress).boxed());
-        go_on(renew.await?)
+    async fn renew(&self, lease: Lease, progress: Progress) -> Result<Hold, DbErr> {
+        self.db
+            .transact(move |tx| lifecycle::progress(tx, lease, progress).boxed())
+            .await
     }
 
     /// Makes a finished step a checkpoint.
