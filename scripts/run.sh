@@ -56,14 +56,21 @@ serve() {
     disown
 }
 
+# host:port as bash opens it, which wants an IPv6 address without its brackets.
+device() {
+    local host=${1%:*}
+    host=${host#[}
+    printf '/dev/tcp/%s/%s' "${host%]}" "${1##*:}"
+}
+
 # Succeeds if someone listens on host:port.
-taken() { (exec 3<>"/dev/tcp/${1%:*}/${1##*:}") 2>/dev/null; }
+taken() { (exec 3<>"$(device "$1")") 2>/dev/null; }
 
 # Succeeds if GET http://host:port/path answers 200.
 answers() {
     local status=''
     {
-        exec 3<>"/dev/tcp/${1%:*}/${1##*:}" || return 1
+        exec 3<>"$(device "$1")" || return 1
         printf 'GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n' "$2" "$1" >&3
         IFS= read -r -t 3 status <&3
         cat <&3 >/dev/null
