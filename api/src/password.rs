@@ -6,10 +6,13 @@
 use std::sync::Arc;
 
 use argon2::password_hash::phc::PasswordHash;
-use argon2::{Argon2, Params, PasswordHasher, PasswordVerifier};
-use tokio::sync::Semaphore;
+use argon2::{Params, PasswordHasher, PasswordVerifier};
 
 use crate::error::{Error, Result};
+
+mod places;
+
+use places::{Memory, Places};
 
 /// Passwords that everyone tries first; none shorter than the shortest that is
 /// allowed, all in lower case. Its head tells where it is from.
@@ -38,11 +41,11 @@ const OURS: [&str; 18] = [
     "job",
 ];
 
-/// Hashes and verifies, using no more threads than there are cores: more would
-/// only take memory, 19 MiB each.
+/// Hashes and verifies, at no more places than there are cores: more would only
+/// take memory.
 #[derive(Clone, Debug)]
 pub struct Passwords {
-    places: Arc<Semaphore>,
+    places: Places,
     /// Verified for names that don't exist, so that the answer takes as long.
     decoy: Arc<str>,
 }
@@ -63,9 +66,9 @@ impl Passwords {
     /// When the system has no randomness.
     pub fn new() -> anyhow::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        let decoy = hash("a password that no one has")?;
+        let decoy = hash(&Memory::default(), "a password that no one has")?;
         Ok(Passwords {
-            places: Arc::new(Semaphore::new(cores)),
+            places: Places::new(cores),
             decoy: decoy.into(),
         })
     }
@@ -75,7 +78,9 @@ impl Passwords {
     /// # Errors
     /// When the system has no randomness.
     pub async fn hash(&self, password: String) -> Result<String> {
-        self.on_thread(move || hash(&password)).await?
+        self.places
+            .run(move |memory| hash(memory, &password))
+            .await?
     }
 
     /// Verifies a password against a hash; without one, takes as long and says
@@ -86,30 +91,9 @@ impl Passwords {
     pub async fn verify(&self, password: String, stored: Option<&str>) -> Result<Verdict> {
         let exists = stored.is_some();
         let stored = stored.unwrap_or(&self.decoy).to_owned();
-        let verdict = self.on_thread(move || verify(&password, &stored)).await??;
+        let work = move |memory: &Memory| verify(memory, &password, &stored);
+        let verdict = self.places.run(work).await??;
         Ok(if exists { verdict } else { Verdict::Wrong })
-    }
-
-    async fn on_thread<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T> {
-        let internal = |e: &dyn std::fmt::Display| Error::Internal(e.to_string());
-        // The place is held by the thread: a client that hangs up leaves its
-        // work behind.
-        let place = self
-            .places
-            .clone()
-            .acquire_owned()
-            .await
-            .map_err(|e| internal(&e))?;
-        tokio::task::spawn_blocking(move || {
-            let done = work();
-            drop(place);
-            done
-        })
-        .await
-        .map_err(|e| internal(&e))
     }
 }
 
@@ -130,24 +114,24 @@ fn common() -> impl Iterator<Item = &'static str> {
     COMMON.lines().filter(|line| !line.starts_with('#'))
 }
 
-fn hash(password: &str) -> Result<String> {
-    let hash = Argon2::default()
+fn hash(memory: &Memory, password: &str) -> Result<String> {
+    let hash = memory
         .hash_password(password.as_bytes())
         .map_err(|e| Error::Internal(format!("can't hash a password: {e}")))?;
     Ok(hash.to_string())
 }
 
-fn verify(password: &str, stored: &str) -> Result<Verdict> {
+fn verify(memory: &Memory, password: &str, stored: &str) -> Result<Verdict> {
     let parsed = PasswordHash::new(stored)
         .map_err(|e| Error::Internal(format!("a stored hash can't be read: {e}")))?;
-    if Argon2::default()
+    if memory
         .verify_password(password.as_bytes(), &parsed)
         .is_err()
     {
         return Ok(Verdict::Wrong);
     }
     if is_outdated(&parsed) {
-        return hash(password).map(Verdict::Outdated);
+        return hash(memory, password).map(Verdict::Outdated);
     }
     Ok(Verdict::Right)
 }
@@ -163,17 +147,21 @@ fn is_outdated(hash: &PasswordHash) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use argon2::Argon2;
+
     use super::*;
 
     #[test]
     fn a_password_is_verified() {
-        let stored = hash("correct horse").unwrap();
+        let memory = Memory::default();
+        let stored = hash(&memory, "correct horse").unwrap();
         assert!(
             stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"),
             "{stored}"
         );
-        assert_eq!(verify("correct horse", &stored).unwrap(), Verdict::Right);
-        assert_eq!(verify("battery staple", &stored).unwrap(), Verdict::Wrong);
+        let verdict = |password| verify(&memory, password, &stored).unwrap();
+        assert_eq!(verdict("correct horse"), Verdict::Right);
+        assert_eq!(verdict("battery staple"), Verdict::Wrong);
     }
 
     #[test]
@@ -182,10 +170,12 @@ mod tests {
             .hash_password(b"correct horse")
             .unwrap()
             .to_string();
-        let Verdict::Outdated(new) = verify("correct horse", &weak).unwrap() else {
+        let memory = Memory::default();
+        let verdict = |stored: &str| verify(&memory, "correct horse", stored).unwrap();
+        let Verdict::Outdated(new) = verdict(&weak) else {
             panic!("not replaced");
         };
-        assert_eq!(verify("correct horse", &new).unwrap(), Verdict::Right);
+        assert_eq!(verdict(&new), Verdict::Right);
     }
 
     #[test]

@@ -1,0 +1,179 @@
+//! Places to hash at: as many as there are cores, each with memory that is kept.
+//!
+//! A hash takes 19 MiB. The library would allocate them for each anew, on the
+//! thread that makes it, and glibc keeps for every thread what it has freed: some
+//! hundred MiB after as many sign-ins. Here a hash gets the memory of an earlier
+//! one, wiped, so that all hashing takes no more than 19 MiB a core.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
+use argon2::password_hash::{self, CustomizedPasswordHasher, PasswordHasher};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use tokio::sync::Semaphore;
+
+use crate::error::{Error, Result};
+
+/// Where passwords are hashed and verified.
+#[derive(Clone, Debug)]
+pub(super) struct Places {
+    free: Arc<Semaphore>,
+    /// Those of free places that have been used. The last is used again first.
+    memories: Arc<Mutex<Vec<Memory>>>,
+}
+
+impl Places {
+    pub(super) fn new(number: usize) -> Self {
+        Places {
+            free: Arc::new(Semaphore::new(number)),
+            memories: Arc::default(),
+        }
+    }
+
+    /// Does work on a thread of its own as soon as there is a place for it.
+    ///
+    /// # Errors
+    /// When the work panics.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Memory) -> T + Send + 'static,
+    ) -> Result<T> {
+        let internal = |e: &dyn fmt::Display| Error::Internal(e.to_string());
+        // The place is held by the thread: a client that hangs up leaves its
+        // work behind.
+        let place = self.free.clone().acquire_owned().await;
+        let place = place.map_err(|e| internal(&e))?;
+        let places = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let memory = places.memories().pop().unwrap_or_default();
+            let done = work(&memory);
+            places.memories().push(memory);
+            drop(place);
+            done
+        })
+        .await
+        .map_err(|e| internal(&e))
+    }
+
+    fn memories(&self) -> MutexGuard<'_, Vec<Memory>> {
+        self.memories.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Hashes and verifies as [`Argon2`] does, one password after the other.
+#[derive(Default)]
+pub(super) struct Memory(RefCell<Vec<Block>>);
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Memory")
+    }
+}
+
+impl PasswordHasher<PasswordHash> for Memory {
+    fn hash_password_with_salt(
+        &self,
+        password: &[u8],
+        salt: &[u8],
+    ) -> password_hash::Result<PasswordHash> {
+        self.hash_password_with_params(password, salt, Params::default())
+    }
+}
+
+/// From this the library makes the verifier.
+impl CustomizedPasswordHasher<PasswordHash> for Memory {
+    type Params = Params;
+
+    fn hash_password_customized(
+        &self,
+        password: &[u8],
+        salt: &[u8],
+        algorithm: Option<&str>,
+        version: Option<u32>,
+        params: Params,
+    ) -> password_hash::Result<PasswordHash> {
+        let algorithm = algorithm.map_or(Ok(Algorithm::default()), Algorithm::try_from)?;
+        let version = version.map_or(Ok(Version::default()), Version::try_from)?;
+        let salt = Salt::new(salt)?;
+        let length = params.output_len().unwrap_or(Params::DEFAULT_OUTPUT_LEN);
+        let mut output = [0; Output::MAX_LENGTH];
+        let output = output.get_mut(..length);
+        let output = output.ok_or(password_hash::Error::OutputSize)?;
+
+        let argon2 = Argon2::new(algorithm, version, params);
+        let params = argon2.params();
+        let mut blocks = self.0.borrow_mut();
+        if blocks.len() < params.block_count() {
+            blocks.resize(params.block_count(), Block::new());
+        }
+        let hashed =
+            argon2.hash_password_into_with_memory(password, &salt, output, &mut blocks[..]);
+        blocks.fill(Block::new());
+        hashed?;
+
+        Ok(PasswordHash {
+            algorithm: algorithm.ident(),
+            version: Some(version.into()),
+            params: ParamsString::try_from(params)?,
+            salt: Some(salt),
+            hash: Some(Output::new(output)?),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+
+    use super::*;
+
+    #[test]
+    fn hashes_are_those_that_the_library_makes() {
+        let memory = Memory::default();
+        let (password, salt) = (b"correct horse", b"a salt of sixteen");
+        let params = |m, t, p, length| Params::new(m, t, p, length).unwrap();
+        for (algorithm, version, params) in [
+            (Algorithm::Argon2id, Version::V0x13, Params::default()),
+            // Less memory than the last had, and then more.
+            (
+                Algorithm::Argon2i,
+                Version::V0x13,
+                params(64, 1, 2, Some(16)),
+            ),
+            (
+                Algorithm::Argon2d,
+                Version::V0x10,
+                params(20000, 2, 4, None),
+            ),
+        ] {
+            let ours = memory.hash_password_customized(
+                password,
+                salt,
+                Some(algorithm.as_str()),
+                Some(version.into()),
+                params.clone(),
+            );
+            let theirs = Argon2::new(algorithm, version, params);
+            assert_eq!(ours, theirs.hash_password_with_salt(password, salt));
+        }
+    }
+
+    #[tokio::test]
+    async fn memory_serves_again_and_holds_nothing_of_what_it_was_used_for() {
+        let places = Places::new(2);
+        let hashes = (0..20).map(|_| places.run(|memory| memory.hash_password(b"correct horse")));
+        for hash in join_all(hashes).await {
+            hash.unwrap().unwrap();
+        }
+        let memories = places.memories();
+        assert!((1..=2).contains(&memories.len()), "{}", memories.len());
+        for memory in memories.iter() {
+            let blocks = memory.0.borrow();
+            assert_eq!(blocks.len(), Params::DEFAULT.block_count());
+            let mut words = blocks.iter().flat_map(|block| block.as_ref());
+            assert!(words.all(|word| *word == 0));
+        }
+    }
+}
