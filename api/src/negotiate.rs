@@ -105,14 +105,16 @@ pub fn may_change(headers: &HeaderMap, tag: &str) -> bool {
     names(headers, &header::IF_MATCH, tag).unwrap_or(true)
 }
 
-/// Whether a header of entity tags names `tag`; None without the header.
+/// Whether a header of entity tags names `tag`, in any of its lines; None without
+/// the header. Tags may have bytes that are no text.
 fn names(headers: &HeaderMap, name: &HeaderName, tag: &str) -> Option<bool> {
-    let listed = text(headers, name)?;
-    let is_it = |listed: &str| {
-        let listed = listed.trim();
-        listed == "*" || listed.strip_prefix("W/").unwrap_or(listed) == tag
+    let lines = headers.get_all(name).iter();
+    let mut listed = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let is_it = |listed: &[u8]| {
+        let listed = listed.trim_ascii();
+        listed == b"*" || listed.strip_prefix(b"W/").unwrap_or(listed) == tag.as_bytes()
     };
-    Some(listed.split(',').any(is_it))
+    headers.contains_key(name).then(|| listed.any(is_it))
 }
 
 /// Sends something under its tag, or 304 if the client has it.
@@ -173,11 +175,27 @@ mod tests {
     }
 
     #[test]
+    fn a_tag_that_is_not_ascii_is_the_tag_of_nothing() {
+        let tag = HeaderValue::from_bytes("\"é\"".as_bytes()).unwrap();
+        let asked = HeaderMap::from_iter([
+            (header::IF_MATCH, tag.clone()),
+            (header::IF_NONE_MATCH, tag),
+        ]);
+        assert!(!may_change(&asked, "\"2\"") && !has(&asked, "\"2\""));
+    }
+
+    #[test]
     fn tags_are_compared_one_by_one() {
         let asked = headers("if-none-match", "\"1\", W/\"3\"");
         assert!(has(&asked, "\"1\"") && has(&asked, "\"3\""));
         assert!(!has(&asked, "\"2\""));
         assert!(has(&headers("if-none-match", "*"), "\"2\""));
+        let two_lines = HeaderMap::from_iter(["\"1\"", "\"2\""].map(|tag| {
+            let tag = HeaderValue::from_static(tag);
+            (header::IF_MATCH, tag)
+        }));
+        assert!(may_change(&two_lines, "\"1\"") && may_change(&two_lines, "\"2\""));
+        assert!(!may_change(&two_lines, "\"3\""));
         assert!(may_change(&HeaderMap::new(), "\"2\""));
         assert!(!may_change(&headers("if-match", "nonsense"), "\"2\""));
     }
