@@ -1,12 +1,15 @@
 //! Connections that fall silent.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::serve::serve;
 use axum::Router;
+use axum::body::Body;
 use axum::routing::get;
+use futures_util::{StreamExt, stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -14,8 +17,16 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// Serves until the guard is dropped. `/slow` is slower than the patience, and
-/// tells when it has been asked.
+/// Serves until the guard is dropped.
+async fn serving(app: Router) -> (SocketAddr, DropGuard) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    tokio::spawn(serve(listener, app, PATIENCE, stop.clone()));
+    (address, stop.drop_guard())
+}
+
+/// `/slow` is slower than the patience, and tells when it has been asked.
 async fn served() -> (SocketAddr, DropGuard, Arc<Notify>) {
     let asked = Arc::new(Notify::new());
     let tell = asked.clone();
@@ -27,11 +38,8 @@ async fn served() -> (SocketAddr, DropGuard, Arc<Notify>) {
     let app = Router::new()
         .route("/slow", get(slow))
         .route("/quick", get(|| async { "here" }));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let stop = CancellationToken::new();
-    tokio::spawn(serve(listener, app, PATIENCE, stop.clone()));
-    (address, stop.drop_guard(), asked)
+    let (address, stop) = serving(app).await;
+    (address, stop, asked)
 }
 
 /// All that comes until the connection is closed, and how long that took.
@@ -87,6 +95,44 @@ async fn a_connection_is_kept_while_it_waits_for_an_answer_and_closed_when_it_is
     }
     let (text, _) = rest(&mut connection).await;
     assert!(text.contains("at last") && text.contains("here"), "{text}");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_its_answer_is_not_waited_for() {
+    let over = CancellationToken::new();
+    let endless = {
+        let over = over.clone();
+        || async move {
+            let guard = over.drop_guard();
+            Body::from_stream(stream::repeat_with(move || {
+                let _held = &guard;
+                Ok::<_, Infallible>(vec![0; 65_536])
+            }))
+        }
+    };
+    let (address, _stop) = serving(Router::new().route("/endless", get(endless))).await;
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    let head = b"GET /endless HTTP/1.1\r\nhost: here\r\n\r\n";
+    connection.write_all(head).await.unwrap();
+    let over = tokio::time::timeout(Duration::from_secs(30), over.cancelled());
+    over.await.expect("the connection stays open");
+}
+
+#[tokio::test]
+async fn an_answer_may_be_silent_for_longer_than_its_client() {
+    let words = || async {
+        let words = stream::iter(["so", " far", " so", " good"]).then(|word| async move {
+            tokio::time::sleep(PATIENCE * 2).await;
+            Ok::<_, Infallible>(word)
+        });
+        Body::from_stream(words)
+    };
+    let (address, _stop) = serving(Router::new().route("/words", get(words))).await;
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    let head = b"GET /words HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n";
+    connection.write_all(head).await.unwrap();
+    let (text, _) = rest(&mut connection).await;
+    assert!(text.contains(" good\r\n0\r\n"), "{text}");
 }
 
 #[tokio::test]
