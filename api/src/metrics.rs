@@ -14,7 +14,9 @@ use shared::metrics::{
     Gauge, HistogramVec, IntCounterVec, Registry, jobs_finished, of_process, of_scrape,
 };
 use shared::queue;
+use tokio::sync::Mutex;
 use tokio::time::timeout;
+use tracing::Instrument;
 
 /// Seconds. Who waits for a job may do so for a minute.
 const LATENCY: [f64; 15] = [
@@ -27,6 +29,9 @@ const MOST_COUNTED: u32 = 100_000;
 /// How long a scrape waits for the database.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// For how long the queue is as it was measured last, however often anyone asks.
+const FRESH: Duration = Duration::from_secs(5);
+
 /// What is counted since the start.
 #[derive(Debug)]
 pub struct Metrics {
@@ -35,6 +40,14 @@ pub struct Metrics {
     latency: HistogramVec,
     in_flight: Gauge,
     jobs: IntCounterVec,
+    queue: Arc<Mutex<Option<Measured>>>,
+}
+
+/// What the database told of the queue, if it answered, and when.
+#[derive(Debug)]
+struct Measured {
+    at: Instant,
+    depth: Option<Depth>,
 }
 
 impl Metrics {
@@ -61,6 +74,7 @@ impl Metrics {
                 "Requests that wait for their answer.",
             )?,
             jobs: jobs_finished(&registry)?,
+            queue: Arc::default(),
             registry,
         })
     }
@@ -78,16 +92,35 @@ impl Metrics {
     /// Never, but for the names below.
     pub async fn text(&self, db: &Database) -> Result<String> {
         let now = of_scrape()?;
-        let depth = depth(db).await;
+        let depth = self.depth(db).await;
         now.gauge(
             "blog_database_up",
-            "Whether the database answered this scrape, 1 or 0.",
+            "Whether the database answered when the queue was measured, 1 or 0.",
         )?
         .set(f64::from(u8::from(depth.is_some())));
         if let Some(depth) = depth {
             measure(&now, &depth)?;
         }
         Ok(self.registry.text()? + &now.text()?)
+    }
+
+    /// The queue as it was a few seconds ago at most. It is measured by one scrape
+    /// at a time, and to the end even if the scrape is given up.
+    async fn depth(&self, db: &Database) -> Option<Depth> {
+        let mut last = self.queue.clone().lock_owned().await;
+        if let Some(last) = last.as_ref().filter(|last| last.at.elapsed() < FRESH) {
+            return last.depth.clone();
+        }
+        let db = db.clone();
+        let measure = async move {
+            let depth = depth(&db).await;
+            *last = Some(Measured {
+                at: Instant::now(),
+                depth: depth.clone(),
+            });
+            depth
+        };
+        tokio::spawn(measure.in_current_span()).await.ok()?
     }
 }
 
@@ -104,7 +137,7 @@ async fn depth(db: &Database) -> Option<Depth> {
 fn measure(now: &Registry, depth: &Depth) -> Result<()> {
     let jobs = now.gauges(
         "blog_queue_jobs",
-        "Jobs that wait or run, of the whole service; counted up to 100000.",
+        "Jobs that wait or run, of the whole service; counted up to 100000, and once in 5 seconds.",
         &["status"],
     )?;
     jobs.with_label_values(&["queued"]).set(depth.queued);

@@ -25,6 +25,12 @@ async fn scrape(client: &TestClient) -> String {
     answer.text
 }
 
+/// The API's metrics as if nobody had asked for them before.
+async fn first_scrape(app: &TestApp) -> String {
+    let metrics = api::metrics::Metrics::new().unwrap();
+    metrics.text(&app.db).await.unwrap()
+}
+
 /// The value of a series, if there is one.
 fn value(scrape: &str, series: &str) -> Option<f64> {
     let mut lines = scrape.lines();
@@ -104,7 +110,7 @@ async fn a_client_that_goes_is_not_waited_for_any_more() {
 async fn the_queue_is_as_long_as_its_jobs_are_many() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let text = scrape(&ann).await;
+    let text = first_scrape(&app).await;
     let queued = r#"blog_queue_jobs{status="queued"}"#;
     let oldest = "blog_queue_oldest_due_seconds";
     assert_eq!(value(&text, queued), Some(0.0));
@@ -113,19 +119,33 @@ async fn the_queue_is_as_long_as_its_jobs_are_many() {
     for topic in ["One thing", "Another thing"] {
         ann.ask(topic).await;
     }
-    let text = scrape(&ann).await;
+    let text = first_scrape(&app).await;
     assert_eq!(value(&text, queued), Some(2.0));
     let first = value(&text, oldest).unwrap();
-    let later = value(&scrape(&ann).await, oldest).unwrap();
+    let later = value(&first_scrape(&app).await, oldest).unwrap();
     assert!(
         0.0 < first && first < later && later < 30.0,
         "{first} {later}"
     );
 
     app.run_jobs().await;
-    let text = scrape(&ann).await;
+    let text = first_scrape(&app).await;
     assert_eq!(value(&text, queued), Some(0.0));
     assert_eq!(value(&text, oldest), Some(0.0));
+}
+
+#[tokio::test]
+async fn the_queue_is_measured_now_and_then_however_often_it_is_asked_for() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let queued = async || value(&scrape(&ann).await, r#"blog_queue_jobs{status="queued"}"#);
+    assert_eq!(queued().await, Some(0.0));
+    ann.ask("Patience").await;
+    assert_eq!(queued().await, Some(0.0));
+    let seen = async { while queued().await != Some(1.0) {} };
+    let seen = timeout(Duration::from_secs(30), seen).await;
+    seen.expect("the queue is not measured again");
+    app.run_jobs().await;
 }
 
 #[tokio::test]
@@ -137,8 +157,16 @@ async fn a_scrape_without_a_database_lacks_only_what_that_would_tell() {
     assert!(up.contains("blog_queue_"), "{up}");
 
     app.db.clone().close().await;
-    let text = scrape(&client).await;
-    assert_eq!(value(&text, "blog_database_up"), Some(0.0));
+    let is_down = async {
+        loop {
+            let text = scrape(&client).await;
+            if value(&text, "blog_database_up") == Some(0.0) {
+                break text;
+            }
+        }
+    };
+    let text = timeout(Duration::from_secs(30), is_down).await;
+    let text = text.expect("the database seems to be up");
     assert!(!text.contains("blog_queue_"), "{text}");
     assert!(text.contains("blog_http_requests_total{"), "{text}");
     assert!(text.contains("blog_build_info{program=\"api\""), "{text}");
