@@ -63,6 +63,11 @@ pub async fn register(
     client: Client,
     Valid(new): Valid<Registration>,
 ) -> Result<(StatusCode, Json<TokenPair>)> {
+    // So that nothing is hashed in vain; what counts is the index of names.
+    let named = user::Entity::find_by_username(&new.username);
+    if named.one(state.db.read()).await?.is_some() {
+        return Err(Error::UsernameTaken);
+    }
     let password_hash = state.passwords.hash(new.password).await?;
     let row = user::ActiveModel {
         id: Set(Uuid::now_v7()),
