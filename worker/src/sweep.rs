@@ -12,35 +12,49 @@ use entity::job::lifecycle::{self, Rescue};
 use futures_util::FutureExt;
 use sea_orm::{DatabaseTransaction, DbErr};
 use shared::queue::{self, Payload};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::Instrument;
 
 use crate::{Worker, observe};
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
+/// How long a sweep may take: a server that has vanished says nothing.
+const LONGEST: Duration = Duration::from_secs(30);
+
 /// How many jobs are picked up in one go, so that other writers get their turn.
 const BATCH: u64 = 100;
 
 impl Worker {
     /// Sweeps for ever.
+    ///
+    /// While the database is away nobody can renew a lease. When it is back the
+    /// living have as long as a lease to do so, before any is taken for lost.
     pub(crate) async fn sweep(self: Arc<Self>) {
         let mut sweeps = interval(LONGEST_PAUSE.min(self.lease / 3));
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut rescues_from = Instant::now();
         loop {
             sweeps.tick().await;
-            let swept = self.sweep_once().await;
+            let sweep = self.sweep_once(rescues_from <= Instant::now());
+            let swept = timeout(LONGEST, sweep).await.unwrap_or_else(|_| {
+                let silent = "the database did not answer in time";
+                Err(DbErr::Custom(silent.to_owned()))
+            });
             self.metrics.swept(&swept);
             if let Err(error) = swept {
                 tracing::warn!(%error, "can't sweep; trying again");
+                rescues_from = Instant::now() + self.lease;
             }
         }
     }
 
-    async fn sweep_once(&self) -> Result<(), DbErr> {
+    async fn sweep_once(&self, rescues: bool) -> Result<(), DbErr> {
         for job in lifecycle::abandoned(self.db.read(), BATCH).await? {
-            let span = observe::span(&job);
-            self.rescue(job).instrument(span).await?;
+            if rescues {
+                let span = observe::span(&job);
+                self.rescue(job).instrument(span).await?;
+            }
         }
         let strays = self
             .db
