@@ -305,10 +305,10 @@ fn sqlite_may_pass(code: u32) -> bool {
 }
 
 /// Broken connections (08), deadlocks and serialization (40), no room or too
-/// many connections (53), shutdown (57P), the disk (58):
+/// many connections (53), locks of others (55P), shutdown (57P), the disk (58):
 /// <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
 fn postgres_may_pass(code: &str) -> bool {
-    let classes = ["08", "40", "53", "57P", "58"];
+    let classes = ["08", "40", "53", "55P", "57P", "58"];
     classes.iter().any(|class| code.starts_with(class))
 }
 

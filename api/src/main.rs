@@ -1,7 +1,6 @@
 //! Starts the API: settings, log, database, then serves until it is stopped.
 
 use std::io::Write;
-use std::time::Duration;
 
 use anyhow::Context;
 use api::AppState;
@@ -13,8 +12,6 @@ use shared::config::StorageSettings;
 use shared::database::Database;
 use shared::trace;
 use tokio::net::TcpListener;
-
-const CLOSING: Duration = Duration::from_secs(5);
 
 fn main() -> anyhow::Result<()> {
     let config = Config::load()?;
@@ -30,6 +27,8 @@ fn main() -> anyhow::Result<()> {
     let export = trace::start(&config.traces, "blog-api")?;
     let done = runtime.block_on(run(config));
     export.stop();
+    // A thread that still waits for something would be waited for.
+    runtime.shutdown_background();
     done
 }
 
@@ -64,7 +63,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
         .with_context(|| format!("LISTEN_ADDR: can't listen on {address}"))?;
     tracing::info!(address = %listener.local_addr()?, "the API is ready");
 
-    tokio::spawn(api::prune::regularly(db.clone(), token_ttl));
+    let prune = api::prune::regularly(db.clone(), token_ttl);
+    tokio::spawn(stop.clone().run_until_cancelled_owned(prune));
     let serve = serve(listener, api::app(state), PATIENCE, stop.clone());
     let overdue = async {
         stop.cancelled().await;
@@ -74,8 +74,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         () = serve => {}
         () = overdue => tracing::warn!("some requests did not end in time"),
     }
-    // Requests that are overdue may still hold connections.
-    let _ = tokio::time::timeout(CLOSING, db.close()).await;
+    db.close().await;
     tracing::info!("the API has stopped");
     Ok(())
 }

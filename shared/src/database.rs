@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -14,19 +15,23 @@ use sea_orm::{
     DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqlxPostgresConnector,
     SqlxSqliteConnector, TransactionTrait,
 };
-use sqlx::Connection;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
 };
+use sqlx::{ConnectOptions, Connection};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::Instrument;
 
 use crate::config::StorageSettings;
 use crate::queue;
 
+mod reader;
 mod writer;
 
+pub use reader::Reader;
+use reader::silent;
 use writer::Writer;
 
 /// How long a write waits for other writers on SQLite.
@@ -38,6 +43,14 @@ const POSTGRES_PATIENCE: Duration = Duration::from_secs(5);
 
 /// For how long a connection to Postgres is taken to live without a look.
 const TRUSTED: Duration = Duration::from_secs(1);
+
+/// How long a server may take to say that it is there.
+const PING: Duration = Duration::from_secs(2);
+
+/// How long a transaction may take on Postgres. One that has to wait for others
+/// fails earlier; this is for a server that has vanished without a word, of
+/// which the system tells only after a quarter of an hour.
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// How long a process that stops waits for its last writes.
 const CLOSING: Duration = Duration::from_secs(5);
@@ -56,7 +69,7 @@ const POSTGRES_CONNECTIONS: u32 = 16;
 /// readers have connections of their own. On Postgres both are one pool.
 #[derive(Clone, Debug)]
 pub struct Database {
-    read: DatabaseConnection,
+    read: Reader,
     write: DatabaseConnection,
     /// On SQLite.
     writer: Option<Writer>,
@@ -80,7 +93,7 @@ impl Database {
     }
 
     /// For queries that change nothing.
-    pub fn read(&self) -> &DatabaseConnection {
+    pub fn read(&self) -> &Reader {
         &self.read
     }
 
@@ -93,6 +106,12 @@ impl Database {
     /// Which database it is.
     pub fn backend(&self) -> DbBackend {
         self.write.get_database_backend()
+    }
+
+    /// Waits until a connection turns out to be dead whose server has vanished
+    /// without a word: others may be, too.
+    pub async fn silent(&self) {
+        self.read.silence.notified().await;
     }
 
     /// Runs `work` in a transaction, which is committed if it succeeds and
@@ -131,8 +150,13 @@ impl Database {
             } // Otherwise dropping it rolls it back.
             done
         };
-        match tokio::spawn(whole.in_current_span()).await {
-            Ok(done) => done,
+        let whole = timeout(LONGEST, whole).in_current_span();
+        match tokio::spawn(whole).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(_)) => {
+                self.read.silence.notify_waiters();
+                Err(silent().into())
+            }
             Err(gone) => std::panic::resume_unwind(gone.into_panic()),
         }
     }
@@ -154,20 +178,26 @@ impl Database {
     /// # Errors
     /// When the database does not answer.
     pub async fn pending_migrations(&self) -> Result<Vec<String>, DbErr> {
-        let pending = Migrator::get_pending_migrations_read_only(&self.read).await?;
+        let pending = Migrator::get_pending_migrations_read_only(&self.read.db).await?;
         Ok(pending.iter().map(|m| m.name().to_owned()).collect())
     }
 
-    /// Lets go of all connections once their users are done.
+    /// Lets go of all connections once their users are done, or are late.
     pub async fn close(self) {
+        if timeout(CLOSING, self.close_in_order()).await.is_err() {
+            tracing::debug!("the database did not answer any more");
+        }
+    }
+
+    async fn close_in_order(self) {
         if let Some(writer) = &self.writer {
             // What was asked for before this is done first.
             let last = writer.transact(|_| async { Ok::<(), DbErr>(()) }.boxed());
-            if !matches!(timeout(CLOSING, last).await, Ok(Ok(()))) {
-                tracing::debug!("the database did not answer any more");
+            if let Err(error) = last.await {
+                tracing::debug!(%error, "the last writes failed");
             }
         }
-        for pool in [self.read, self.write] {
+        for pool in [self.read.db, self.write] {
             if let Err(error) = pool.close().await {
                 tracing::debug!(%error, "the database did not close cleanly");
             }
@@ -185,16 +215,16 @@ impl Database {
         // Any number of our own; it only has to be the same in every process.
         const LOCK: i64 = 0x626c_6f67;
         let pool = self.write.get_postgres_connection_pool();
-        let mut lock = pool.acquire().await?;
+        let patient = pool.connect_options().as_ref().clone();
+        let patient = patient.options([("lock_timeout", "0")]);
+        // The lock ends with its connection.
+        let mut lock = patient.connect().await?;
         sqlx::query("SELECT pg_advisory_lock($1)")
             .bind(LOCK)
-            .execute(&mut *lock)
+            .execute(&mut lock)
             .await?;
         let done = self.migrate_all().await;
-        sqlx::query("SELECT pg_advisory_unlock($1)")
-            .bind(LOCK)
-            .execute(&mut *lock)
-            .await?;
+        lock.close().await?;
         done
     }
 
@@ -225,8 +255,12 @@ async fn open_sqlite(url: &str) -> anyhow::Result<Database> {
         .connect_with(options.clone().pragma("query_only", "ON"))
         .await?;
     let write = SqlxSqliteConnector::from_sqlx_sqlite_pool(write);
+    let read = Reader {
+        db: SqlxSqliteConnector::from_sqlx_sqlite_pool(read),
+        silence: Arc::default(),
+    };
     Ok(Database {
-        read: SqlxSqliteConnector::from_sqlx_sqlite_pool(read),
+        read,
         writer: Some(Writer::new(write.clone(), options.get_filename())?),
         write,
     })
@@ -264,34 +298,61 @@ fn sqlite_options(url: &str) -> anyhow::Result<SqliteConnectOptions> {
 }
 
 async fn open_postgres(url: &str) -> anyhow::Result<Database> {
+    let silence = Arc::new(Notify::new());
+    let (before, after) = (silence.clone(), silence.clone());
     let pool = PgPoolOptions::new()
         .max_connections(POSTGRES_CONNECTIONS)
         .acquire_timeout(POSTGRES_PATIENCE)
         // A ping takes as long as a small query, so one that was in use a moment
         // ago is trusted.
         .test_before_acquire(false)
-        .before_acquire(|connection, since| {
-            let lives =
-                async move { Ok(since.idle_for < TRUSTED || connection.ping().await.is_ok()) };
-            lives.boxed()
+        .before_acquire(move |connection, since| {
+            let (is_trusted, silence) = (since.idle_for < TRUSTED, before.clone());
+            async move { Ok(is_trusted || lives(connection, &silence).await.is_ok()) }.boxed()
+        })
+        // sqlx looks by itself, but for as long as it takes: a connection whose
+        // server has vanished would keep its place among the others.
+        .after_release(move |connection, _| {
+            let silence = after.clone();
+            async move { lives(connection, &silence).await }.boxed()
         })
         .connect_with(postgres_options(url)?)
         .await
         .context("DATABASE_URL: can't connect to Postgres")?;
     let pool = SqlxPostgresConnector::from_sqlx_postgres_pool(pool);
+    let read = Reader {
+        db: pool.clone(),
+        silence,
+    };
     Ok(Database {
-        read: pool.clone(),
+        read,
         write: pool,
         writer: None,
     })
+}
+
+/// Whether a connection can be used. An error if not: it is then dropped without
+/// a farewell.
+async fn lives(connection: &mut PgConnection, silence: &Notify) -> Result<bool, sqlx::Error> {
+    match timeout(PING, connection.ping()).await {
+        Ok(answer) => answer.map(|()| true),
+        Err(_) => {
+            silence.notify_waiters();
+            Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())
+        }
+    }
 }
 
 /// How every connection to Postgres is made.
 fn postgres_options(url: &str) -> anyhow::Result<PgConnectOptions> {
     let options = PgConnectOptions::from_str(url).context("DATABASE_URL: can't read it")?;
     let options = options.statement_cache_capacity(STATEMENTS);
-    // A process that freezes in a transaction must not hold its locks for long.
-    let options = options.options([("idle_in_transaction_session_timeout", "10s")]);
+    // A process that freezes in a transaction must not hold its locks for long, and
+    // nobody waits for ever for those of who is not one of us.
+    let options = options.options([
+        ("idle_in_transaction_session_timeout", "10s"),
+        ("lock_timeout", "15s"),
+    ]);
     // By which operators tell the sessions apart.
     let program = std::env::current_exe().ok();
     let program = program.as_deref().and_then(Path::file_name);

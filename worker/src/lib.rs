@@ -32,6 +32,7 @@ use sea_orm::{ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter}
 use shared::changes::Changes;
 use shared::database::Database;
 use shared::queue::{self, Consumer, Delivery};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::Instrument;
@@ -44,6 +45,10 @@ use crate::generate::Attempt;
 use crate::metrics::Metrics;
 use crate::outcome::{Ending, Record, Stop};
 use crate::pace::{Pace, Slot};
+
+/// How long running jobs may take to be given back: longer than any of them
+/// insists on it.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// A worker at work.
 pub struct Worker {
@@ -152,9 +157,10 @@ pub async fn run(
     let stopping = stop.clone();
     let release_in_time = async move {
         stopping.cancelled().await;
-        tokio::time::sleep(grace).await;
+        sleep(grace).await;
         release.cancel();
-        std::future::pending::<()>().await;
+        sleep(LAST_WORDS).await;
+        tracing::warn!("the database stayed away: others take up what could not be given back");
     };
     let work = async move {
         consumer.run(stop).await;

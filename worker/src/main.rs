@@ -20,11 +20,13 @@ fn main() -> anyhow::Result<()> {
     let config = Config::load()?;
     shared::log::init(&config.log)?;
     let export = trace::start(&config.traces, "blog-worker")?;
-    let done = tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .build()?
-        .block_on(run(config));
+        .build()?;
+    let done = runtime.block_on(run(config));
     export.stop();
+    // A thread that still waits for something would be waited for.
+    runtime.shutdown_background();
     done
 }
 

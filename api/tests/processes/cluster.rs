@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::chown;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -33,6 +33,12 @@ pub(crate) enum Stop {
     Fast,
     /// As a crash would.
     Immediate,
+}
+
+/// The address of a database whose socket is in `folder`.
+pub(crate) fn url(folder: &Path) -> String {
+    let folder = folder.to_str().unwrap().replace('/', "%2F");
+    format!("postgres://postgres@{folder}/postgres")
 }
 
 impl Cluster {
@@ -67,11 +73,12 @@ impl Cluster {
 
     /// Its database's address.
     pub(crate) fn url(&self) -> String {
-        let folder = self.folder.path().to_str().unwrap();
-        format!(
-            "postgres://postgres@{}/postgres",
-            folder.replace('/', "%2F")
-        )
+        url(self.folder())
+    }
+
+    /// Where its socket is.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Starts it again, and waits until it answers.

@@ -16,6 +16,7 @@ mod cluster;
 mod collector;
 mod process;
 mod service;
+mod wire;
 mod writer;
 
 mod agents;

@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 use crate::client::{Answer, Client};
 use crate::cluster::{Cluster, Stop};
 use crate::process::PATIENCE;
-use crate::service::Service;
+use crate::service::{LEASE, Service};
 use crate::stub::Act;
+use crate::wire::Wire;
 use crate::writer::{HEADINGS, Writer, write};
 
 #[tokio::test]
@@ -75,6 +76,70 @@ async fn lives_through(how: Stop) {
         let log = process.text();
         assert!(!log.contains("panicked"), "{log}");
     }
+    service.is_at_rest().await;
+}
+
+/// Nobody can renew a lease meanwhile, and nobody was lost.
+#[tokio::test]
+async fn an_outage_longer_than_a_lease_takes_no_job_from_who_works_on_it() {
+    let Some(mut cluster) = Cluster::start_new().await else {
+        return;
+    };
+    let (gate, second) = (Arc::new(Notify::new()), HEADINGS[1]);
+    let until = gate.clone();
+    let writer = Writer::doing(move |asked, before| {
+        let mut acts = write(asked);
+        acts.insert(1, Act::Gate(until.clone()));
+        (asked == second && before == 0).then_some(acts)
+    })
+    .await;
+    let service = Service::of(&writer)
+        .set("DATABASE_URL", cluster.url())
+        .set("JOB_MAX_ATTEMPTS", "1");
+    let (api, worker, idle) = (
+        service.api().await,
+        service.worker().await,
+        service.worker().await,
+    );
+    let ann = api.user("ann").await;
+    let post = ann.ask("Growing tomatoes").await;
+    writer.is_asked_for(second).await;
+    cluster.stop(Stop::Fast).await;
+    sleep(LEASE + Duration::from_secs(1)).await;
+    cluster.start().await;
+    // Until all have noticed that it is back.
+    sleep(LEASE).await;
+    gate.notify_one();
+    ann.until(&post, "succeeded").await;
+    for process in [worker.stop().await, idle.stop().await, api.stop().await] {
+        let log = process.text();
+        assert!(!log.contains("a worker was lost"), "{log}");
+    }
+    service.is_at_rest().await;
+}
+
+/// As when a machine is cut off: what is open stays so, and says nothing more.
+#[tokio::test]
+async fn a_database_that_vanishes_without_a_word_is_asked_anew() {
+    let Some(cluster) = Cluster::start_new().await else {
+        return;
+    };
+    let writer = Writer::new().await;
+    let wire = Wire::to(&cluster).await;
+    let service = Service::of(&writer).set("DATABASE_URL", wire.url());
+    let (api, worker) = (service.api().await, service.worker().await);
+    let ann = api.user("ann").await;
+    let post = ann.ask("Growing tomatoes").await;
+    ann.until(&post, "succeeded").await;
+
+    wire.cut();
+    let asker = Asker::start(&ann);
+    asker.is_answered(202).await;
+    for post in asker.stop().await {
+        ann.until(&post, "succeeded").await;
+    }
+    worker.stop().await;
+    api.stop().await;
     service.is_at_rest().await;
 }
 

@@ -1,5 +1,6 @@
 //! Processes that are asked to end.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -199,4 +200,26 @@ async fn stopped_at_once(process: Process) {
     assert_eq!(exit.code, Some(0), "{}", exit.text());
     assert!(exit.took < AT_ONCE, "{:?}", exit.took);
     exit.is_calm();
+}
+
+/// As one does that is frozen in the middle of a write on SQLite.
+#[tokio::test]
+async fn who_stops_waits_for_no_one_who_holds_the_lock_for_writing() {
+    let writer = Writer::doing(|_, _| Some(vec![Act::Hold])).await;
+    let service = Service::of(&writer).set("SHUTDOWN_GRACE_SECS", "1");
+    let (api, worker) = (service.api().await, service.worker().await);
+    let ann = api.user("ann").await;
+    ann.ask("Growing tomatoes").await;
+    writer.is_asked_for(OUTLINE).await;
+    // On Postgres nobody else looks for it.
+    let lock = File::options()
+        .create(true)
+        .append(true)
+        .open(service.data().join("blog.write-lock"))
+        .unwrap();
+    lock.lock().unwrap();
+    // Renewals of the lease wait by now, and soon the end of the attempt will.
+    let (worker, api) = tokio::join!(worker.stop(), api.stop());
+    assert!(!worker.text().contains("panicked"), "{}", worker.text());
+    assert!(!api.text().contains("panicked"), "{}", api.text());
 }

@@ -24,7 +24,10 @@ use sea_orm::{
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tracing::{Instrument, Span};
+
+use super::SQLITE_PATIENCE;
 
 /// So many transactions may share a commit: none waits long for it.
 const MOST: usize = 64;
@@ -75,7 +78,7 @@ impl Writer {
         let span = Span::current();
         let work: Work = Box::new(|tx| {
             async move {
-                let result = AssertUnwindSafe(work(tx).instrument(span))
+                let result = AssertUnwindSafe(async { work(tx).await }.instrument(span))
                     .catch_unwind()
                     .await;
                 let kept = matches!(result, Ok(Ok(_)));
@@ -190,13 +193,16 @@ impl Locks {
 struct Held(Arc<File>);
 
 impl Held {
-    /// Waits for the lock; None where the file system has none.
+    /// Waits for the lock; None where the file system has none, or whoever has it
+    /// does not let go of it.
     async fn take(file: &Arc<File>) -> Option<Held> {
+        let held = Held(file.clone());
         if file.try_lock().is_err() {
             let file = file.clone();
-            spawn_blocking(move || file.lock()).await.ok()?.ok()?;
+            let wait = spawn_blocking(move || file.lock().map(|()| held));
+            return timeout(SQLITE_PATIENCE, wait).await.ok()?.ok()?.ok();
         }
-        Some(Held(file.clone()))
+        Some(held)
     }
 }
 

@@ -117,14 +117,16 @@ impl Consumer {
             .acquire_timeout(shared.options().get_acquire_timeout())
             .connect_lazy_with(shared.connect_options().as_ref().clone());
         let storage = PostgresStorage::<Value>::new(&pool).with_config(config);
-        WorkerBuilder::new(name)
+        let worker = WorkerBuilder::new(name)
             .backend(PollWith::new(storage.with_pubsub(), Wake::regularly()))
             .data(Hand(self.handler.clone()))
             .concurrency(self.concurrency)
-            .build(hand_over)
-            .run()
-            .await
-            .map_err(|e| e.to_string())
+            .build(hand_over);
+        tokio::select! {
+            ended = worker.run() => ended.map_err(|e| e.to_string()),
+            // apalis would wait for the answer to its last question for ever.
+            () = self.db.silent() => Err("the database does not answer".to_owned()),
+        }
     }
 }
 

@@ -1,0 +1,66 @@
+//! Reading, with an end to it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sea_orm::prelude::async_trait::async_trait;
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr,
+    Statement,
+};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+/// How long an answer may take. None of ours takes nearly as long; this is for a
+/// server that has vanished without a word.
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// A database for queries that change nothing.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    pub(super) db: DatabaseConnection,
+    pub(super) silence: Arc<Notify>,
+}
+
+impl Reader {
+    /// What `work` brings; on Postgres an error if that takes too long. A file
+    /// does not vanish, and a thread that reads it can't be stopped anyway.
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+        if self.get_database_backend() != DbBackend::Postgres {
+            return work.await;
+        }
+        timeout(LONGEST, work).await.unwrap_or_else(|_| {
+            self.silence.notify_waiters();
+            Err(silent())
+        })
+    }
+}
+
+/// The error that tells so.
+pub(super) fn silent() -> DbErr {
+    let why = "the database did not answer in time".to_owned();
+    DbErr::Conn(RuntimeErr::Internal(why))
+}
+
+#[async_trait]
+impl ConnectionTrait for Reader {
+    fn get_database_backend(&self) -> DbBackend {
+        self.db.get_database_backend()
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        self.in_time(self.db.execute_raw(statement)).await
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        self.in_time(self.db.execute_unprepared(sql)).await
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        self.in_time(self.db.query_one_raw(statement)).await
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.in_time(self.db.query_all_raw(statement)).await
+    }
+}
