@@ -31,6 +31,7 @@ pub enum Error {
     AccountDisabled,
     Forbidden,
     NotFound,
+    JobForgotten,
     MethodNotAllowed,
     UsernameTaken,
     GenerationInProgress,
@@ -111,7 +112,7 @@ impl Error {
             | Error::InvalidCredentials
             | Error::RefreshTokenReused => StatusCode::UNAUTHORIZED,
             Error::AccountDisabled | Error::Forbidden => StatusCode::FORBIDDEN,
-            Error::NotFound => StatusCode::NOT_FOUND,
+            Error::NotFound | Error::JobForgotten => StatusCode::NOT_FOUND,
             Error::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Error::UsernameTaken
             | Error::GenerationInProgress
@@ -139,7 +140,7 @@ impl Error {
             Error::InvalidCredentials => "invalid_credentials",
             Error::RefreshTokenReused => "refresh_token_reused",
             Error::AccountDisabled | Error::Forbidden => "forbidden",
-            Error::NotFound => "not_found",
+            Error::NotFound | Error::JobForgotten => "not_found",
             Error::MethodNotAllowed => "method_not_allowed",
             Error::UsernameTaken => "username_taken",
             Error::GenerationInProgress => "generation_in_progress",
@@ -175,6 +176,9 @@ impl Error {
             Error::AccountDisabled => "This account is disabled.",
             Error::Forbidden => "Only admins may do that.",
             Error::NotFound => "There is no such thing, or it is not yours.",
+            Error::JobForgotten => {
+                "The post is here, but its job was over long ago and is no longer kept."
+            }
             Error::MethodNotAllowed => "This path does not know that method; see Allow.",
             Error::UsernameTaken => "Someone else has that username.",
             Error::GenerationInProgress => {

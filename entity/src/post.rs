@@ -18,6 +18,8 @@ pub struct Model {
     pub user_id: Uuid,
     /// What it is about, as its owner gave it.
     pub topic: String,
+    /// How it was to be written last, as the HTTP contract names it.
+    pub options: Json,
     /// Null until it was ready once.
     pub title: Option<String>,
     /// Markdown; null until it was ready once.
@@ -144,6 +146,22 @@ impl Entity {
             .filter(Expr::col(Column::Id).eq(given(1)))
             .exec(tx)
             .await?;
+        Ok(())
+    }
+
+    /// Has a post be written anew, as `options` say.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn regenerate(
+        db: &impl ConnectionTrait,
+        id: Uuid,
+        options: Json,
+    ) -> Result<(), DbErr> {
+        let change = Entity::change(id)
+            .col_expr(Column::Options, Expr::value(options))
+            .col_expr(Column::Status, Expr::value(Status::Generating));
+        change.exec(db).await?;
         Ok(())
     }
 

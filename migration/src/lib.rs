@@ -7,6 +7,7 @@ mod m20261122_000001_accounts;
 mod m20261122_000002_posts_and_jobs;
 mod m20261122_000003_reliability;
 mod m20261122_000004_administration;
+mod m20261123_000005_regenerations_and_retries;
 
 /// Our migrations, in order. The queue's own tables are made by the queue.
 #[derive(Debug)]
@@ -20,6 +21,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261122_000002_posts_and_jobs::Migration),
             Box::new(m20261122_000003_reliability::Migration),
             Box::new(m20261122_000004_administration::Migration),
+            Box::new(m20261123_000005_regenerations_and_retries::Migration),
         ]
     }
 }

@@ -68,7 +68,7 @@ impl Body for NewPost {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Regeneration {
-    /// By default those of the last time.
+    /// By default those of the last time, however long ago it was.
     #[schema(nullable)]
     options: Option<Options>,
 }
@@ -172,10 +172,12 @@ async fn store(
 ) -> Result<Response> {
     let options = new.options.unwrap_or_default();
     let model = options.model_of(&state.models)?;
+    let options = options.to_json()?;
     let row = post::ActiveModel {
         id: Set(id),
         user_id: Set(me.user.id),
         topic: Set(new.topic),
+        options: Set(options.clone()),
         title: Set(None),
         content: Set(None),
         excerpt: Set(None),
@@ -188,7 +190,7 @@ async fn store(
     let job = NewJob {
         post: id,
         user: me.user.id,
-        options: options.to_json()?,
+        options,
         model,
         max_attempts: state.config.job_max_attempts,
         origin,
@@ -317,10 +319,17 @@ pub async fn get(
 }
 
 /// Get a post's latest job
+///
+/// Jobs that were over long ago are forgotten, and their posts are not.
 #[utoipa::path(
     get, path = "/blogs/{id}/status", tag = "blogs", operation_id = "get_blog_status",
     params(("id" = Uuid, Path)),
-    responses((status = 200, body = Job), (status = 304)),
+    responses(
+        (status = 200, body = Job),
+        (status = 304),
+        (status = 404, description = "There is no such post, or its job is no longer kept.",
+            body = crate::error::Problem, content_type = "application/problem+json"),
+    ),
 )]
 pub async fn status(
     State(state): State<AppState>,
@@ -330,7 +339,7 @@ pub async fn status(
 ) -> Result<Response> {
     let post = find(state.db.read(), &me, id).await?;
     let job = job::Entity::of_post(post.id).one(state.db.read()).await?;
-    let job = job.ok_or(Error::NotFound)?;
+    let job = job.ok_or(Error::JobForgotten)?;
     jobs::answer(&headers, &Job::load_one(state.db.read(), job).await?)
 }
 
@@ -465,18 +474,16 @@ async fn store_again(
     origin: Origin,
 ) -> Result<Response> {
     let post = find(tx, &me, id).await?;
-    let last = job::Entity::of_post(post.id).one(tx).await?;
-    let (options, model) = match (again.options, last) {
-        (None, Some(last)) => {
-            let named = last.options["model"].as_str();
+    let (options, model) = match again.options {
+        None => {
+            let named = post.options["model"].as_str();
             let model = Options::model_named(named, &state.models).ok();
             let default = || Options::model_named(None, &state.models);
             // It may be served no longer; then the default takes over.
             let model = model.map_or_else(default, Ok)?;
-            (last.options, model)
+            (post.options, model)
         }
-        (options, _) => {
-            let options = options.unwrap_or_default();
+        Some(options) => {
             let model = options.model_of(&state.models)?;
             (options.to_json()?, model)
         }
@@ -484,13 +491,13 @@ async fn store_again(
     let new = NewJob {
         post: post.id,
         user: me.user.id,
-        options,
+        options: options.clone(),
         model,
         max_attempts: state.config.job_max_attempts,
         origin,
     };
     let job = jobs::enqueue(tx, new, state.config.user_max_active_jobs).await?;
-    post::Entity::set_status(tx, id, post::Status::Generating).await?;
+    post::Entity::regenerate(tx, id, options).await?;
     let post = find(tx, &me, id).await?;
     let job = Job::load_one(tx, job).await?;
     Ok(accepted(Post::new(post, Some(job), &me)))

@@ -335,7 +335,7 @@ async fn a_thousand_failed_jobs_are_tried_again_at_once_beyond_their_owners_quot
     )
     .await;
     for sql in [
-        "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 999) INSERT INTO blog_posts SELECT ID, user_id, topic, title, content, excerpt, word_count, 'failed', version, created_at, updated_at FROM blog_posts, n",
+        "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 999) INSERT INTO blog_posts (id, user_id, topic, title, content, excerpt, word_count, status, version, created_at, updated_at) SELECT ID, user_id, topic, title, content, excerpt, word_count, 'failed', version, created_at, updated_at FROM blog_posts, n",
         "INSERT INTO generation_jobs (id, post_id, user_id, status, percent, words, options, model, attempt, max_attempts, turn, input_tokens, output_tokens, created_at, finished_at, error_code, error_message, error_retryable) SELECT post.id, post.id, job.user_id, 'failed', 0, 0, job.options, job.model, 5, 5, 0, 0, 0, job.created_at, job.finished_at, 'agent_unavailable', 'It is away.', true FROM blog_posts post JOIN generation_jobs job ON job.post_id <> post.id",
     ] {
         let id = match app.db.backend() {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use entity::job;
+use entity::post;
 use reqwest::Method;
 use sea_orm::EntityTrait;
 use sea_orm::sea_query::Expr;
@@ -277,12 +277,9 @@ async fn a_regeneration_takes_the_default_for_a_model_that_is_gone() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let post = ready(&app, &ann, "Old models").await;
-    job::Entity::update_many()
-        .col_expr(job::Column::Model, Expr::value("gone"))
-        .col_expr(
-            job::Column::Options,
-            Expr::value(json!({ "model": "gone", "words": 200 })),
-        )
+    let options = Expr::value(json!({ "model": "gone", "words": 200 }));
+    post::Entity::update_many()
+        .col_expr(post::Column::Options, options)
         .exec(app.db.write())
         .await
         .unwrap();

@@ -30,6 +30,7 @@ mod lifecycle;
 mod lists;
 mod lost_and_found;
 mod metrics;
+mod migrations;
 mod openapi;
 mod operation;
 mod origin;

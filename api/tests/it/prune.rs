@@ -61,6 +61,33 @@ async fn a_job_that_was_over_long_ago_is_forgotten_and_its_post_is_not() {
 }
 
 #[tokio::test]
+async fn a_post_is_written_anew_as_it_was_though_its_job_is_forgotten() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let options = json!({ "language": "de", "model": "stub-small" });
+    let body = json!({ "topic": "Alte Zeiten", "options": options });
+    let asked = ann.post("/blogs", body).await.body;
+    app.run_jobs().await;
+    all_jobs_finished(&app.db, days_ago(31)).await;
+    worker::prune::once(&app.db, MONTH).await;
+
+    let path = format!("/blogs/{}", text(&asked["id"]));
+    let status = ann.get(&format!("{path}/status")).await;
+    assert_eq!((status.status, status.code()), (404, "not_found"));
+    let detail = text(&status.body["detail"]);
+    assert!(detail.contains("no longer kept"), "{detail}");
+
+    let calls = app.agent.calls().len();
+    let again = ann.post(&format!("{path}/regenerate"), json!({})).await;
+    assert_eq!(again.body["job"]["model"], "stub-small");
+    app.run_jobs().await;
+    for call in &app.agent.calls()[calls..] {
+        let said = call.body["messages"].to_string();
+        assert!(said.contains("Language: de"), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn a_job_that_waits_is_kept_however_old_it_is() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;

@@ -38,7 +38,7 @@ pub struct Summary {
     /// Raised by every change; the `ETag`.
     version: i32,
     author: Author,
-    /// The latest job.
+    /// The latest job; null when it was over so long ago that it is no longer kept.
     pub(super) job: Option<Job>,
     #[serde(serialize_with = "timestamp")]
     created_at: DateTime<Utc>,
