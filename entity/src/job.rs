@@ -68,7 +68,9 @@ pub struct Model {
     pub traceparent: Option<String>,
     /// When it was asked for.
     pub created_at: Timestamp,
-    /// When the first attempt began.
+    /// When it was last asked to be tried again, after it was over.
+    pub retried_at: Option<Timestamp>,
+    /// When the first attempt began since it was asked for, or last tried again.
     pub started_at: Option<Timestamp>,
     /// When it was over.
     pub finished_at: Option<Timestamp>,
@@ -135,6 +137,14 @@ pub struct Failure {
 pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
+
+impl Model {
+    /// From when on its times are measured: when it was asked for, or last asked
+    /// to be tried again.
+    pub fn asked_at(&self) -> Timestamp {
+        self.retried_at.unwrap_or(self.created_at)
+    }
+}
 
 impl Entity {
     /// The jobs that `user` may see and steer: the owner's own.

@@ -1,5 +1,5 @@
 use sea_orm_migration::prelude::*;
-use sea_orm_migration::schema::json;
+use sea_orm_migration::schema::{json, timestamp_with_time_zone_null};
 
 #[derive(DeriveMigrationName)]
 pub(crate) struct Migration;
@@ -13,6 +13,7 @@ impl MigrationTrait for Migration {
 
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         keep_options_with_posts(manager).await?;
+        tell_retries(manager).await?;
         execute(
             manager,
             "CREATE INDEX blog_posts_by_user_status_and_change \
@@ -36,6 +37,15 @@ async fn keep_options_with_posts(manager: &SchemaManager<'_>) -> Result<(), DbEr
          WHERE id IN (SELECT post_id FROM generation_jobs)",
     )
     .await
+}
+
+/// From when on a job's times are measured, if it was tried again by hand.
+async fn tell_retries(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    let alter = Table::alter()
+        .table("generation_jobs")
+        .add_column(timestamp_with_time_zone_null("retried_at"))
+        .to_owned();
+    manager.alter_table(alter).await
 }
 
 async fn execute(manager: &SchemaManager<'_>, sql: &'static str) -> Result<(), DbErr> {

@@ -84,7 +84,7 @@ impl Metrics {
             jobs: jobs_finished(&registry)?,
             job_duration: registry.histograms(
                 "blog_job_duration_seconds",
-                "From when a job was asked for until it was over.",
+                "From when a job was asked for, or tried again by hand, until it was over.",
                 &["outcome"],
                 &WRITING,
             )?,
@@ -242,7 +242,7 @@ impl Metrics {
     fn over(&self, job: &job::Model, outcome: &str, error: &str) {
         self.jobs.with_label_values(&[outcome, error]).inc();
         // None if the clock of who asked is ahead of ours.
-        let took = (entity::clock::now() - job.created_at).to_std();
+        let took = (entity::clock::now() - job.asked_at()).to_std();
         let duration = self.job_duration.with_label_values(&[outcome]);
         duration.observe(took.unwrap_or_default().as_secs_f64());
     }

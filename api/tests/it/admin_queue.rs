@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use entity::clock::now;
-use entity::worker;
+use entity::{job, worker};
 use sea_orm::sea_query::Expr;
 use sea_orm::{EntityTrait, PaginatorTrait};
 use serde_json::{Value, json};
@@ -73,6 +74,60 @@ async fn the_queue_tells_how_it_is_doing() {
         assert!(0 <= p50 && p50 <= p99 && p99 < 30_000, "{measured}");
     }
     app.run_jobs().await;
+}
+
+/// As if all that has happened to jobs had happened two days earlier.
+async fn two_days_later(app: &TestApp) {
+    let ago = now() - TimeDelta::days(2);
+    let mut jobs = job::Entity::update_many();
+    for column in [
+        job::Column::CreatedAt,
+        job::Column::StartedAt,
+        job::Column::FinishedAt,
+    ] {
+        jobs = jobs.col_expr(column, Expr::value(ago));
+    }
+    jobs.exec(app.db.write()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_job_that_is_tried_again_by_hand_is_measured_from_then_on() {
+    let app = TestApp::new().await;
+    let (root, ann) = (app.admin("root").await, app.user("ann").await);
+    let asked = ann.ask("One").await;
+    let job = format!("/jobs/{}", text(&asked["job"]["id"]));
+    app.agent.set(Mood::Fail(401, "invalid_api_key"));
+    app.run_jobs().await;
+    two_days_later(&app).await;
+
+    // Off the queue again before any worker has it: it has no times.
+    let again = ann.post(&format!("{job}/retry"), json!({})).await.body;
+    assert_eq!(
+        (&again["started_at"], &again["finished_at"]),
+        (&Value::Null, &Value::Null)
+    );
+    ann.post(&format!("{job}/cancel"), json!({})).await;
+    let now = queue(&root).await;
+    assert_eq!(
+        (&now["pickup_ms"], &now["duration_ms"]),
+        (&Value::Null, &Value::Null)
+    );
+
+    ann.post(&format!("{job}/retry"), json!({})).await;
+    app.agent.set(Mood::Well);
+    let worker = app.worker().await;
+    app.jobs_over().await;
+    let now = queue(&root).await;
+    for measured in ["pickup_ms", "duration_ms"] {
+        let p99 = now[measured]["p99"].as_i64().unwrap();
+        assert!(p99 < 60_000, "{measured}: {p99}");
+    }
+    let metrics = worker.metrics.text().unwrap();
+    let sum = "blog_job_duration_seconds_sum{outcome=\"succeeded\"} ";
+    let sum = metrics.lines().find_map(|line| line.strip_prefix(sum));
+    let took: f64 = sum.unwrap().parse().unwrap();
+    assert!(took < 60.0, "{took}");
+    worker.stop().await;
 }
 
 #[tokio::test]

@@ -37,6 +37,7 @@ async fn posts_from_before_get_the_options_of_their_latest_jobs() {
     for sql in [
         "DROP INDEX blog_posts_by_user_status_and_change",
         "ALTER TABLE blog_posts DROP COLUMN options",
+        "ALTER TABLE generation_jobs DROP COLUMN retried_at",
         "DELETE FROM seaql_migrations WHERE version = 'm20261123_000005_regenerations_and_retries'",
     ] {
         app.db.write().execute_unprepared(sql).await.unwrap();

@@ -1,7 +1,7 @@
 //! How the queue has done lately.
 
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::SimpleExpr;
+use sea_orm::sea_query::{Func, SimpleExpr};
 use sea_orm::{ActiveEnum, FromQueryResult, Iterable, QueryOrder, QuerySelect, Statement};
 
 use super::{Column, Entity, Status};
@@ -22,9 +22,9 @@ pub struct Counts {
 /// The times of a job that is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromQueryResult)]
 pub struct Times {
-    /// When it was asked for.
-    pub created_at: Timestamp,
-    /// When its first attempt began, if it came to that.
+    /// When it was asked for, or last asked to be tried again.
+    pub asked_at: Timestamp,
+    /// When its first attempt since then began, if it came to that.
     pub started_at: Option<Timestamp>,
     /// When it was over.
     pub finished_at: Timestamp,
@@ -93,9 +93,11 @@ impl Entity {
         since: Timestamp,
         most: u64,
     ) -> Result<Vec<Times>, DbErr> {
+        let asked_at = Func::coalesce([Column::RetriedAt, Column::CreatedAt].map(Expr::col));
         Entity::find()
             .select_only()
-            .columns([Column::CreatedAt, Column::StartedAt, Column::FinishedAt])
+            .expr_as(asked_at, "asked_at")
+            .columns([Column::StartedAt, Column::FinishedAt])
             .filter(Column::FinishedAt.gte(since))
             .order_by_desc(Column::FinishedAt)
             .limit(most)

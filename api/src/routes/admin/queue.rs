@@ -41,8 +41,9 @@ pub struct Queue {
     oldest_queued_seconds: Option<i64>,
     /// Jobs that were over in the last minute.
     jobs_per_minute: f64,
-    /// From a job's acceptance to the beginning of its first attempt; null if no
-    /// job was over in the last hour.
+    /// From when a job was asked for, or tried again by hand, to the beginning of
+    /// its first attempt since then; null if no job was over in the last hour that
+    /// had come to one.
     pickup_ms: Option<Percentiles>,
     /// From there to its end.
     duration_ms: Option<Percentiles>,
@@ -91,7 +92,7 @@ impl Queue {
         let over = job::Entity::over_since(db, hour, MOST_MEASURED).await?;
         let pickups = over
             .iter()
-            .filter_map(|job| Some(job.started_at? - job.created_at));
+            .filter_map(|job| Some(job.started_at? - job.asked_at));
         let durations = over
             .iter()
             .filter_map(|job| Some(job.finished_at - job.started_at?));
@@ -239,7 +240,7 @@ mod tests {
     fn the_rate_is_that_of_the_last_minute() {
         let now = now();
         let over = |ago: i64| Times {
-            created_at: now - TimeDelta::hours(2),
+            asked_at: now - TimeDelta::hours(2),
             started_at: None,
             finished_at: now - TimeDelta::seconds(ago),
         };

@@ -38,6 +38,8 @@ pub struct Job {
     attempts: Vec<Attempt>,
     #[serde(serialize_with = "timestamp")]
     created_at: DateTime<Utc>,
+    /// When its first attempt began since it was asked for, or last tried again by
+    /// hand.
     #[serde(serialize_with = "optional_timestamp")]
     started_at: Option<DateTime<Utc>>,
     #[serde(serialize_with = "optional_timestamp")]

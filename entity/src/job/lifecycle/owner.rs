@@ -114,6 +114,7 @@ pub async fn create(tx: &DatabaseTransaction, new: NewJob, delivery: &str) -> Re
         error_message: Set(None),
         error_retryable: Set(None),
         created_at: Set(now()),
+        retried_at: Set(None),
         started_at: Set(None),
         finished_at: Set(None),
     };
@@ -157,7 +158,8 @@ pub async fn cancel(tx: &DatabaseTransaction, job: Uuid) -> Result<Cancel, DbErr
 
 /// Queues a job again that failed or was canceled, with `attempts` more to
 /// make, for the request `origin`. None if it is in another state. What it had
-/// finished is kept.
+/// finished is kept; its times begin anew, for nobody wants to know how long it
+/// lay about as failed.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -178,6 +180,8 @@ pub async fn requeue(
         .col_expr(Column::ErrorCode, null())
         .col_expr(Column::ErrorMessage, null())
         .col_expr(Column::ErrorRetryable, null())
+        .col_expr(Column::RetriedAt, Expr::value(now()))
+        .col_expr(Column::StartedAt, null())
         .col_expr(Column::FinishedAt, null())
         .col_expr(Column::RequestId, Expr::value(origin.request_id))
         .col_expr(Column::Traceparent, Expr::value(origin.traceparent))
