@@ -271,7 +271,8 @@ pub async fn list(
 /// Get a post
 ///
 /// As JSON, or just its content as Markdown or HTML, whichever `Accept` likes
-/// best.
+/// best. As JSON a post that is being generated is always sent whole: its job
+/// goes on while the post's version, and so its `ETag`, stays the same.
 #[utoipa::path(
     get, path = "/blogs/{id}", tag = "blogs", operation_id = "get_blog",
     params(("id" = Uuid, Path)),
@@ -291,11 +292,16 @@ pub async fn get(
     let post = find(state.db.read(), &me, id).await?;
     let tag = version_tag(post.version);
     let mut response = match negotiate::format(&headers) {
-        Format::Json => tagged(
-            &headers,
-            &tag,
-            Json(Post::load(state.db.read(), post, &me).await?),
-        ),
+        Format::Json => {
+            // A job goes on without a new version, which only its end brings. Until
+            // then the tag says nothing of the job, and the client has no such post.
+            let asked = match post.status {
+                post::Status::Generating => &HeaderMap::new(),
+                _ => &headers,
+            };
+            let post = Post::load(state.db.read(), post, &me).await?;
+            tagged(asked, &tag, Json(post))
+        }
         Format::Markdown => {
             let media_type = (header::CONTENT_TYPE, "text/markdown; charset=utf-8");
             tagged(&headers, &tag, ([media_type], content(post)?))

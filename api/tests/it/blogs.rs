@@ -243,6 +243,50 @@ async fn an_unchanged_post_is_not_sent_again() {
     }
 }
 
+async fn unless_unchanged(owner: &TestClient, post: &Value, media_type: &str, tag: &str) -> Answer {
+    let request = owner.request(Method::GET, &path(post));
+    let request = request.header("accept", media_type);
+    owner.send(request.header("if-none-match", tag)).await
+}
+
+#[tokio::test]
+async fn a_post_is_sent_again_for_as_long_as_its_job_goes_on() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let post = ready(&app, &ann, "Moving pictures").await;
+    let again = format!("{}/regenerate", path(&post));
+    assert_eq!(ann.post(&again, json!({})).await.status, 202);
+
+    let queued = ann.get(&path(&post)).await;
+    app.agent.set(Mood::Hang);
+    let worker = app.worker().await;
+    app.job_once(&ann, &queued.body, |job| job["status"] == "running")
+        .await;
+    let tag = queued.header("etag");
+    let running = unless_unchanged(&ann, &post, "application/json", tag).await;
+    assert_eq!((running.status, running.header("etag")), (200, tag));
+    assert_eq!(running.body["job"]["status"], "running");
+    // Its text is what it was.
+    for media_type in ["text/markdown", "text/html"] {
+        let text = unless_unchanged(&ann, &post, media_type, tag).await;
+        assert_eq!(text.status, 304, "{media_type}");
+    }
+
+    let cancel = text(&running.body["job"]["links"]["cancel"]).replace("/api/v1", "");
+    ann.post(&cancel, json!({})).await;
+    app.jobs_over().await;
+    worker.stop().await;
+    let canceled = unless_unchanged(&ann, &post, "application/json", tag).await;
+    assert_eq!(
+        (canceled.status, &canceled.body["status"]),
+        (200, &json!("canceled"))
+    );
+    // Nothing changes any more without a new version.
+    let tag = canceled.header("etag");
+    let unchanged = unless_unchanged(&ann, &post, "application/json", tag).await;
+    assert_eq!(unchanged.status, 304);
+}
+
 #[tokio::test]
 async fn a_post_can_be_read_as_markdown_and_as_html() {
     let app = TestApp::new().await;
