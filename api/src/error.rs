@@ -36,6 +36,7 @@ pub enum Error {
     UsernameTaken,
     GenerationInProgress,
     JobFinished,
+    NoContent,
     LastAdmin,
     IdempotencyInProgress,
     IdempotencyKeyReused,
@@ -117,6 +118,7 @@ impl Error {
             Error::UsernameTaken
             | Error::GenerationInProgress
             | Error::JobFinished
+            | Error::NoContent
             | Error::LastAdmin
             | Error::IdempotencyInProgress => StatusCode::CONFLICT,
             Error::VersionConflict => StatusCode::PRECONDITION_FAILED,
@@ -144,7 +146,7 @@ impl Error {
             Error::MethodNotAllowed => "method_not_allowed",
             Error::UsernameTaken => "username_taken",
             Error::GenerationInProgress => "generation_in_progress",
-            Error::JobFinished => "job_finished",
+            Error::JobFinished | Error::NoContent => "job_finished",
             Error::LastAdmin => "last_admin",
             Error::IdempotencyInProgress => "idempotency_in_progress",
             Error::IdempotencyKeyReused => "idempotency_key_reused",
@@ -185,6 +187,9 @@ impl Error {
                 "The post is being generated. Wait for its job to end, or cancel it."
             }
             Error::JobFinished => "The job is over.",
+            Error::NoContent => {
+                "The post has no content, for its job failed or was canceled. Regenerate the post."
+            }
             Error::LastAdmin => "There must be an admin. Make somebody else one before.",
             Error::IdempotencyInProgress => {
                 "The first request with this Idempotency-Key is under way. Ask again soon."

@@ -279,7 +279,8 @@ pub async fn list(
     responses(
         (status = 200, content((Post = "application/json"), (String = "text/markdown"), (String = "text/html"))),
         (status = 304),
-        (status = 409, description = "There is no content yet.", body = crate::error::Problem,
+        (status = 409, description = "Markdown or HTML was asked for, and there is no content: the \
+            post is being generated for the first time, or its job ended without any.", body = crate::error::Problem,
             content_type = "application/problem+json"),
     ),
 )]
@@ -528,7 +529,7 @@ fn content(post: post::Model) -> Result<String> {
     match post.content {
         Some(content) => Ok(content),
         None if post.status == post::Status::Generating => Err(Error::GenerationInProgress),
-        None => Err(Error::NotFound),
+        None => Err(Error::NoContent),
     }
 }
 

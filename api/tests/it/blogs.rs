@@ -366,6 +366,10 @@ async fn content_that_is_not_there_yet_cannot_be_read() {
     assert_eq!(read_as(&ann, &asked, "application/json").await.status, 200);
     app.agent.set(Mood::Fail(401, "invalid_api_key"));
     app.run_jobs().await;
-    let failed = read_as(&ann, &asked, "text/markdown").await;
-    assert_eq!((failed.status, failed.code()), (404, "not_found"));
+    for media_type in ["text/markdown", "text/html"] {
+        let failed = read_as(&ann, &asked, media_type).await;
+        assert_eq!((failed.status, failed.code()), (409, "job_finished"));
+        let detail = text(&failed.body["detail"]);
+        assert!(detail.contains("Regenerate"), "{detail}");
+    }
 }
