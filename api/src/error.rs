@@ -37,6 +37,7 @@ pub enum Error {
     GenerationInProgress,
     JobFinished,
     NoContent,
+    OwnerDisabled,
     LastAdmin,
     IdempotencyInProgress,
     IdempotencyKeyReused,
@@ -119,6 +120,7 @@ impl Error {
             | Error::GenerationInProgress
             | Error::JobFinished
             | Error::NoContent
+            | Error::OwnerDisabled
             | Error::LastAdmin
             | Error::IdempotencyInProgress => StatusCode::CONFLICT,
             Error::VersionConflict => StatusCode::PRECONDITION_FAILED,
@@ -146,7 +148,7 @@ impl Error {
             Error::MethodNotAllowed => "method_not_allowed",
             Error::UsernameTaken => "username_taken",
             Error::GenerationInProgress => "generation_in_progress",
-            Error::JobFinished | Error::NoContent => "job_finished",
+            Error::JobFinished | Error::NoContent | Error::OwnerDisabled => "job_finished",
             Error::LastAdmin => "last_admin",
             Error::IdempotencyInProgress => "idempotency_in_progress",
             Error::IdempotencyKeyReused => "idempotency_key_reused",
@@ -189,6 +191,9 @@ impl Error {
             Error::JobFinished => "The job is over.",
             Error::NoContent => {
                 "The post has no content, for its job failed or was canceled. Regenerate the post."
+            }
+            Error::OwnerDisabled => {
+                "The job is over, and its owner is disabled. Enable that user before you retry it."
             }
             Error::LastAdmin => "There must be an admin. Make somebody else one before.",
             Error::IdempotencyInProgress => {

@@ -267,7 +267,10 @@ async fn a_job_of_who_is_disabled_is_not_tried_again() {
     let asked = ann.ask("Tomatoes").await;
     app.set(&root, "ann", json!({ "disabled": true })).await;
     let path = format!("/admin/jobs/{}/retry", text(&asked["job"]["id"]));
-    assert_eq!(root.post(&path, json!({})).await.status, 403);
+    let refused = root.post(&path, json!({})).await;
+    assert_eq!((refused.status, refused.code()), (409, "job_finished"));
+    let detail = text(&refused.body["detail"]);
+    assert!(detail.contains("Enable that user"), "{detail}");
     let outcome = bulk(&root, "retry", json!({ "status": "canceled" })).await;
     assert_eq!(
         outcome,

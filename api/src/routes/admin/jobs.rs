@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderMap, StatusCode};
 use entity::audit::{Action, Event, Source, Who};
-use entity::job::lifecycle::{self, Origin};
+use entity::job::lifecycle::{self, Origin, Room};
 use entity::{job, user};
 use futures_util::FutureExt;
 use sea_orm::ColumnTrait;
@@ -146,8 +146,8 @@ async fn call_off(
     params(("id" = Uuid, Path)),
     responses(
         (status = 202, body = AdminJob),
-        (status = 409, description = "The job has succeeded or is not the latest, or the post is being \
-            generated.", body = crate::error::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The job has succeeded or is not the latest, the post is being \
+            generated, or the owner is disabled.", body = crate::error::Problem, content_type = "application/problem+json"),
     ),
 )]
 pub async fn retry(
@@ -176,6 +176,9 @@ async fn try_again(
     let job = job::Entity::find_by_id(id).one(tx).await?;
     let owner = job.ok_or(Error::NotFound)?.user_id;
     let room = lifecycle::room(tx, owner, u32::MAX).await?;
+    if room == Room::Disabled {
+        return Err(Error::OwnerDisabled);
+    }
     let before = hold(tx, id).await?;
     let job = again(tx, before, room, attempts, origin).await?;
     record(tx, Action::JobRetried, me, source, &job).await?;
