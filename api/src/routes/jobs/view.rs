@@ -28,7 +28,8 @@ pub struct Job {
     /// When the next attempt is due, if the job waits for one after an error.
     #[serde(serialize_with = "optional_timestamp")]
     next_attempt_at: Option<DateTime<Utc>>,
-    /// 1 is next; null unless the job is queued.
+    /// Its place in line: 1 is next. Null unless it is queued and due, and among
+    /// the first thousand.
     queue_position: Option<i64>,
     model: String,
     usage: Usage,
