@@ -148,6 +148,11 @@ fn measure(now: &Registry, depth: &Depth) -> Result<()> {
         "For how long the next job has been due; 0 if none is.",
     )?
     .set(oldest.unwrap_or_default().as_secs_f64());
+    now.gauge(
+        "blog_queue_paused",
+        "Whether workers take no jobs, for an admin wants it so, 1 or 0.",
+    )?
+    .set(f64::from(u8::from(depth.paused_at.is_some())));
     Ok(())
 }
 

@@ -135,6 +135,18 @@ async fn the_queue_is_as_long_as_its_jobs_are_many() {
 }
 
 #[tokio::test]
+async fn a_pause_is_told_apart_from_workers_that_do_not_keep_up() {
+    let app = TestApp::new().await;
+    let root = app.admin("root").await;
+    for (action, paused) in [("resume", 0.0), ("pause", 1.0), ("resume", 0.0)] {
+        root.post(&format!("/admin/queue/{action}"), json!({}))
+            .await;
+        let text = first_scrape(&app).await;
+        assert_eq!(value(&text, "blog_queue_paused"), Some(paused), "{action}");
+    }
+}
+
+#[tokio::test]
 async fn the_queue_is_measured_now_and_then_however_often_it_is_asked_for() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;

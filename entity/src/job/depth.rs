@@ -4,6 +4,7 @@ use sea_orm::entity::prelude::*;
 use sea_orm::{FromQueryResult, Statement};
 
 use super::Entity;
+use crate::clock::Timestamp;
 
 /// How much there is to do, at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, FromQueryResult)]
@@ -14,6 +15,8 @@ pub struct Depth {
     pub running: i64,
     /// The delivery that is to be taken next, if jobs wait.
     pub next: Option<String>,
+    /// Since when no job is taken, if the queue is paused.
+    pub paused_at: Option<Timestamp>,
 }
 
 impl Entity {
@@ -33,7 +36,8 @@ impl Entity {
              WHERE status IN ('running', 'canceling') \
              ORDER BY lease_until LIMIT $1) AS held) AS running, \
              (SELECT MIN(delivery_id) FROM generation_jobs \
-             WHERE status = 'queued') AS next";
+             WHERE status = 'queued') AS next, \
+             (SELECT paused_at FROM queue_state WHERE id = 1) AS paused_at";
         let backend = db.get_database_backend();
         let values = [i64::from(most).into()];
         let depth = Depth::find_by_statement(Statement::from_sql_and_values(backend, sql, values));
