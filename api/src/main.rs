@@ -34,9 +34,7 @@ fn main() -> anyhow::Result<()> {
 
 /// Carries out a command, and says what was done.
 async fn obey(command: Command, storage: &StorageSettings) -> anyhow::Result<String> {
-    storage.create_data_dir()?;
-    let db = Database::open(storage).await?;
-    db.migrate().await?;
+    let db = Database::open_existing(storage).await?;
     let Command::MakeAdmin { username } = command;
     let said = make_admin(&db, username).await;
     db.close().await;

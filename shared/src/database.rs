@@ -92,6 +92,28 @@ impl Database {
         bail!("DATABASE_URL: it must begin with sqlite:// or postgres://")
     }
 
+    /// Opens a database that the service has already, and makes none.
+    ///
+    /// # Errors
+    /// As [`Database::open`], and when it is not there, or lacks tables.
+    pub async fn open_existing(settings: &StorageSettings) -> anyhow::Result<Self> {
+        let advice = "set DATA_DIR or DATABASE_URL as the API has it, and start the API first";
+        let url = settings.url();
+        if url.starts_with("sqlite:") {
+            let options = SqliteConnectOptions::from_str(&url);
+            let options = options.with_context(|| format!("DATABASE_URL: can't read {url:?}"))?;
+            let file = options.get_filename();
+            if !file.exists() {
+                bail!("there is no database {}; {advice}", file.display());
+            }
+        }
+        let db = Database::open(settings).await?;
+        if !db.pending_migrations().await?.is_empty() {
+            bail!("the database lacks tables that this version wants; {advice}");
+        }
+        Ok(db)
+    }
+
     /// For queries that change nothing.
     pub fn read(&self) -> &Reader {
         &self.read

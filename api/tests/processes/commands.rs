@@ -1,5 +1,7 @@
 //! What is done from the command line.
 
+use sea_orm::{ConnectionTrait, Statement};
+
 use crate::process::{Exit, Process};
 use crate::service::Service;
 
@@ -28,8 +30,8 @@ async fn the_first_admin_is_made_while_the_service_runs() {
 
 #[tokio::test]
 async fn who_does_not_exist_is_made_no_admin() {
-    // There need not even be tables.
     let service = Service::new();
+    let api = service.api().await;
     let unknown = make_admin(&service, &["bob"]).await;
     assert_eq!(unknown.code, Some(1));
     assert_eq!(
@@ -39,6 +41,25 @@ async fn who_does_not_exist_is_made_no_admin() {
     let nobody = make_admin(&service, &[]).await;
     assert_eq!(nobody.code, Some(2));
     assert!(nobody.text().contains("<USERNAME>"), "{}", nobody.text());
+    api.stop().await.is_calm();
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_there_is_told_and_not_made() {
+    let service = Service::new();
+    let refused = make_admin(&service, &["ann"]).await;
+    let said = refused.text();
+    assert_eq!(refused.code, Some(1), "{said}");
+    assert!(said.contains("set DATA_DIR or DATABASE_URL"), "{said}");
+    let made = service.path().read_dir().unwrap().count();
+    assert_eq!(made, 0);
+    if !service.is_on_sqlite() {
+        let db = service.database().await;
+        let sql =
+            "SELECT 1 FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')";
+        let sql = Statement::from_string(db.backend(), sql);
+        assert!(db.read().query_one_raw(sql).await.unwrap().is_none());
+    }
 }
 
 #[tokio::test]
