@@ -64,6 +64,7 @@ impl Entity {
     pub fn find_by_username(username: &str) -> Select<Entity> {
         Entity::find().filter(Column::UsernameKey.eq(username_key(username)))
     }
+
     /// A user's row, which nobody else changes before `tx` ends.
     ///
     /// # Errors
@@ -72,19 +73,26 @@ impl Entity {
         Entity::find_by_id(id).lock_exclusive().one(tx).await
     }
 
-    /// The rows of all admins, which nobody else changes before `tx` ends.
+    /// The rows of a user and of all admins, which nobody else changes before `tx`
+    /// ends; who is made an admin at this moment may be missing.
     ///
-    /// Whoever is about to take an admin away holds them first: of two who do so
+    /// Whoever is about to take an admin away begins with this: of two who do so
     /// at once, the second finds what the first has left. They are held in the
-    /// order of their ids, and before any other user, so that no two wait for
-    /// each other.
+    /// order of their ids, as all do it, so that no two wait for each other.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn hold_admins(tx: &DatabaseTransaction) -> Result<Vec<Model>, DbErr> {
-        Entity::find()
+    pub async fn hold_with_admins(tx: &DatabaseTransaction, id: Uuid) -> Result<Vec<Model>, DbErr> {
+        let admins: Vec<Uuid> = Entity::find()
+            .select_only()
+            .column(Column::Id)
             // Written out, for the partial index.
             .filter(Expr::cust("role = 'admin'"))
+            .into_tuple()
+            .all(tx)
+            .await?;
+        Entity::find()
+            .filter(Column::Id.is_in(admins.into_iter().chain([id])))
             .order_by_asc(Column::Id)
             .lock_exclusive()
             .all(tx)

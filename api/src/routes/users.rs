@@ -188,14 +188,14 @@ pub async fn delete_me(
 
 /// Removes a user and all that is theirs.
 async fn leave(tx: &DatabaseTransaction, user: user::Model, client: Client) -> Result<()> {
-    // Before oneself, as everyone does it. Who was made an admin since the request
-    // came is taken for the only one, and may ask again.
-    let admins = match user.role {
-        user::Role::Admin => user::Entity::hold_admins(tx).await?,
+    // Who was made an admin since the request came is taken for the only one, and
+    // may ask again.
+    let held = match user.role {
+        user::Role::Admin => user::Entity::hold_with_admins(tx, user.id).await?,
         user::Role::User => Vec::new(),
     };
     let user = unchanged(tx, &user).await?;
-    let mut others = admins.iter().filter(|admin| admin.id != user.id);
+    let mut others = held.iter().filter(|admin| admin.id != user.id);
     if user.is_admin() && !others.any(user::Model::is_admin) {
         return Err(Error::LastAdmin);
     }

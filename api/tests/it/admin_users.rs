@@ -8,7 +8,8 @@ use futures_util::future::join_all;
 use reqwest::Method;
 use sea_orm::sea_query::Expr;
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, EntityTrait, IntoActiveModel, PaginatorTrait, QueryFilter, Set,
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, IntoActiveModel,
+    PaginatorTrait, QueryFilter, Set,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -455,6 +456,45 @@ async fn of_admins_who_take_each_other_away_at_once_one_is_left() {
             .await
             .unwrap();
     }
+}
+
+/// On Postgres the two would hold the admin and the user in opposite order.
+#[tokio::test]
+async fn a_change_of_a_user_who_is_older_than_an_admin_meets_their_jobs_politely() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let (root, boss) = (app.admin("root").await, app.admin("boss").await);
+    for owner in [&ann, &boss] {
+        let asked = owner.ask("Growing tomatoes").await;
+        let path = format!("/jobs/{}/cancel", text(&asked["job"]["id"]));
+        assert_eq!(owner.post(&path, Value::Null).await.status, 202);
+    }
+    let path = format!("/admin/users/{}", app.id_of("ann").await);
+    let retry = json!({ "action": "retry", "filter": { "status": "canceled" } });
+    let tx = app.begin().await;
+    let on_postgres = app.db.backend() == DbBackend::Postgres;
+    if on_postgres {
+        let hold = "SELECT FROM users WHERE username_key = 'ann' FOR UPDATE";
+        tx.execute_unprepared(hold).await.unwrap();
+    }
+    let (retried, changed, ()) = tokio::join!(
+        root.post("/admin/jobs/bulk", retry),
+        async {
+            if on_postgres {
+                app.waiting(1).await;
+            }
+            root.patch(&path, json!({ "role": "admin" })).await
+        },
+        async {
+            if on_postgres {
+                app.waiting(2).await;
+            }
+            tx.commit().await.unwrap();
+        },
+    );
+    assert_eq!((retried.status, changed.status), (200, 200), "{changed:?}");
+    assert_eq!(retried.body["changed"], 2);
+    app.run_jobs().await;
 }
 
 #[tokio::test]

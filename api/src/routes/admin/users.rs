@@ -188,17 +188,13 @@ async fn apply(
     id: Uuid,
     change: AccountChange,
 ) -> Result<(user::Model, Vec<job::Model>)> {
-    let admins = user::Entity::hold_admins(tx).await?;
-    let is_admin = |id| {
-        admins
-            .iter()
-            .any(|admin| admin.id == id && admin.is_admin())
-    };
+    let held = user::Entity::hold_with_admins(tx, id).await?;
+    let found = |id| held.iter().find(|user| user.id == id);
     // Another may have taken that away since the request came.
-    if !is_admin(me.id) {
+    if !found(me.id).is_some_and(user::Model::is_admin) {
         return Err(Error::Forbidden);
     }
-    let before = user::Entity::hold(tx, id).await?.ok_or(Error::NotFound)?;
+    let before = found(id).ok_or(Error::NotFound)?;
     let role = change.role.map_or(before.role, user::Role::from);
     let disabled_at = match change.disabled {
         Some(true) => before.disabled_at.or_else(|| Some(now())),
@@ -209,12 +205,12 @@ async fn apply(
     after.role = Set(role);
     after.disabled_at = Set(disabled_at);
     let after = after.update(tx).await?;
-    let others = admins.iter().filter(|admin| admin.id != id);
-    if before.is_admin() && !after.is_admin() && !others.clone().any(user::Model::is_admin) {
+    let mut others = held.iter().filter(|user| user.id != id);
+    if before.is_admin() && !after.is_admin() && !others.any(user::Model::is_admin) {
         return Err(Error::LastAdmin);
     }
 
-    for (action, details) in changes(&before, &after) {
+    for (action, details) in changes(before, &after) {
         let event = Event {
             action,
             actor: Some(Who::from(&me)),
