@@ -2,47 +2,36 @@
 
 use std::iter;
 
-use sea_orm::sea_query::SimpleExpr;
 use sea_orm::sea_query::extension::postgres::PgBinOper;
-use sea_orm::sea_query::extension::sqlite::SqliteExpr;
+use sea_orm::sea_query::{BinOper, SimpleExpr};
 use sea_orm::{DbBackend, ExprTrait};
 
 /// Whether `text` contains `q`, whatever its case.
 ///
-/// SQLite knows the case of ASCII letters only, and Postgres of those of its
-/// locale, so the patterns name each letter in all its cases.
+/// Both databases look for a regular expression, in time that grows with the text
+/// and no faster. SQLite's own patterns begin anew at each letter of it.
 pub fn contains(backend: DbBackend, text: SimpleExpr, q: &str) -> SimpleExpr {
-    match backend {
-        DbBackend::Postgres => text.binary(PgBinOper::Regex, regex(q)),
-        _ => text.glob(glob(q)),
-    }
+    let operator: BinOper = match backend {
+        DbBackend::Postgres => PgBinOper::Regex.into(),
+        _ => BinOper::Custom("REGEXP"),
+    };
+    text.binary(operator, pattern(q))
 }
 
-/// As in `[aA][bB]\*`.
-fn regex(q: &str) -> String {
-    let mut regex = String::new();
+/// As in `[aA][bB]\*`. Postgres knows the case of the letters of its locale only,
+/// so each is named in all its cases.
+fn pattern(q: &str) -> String {
+    let mut pattern = String::new();
     for c in q.chars() {
         match cases(c) {
-            Some(cases) => regex.push_str(&cases),
-            None if c.is_ascii_punctuation() => regex.extend(['\\', c]),
-            None => regex.push(c),
+            Some(cases) => pattern.push_str(&cases),
+            // Escaped, these would be where words begin and end.
+            None if matches!(c, '<' | '>') => pattern.push(c),
+            None if c.is_ascii_punctuation() => pattern.extend(['\\', c]),
+            None => pattern.push(c),
         }
     }
-    regex
-}
-
-/// As in `*[aA][bB][*]*`.
-fn glob(q: &str) -> String {
-    let mut glob = String::from("*");
-    for c in q.chars() {
-        match cases(c) {
-            Some(cases) => glob.push_str(&cases),
-            None if matches!(c, '*' | '?' | '[') => glob.extend(['[', c, ']']),
-            None => glob.push(c),
-        }
-    }
-    glob.push('*');
-    glob
+    pattern
 }
 
 /// A letter in all its cases, as in `[aA]`; None if it becomes several letters in

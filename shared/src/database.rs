@@ -316,7 +316,8 @@ fn sqlite_options(url: &str) -> anyhow::Result<SqliteConnectOptions> {
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(SQLITE_PATIENCE)
         .statement_cache_capacity(STATEMENTS)
-        .foreign_keys(true))
+        .foreign_keys(true)
+        .with_regexp())
 }
 
 async fn open_postgres(url: &str) -> anyhow::Result<Database> {
