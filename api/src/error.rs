@@ -50,6 +50,8 @@ pub enum Error {
     RateLimited(u64),
     /// The database can't be reached.
     Unavailable(DbErr),
+    /// Others have all places for such work.
+    Busy,
     /// Our fault; the text is for the log.
     Internal(String),
 }
@@ -128,7 +130,7 @@ impl Error {
             Error::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Error::Validation(_) | Error::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Error::QuotaExceeded | Error::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
-            Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Error::Unavailable(_) | Error::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -158,7 +160,7 @@ impl Error {
             Error::Validation(_) => "validation_failed",
             Error::QuotaExceeded => "quota_exceeded",
             Error::RateLimited(_) => "rate_limited",
-            Error::Unavailable(_) => "unavailable",
+            Error::Unavailable(_) | Error::Busy => "unavailable",
             Error::Internal(_) => "internal",
         }
     }
@@ -213,6 +215,7 @@ impl Error {
             }
             Error::RateLimited(_) => "You ask too often. Wait as long as Retry-After says.",
             Error::Unavailable(_) => "The database can't be reached. Try again soon.",
+            Error::Busy => "Too many ask for that at once. Try again soon.",
             Error::Internal(_) => {
                 "Something went wrong on our side. Tell the operators the request's id."
             }
@@ -224,7 +227,7 @@ impl Error {
     fn retry_after(&self) -> Option<u64> {
         match self {
             Error::IdempotencyInProgress => Some(1),
-            Error::QuotaExceeded | Error::Unavailable(_) => Some(RETRY_SECONDS),
+            Error::QuotaExceeded | Error::Unavailable(_) | Error::Busy => Some(RETRY_SECONDS),
             Error::RateLimited(seconds) => Some(*seconds),
             _ => None,
         }
@@ -233,6 +236,7 @@ impl Error {
     fn log(&self) {
         match self {
             Error::Unavailable(error) => tracing::error!(%error, "the database can't be reached"),
+            Error::Busy => tracing::warn!("more is asked for than there are places"),
             Error::Internal(error) => tracing::error!(error, "a request failed"),
             fault => tracing::debug!(code = fault.code(), "a request was refused"),
         }

@@ -11,7 +11,6 @@ use axum::response::{IntoResponse, Response};
 use shared::changes::Changes;
 use shared::config::{Model, Secret};
 use shared::database::Database;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
@@ -33,6 +32,7 @@ pub mod openapi;
 pub mod options;
 pub mod page;
 pub mod password;
+pub mod places;
 pub mod prune;
 pub mod query;
 pub mod rate_limit;
@@ -47,6 +47,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::password::Passwords;
+use crate::places::Places;
 use crate::rate_limit::RateLimit;
 use crate::routes::{admin, blogs, health, jobs, models, scrape, sessions, sign_in, users};
 use crate::token::Keys;
@@ -66,7 +67,7 @@ pub struct AppState {
     /// What clients may choose from; the first is the default.
     pub models: Arc<[Model]>,
     /// Places for searches, which are the only slow queries.
-    pub searches: Arc<Semaphore>,
+    pub searches: Places,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Places for those who wait for a job.
@@ -91,7 +92,7 @@ impl AppState {
             keys: Arc::new(Keys::new(secret)),
             passwords: Passwords::new()?,
             models: config.agent.models()?.into(),
-            searches: Arc::new(Semaphore::new(1)),
+            searches: Places::new(1),
             metrics: Arc::new(Metrics::new()?),
             waits: Waits::default(),
             rate_limit: NonZeroU32::new(config.rate_limit_per_minute)

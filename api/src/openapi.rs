@@ -228,7 +228,10 @@ fn add_problems(operation: &mut Operation) {
         problems.push(("415", "The body is not application/json."));
     }
     problems.push(("500", "Something went wrong on our side."));
-    problems.push(("503", "The database can't be reached."));
+    problems.push((
+        "503",
+        "The database can't be reached, or there is too much to do.",
+    ));
     for (status, description) in problems {
         let responses = &mut operation.responses.responses;
         let problem = RefOr::T(problem(description));

@@ -246,18 +246,21 @@ pub async fn list(
     if let Some(status) = filter.status {
         posts = posts.filter(post::Column::Status.eq(post::Status::from(status)));
     }
-    if let Some(q) = searched(filter.q.as_deref())? {
+    let q = searched(filter.q.as_deref())?;
+    if let Some(q) = q {
         posts = posts.filter(contains(state.db.backend(), q));
     }
     if let Some(cursor) = &filter.cursor {
         posts = posts.filter(sort.after(list.position(cursor)?));
     }
-    // A search reads whole posts, so one at a time is enough for an API.
-    let _place = match filter.q {
-        Some(_) => state.searches.acquire().await.ok(),
-        None => None,
+    let db = state.db.clone();
+    let posts = async move { posts.all(db.read()).await };
+    // A search reads whole posts, so one at a time is enough for an API. And it
+    // reads on though its client has gone.
+    let mut posts = match q {
+        Some(_) => state.searches.run(posts).await??,
+        None => posts.await?,
     };
-    let mut posts = posts.all(state.db.read()).await?;
     let last = cut(&mut posts, limit).map(|last| Position {
         id: last.id,
         updated_at: last.updated_at,

@@ -1,0 +1,147 @@
+//! Places for work that is dear: so much of it at once leaves room for all else.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::{JoinHandle, spawn, spawn_blocking};
+use tokio::time::timeout;
+use tracing::Instrument;
+
+use crate::error::{Error, Result};
+
+/// How long anyone waits for a place.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Places for work of one kind. Clones share them.
+///
+/// The work holds its place to its end: a client that hangs up leaves its work
+/// behind, and others can't pile theirs upon it.
+#[derive(Clone, Debug)]
+pub struct Places(Arc<Semaphore>);
+
+impl Places {
+    /// So many.
+    pub fn new(number: usize) -> Self {
+        Places(Arc::new(Semaphore::new(number)))
+    }
+
+    /// As many as there are cores, for what keeps a core busy.
+    pub fn of_cores() -> Self {
+        Places::new(available_parallelism().map_or(2, usize::from))
+    }
+
+    /// Does work that waits, in a task of its own.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if there is no place in time.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T> {
+        let place = self.take().await?;
+        let work = async move {
+            let done = work.await;
+            drop(place);
+            done
+        };
+        end_of(spawn(work.in_current_span())).await
+    }
+
+    /// Does work that computes, on a thread where that holds up nobody.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if there is no place in time.
+    pub async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        let place = self.take().await?;
+        let work = move || {
+            let done = work();
+            drop(place);
+            done
+        };
+        end_of(spawn_blocking(work)).await
+    }
+
+    async fn take(&self) -> Result<OwnedSemaphorePermit> {
+        let place = timeout(PATIENCE, self.0.clone().acquire_owned()).await;
+        let place = place.map_err(|_| Error::Busy)?;
+        place.map_err(|e| Error::Internal(e.to_string()))
+    }
+}
+
+async fn end_of<T>(work: JoinHandle<T>) -> Result<T> {
+    work.await.map_err(|e| Error::Internal(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot::channel;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_holds_its_place_though_nobody_waits_for_it_any_more() {
+        let places = Places::new(1);
+        let (begin, begun) = channel();
+        let (end, ended) = channel::<()>();
+        let work = async {
+            begin.send(()).unwrap();
+            ended.await.unwrap();
+        };
+        let client = spawn({
+            let places = places.clone();
+            async move { places.run(work).await }
+        });
+        begun.await.unwrap();
+        client.abort();
+        assert!(client.await.unwrap_err().is_cancelled());
+        assert_eq!(places.0.available_permits(), 0);
+
+        end.send(()).unwrap();
+        assert_eq!(places.run(async { 1 }).await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn computing_holds_its_place_though_nobody_waits_for_it_any_more() {
+        let places = Places::new(1);
+        let (begin, begun) = channel();
+        let (end, ended) = channel::<()>();
+        let work = || {
+            begin.send(()).unwrap();
+            ended.blocking_recv().unwrap();
+        };
+        let client = spawn({
+            let places = places.clone();
+            async move { places.compute(work).await }
+        });
+        begun.await.unwrap();
+        client.abort();
+        assert!(client.await.unwrap_err().is_cancelled());
+        assert_eq!(places.0.available_permits(), 0);
+
+        end.send(()).unwrap();
+        assert_eq!(places.compute(|| 1).await.unwrap(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_a_place_for_long() {
+        let places = Places::new(1);
+        let _taken = places.take().await.unwrap();
+        let refused = places.run(async {}).await;
+        assert!(matches!(refused, Err(Error::Busy)), "{refused:?}");
+    }
+
+    #[tokio::test]
+    async fn work_that_panics_gives_its_place_back() {
+        let places = Places::new(1);
+        for _ in 0..2 {
+            let failed = places.compute(|| panic!("of no use")).await;
+            assert!(matches!(failed, Err(Error::Internal(_))), "{failed:?}");
+        }
+    }
+}
