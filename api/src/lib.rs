@@ -68,6 +68,8 @@ pub struct AppState {
     pub models: Arc<[Model]>,
     /// Places for searches, which are the only slow queries.
     pub searches: Places,
+    /// Places for posts that are rendered, which takes a core.
+    pub renders: Places,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Places for those who wait for a job.
@@ -93,6 +95,7 @@ impl AppState {
             passwords: Passwords::new()?,
             models: config.agent.models()?.into(),
             searches: Places::new(1),
+            renders: Places::of_cores(),
             metrics: Arc::new(Metrics::new()?),
             waits: Waits::default(),
             rate_limit: NonZeroU32::new(config.rate_limit_per_minute)

@@ -14,7 +14,6 @@ use sea_orm::{
 };
 use serde::Serialize;
 use shared::queue;
-use tokio::task::spawn_blocking;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -310,22 +309,34 @@ pub async fn get(
             let media_type = (header::CONTENT_TYPE, "text/markdown; charset=utf-8");
             tagged(&headers, &tag, ([media_type], content(post)?))
         }
-        Format::Html => {
-            let media_type = (header::CONTENT_TYPE, "text/html; charset=utf-8");
-            // Should anything get past the sanitiser, it still can't run.
-            let policy = (
-                header::CONTENT_SECURITY_POLICY,
-                "default-src 'none'; img-src https:",
-            );
-            let content = content(post)?;
-            let page = spawn_blocking(move || render::html(&content)).await;
-            let page = page.map_err(|e| Error::Internal(e.to_string()))?;
-            tagged(&headers, &tag, ([media_type, policy], page))
-        }
+        Format::Html => page(&state, &headers, &tag, content(post)?).await?,
     };
     let accept = HeaderValue::from_static("Accept");
     response.headers_mut().insert(header::VARY, accept);
     Ok(response)
+}
+
+/// A post's content as a page, which is not rendered for whoever has it.
+async fn page(
+    state: &AppState,
+    headers: &HeaderMap,
+    tag: &str,
+    content: String,
+) -> Result<Response> {
+    let media_type = (header::CONTENT_TYPE, "text/html; charset=utf-8");
+    // Should anything get past the sanitiser, it still can't run.
+    let policy = (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; img-src https:",
+    );
+    let page = match negotiate::has(headers, tag) {
+        true => String::new(),
+        false => {
+            let render = move || render::html(&content);
+            state.renders.compute(render).await?
+        }
+    };
+    Ok(tagged(headers, tag, ([media_type, policy], page)))
 }
 
 /// Get a post's latest job

@@ -288,6 +288,25 @@ async fn a_post_is_sent_again_for_as_long_as_its_job_goes_on() {
 }
 
 #[tokio::test]
+async fn an_unchanged_page_is_not_rendered_again() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let post = ready(&app, &ann, "Many words").await;
+    let content = json!({ "content": "*So* many. ".repeat(30_000) });
+    ann.put(&path(&post), content).await;
+    let read = async |tag: &str| {
+        let page = ann.request(Method::GET, &path(&post));
+        let page = page.header("accept", "text/html");
+        let begun = Instant::now();
+        let page = ann.send(page.header("if-none-match", tag)).await;
+        (page.status, begun.elapsed())
+    };
+    let (rendered, unchanged) = (read("\"2\"").await, read("\"3\"").await);
+    assert_eq!((rendered.0, unchanged.0), (200, 304));
+    assert!(unchanged.1 < rendered.1 / 3, "{unchanged:?} {rendered:?}");
+}
+
+#[tokio::test]
 async fn a_post_can_be_read_as_markdown_and_as_html() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
