@@ -9,10 +9,11 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::{Params, PasswordHasher, PasswordVerifier};
 
 use crate::error::{Error, Result};
+use crate::places::Places;
 
-mod places;
+mod memory;
 
-use places::{Memory, Places};
+use memory::{Memories, Memory};
 
 /// Passwords that everyone tries first; none shorter than the shortest that is
 /// allowed, all in lower case. Its head tells where it is from.
@@ -46,6 +47,11 @@ const OURS: [&str; 18] = [
 #[derive(Clone, Debug)]
 pub struct Passwords {
     places: Places,
+    /// Those who sign up have a line of their own, and come one by one from there
+    /// for no more than half of the places: a crowd of them keeps nobody from
+    /// signing in.
+    sign_ups: Places,
+    memories: Memories,
     /// Verified for names that don't exist, so that the answer takes as long.
     decoy: Arc<str>,
 }
@@ -69,6 +75,8 @@ impl Passwords {
         let decoy = hash(&Memory::default(), "a password that no one has")?;
         Ok(Passwords {
             places: Places::new(cores),
+            sign_ups: Places::new(cores.div_ceil(2)),
+            memories: Memories::default(),
             decoy: decoy.into(),
         })
     }
@@ -76,24 +84,41 @@ impl Passwords {
     /// Hashes a password, in PHC's string format.
     ///
     /// # Errors
-    /// When the system has no randomness.
+    /// [`Error::Busy`] if too many want it, and when the system has no randomness.
     pub async fn hash(&self, password: String) -> Result<String> {
-        self.places
-            .run(move |memory| hash(memory, &password))
-            .await?
+        self.compute(move |memory| hash(memory, &password)).await?
+    }
+
+    /// Hashes the password of somebody who signs up.
+    ///
+    /// # Errors
+    /// As [`Passwords::hash`].
+    pub async fn hash_first(&self, password: String) -> Result<String> {
+        let passwords = self.clone();
+        let hash = async move { passwords.hash(password).await };
+        self.sign_ups.run(hash).await?
     }
 
     /// Verifies a password against a hash; without one, takes as long and says
     /// it is wrong.
     ///
     /// # Errors
-    /// When the hash can't be read, or the system has no randomness.
+    /// [`Error::Busy`] if too many want it, and when the hash can't be read or the
+    /// system has no randomness.
     pub async fn verify(&self, password: String, stored: Option<&str>) -> Result<Verdict> {
         let exists = stored.is_some();
         let stored = stored.unwrap_or(&self.decoy).to_owned();
         let work = move |memory: &Memory| verify(memory, &password, &stored);
-        let verdict = self.places.run(work).await??;
+        let verdict = self.compute(work).await??;
         Ok(if exists { verdict } else { Verdict::Wrong })
+    }
+
+    async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Memory) -> T + Send + 'static,
+    ) -> Result<T> {
+        let memories = self.memories.clone();
+        self.places.compute(move || memories.with(work)).await
     }
 }
 
@@ -149,6 +174,8 @@ fn is_outdated(hash: &PasswordHash) -> bool {
 mod tests {
     use argon2::Argon2;
 
+    use tokio::task::{JoinSet, yield_now};
+
     use super::*;
 
     #[test]
@@ -176,6 +203,25 @@ mod tests {
             panic!("not replaced");
         };
         assert_eq!(verdict(&new), Verdict::Right);
+    }
+
+    #[tokio::test]
+    async fn a_crowd_that_signs_up_keeps_nobody_from_signing_in() {
+        const CROWD: usize = 64;
+        let passwords = Passwords::new().unwrap();
+        let mut crowd = JoinSet::new();
+        for _ in 0..CROWD {
+            let passwords = passwords.clone();
+            crowd.spawn(async move { passwords.hash_first("correct horse".to_owned()).await });
+        }
+        // Now all of them are in line.
+        yield_now().await;
+        let verdict = passwords.verify("correct horse".to_owned(), None).await;
+        assert_eq!(verdict.unwrap(), Verdict::Wrong);
+        while let Some(signed_up) = crowd.try_join_next() {
+            signed_up.unwrap().unwrap();
+        }
+        assert!(crowd.len() > CROWD / 2, "{} are left", crowd.len());
     }
 
     #[test]

@@ -68,7 +68,7 @@ pub async fn register(
     if named.one(state.db.read()).await?.is_some() {
         return Err(Error::UsernameTaken);
     }
-    let password_hash = state.passwords.hash(new.password).await?;
+    let password_hash = state.passwords.hash_first(new.password).await?;
     let row = user::ActiveModel {
         id: Set(Uuid::now_v7()),
         username_key: Set(user::username_key(&new.username)),

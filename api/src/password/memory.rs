@@ -1,4 +1,4 @@
-//! Places to hash at: as many as there are cores, each with memory that is kept.
+//! Memory to hash in, which is kept.
 //!
 //! A hash takes 19 MiB. The library would allocate them for each anew, on the
 //! thread that makes it, and glibc keeps for every thread what it has freed: some
@@ -12,53 +12,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::password_hash::{self, CustomizedPasswordHasher, PasswordHasher};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
-use tokio::sync::Semaphore;
 
-use crate::error::{Error, Result};
+/// What hashes have been made in. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Memories(Arc<Mutex<Vec<Memory>>>);
 
-/// Where passwords are hashed and verified.
-#[derive(Clone, Debug)]
-pub(super) struct Places {
-    free: Arc<Semaphore>,
-    /// Those of free places that have been used. The last is used again first.
-    memories: Arc<Mutex<Vec<Memory>>>,
-}
-
-impl Places {
-    pub(super) fn new(number: usize) -> Self {
-        Places {
-            free: Arc::new(Semaphore::new(number)),
-            memories: Arc::default(),
-        }
+impl Memories {
+    /// Does work in the memory that was used last, or a new one if none is free.
+    pub(super) fn with<T>(&self, work: impl FnOnce(&Memory) -> T) -> T {
+        let memory = self.free().pop().unwrap_or_default();
+        let done = work(&memory);
+        self.free().push(memory);
+        done
     }
 
-    /// Does work on a thread of its own as soon as there is a place for it.
-    ///
-    /// # Errors
-    /// When the work panics.
-    pub(super) async fn run<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Memory) -> T + Send + 'static,
-    ) -> Result<T> {
-        let internal = |e: &dyn fmt::Display| Error::Internal(e.to_string());
-        // The place is held by the thread: a client that hangs up leaves its
-        // work behind.
-        let place = self.free.clone().acquire_owned().await;
-        let place = place.map_err(|e| internal(&e))?;
-        let places = self.clone();
-        tokio::task::spawn_blocking(move || {
-            let memory = places.memories().pop().unwrap_or_default();
-            let done = work(&memory);
-            places.memories().push(memory);
-            drop(place);
-            done
-        })
-        .await
-        .map_err(|e| internal(&e))
-    }
-
-    fn memories(&self) -> MutexGuard<'_, Vec<Memory>> {
-        self.memories.lock().unwrap_or_else(PoisonError::into_inner)
+    fn free(&self) -> MutexGuard<'_, Vec<Memory>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -125,7 +94,7 @@ impl CustomizedPasswordHasher<PasswordHash> for Memory {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::future::join_all;
+    use std::thread;
 
     use super::*;
 
@@ -160,14 +129,16 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn memory_serves_again_and_holds_nothing_of_what_it_was_used_for() {
-        let places = Places::new(2);
-        let hashes = (0..20).map(|_| places.run(|memory| memory.hash_password(b"correct horse")));
-        for hash in join_all(hashes).await {
-            hash.unwrap().unwrap();
-        }
-        let memories = places.memories();
+    #[test]
+    fn memory_serves_again_and_holds_nothing_of_what_it_was_used_for() {
+        let memories = Memories::default();
+        let hash = || memories.with(|memory| memory.hash_password(b"correct horse").unwrap());
+        thread::scope(|threads| {
+            for _ in 0..2 {
+                threads.spawn(|| (0..10).map(|_| hash()).for_each(drop));
+            }
+        });
+        let memories = memories.free();
         assert!((1..=2).contains(&memories.len()), "{}", memories.len());
         for memory in memories.iter() {
             let blocks = memory.0.borrow();
