@@ -6,7 +6,7 @@ use anyhow::Context;
 use api::AppState;
 use api::commands::make_admin;
 use api::config::{Command, Config};
-use api::serve::{PATIENCE, serve};
+use api::serve::{PATIENCE, most_connections, serve};
 use api::token::kept_secret;
 use shared::config::StorageSettings;
 use shared::database::Database;
@@ -63,7 +63,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
 
     let prune = api::prune::regularly(db.clone(), token_ttl);
     tokio::spawn(stop.clone().run_until_cancelled_owned(prune));
-    let serve = serve(listener, api::app(state), PATIENCE, stop.clone());
+    let most = most_connections();
+    let serve = serve(listener, api::app(state), PATIENCE, most, stop.clone());
     let overdue = async {
         stop.cancelled().await;
         tokio::time::sleep(grace).await;

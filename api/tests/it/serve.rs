@@ -17,12 +17,14 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 const PATIENCE: Duration = Duration::from_millis(300);
 
+const MOST: usize = 3;
+
 /// Serves until the guard is dropped.
 async fn serving(app: Router) -> (SocketAddr, DropGuard) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
-    tokio::spawn(serve(listener, app, PATIENCE, stop.clone()));
+    tokio::spawn(serve(listener, app, PATIENCE, MOST, stop.clone()));
     (address, stop.drop_guard())
 }
 
@@ -95,6 +97,25 @@ async fn a_connection_is_kept_while_it_waits_for_an_answer_and_closed_when_it_is
     }
     let (text, _) = rest(&mut connection).await;
     assert!(text.contains("at last") && text.contains("here"), "{text}");
+}
+
+#[tokio::test]
+async fn of_more_connections_than_there_may_be_the_others_wait_until_one_is_closed() {
+    let (address, _stop, asked) = served().await;
+    let head = b"GET /slow HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n";
+    let mut connections = Vec::new();
+    for _ in 0..MOST {
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        connection.write_all(head).await.unwrap();
+        asked.notified().await;
+        connections.push(connection);
+    }
+    let mut next = TcpStream::connect(address).await.unwrap();
+    next.write_all(head).await.unwrap();
+    let refused = tokio::time::timeout(PATIENCE, asked.notified()).await;
+    assert!(refused.is_err(), "there are more connections than may be");
+    let (text, _) = rest(&mut next).await;
+    assert!(text.contains("at last"), "{text}");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use api::AppState;
 use api::config::Config;
-use api::serve::serve;
+use api::serve::{most_connections, serve};
 use clap::Parser;
 use entity::{job, user};
 use reqwest::header::HeaderMap;
@@ -88,7 +88,8 @@ impl TestApp {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let app = api::app(state);
-        tokio::spawn(serve(listener, app, api::serve::PATIENCE, stop.clone()));
+        let (patience, most) = (api::serve::PATIENCE, most_connections());
+        tokio::spawn(serve(listener, app, patience, most, stop.clone()));
         TestApp {
             url,
             db,
