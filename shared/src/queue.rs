@@ -67,6 +67,16 @@ pub struct Payload {
     pub attempt: i32,
 }
 
+impl Payload {
+    /// For the attempt that follows those that a job has had.
+    pub fn next(job: &job::Model) -> Self {
+        Payload {
+            job: job.id,
+            attempt: job.attempt + 1,
+        }
+    }
+}
+
 /// A delivery as a worker receives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {

@@ -266,11 +266,7 @@ impl Ended {
         if !lifecycle::retry_later(tx, &self.lease, failure, delay, &delivery).await? {
             return Ok(Record::Lost);
         }
-        let payload = Payload {
-            job: self.job.id,
-            attempt: self.job.attempt + 1,
-        };
-        queue::push(tx, &delivery, payload, delay).await?;
+        queue::push(tx, &delivery, Payload::next(&self.job), delay).await?;
         Ok(Record::Retried(failure.code, delay))
     }
 

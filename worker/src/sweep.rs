@@ -97,7 +97,7 @@ async fn rescue(tx: &DatabaseTransaction, job: job::Model) -> Result<Rescue, DbE
     let delivery = queue::delivery_id(Duration::ZERO);
     let rescue = lifecycle::rescue(tx, &job, &delivery).await?;
     if rescue == Rescue::Requeued {
-        push(tx, &job, &delivery).await?;
+        queue::push(tx, &delivery, Payload::next(&job), Duration::ZERO).await?;
     }
     Ok(rescue)
 }
@@ -110,15 +110,7 @@ async fn redeliver(tx: &DatabaseTransaction, job: job::Model) -> Result<bool, Db
     let given = lifecycle::redeliver(tx, job.id, lost, &delivery).await?;
     if given {
         queue::take(tx, &[lost]).await?;
-        push(tx, &job, &delivery).await?;
+        queue::push(tx, &delivery, Payload::next(&job), Duration::ZERO).await?;
     }
     Ok(given)
-}
-
-async fn push(tx: &DatabaseTransaction, job: &job::Model, delivery: &str) -> Result<(), DbErr> {
-    let payload = Payload {
-        job: job.id,
-        attempt: job.attempt + 1,
-    };
-    queue::push(tx, delivery, payload, Duration::ZERO).await
 }

@@ -221,7 +221,7 @@ pub(super) async fn again(
         Err(e) if is_duplicate(&e) => return Err(Error::GenerationInProgress),
         Err(e) => return Err(e.into()),
     };
-    push(tx, &job, &delivery).await?;
+    queue::push(tx, &delivery, Payload::next(&job), Duration::ZERO).await?;
     Ok(job)
 }
 
@@ -238,7 +238,7 @@ pub(super) async fn enqueue(
         Err(e) if is_duplicate(&e) => return Err(Error::GenerationInProgress),
         created => created?,
     };
-    push(tx, &job, &delivery).await?;
+    queue::push(tx, &delivery, Payload::next(&job), Duration::ZERO).await?;
     Ok(job)
 }
 
@@ -248,15 +248,6 @@ fn has_room(room: Room) -> Result<()> {
         Room::Full => Err(Error::QuotaExceeded),
         Room::Disabled => Err(Error::AccountDisabled),
     }
-}
-
-async fn push(tx: &DatabaseTransaction, job: &job::Model, delivery: &str) -> Result<()> {
-    let payload = Payload {
-        job: job.id,
-        attempt: job.attempt + 1,
-    };
-    queue::push(tx, delivery, payload, Duration::ZERO).await?;
-    Ok(())
 }
 
 /// A job of one's own.

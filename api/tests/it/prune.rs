@@ -115,11 +115,7 @@ async fn a_job_that_is_retried_at_this_moment_is_kept_however_old_it_is() {
     let (tx, delivery) = (app.begin().await, queue::delivery_id(Duration::ZERO));
     let retried = requeue(&tx, &job.unwrap(), 1, Origin::default(), &delivery).await;
     let job = retried.unwrap().expect("it can't be retried");
-    let payload = Payload {
-        job: job.id,
-        attempt: 1,
-    };
-    queue::push(&tx, &delivery, payload, Duration::ZERO)
+    queue::push(&tx, &delivery, Payload::next(&job), Duration::ZERO)
         .await
         .unwrap();
     let db = app.db.clone();
