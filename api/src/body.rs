@@ -4,6 +4,7 @@
 //! by field here: each is taken, converted and checked, faults are gathered,
 //! and what was not taken is unknown.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -11,8 +12,10 @@ use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use shared::config::Model;
 use tokio::time::timeout;
 
+use crate::AppState;
 use crate::error::{Error, FieldError, Result};
 
 /// Something that a body can be read as.
@@ -28,10 +31,10 @@ pub struct Valid<T>(pub T);
 /// Why a field's value is not good: a code and a message.
 pub type Fault = (&'static str, String);
 
-impl<T: Body, S: Send + Sync> FromRequest<S> for Valid<T> {
+impl<T: Body> FromRequest<AppState> for Valid<T> {
     type Rejection = Error;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self> {
+    async fn from_request(request: Request, state: &AppState) -> Result<Self> {
         let is_json = is_json(request.headers());
         let bytes = bytes(request, state, SLOWEST).await?;
         // Where every field may be left out, so may the body.
@@ -42,7 +45,7 @@ impl<T: Body, S: Send + Sync> FromRequest<S> for Valid<T> {
         } else {
             return Err(Error::UnsupportedMediaType);
         };
-        read(value).map(Valid)
+        read(value, &state.models).map(Valid)
     }
 }
 
@@ -72,8 +75,13 @@ fn is_json(headers: &HeaderMap) -> bool {
     media_type.is_some_and(|t| t == "application/json" || t.ends_with("+json"))
 }
 
-fn read<T: Body>(value: Value) -> Result<T> {
-    let mut fields = Fields::default();
+fn read<T: Body>(value: Value, models: &Arc<[Model]>) -> Result<T> {
+    let mut fields = Fields {
+        models: models.clone(),
+        prefix: String::new(),
+        rest: Map::new(),
+        faults: Vec::new(),
+    };
     fields.enter(value);
     let read = T::read(&mut fields);
     fields.leave();
@@ -87,8 +95,10 @@ fn read<T: Body>(value: Value) -> Result<T> {
 const MOST_FAULTS: usize = 50;
 
 /// The fields of a body, and the faults found in them so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Fields {
+    /// The models that may be named.
+    pub models: Arc<[Model]>,
     prefix: String,
     rest: Map<String, Value>,
     faults: Vec<FieldError>,
@@ -294,8 +304,12 @@ mod tests {
         }
     }
 
+    fn of_outer(value: Value) -> Result<Outer> {
+        read(value, &Arc::from([]))
+    }
+
     fn faults(value: Value) -> Vec<(String, &'static str)> {
-        match read::<Outer>(value) {
+        match of_outer(value) {
             Err(Error::Validation(faults)) => {
                 faults.into_iter().map(|f| (f.field, f.code)).collect()
             }
@@ -305,14 +319,14 @@ mod tests {
 
     #[test]
     fn a_good_body_is_read() {
-        let outer: Outer = read(json!({"name": " abc ", "inner": {"count": 3}})).unwrap();
+        let outer = of_outer(json!({"name": " abc ", "inner": {"count": 3}})).unwrap();
         assert_eq!(outer.name, "abc");
         assert_eq!(outer.inner.unwrap().count, Some(3));
     }
 
     #[test]
     fn a_whole_number_may_have_a_point() {
-        let outer: Outer = read(json!({"name": "abc", "inner": {"count": 3.0}})).unwrap();
+        let outer = of_outer(json!({"name": "abc", "inner": {"count": 3.0}})).unwrap();
         assert_eq!(outer.inner.unwrap().count, Some(3));
         for count in [json!(3.5), json!(-3.0), json!(1e300)] {
             let fault = ("inner.count".to_owned(), "invalid_type");
@@ -325,7 +339,7 @@ mod tests {
 
     #[test]
     fn null_is_the_same_as_left_out() {
-        let outer: Outer = read(json!({"name": "abc", "inner": null})).unwrap();
+        let outer = of_outer(json!({"name": "abc", "inner": null})).unwrap();
         assert!(outer.inner.is_none());
     }
 

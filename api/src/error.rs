@@ -337,6 +337,21 @@ fn is_orphan(error: &DbErr) -> bool {
     )
 }
 
+/// Both, or all the fields that are at fault in either.
+///
+/// # Errors
+/// When either is one.
+pub fn both<A, B>(one: Result<A>, other: Result<B>) -> Result<(A, B)> {
+    match (one, other) {
+        (Ok(one), Ok(other)) => Ok((one, other)),
+        (Err(Error::Validation(mut faults)), Err(Error::Validation(more))) => {
+            faults.extend(more);
+            Err(Error::Validation(faults))
+        }
+        (Err(error), _) | (_, Err(error)) => Err(error),
+    }
+}
+
 /// Whether a row could not be written because another has what must be unique.
 pub fn is_duplicate(error: &DbErr) -> bool {
     matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_)))

@@ -70,7 +70,8 @@ impl Body for Options {
         let words = fields.optional("words", words);
         let keywords = fields.optional("keywords", keywords);
         let instructions = fields.optional("instructions", trimmed(1, 2000));
-        let model = fields.optional("model", any);
+        let models = fields.models.clone();
+        let model = fields.optional("model", |name| served(name, &models));
         Some(Options {
             tone: tone?,
             audience: audience?,
@@ -84,36 +85,31 @@ impl Body for Options {
 }
 
 impl Options {
-    /// The model that is meant: the one that is named, or else the default.
-    ///
-    /// # Errors
-    /// [`Error::Validation`] if it is not among `models`.
-    pub fn model_of(&self, models: &[Model]) -> Result<String> {
-        Options::model_named(self.model.as_deref(), models)
-    }
-
-    /// The model of that name, or the default where none is named.
-    ///
-    /// # Errors
-    /// [`Error::Validation`] if it is not among `models`.
-    pub fn model_named(name: Option<&str>, models: &[Model]) -> Result<String> {
-        let found = match name {
-            Some(id) => models.iter().find(|model| model.id == id),
-            None => models.first(),
-        };
-        let unknown = || {
-            let message = "is not one of GET /models";
-            Error::invalid("options.model", "unknown_model", message)
-        };
-        found.map(|model| model.id.clone()).ok_or_else(unknown)
-    }
-
-    /// As they are stored with the job.
+    /// As they are stored, with the post and its jobs.
     ///
     /// # Errors
     /// When they can't be encoded.
     pub fn to_json(&self) -> Result<serde_json::Value> {
         serde_json::to_value(self).map_err(|e| Error::Internal(e.to_string()))
+    }
+}
+
+/// The model that stored options mean: the one that they name, or the default
+/// where they name none, or one that is served no longer.
+///
+/// # Errors
+/// When there are no models, which the settings do not allow.
+pub fn model_of(options: &serde_json::Value, models: &[Model]) -> Result<String> {
+    let named = options["model"].as_str();
+    let named = models.iter().find(|model| named == Some(&model.id));
+    let model = named.or(models.first()).map(|model| model.id.clone());
+    model.ok_or_else(|| Error::Internal("there are no models".to_owned()))
+}
+
+fn served(name: String, models: &[Model]) -> std::result::Result<String, Fault> {
+    match models.iter().any(|model| model.id == name) {
+        true => Ok(name),
+        false => Err(("unknown_model", "is not one of GET /models".to_owned())),
     }
 }
 

@@ -20,11 +20,11 @@ use uuid::Uuid;
 use super::jobs::{self, Job};
 use crate::auth::SignedIn;
 use crate::body::{Body, Fields, Valid, text, trimmed};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, both};
 use crate::idempotency::{Answer, Key};
 use crate::negotiate::{self, Format, may_change, tagged, version_tag};
 use crate::observe::origin;
-use crate::options::Options;
+use crate::options::{Options, model_of};
 use crate::page::{List, cut, limit, link};
 use crate::query::{Id, Params, searched};
 use crate::wait::{self, Place};
@@ -169,9 +169,8 @@ async fn store(
     new: NewPost,
     origin: Origin,
 ) -> Result<Response> {
-    let options = new.options.unwrap_or_default();
-    let model = options.model_of(&state.models)?;
-    let options = options.to_json()?;
+    let options = new.options.unwrap_or_default().to_json()?;
+    let model = model_of(&options, &state.models)?;
     let row = post::ActiveModel {
         id: Set(id),
         user_id: Set(me.user.id),
@@ -232,7 +231,7 @@ pub async fn list(
     OriginalUri(uri): OriginalUri,
     Params(filter): Params<Filter>,
 ) -> Result<(HeaderMap, Json<PostPage>)> {
-    let limit = limit(filter.limit)?;
+    let (limit, q) = both(limit(filter.limit), searched(filter.q.as_deref()))?;
     let sort = filter.sort.unwrap_or_default();
     let list = List {
         keys: &state.keys,
@@ -245,7 +244,6 @@ pub async fn list(
     if let Some(status) = filter.status {
         posts = posts.filter(post::Column::Status.eq(post::Status::from(status)));
     }
-    let q = searched(filter.q.as_deref())?;
     if let Some(q) = q {
         posts = posts.filter(contains(state.db.backend(), q));
     }
@@ -495,20 +493,11 @@ async fn store_again(
     origin: Origin,
 ) -> Result<Response> {
     let post = find(tx, &me, id).await?;
-    let (options, model) = match again.options {
-        None => {
-            let named = post.options["model"].as_str();
-            let model = Options::model_named(named, &state.models).ok();
-            let default = || Options::model_named(None, &state.models);
-            // It may be served no longer; then the default takes over.
-            let model = model.map_or_else(default, Ok)?;
-            (post.options, model)
-        }
-        Some(options) => {
-            let model = options.model_of(&state.models)?;
-            (options.to_json()?, model)
-        }
+    let options = match again.options {
+        Some(options) => options.to_json()?,
+        None => post.options,
     };
+    let model = model_of(&options, &state.models)?;
     let new = NewJob {
         post: post.id,
         user: me.user.id,

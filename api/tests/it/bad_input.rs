@@ -256,6 +256,33 @@ async fn a_body_of_more_than_a_mebibyte_is_refused() {
 }
 
 #[tokio::test]
+async fn all_that_is_wrong_with_a_request_is_told_at_once() {
+    let app = TestApp::new().await;
+    let (ann, root) = (app.user("ann").await, app.admin("root").await);
+    let body = json!({ "topic": "x", "options": { "model": "nope", "words": 5 } });
+    let faults = [
+        "topic: too_short",
+        "options.words: out_of_range",
+        "options.model: unknown_model",
+    ];
+    faulty(&app, asking(&ann, &body), &faults).await;
+    let long = "x".repeat(201);
+    for list in ["/blogs", "/admin/users"] {
+        let path = format!("{list}?limit=0&q={long}");
+        let request = root.request(Method::GET, &path);
+        faulty(&app, request, &["limit: out_of_range", "q: invalid"]).await;
+    }
+    let path = format!("/admin/jobs?limit=0&error_code={long}&model={long}&q={long}");
+    let faults = [
+        "limit: out_of_range",
+        "error_code: too_long",
+        "model: too_long",
+        "q: invalid",
+    ];
+    faulty(&app, root.request(Method::GET, &path), &faults).await;
+}
+
+#[tokio::test]
 async fn a_nul_is_refused_where_it_cannot_be_stored() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;

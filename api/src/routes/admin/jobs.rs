@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::auth::{Admin, Client, SignedIn};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, both};
 use crate::observe::origin;
 use crate::page::{After, List, limit, link, look_through};
 use crate::query::{Id, Params};
@@ -55,7 +55,7 @@ pub async fn list(
     OriginalUri(uri): OriginalUri,
     Params(filter): Params<Filter>,
 ) -> Result<(HeaderMap, Json<AdminJobPage>)> {
-    let limit = limit(filter.limit)?;
+    let (limit, selection) = both(limit(filter.limit), Selection::try_from(&filter))?;
     let list = List {
         keys: &state.keys,
         user: me.user.id,
@@ -63,7 +63,7 @@ pub async fn list(
     };
     let after = filter.cursor.as_deref();
     let after = after.map(|cursor| list.position(cursor)).transpose()?;
-    let (jobs, next) = page(&state, &Selection::try_from(&filter)?, after, limit).await?;
+    let (jobs, next) = page(&state, &selection, after, limit).await?;
     let next_cursor = next.map(|after| list.cursor(&after)).transpose()?;
     let items = AdminJob::load(state.db.read(), jobs).await?;
     let headers = link(&uri, next_cursor.as_deref());

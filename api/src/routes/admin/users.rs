@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::auth::{Admin, Client};
 use crate::body::{Body, Fields, Valid, any};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, both};
 use crate::page::{After, List, limit, link, look_through};
 use crate::query::{Id, Params, searched};
 use crate::routes::users::Role;
@@ -117,7 +117,7 @@ pub async fn list(
     OriginalUri(uri): OriginalUri,
     Params(filter): Params<Filter>,
 ) -> Result<(HeaderMap, Json<AccountPage>)> {
-    let limit = limit(filter.limit)?;
+    let (limit, q) = both(limit(filter.limit), searched(filter.q.as_deref()))?;
     let list = List {
         keys: &state.keys,
         user: me.user.id,
@@ -128,7 +128,7 @@ pub async fn list(
         let after: After = list.position(cursor)?;
         users = users.filter(user::Column::Id.lt(after.id));
     }
-    let named = searched(filter.q.as_deref())?.map(|q| {
+    let named = q.map(|q| {
         let name = Expr::col(user::Column::Username);
         Condition::all().add(search::contains(state.db.backend(), name, q))
     });

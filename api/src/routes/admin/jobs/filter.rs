@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::body::{Body, Fields, any, text};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, both};
 use crate::query::{LONGEST_Q, searched};
 use crate::routes::jobs::Status;
 use crate::search;
@@ -95,12 +95,16 @@ impl TryFrom<&Filter> for Selection {
     type Error = Error;
 
     fn try_from(filter: &Filter) -> Result<Self> {
+        let error_code = checked("error_code", &filter.error_code, LONGEST_CODE);
+        let model = checked("model", &filter.model, LONGEST_MODEL);
+        let q = searched(filter.q.as_deref());
+        let ((error_code, model), q) = both(both(error_code, model), q)?;
         Ok(Selection {
             status: filter.status,
             user_id: filter.user_id,
-            error_code: checked("error_code", &filter.error_code, LONGEST_CODE)?,
-            model: checked("model", &filter.model, LONGEST_MODEL)?,
-            q: filter.q.clone(),
+            error_code,
+            model,
+            q: q.map(str::to_owned),
             created_after: filter.created_after,
             created_before: filter.created_before,
         })
