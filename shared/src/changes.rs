@@ -3,14 +3,16 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::sleep;
 use std::time::Duration;
 
 use sea_orm::DbBackend;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::database::Database;
 
@@ -41,14 +43,17 @@ impl Changes {
             waiting: waiting.clone(),
         };
         match db.backend() {
-            DbBackend::Postgres => tokio::spawn(watcher.tick()),
+            DbBackend::Postgres => {
+                tokio::spawn(watcher.tick());
+            }
             _ => {
                 let options = db.write().get_sqlite_connection_pool().connect_options();
                 let mut index = options.get_filename().as_os_str().to_owned();
                 index.push("-shm");
-                tokio::spawn(watcher.look(index.into()))
+                let runtime = Handle::current();
+                std::thread::spawn(move || watcher.look(&runtime, index.as_ref()));
             }
-        };
+        }
         Changes { told, waiting }
     }
 
@@ -112,23 +117,22 @@ impl Watcher {
         }
     }
 
-    async fn look(self, index: PathBuf) {
-        while let Err(error) = self.look_until_error(&index).await {
+    /// On a thread of its own: to wake a runtime costs more than to look.
+    fn look(self, runtime: &Handle, index: &Path) {
+        while let Err(error) = self.look_until_error(runtime, index) {
             tracing::warn!(%error, "can't watch the database for changes; trying again");
             // Something may have been missed.
             self.tell.send_replace(());
-            sleep(Duration::from_secs(1)).await;
+            sleep(Duration::from_secs(1));
         }
     }
 
-    async fn look_until_error(&self, index: &Path) -> io::Result<()> {
+    fn look_until_error(&self, runtime: &Handle, index: &Path) -> io::Result<()> {
         // It stays the same file as long as this process keeps a connection.
         let index = File::open(index)?;
         let mut last = [0; SQLITE_HEADER];
-        let mut looks = interval(SQLITE_LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while self.is_wanted().await {
-            looks.tick().await;
+        while runtime.block_on(self.is_wanted()) {
+            sleep(SQLITE_LOOK);
             let mut header = [0; SQLITE_HEADER];
             index.read_exact_at(&mut header, 0)?;
             if header != last {
