@@ -262,6 +262,9 @@ impl Database {
 
 async fn open_sqlite(url: &str) -> anyhow::Result<Database> {
     let options = sqlite_options(url)?;
+    // Of several that turn a new file's log on at once, SQLite lets some fail.
+    let lock = lock_file(options.get_filename()).await;
+    let _lock = lock.with_context(|| format!("DATABASE_URL: can't open {url}"))?;
     let write = SqlitePoolOptions::new()
         .max_connections(1)
         .acquire_timeout(SQLITE_PATIENCE)
@@ -305,6 +308,9 @@ fn sqlite_options(url: &str) -> anyhow::Result<SqliteConnectOptions> {
     let file = options.get_filename();
     if url.contains(":memory:") || url.contains("mode=memory") || file.as_os_str().is_empty() {
         bail!("DATABASE_URL: an SQLite database must be a file, for API and worker share it");
+    }
+    if file.exists() && !file.is_file() {
+        bail!("DATABASE_URL: {} is no file", file.display());
     }
     if let Some(folder) = file.parent() {
         std::fs::create_dir_all(folder)
@@ -386,7 +392,7 @@ fn postgres_options(url: &str) -> anyhow::Result<PgConnectOptions> {
 }
 
 /// Waits for a lock that other processes respect, on a file beside the
-/// database. It is let go when the file is dropped, or its process dies.
+/// database, while it is made or brought up to date. It is let go when the file is dropped, or its process dies.
 async fn lock_file(database: &Path) -> anyhow::Result<File> {
     let path = database.with_extension("migration-lock");
     let lock = move || {
