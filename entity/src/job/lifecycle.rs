@@ -58,6 +58,9 @@ pub use holder::{
 pub use owner::{Cancel, NewJob, Origin, Room, cancel, create, requeue, room};
 pub use rescue::{Rescue, abandoned, redeliver, rescue};
 
+/// Written out, as the partial index has it.
+const UNFINISHED: &str = "status IN ('queued', 'running', 'canceling')";
+
 /// The job waits for a delivery, held by no one.
 fn queueing(delivery: &str) -> UpdateMany<Entity> {
     Entity::update_many()

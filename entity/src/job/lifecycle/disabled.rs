@@ -3,11 +3,10 @@
 use sea_orm::entity::prelude::*;
 use sea_orm::{DatabaseTransaction, ExprTrait, QueryOrder, QuerySelect, QueryTrait};
 
+use super::UNFINISHED;
 use crate::job::{Column, Entity};
 use crate::user;
 
-/// Written out, as the partial index has it.
-const UNFINISHED: &str = "status IN ('queued', 'running', 'canceling')";
 const NOT_CALLED_OFF: &str = "status <> 'canceling'";
 
 /// A disabled user who has jobs that nobody has called off, if there is one.

@@ -4,13 +4,10 @@ use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::LockType;
 use sea_orm::{DatabaseTransaction, ExprTrait, QuerySelect, Set};
 
-use super::{end, line, null, queueing};
+use super::{UNFINISHED, end, line, null, queueing};
 use crate::clock::now;
 use crate::job::{self, Column, Entity, Model, Status};
 use crate::{post, user};
-
-/// Written out, as the partial index has it.
-const UNFINISHED: &str = "status IN ('queued', 'running', 'canceling')";
 
 /// Whether a user may have one more unfinished job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
