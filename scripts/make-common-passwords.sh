@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes api/src/common_passwords.txt anew: the commonest passwords that are long enough to be
+# Makes api/src/password/common.txt anew: the commonest passwords that are long enough to be
 # allowed. Django brings a list of those that are found most often in leaks, the commonest
 # first, and keeps it up. Needs Python with pip. Run it now and then with Django's newest
 # version, and commit what it writes.
@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 version=6.1.3
-list=api/src/common_passwords.txt
+list=api/src/password/common.txt
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

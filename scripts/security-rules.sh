@@ -25,13 +25,13 @@ has_test() { # name, files
 
 # Tests are named as nextest names them: `module::test`, or `module::tests::test` for
 # those inside of a module.
-named=$(grep -oE '`[a-z_]+::(tests::)?[a-z0-9_]+`' "$page" | tr -d '`' | sort -u)
+named=$(grep -oE '`([a-z_]+::)+[a-z0-9_]+`' "$page" | tr -d '`' | sort -u)
 [ -n "$named" ] || broken "$page names no tests"
 for test in $named; do
-    module=${test%%::*}
+    module=${test%::*}
     case "$test" in
-        *::tests::*) files=("api/src/$module.rs") ;;
-        *) files=(api/tests/{it,processes}/"$module.rs") ;;
+        *::tests::*) module=${module%::tests} files=("api/src/${module//:://}.rs") ;;
+        *) files=(api/tests/{it,processes}/"${module//:://}.rs") ;;
     esac
     present=()
     for file in "${files[@]}"; do
