@@ -45,7 +45,7 @@ use serde_json::json;
 use shared::database::Database;
 
 use crate::address::network;
-use crate::auth::Client;
+use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::token::Keys;
 

@@ -28,7 +28,7 @@ use crate::options::{Options, model_of};
 use crate::page::{List, cut, limit, link};
 use crate::query::{Id, Params, searched};
 use crate::wait::{self, Place};
-use crate::{AppState, render};
+use crate::{AppState, enqueue, render};
 
 mod filter;
 mod view;
@@ -194,7 +194,7 @@ async fn store(
         origin,
     };
     let post = post::Entity::insert(row).exec_with_returning(tx).await?;
-    let job = jobs::enqueue(tx, job, state.config.user_max_active_jobs).await?;
+    let job = enqueue::job(tx, job, state.config.user_max_active_jobs).await?;
     let job = Job::load_one(tx, job).await?;
     Ok(accepted(Post::new(post, Some(job), &me)))
 }
@@ -506,7 +506,7 @@ async fn store_again(
         max_attempts: state.config.job_max_attempts,
         origin,
     };
-    let job = jobs::enqueue(tx, new, state.config.user_max_active_jobs).await?;
+    let job = enqueue::job(tx, new, state.config.user_max_active_jobs).await?;
     post::Entity::regenerate(tx, id, options).await?;
     let post = find(tx, &me, id).await?;
     let job = Job::load_one(tx, job).await?;

@@ -7,24 +7,23 @@ use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use entity::job;
-use entity::job::lifecycle::{self, NewJob, Origin, Room};
+use entity::job::lifecycle::{self, Origin};
 use futures_util::FutureExt;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseTransaction, QueryFilter, QueryOrder, QuerySelect,
 };
 use serde::{Deserialize, Serialize};
-use shared::queue::{self, Payload};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::auth::SignedIn;
-use crate::error::{Error, Result, is_duplicate};
+use crate::error::{Error, Result};
 use crate::idempotency::{Answer, Key};
 use crate::negotiate::{LONGEST_WAIT, content_tag, tagged};
 use crate::observe::origin;
 use crate::page::{After, List, cut, limit, link};
 use crate::query::{Id, Params};
-use crate::{AppState, cancel, wait};
+use crate::{AppState, cancel, enqueue, wait};
 
 mod view;
 
@@ -194,60 +193,9 @@ async fn try_again(
     let most = state.config.user_max_active_jobs;
     let room = lifecycle::room(tx, me.user.id, most).await?;
     let before = hold(tx, &me, id).await?;
-    let job = again(tx, before, room, state.config.job_max_attempts, origin).await?;
+    let attempts = state.config.job_max_attempts;
+    let job = enqueue::again(tx, before, room, attempts, origin).await?;
     accepted(&Job::load_one(tx, job).await?)
-}
-
-/// Puts a job into the queue again that the caller holds, with its owner's `room`.
-pub(super) async fn again(
-    tx: &DatabaseTransaction,
-    before: job::Model,
-    room: Room,
-    attempts: i32,
-    origin: Origin,
-) -> Result<job::Model> {
-    let latest = job::Entity::of_post(before.post_id).one(tx).await?;
-    match latest.filter(|latest| latest.id != before.id) {
-        Some(latest) if latest.status.is_over() => return Err(Error::JobFinished),
-        Some(_) => return Err(Error::GenerationInProgress),
-        None => has_room(room)?,
-    }
-    let delivery = queue::delivery_id(Duration::ZERO);
-    let job = match lifecycle::requeue(tx, &before, attempts, origin, &delivery).await {
-        Ok(Some(job)) => job,
-        Ok(None) if before.status == job::Status::Succeeded => return Err(Error::JobFinished),
-        Ok(None) => return Err(Error::GenerationInProgress),
-        // Another job of the same post is unfinished.
-        Err(e) if is_duplicate(&e) => return Err(Error::GenerationInProgress),
-        Err(e) => return Err(e.into()),
-    };
-    queue::push(tx, &delivery, Payload::next(&job), Duration::ZERO).await?;
-    Ok(job)
-}
-
-/// Makes a job and puts it into the queue, in the caller's transaction, for a
-/// user who may have `most` that are unfinished.
-pub(super) async fn enqueue(
-    tx: &DatabaseTransaction,
-    new: NewJob,
-    most: u32,
-) -> Result<job::Model> {
-    has_room(lifecycle::room(tx, new.user, most).await?)?;
-    let delivery = queue::delivery_id(Duration::ZERO);
-    let job = match lifecycle::create(tx, new, &delivery).await {
-        Err(e) if is_duplicate(&e) => return Err(Error::GenerationInProgress),
-        created => created?,
-    };
-    queue::push(tx, &delivery, Payload::next(&job), Duration::ZERO).await?;
-    Ok(job)
-}
-
-fn has_room(room: Room) -> Result<()> {
-    match room {
-        Room::Free => Ok(()),
-        Room::Full => Err(Error::QuotaExceeded),
-        Room::Disabled => Err(Error::AccountDisabled),
-    }
 }
 
 /// A job of one's own.

@@ -18,8 +18,9 @@ use uuid::Uuid;
 
 use super::users::{User, set_password};
 use crate::AppState;
-use crate::auth::{Client, SignedIn};
+use crate::auth::SignedIn;
 use crate::body::Valid;
+use crate::client::Client;
 use crate::error::{Error, Result, is_duplicate};
 use crate::guard::{Try, Visitor};
 use crate::password::Verdict;

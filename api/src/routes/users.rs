@@ -18,8 +18,9 @@ use uuid::Uuid;
 
 use super::timestamp;
 use crate::AppState;
-use crate::auth::{Client, SignedIn};
+use crate::auth::SignedIn;
 use crate::body::{Body, Fault, Fields, Valid, any};
+use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::guard::Visitor;
 use crate::password::{Verdict, is_common};

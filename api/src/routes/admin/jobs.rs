@@ -14,13 +14,13 @@ use serde_json::json;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::auth::{Admin, Client, SignedIn};
+use crate::auth::{Admin, SignedIn};
+use crate::client::Client;
 use crate::error::{Error, Result, both};
 use crate::observe::origin;
 use crate::page::{After, List, limit, link, look_through};
 use crate::query::{Id, Params};
-use crate::routes::jobs::again;
-use crate::{AppState, cancel};
+use crate::{AppState, cancel, enqueue};
 
 pub mod bulk;
 mod filter;
@@ -180,7 +180,7 @@ async fn try_again(
         return Err(Error::OwnerDisabled);
     }
     let before = hold(tx, id).await?;
-    let job = again(tx, before, room, attempts, origin).await?;
+    let job = enqueue::again(tx, before, room, attempts, origin).await?;
     record(tx, Action::JobRetried, me, source, &job).await?;
     Ok(job)
 }

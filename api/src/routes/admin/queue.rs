@@ -15,7 +15,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::AppState;
-use crate::auth::{Admin, Client, SignedIn};
+use crate::auth::{Admin, SignedIn};
+use crate::client::Client;
 use crate::error::Result;
 use crate::routes::optional_timestamp;
 

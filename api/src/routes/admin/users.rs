@@ -18,8 +18,9 @@ use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use crate::auth::{Admin, Client};
+use crate::auth::Admin;
 use crate::body::{Body, Fields, Valid, any};
+use crate::client::Client;
 use crate::error::{Error, Result, both};
 use crate::page::{After, List, limit, link, look_through};
 use crate::query::{Id, Params, searched};

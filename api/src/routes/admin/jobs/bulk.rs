@@ -18,12 +18,12 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{Selection, page};
-use crate::auth::{Admin, Client, SignedIn};
+use crate::auth::{Admin, SignedIn};
 use crate::body::{Body, Fields, Valid, any};
+use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::observe::origin;
-use crate::routes::jobs::again;
-use crate::{AppState, cancel};
+use crate::{AppState, cancel, enqueue};
 
 /// How many jobs are changed in one transaction, so that nobody has to wait long
 /// for it.
@@ -166,7 +166,7 @@ async fn try_again(
         if !owners.contains(&job.user_id) {
             continue;
         }
-        match again(tx, job, Room::Free, attempts, origin.clone()).await {
+        match enqueue::again(tx, job, Room::Free, attempts, origin.clone()).await {
             Ok(job) => changed.push(job),
             Err(Error::JobFinished | Error::GenerationInProgress) => {}
             Err(error) => return Err(error),
