@@ -19,7 +19,7 @@ use crate::database::Database;
 /// SQLite's index of its log begins with a header that every commit changes, in
 /// a file that all processes share. To look at it takes a microsecond:
 /// <https://www.sqlite.org/walformat.html#the_wal_index_header>.
-const SQLITE_LOOK: Duration = Duration::from_millis(8);
+const SQLITE_LOOK: Duration = Duration::from_millis(10);
 const SQLITE_HEADER: usize = 48;
 
 /// On Postgres a change is assumed this often.

@@ -20,7 +20,6 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{ConnectOptions, Connection};
-use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::Instrument;
 
@@ -28,10 +27,11 @@ use crate::config::StorageSettings;
 use crate::queue;
 
 mod reader;
+mod silence;
 mod writer;
 
 pub use reader::Reader;
-use reader::silent;
+use silence::Silence;
 use writer::Writer;
 
 /// How long a write waits for other writers on SQLite.
@@ -133,7 +133,7 @@ impl Database {
     /// Waits until a connection turns out to be dead whose server has vanished
     /// without a word: others may be, too.
     pub async fn silent(&self) {
-        self.read.silence.notified().await;
+        self.read.silence.next().await;
     }
 
     /// Runs `work` in a transaction, which is committed if it succeeds and
@@ -172,13 +172,11 @@ impl Database {
             } // Otherwise dropping it rolls it back.
             done
         };
-        let whole = timeout(LONGEST, whole).in_current_span();
-        match tokio::spawn(whole).await {
+        let silence = self.read.silence.clone();
+        let whole = async move { silence.bounds(LONGEST, whole).await };
+        match tokio::spawn(whole.in_current_span()).await {
             Ok(Ok(done)) => done,
-            Ok(Err(_)) => {
-                self.read.silence.notify_waiters();
-                Err(silent().into())
-            }
+            Ok(Err(silent)) => Err(silent.into()),
             Err(gone) => std::panic::resume_unwind(gone.into_panic()),
         }
     }
@@ -327,7 +325,7 @@ fn sqlite_options(url: &str) -> anyhow::Result<SqliteConnectOptions> {
 }
 
 async fn open_postgres(url: &str) -> anyhow::Result<Database> {
-    let silence = Arc::new(Notify::new());
+    let silence = Arc::new(Silence::default());
     let (before, after) = (silence.clone(), silence.clone());
     let pool = PgPoolOptions::new()
         .max_connections(POSTGRES_CONNECTIONS)
@@ -343,7 +341,7 @@ async fn open_postgres(url: &str) -> anyhow::Result<Database> {
         // server has vanished would keep its place among the others.
         .after_release(move |connection, _| {
             let silence = after.clone();
-            async move { lives(connection, &silence).await }.boxed()
+            async move { Ok(!silence.is_recent() || lives(connection, &silence).await?) }.boxed()
         })
         .connect_with(postgres_options(url)?)
         .await
@@ -362,13 +360,10 @@ async fn open_postgres(url: &str) -> anyhow::Result<Database> {
 
 /// Whether a connection can be used. An error if not: it is then dropped without
 /// a farewell.
-async fn lives(connection: &mut PgConnection, silence: &Notify) -> Result<bool, sqlx::Error> {
-    match timeout(PING, connection.ping()).await {
+async fn lives(connection: &mut PgConnection, silence: &Silence) -> Result<bool, sqlx::Error> {
+    match silence.bounds(PING, connection.ping()).await {
         Ok(answer) => answer.map(|()| true),
-        Err(_) => {
-            silence.notify_waiters();
-            Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())
-        }
+        Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
     }
 }
 

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use sea_orm::prelude::async_trait::async_trait;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr,
-    Statement,
+    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult, Statement,
 };
-use tokio::sync::Notify;
-use tokio::time::timeout;
+
+use super::silence::Silence;
 
 /// How long an answer may take. None of ours takes nearly as long; this is for a
 /// server that has vanished without a word.
@@ -19,7 +18,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub struct Reader {
     pub(super) db: DatabaseConnection,
-    pub(super) silence: Arc<Notify>,
+    pub(super) silence: Arc<Silence>,
 }
 
 impl Reader {
@@ -29,17 +28,8 @@ impl Reader {
         if self.get_database_backend() != DbBackend::Postgres {
             return work.await;
         }
-        timeout(LONGEST, work).await.unwrap_or_else(|_| {
-            self.silence.notify_waiters();
-            Err(silent())
-        })
+        self.silence.bounds(LONGEST, work).await?
     }
-}
-
-/// The error that tells so.
-pub(super) fn silent() -> DbErr {
-    let why = "the database did not answer in time".to_owned();
-    DbErr::Conn(RuntimeErr::Internal(why))
 }
 
 #[async_trait]
