@@ -30,8 +30,8 @@
 //! deliveries and posts, and several of a kind in the order of their ids: so no
 //! two wait for each other.
 //!
-//! What the holder of a job may do is in `holder`, what its owner may do in
-//! `owner`, what anyone may do with a job that was left behind in `rescue`, and
+//! How a job is taken is in `claim`, what its holder may do in `holder`, what its
+//! owner may do in `owner`, what anyone may do with a job that was left behind in `rescue`, and
 //! what is left to do of a user who was disabled in `disabled`.
 //! Functions that change several rows take a transaction; the caller commits
 //! it, after it has put the delivery into the queue in it.
@@ -44,16 +44,18 @@ use super::{Column, Entity, Failure, Status};
 use crate::attempt::{self, Outcome};
 use crate::clock::db_now;
 
+mod claim;
 mod disabled;
 mod holder;
 mod line;
 mod owner;
 mod rescue;
 
+pub use claim::claim;
 pub use disabled::{disabled_with_jobs, hold_jobs};
 pub use holder::{
-    Checkpoint, Contended, Hold, Lease, Progress, checkpoint, claim, fail, finish, progress,
-    recorded, release, retry_later, stopped,
+    Checkpoint, Contended, Hold, Lease, Progress, checkpoint, fail, finish, progress, recorded,
+    release, retry_later, stopped,
 };
 pub use owner::{Cancel, NewJob, Origin, Room, cancel, create, requeue, room};
 pub use rescue::{Rescue, abandoned, redeliver, rescue};
