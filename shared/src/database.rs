@@ -387,7 +387,8 @@ fn postgres_options(url: &str) -> anyhow::Result<PgConnectOptions> {
 }
 
 /// Waits for a lock that other processes respect, on a file beside the
-/// database, while it is made or brought up to date. It is let go when the file is dropped, or its process dies.
+/// database, while that is made or brought up to date. It is let go when the
+/// file is dropped, or its process dies.
 async fn lock_file(database: &Path) -> anyhow::Result<File> {
     let path = database.with_extension("migration-lock");
     let lock = move || {

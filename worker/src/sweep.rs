@@ -12,15 +12,12 @@ use entity::job::lifecycle::{self, Rescue};
 use futures_util::FutureExt;
 use sea_orm::{DatabaseTransaction, DbErr};
 use shared::queue::{self, Payload};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::Instrument;
 
 use crate::{Worker, observe};
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
-
-/// How long a sweep may take: a server that has vanished says nothing.
-const LONGEST: Duration = Duration::from_secs(30);
 
 /// How many jobs are picked up in one go, so that other writers get their turn.
 const BATCH: u64 = 100;
@@ -36,11 +33,7 @@ impl Worker {
         let mut rescues_from = Instant::now();
         loop {
             sweeps.tick().await;
-            let sweep = self.sweep_once(rescues_from <= Instant::now());
-            let swept = timeout(LONGEST, sweep).await.unwrap_or_else(|_| {
-                let silent = "the database did not answer in time";
-                Err(DbErr::Custom(silent.to_owned()))
-            });
+            let swept = self.sweep_once(rescues_from <= Instant::now()).await;
             self.metrics.swept(&swept);
             if let Err(error) = swept {
                 tracing::warn!(%error, "can't sweep; trying again");
@@ -50,8 +43,8 @@ impl Worker {
     }
 
     async fn sweep_once(&self, rescues: bool) -> Result<(), DbErr> {
-        for job in lifecycle::abandoned(self.db.read(), BATCH).await? {
-            if rescues {
+        if rescues {
+            for job in lifecycle::abandoned(self.db.read(), BATCH).await? {
                 let span = observe::span(&job);
                 self.rescue(job).instrument(span).await?;
             }
