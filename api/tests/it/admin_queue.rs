@@ -8,6 +8,7 @@ use entity::{job, worker};
 use sea_orm::sea_query::Expr;
 use sea_orm::{EntityTrait, PaginatorTrait};
 use serde_json::{Value, json};
+use shared::changes::Changes;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::stub_openai::Mood;
@@ -32,14 +33,19 @@ async fn workers(admin: &TestClient) -> Vec<Value> {
 }
 
 /// The workers as soon as they are as wanted.
-async fn workers_once(admin: &TestClient, wanted: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+async fn workers_once(
+    app: &TestApp,
+    admin: &TestClient,
+    wanted: impl Fn(&[Value]) -> bool,
+) -> Vec<Value> {
+    let mut changes = Changes::watch(&app.db);
     let workers = async {
         loop {
             let workers = workers(admin).await;
             if wanted(&workers) {
                 return workers;
             }
-            sleep(Duration::from_millis(20)).await;
+            changes.next().await;
         }
     };
     timeout(Duration::from_secs(30), workers).await.unwrap()
@@ -212,7 +218,7 @@ async fn a_worker_shows_what_it_is_and_what_it_runs() {
     let job = app
         .job_once(&ann, &asked, |job| job["status"] == "running")
         .await;
-    let found = workers_once(&root, |workers| !workers.is_empty()).await;
+    let found = workers_once(&app, &root, |workers| !workers.is_empty()).await;
     let [found] = found.as_slice() else {
         panic!("{found:?}")
     };

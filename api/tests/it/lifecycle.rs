@@ -119,12 +119,12 @@ async fn row(tx: &DatabaseTransaction, id: Uuid) -> job::Model {
     job::Entity::find_by_id(id).one(tx).await.unwrap().unwrap()
 }
 
-/// Claims whichever job is first in line.
 /// Ids for so many new attempts.
 fn ids(count: usize) -> Vec<Uuid> {
     std::iter::repeat_with(Uuid::now_v7).take(count).collect()
 }
 
+/// Claims whichever job is first in line.
 async fn first(tx: &DatabaseTransaction, worker: &str) -> Option<(Lease, job::Model)> {
     let mut claimed = claim(tx, worker, MINUTE, Phase::Outline, &ids(1))
         .await

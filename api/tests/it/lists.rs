@@ -1,10 +1,11 @@
 //! Lists of posts and jobs: pages, orders and filters.
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::stub_openai::Mood;
 use crate::test_app::{Answer, TestApp, TestClient, text};
@@ -282,25 +283,20 @@ async fn posts_are_found_by_what_they_contain() {
     assert_eq!(items(&ann.get("/blogs?q=").await).len(), 4);
 }
 
+/// A search that began anew at each letter would take a minute for these.
 #[tokio::test]
-async fn a_search_takes_no_longer_for_what_is_almost_found_everywhere() {
+async fn a_search_for_what_is_almost_found_everywhere_comes_to_an_end() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let post = posts(&ann, ["Aaaa"]).await.remove(0);
     let body = json!({ "content": "a".repeat(1_000_000) });
-    let path = format!("/blogs/{}", text(&post["id"]));
-    assert_eq!(ann.put(&path, body).await.status, 200);
-    let search = async |q: &str| {
-        let begun = Instant::now();
-        let found = items(&ann.get(&format!("/blogs?q={q}")).await);
-        assert_eq!(found.len(), 0);
-        begun.elapsed()
-    };
-    let (quick, slow) = (search("b").await, search(&("a".repeat(199) + "b")).await);
-    assert!(
-        slow < quick * 5 + Duration::from_secs(1),
-        "{slow:?} {quick:?}"
-    );
+    for post in posts(&ann, ["Aaaa"; 10]).await {
+        let path = format!("/blogs/{}", text(&post["id"]));
+        assert_eq!(ann.put(&path, body.clone()).await.status, 200);
+    }
+    let path = format!("/blogs?q={}b", "a".repeat(199));
+    let search = timeout(Duration::from_secs(30), ann.get(&path));
+    let found = search.await.expect("it does not end");
+    assert_eq!(items(&found).len(), 0);
 }
 
 #[tokio::test]

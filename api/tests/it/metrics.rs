@@ -9,7 +9,7 @@ use reqwest::Method;
 use sea_orm::EntityTrait;
 use serde_json::{Value, json};
 use shared::queue;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use crate::lost_and_found::{SHORT_LEASE, vanished};
@@ -154,7 +154,11 @@ async fn the_queue_is_measured_now_and_then_however_often_it_is_asked_for() {
     assert_eq!(queued().await, Some(0.0));
     ann.ask("Patience").await;
     assert_eq!(queued().await, Some(0.0));
-    let seen = async { while queued().await != Some(1.0) {} };
+    let seen = async {
+        while queued().await != Some(1.0) {
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
     let seen = timeout(Duration::from_secs(30), seen).await;
     seen.expect("the queue is not measured again");
     app.run_jobs().await;
@@ -175,6 +179,7 @@ async fn a_scrape_without_a_database_lacks_only_what_that_would_tell() {
             if value(&text, "blog_database_up") == Some(0.0) {
                 break text;
             }
+            sleep(Duration::from_millis(100)).await;
         }
     };
     let text = timeout(Duration::from_secs(30), is_down).await;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use api::AppState;
 use api::config::Config;
+use api::places::Places;
 use api::serve::{most_connections, serve};
 use clap::Parser;
 use entity::{job, user};
@@ -50,6 +51,8 @@ pub(crate) struct TestApp {
     pub(crate) db: Database,
     /// Writes the posts.
     pub(crate) agent: StubOpenAi,
+    /// Where the API renders pages.
+    pub(crate) renders: Places,
     client: reqwest::Client,
     may_leave_jobs: bool,
     storage: StorageSettings,
@@ -84,7 +87,7 @@ impl TestApp {
             db.migrate().await.unwrap();
         }
         let state = AppState::new(config, db.clone(), &Secret::from(SECRET)).unwrap();
-        let stop = state.stop.clone();
+        let (stop, renders) = (state.stop.clone(), state.renders.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let app = api::app(state);
@@ -94,6 +97,7 @@ impl TestApp {
             url,
             db,
             agent: StubOpenAi::writing(written).await,
+            renders,
             client: reqwest::Client::new(),
             may_leave_jobs: false,
             storage,

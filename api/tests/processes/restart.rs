@@ -1,21 +1,21 @@
 //! A database that goes away for a while.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{Answer, Client};
+use crate::client::{Answer, Client, outcomes};
 use crate::cluster::{Cluster, Stop};
 use crate::process::PATIENCE;
 use crate::service::{LEASE, Service};
-use crate::stub::Act;
-use crate::wire::Wire;
-use crate::writer::{HEADINGS, Writer, write};
+use crate::wire::{Quality, Wire};
+use crate::writer::{HEADINGS, Writer};
 
 #[tokio::test]
 async fn a_restart_of_the_database_loses_nothing_and_stops_no_one() {
@@ -31,17 +31,8 @@ async fn lives_through(how: Stop) {
     let Some(mut cluster) = Cluster::start_new().await else {
         return;
     };
-    let (gate, second) = (Arc::new(Notify::new()), HEADINGS[1]);
-    let until = gate.clone();
-    let writer = Writer::doing(move |asked, before| {
-        let mut acts = write(asked);
-        let wait = Act::Gate(until.clone());
-        (asked == second && before == 0).then(|| {
-            acts.insert(1, wait);
-            acts
-        })
-    })
-    .await;
+    let second = HEADINGS[1];
+    let (writer, gate) = Writer::holding_up(second).await;
     let service = Service::of(&writer).set("DATABASE_URL", cluster.url());
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
@@ -85,14 +76,8 @@ async fn an_outage_longer_than_a_lease_takes_no_job_from_who_works_on_it() {
     let Some(mut cluster) = Cluster::start_new().await else {
         return;
     };
-    let (gate, second) = (Arc::new(Notify::new()), HEADINGS[1]);
-    let until = gate.clone();
-    let writer = Writer::doing(move |asked, before| {
-        let mut acts = write(asked);
-        acts.insert(1, Act::Gate(until.clone()));
-        (asked == second && before == 0).then_some(acts)
-    })
-    .await;
+    let second = HEADINGS[1];
+    let (writer, gate) = Writer::holding_up(second).await;
     let service = Service::of(&writer)
         .set("DATABASE_URL", cluster.url())
         .set("JOB_MAX_ATTEMPTS", "1");
@@ -125,7 +110,7 @@ async fn a_database_that_vanishes_without_a_word_is_asked_anew() {
         return;
     };
     let writer = Writer::new().await;
-    let wire = Wire::to(&cluster).await;
+    let wire = Wire::to(&cluster, Quality::Good).await;
     let service = Service::of(&writer).set("DATABASE_URL", wire.url());
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
@@ -139,6 +124,45 @@ async fn a_database_that_vanishes_without_a_word_is_asked_anew() {
         ann.until(&post, "succeeded").await;
     }
     worker.stop().await;
+    api.stop().await;
+    service.is_at_rest().await;
+}
+
+/// What was committed is found again, and is neither done nor paid for twice.
+#[tokio::test]
+async fn a_worker_to_which_commits_are_not_answered_loses_no_attempt_and_no_call() {
+    let Some(cluster) = Cluster::start_new().await else {
+        return;
+    };
+    let writer = Writer::new().await;
+    let service = Service::of(&writer)
+        .set("DATABASE_URL", cluster.url())
+        .set("JOB_MAX_ATTEMPTS", "1");
+    let commits = Arc::<AtomicUsize>::default();
+    let wire = Wire::to(&cluster, Quality::LosesAnswers(commits.clone())).await;
+    let api = service.api().await;
+    let service = service.set("DATABASE_URL", wire.url());
+    let worker = service.worker().await;
+    let service = service.set("DATABASE_URL", cluster.url());
+    let ann = api.user("ann").await;
+    let mut posts = Vec::new();
+    for topic in ["Tomatoes", "Potatoes", "Carrots", "Onions"] {
+        posts.push(ann.ask(topic).await);
+    }
+    for post in &posts {
+        let job = ann.until(post, "succeeded").await;
+        assert_eq!(outcomes(&job), ["succeeded"]);
+        assert_eq!(ann.reread(post).await["version"], 2);
+    }
+    let parts = HEADINGS.len() + 1;
+    assert_eq!(writer.written().len(), posts.len() * parts);
+    assert!(commits.load(Ordering::Relaxed) > 2 * posts.len());
+    let log = worker.stop().await;
+    assert!(
+        !log.text().contains("was taken from this worker"),
+        "{}",
+        log.text()
+    );
     api.stop().await;
     service.is_at_rest().await;
 }

@@ -1,7 +1,6 @@
 //! Processes that are asked to end.
 
 use std::fs::File;
-use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Method;
@@ -9,13 +8,12 @@ use rustix::process::Signal;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
 
 use crate::client::{outcomes, text};
 use crate::process::Process;
 use crate::service::Service;
 use crate::stub::Act;
-use crate::writer::{HEADINGS, OUTLINE, Writer, write};
+use crate::writer::{HEADINGS, OUTLINE, Writer};
 
 const STOPPING: &str = "stopping: nothing new is begun, what is under way may end";
 
@@ -24,18 +22,8 @@ const AT_ONCE: Duration = Duration::from_secs(2);
 
 #[tokio::test]
 async fn a_stopped_worker_finishes_what_it_has_begun_and_begins_nothing() {
-    let gate = Arc::new(Notify::new());
-    let (until, second) = (gate.clone(), HEADINGS[1]);
-    let writer = Writer::doing(move |asked, before| {
-        let mut acts = write(asked);
-        let wait = Act::Gate(until.clone());
-        // Only the job that is under way is held up, not those that follow.
-        (asked == second && before == 0).then(|| {
-            acts.insert(1, wait);
-            acts
-        })
-    })
-    .await;
+    let second = HEADINGS[1];
+    let (writer, gate) = Writer::holding_up(second).await;
     let service = Service::of(&writer).set("WORKER_CONCURRENCY", "2");
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;

@@ -1,9 +1,12 @@
 //! The wire to a database, which can be cut.
 
+use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tempfile::TempDir;
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, copy_bidirectional};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 
@@ -15,11 +18,23 @@ pub(crate) struct Wire {
     cut: watch::Sender<()>,
 }
 
+/// How well a wire passes on what is said.
+#[derive(Clone, Debug)]
+pub(crate) enum Quality {
+    Good,
+    /// Of every other commit the answer is lost, and the connection breaks.
+    /// Counts the commits.
+    LosesAnswers(Arc<AtomicUsize>),
+}
+
 /// What Postgres calls its socket.
 const SOCKET: &str = ".s.PGSQL.5432";
 
+/// As sqlx says it.
+const COMMIT: &[u8] = b"COMMIT\0";
+
 impl Wire {
-    pub(crate) async fn to(cluster: &Cluster) -> Wire {
+    pub(crate) async fn to(cluster: &Cluster, quality: Quality) -> Wire {
         let folder = tempfile::Builder::new()
             .prefix("blog-wire.")
             .tempdir_in("/tmp");
@@ -29,7 +44,8 @@ impl Wire {
         let server = cluster.folder().join(SOCKET);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(pass_on(client, server.clone(), is_cut.clone()));
+                let (quality, is_cut) = (quality.clone(), is_cut.clone());
+                tokio::spawn(pass_on(client, server.clone(), quality, is_cut));
             }
         });
         Wire { folder, cut }
@@ -47,14 +63,67 @@ impl Wire {
     }
 }
 
-async fn pass_on(mut client: UnixStream, server: PathBuf, mut is_cut: watch::Receiver<()>) {
+async fn pass_on(
+    mut client: UnixStream,
+    server: PathBuf,
+    quality: Quality,
+    mut is_cut: watch::Receiver<()>,
+) {
     let mut server = UnixStream::connect(server).await.unwrap();
     is_cut.mark_unchanged();
+    let talk = async {
+        match quality {
+            Quality::Good => copy_bidirectional(&mut client, &mut server)
+                .await
+                .map(|_| ()),
+            Quality::LosesAnswers(commits) => {
+                lose_answers(&mut client, &mut server, &commits).await
+            }
+        }
+    };
     tokio::select! {
-        _ = copy_bidirectional(&mut client, &mut server) => {}
+        _ = talk => {}
         Ok(()) = is_cut.changed() => {
             // Still open, for whoever is at its ends.
             std::future::pending::<()>().await;
         }
+    }
+}
+
+async fn lose_answers(
+    client: &mut UnixStream,
+    server: &mut UnixStream,
+    commits: &AtomicUsize,
+) -> io::Result<()> {
+    let (mut asking, mut told) = client.split();
+    let (mut answering, mut asked) = server.split();
+    let (lost, mut is_lost) = watch::channel(false);
+    let questions = async {
+        let mut some = [0; 65_536];
+        loop {
+            let length = asking.read(&mut some).await?;
+            if length == 0 {
+                return Ok(());
+            }
+            let commits_now = some[..length]
+                .windows(COMMIT.len())
+                .any(|part| part == COMMIT);
+            if commits_now && commits.fetch_add(1, Ordering::Relaxed) % 2 == 1 {
+                lost.send_replace(true);
+            }
+            asked.write_all(&some[..length]).await?;
+        }
+    };
+    let answers = async {
+        tokio::select! {
+            _ = copy(&mut answering, &mut told) => {}
+            _ = is_lost.wait_for(|lost| *lost) => {}
+        }
+        // Which it gives once it has committed.
+        answering.read(&mut [0; 1024]).await
+    };
+    tokio::select! {
+        asked = questions => asked,
+        answer = answers => answer.map(|_| ()),
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use crate::process::PATIENCE;
@@ -51,7 +51,23 @@ impl Writer {
         .await
     }
 
-    /// The same, but `what` is told the whole prompt, and then what it asks for.
+    /// Writes well, but begins with `what` only when the gate that comes with it is
+    /// opened. Once: whoever asks for it after that is not held up.
+    pub(crate) async fn holding_up(what: &'static str) -> (Writer, Arc<Notify>) {
+        let gate = Arc::new(Notify::new());
+        let until = gate.clone();
+        let writer = Writer::doing(move |asked, before| {
+            let is_held_up = asked == what && before == 0;
+            is_held_up.then(|| {
+                let mut acts = write(asked);
+                acts.insert(1, Act::Gate(until.clone()));
+                acts
+            })
+        });
+        (writer.await, gate)
+    }
+
+    /// The same as [`Writer::doing`], but `what` is told the whole prompt, and then what it asks for.
     pub(crate) async fn told(
         what: impl Fn(&str, &str) -> Option<Vec<Act>> + Send + Sync + 'static,
     ) -> Writer {
