@@ -34,8 +34,8 @@ may_depend_on worker normal,build shared entity
 may_depend_on shared normal,build entity migration
 may_depend_on entity normal,build
 may_depend_on migration normal,build
-# Tests: the API's run the real worker, the worker's know no API.
-may_depend_on api dev shared entity worker
+# Tests: the API's run the real worker and single migrations, the worker's know no API.
+may_depend_on api dev shared entity migration worker
 may_depend_on worker dev shared entity
 
 # Lines in our sources that match, but for files that may have them.

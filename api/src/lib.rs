@@ -19,6 +19,7 @@ use utoipa_axum::routes;
 pub mod address;
 pub mod auth;
 pub mod body;
+mod cached;
 pub mod cancel;
 pub mod client;
 pub mod commands;
@@ -45,6 +46,7 @@ pub mod serve;
 pub mod token;
 pub mod wait;
 
+use crate::cached::Cached;
 use crate::config::Config;
 use crate::error::Error;
 use crate::metrics::Metrics;
@@ -72,6 +74,8 @@ pub struct AppState {
     pub searches: Places,
     /// Places for posts that are rendered, which takes a core.
     pub renders: Places,
+    /// What the service lacks to work.
+    pub(crate) readiness: Cached<Vec<String>>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Places for those who wait for a job.
@@ -85,11 +89,17 @@ pub struct AppState {
 }
 
 impl AppState {
-    /// The state of an API on `db`, which signs with `secret`.
+    /// The state of an API on `db`, which signs with `secret` and ends when `stop`
+    /// is canceled.
     ///
     /// # Errors
     /// When a setting is bad.
-    pub fn new(config: Config, db: Database, secret: &Secret) -> anyhow::Result<Self> {
+    pub fn new(
+        config: Config,
+        db: Database,
+        secret: &Secret,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Self> {
         Ok(AppState {
             changes: Changes::watch(&db),
             db,
@@ -98,12 +108,13 @@ impl AppState {
             models: config.agent.models()?.into(),
             searches: Places::new(1),
             renders: Places::of_cores(),
+            readiness: Cached::new(health::READY_MAX_AGE),
             metrics: Arc::new(Metrics::new()?),
             waits: Waits::default(),
             rate_limit: NonZeroU32::new(config.rate_limit_per_minute)
                 .map(|per_minute| Arc::new(RateLimit::new(per_minute))),
             config: Arc::new(config),
-            stop: CancellationToken::new(),
+            stop,
         })
     }
 }

@@ -12,20 +12,24 @@ use shared::config::StorageSettings;
 use shared::database::Database;
 use shared::trace;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 fn main() -> anyhow::Result<()> {
-    let config = Config::load()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
+    let stop = CancellationToken::new();
+    runtime.block_on(async { shared::stop::on_signal(stop.clone()) })?;
+    let config = Config::load()?;
     if let Some(command) = config.command {
-        let said = runtime.block_on(obey(command, &config.storage))?;
+        let obey = stop.run_until_cancelled(obey(command, &config.storage));
+        let said = runtime.block_on(obey).context("it was stopped")??;
         writeln!(std::io::stdout(), "{said}")?;
         return Ok(());
     }
     shared::log::init(&config.log)?;
     let export = trace::start(&config.traces, "blog-api")?;
-    let done = runtime.block_on(run(config));
+    let done = runtime.block_on(run(config, stop));
     export.stop();
     // A thread that still waits for something would be waited for.
     runtime.shutdown_background();
@@ -41,21 +45,22 @@ async fn obey(command: Command, storage: &StorageSettings) -> anyhow::Result<Str
     said
 }
 
-async fn run(config: Config) -> anyhow::Result<()> {
+async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let data_dir = config.storage.create_data_dir()?;
     let secret = match &config.jwt_secret {
         Some(secret) => secret.clone(),
         None => kept_secret(data_dir)?,
     };
-    let db = Database::open(&config.storage).await?;
-    db.migrate().await?;
+    let opened = stop.run_until_cancelled(Database::open_and_migrate(&config.storage, 0));
+    let Some(db) = opened.await else {
+        tracing::info!("stopped before it was ready");
+        return Ok(());
+    };
+    let db = db?;
 
     let address = config.listen_addr;
     let (grace, token_ttl) = (config.shutdown_grace(), config.refresh_token_ttl());
-    let state = AppState::new(config, db.clone(), &secret)?;
-    let stop = state.stop.clone();
-    // Listened for before anyone is told that we are ready.
-    shared::stop::on_signal(stop.clone())?;
+    let state = AppState::new(config, db.clone(), &secret, stop.clone())?;
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("LISTEN_ADDR: can't listen on {address}"))?;
@@ -63,6 +68,10 @@ async fn run(config: Config) -> anyhow::Result<()> {
 
     let prune = api::prune::regularly(db.clone(), token_ttl);
     tokio::spawn(stop.clone().run_until_cancelled_owned(prune));
+    tokio::spawn(
+        stop.clone()
+            .run_until_cancelled_owned(db.clone().follow_clock()),
+    );
     let most = most_connections();
     let serve = serve(listener, api::app(state), PATIENCE, most, stop.clone());
     let overdue = async {

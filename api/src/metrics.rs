@@ -14,9 +14,9 @@ use shared::metrics::{
     Gauge, HistogramVec, IntCounterVec, Registry, jobs_finished, of_process, of_scrape,
 };
 use shared::queue;
-use tokio::sync::Mutex;
 use tokio::time::timeout;
-use tracing::Instrument;
+
+use crate::cached::Cached;
 
 /// Seconds. Who waits for a job may do so for a minute.
 const LATENCY: [f64; 15] = [
@@ -40,14 +40,8 @@ pub struct Metrics {
     latency: HistogramVec,
     in_flight: Gauge,
     jobs: IntCounterVec,
-    queue: Arc<Mutex<Option<Measured>>>,
-}
-
-/// What the database told of the queue, if it answered, and when.
-#[derive(Debug)]
-struct Measured {
-    at: Instant,
-    depth: Option<Depth>,
+    /// What the database told of the queue, if it answered.
+    queue: Cached<Option<Depth>>,
 }
 
 impl Metrics {
@@ -74,7 +68,7 @@ impl Metrics {
                 "Requests that wait for their answer.",
             )?,
             jobs: jobs_finished(&registry)?,
-            queue: Arc::default(),
+            queue: Cached::new(FRESH),
             registry,
         })
     }
@@ -92,7 +86,9 @@ impl Metrics {
     /// Never, but for the names below.
     pub async fn text(&self, db: &Database) -> Result<String> {
         let now = of_scrape()?;
-        let depth = self.depth(db).await;
+        let db = db.clone();
+        let depth = self.queue.get(async move { depth(&db).await }).await;
+        let depth = depth.flatten();
         now.gauge(
             "blog_database_up",
             "Whether the database answered when the queue was measured, 1 or 0.",
@@ -102,25 +98,6 @@ impl Metrics {
             measure(&now, &depth)?;
         }
         Ok(self.registry.text()? + &now.text()?)
-    }
-
-    /// The queue as it was a few seconds ago at most. It is measured by one scrape
-    /// at a time, and to the end even if the scrape is given up.
-    async fn depth(&self, db: &Database) -> Option<Depth> {
-        let mut last = self.queue.clone().lock_owned().await;
-        if let Some(last) = last.as_ref().filter(|last| last.at.elapsed() < FRESH) {
-            return last.depth.clone();
-        }
-        let db = db.clone();
-        let measure = async move {
-            let depth = depth(&db).await;
-            *last = Some(Measured {
-                at: Instant::now(),
-                depth: depth.clone(),
-            });
-            depth
-        };
-        tokio::spawn(measure.in_current_span()).await.ok()?
     }
 }
 

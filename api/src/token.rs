@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use entity::clock::now;
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{Error as JwtError, ErrorKind};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
@@ -15,6 +16,7 @@ use ring::rand::SecureRandom;
 use ring::{digest, hmac, rand};
 use serde::{Deserialize, Serialize};
 use shared::config::Secret;
+use shared::private_file;
 use signature::{Signer, Verifier};
 use uuid::Uuid;
 
@@ -43,6 +45,19 @@ pub struct Claims {
     exp: i64,
 }
 
+impl Claims {
+    /// The claims, if they are good at `now`.
+    fn at(self, now: i64) -> Result<Self> {
+        if self.exp <= now {
+            return Err(Error::TokenExpired);
+        }
+        if self.nbf > now {
+            return Err(Error::Unauthenticated);
+        }
+        Ok(self)
+    }
+}
+
 /// The keys that are made of the secret.
 #[derive(Clone)]
 pub struct Keys {
@@ -66,8 +81,8 @@ impl Keys {
         let _ = PROVIDER.install_default();
         let secret = secret.expose().as_bytes();
         let mut validation = Validation::new(Algorithm::HS256);
-        validation.leeway = 0;
-        validation.validate_nbf = true;
+        // By the database's clock, which the library does not know.
+        validation.validate_exp = false;
         validation.set_issuer(&[ISSUER]);
         validation.set_audience(&[AUDIENCE]);
         validation.set_required_spec_claims(&["iss", "aud", "sub", "exp", "nbf"]);
@@ -90,7 +105,7 @@ impl Keys {
     /// # Errors
     /// When it can't be encoded.
     pub fn access_token(&self, user: Uuid, session: Uuid, ttl: Duration) -> Result<String> {
-        let now = chrono::Utc::now().timestamp();
+        let now = now().timestamp();
         let claims = Claims {
             iss: ISSUER.to_owned(),
             aud: AUDIENCE.to_owned(),
@@ -112,8 +127,7 @@ impl Keys {
     pub fn read_access_token(&self, token: &str) -> Result<Claims> {
         let read = jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation);
         match read {
-            Ok(token) if token.claims.typ == ACCESS => Ok(token.claims),
-            Err(e) if matches!(e.kind(), ErrorKind::ExpiredSignature) => Err(Error::TokenExpired),
+            Ok(token) if token.claims.typ == ACCESS => token.claims.at(now().timestamp()),
             _ => Err(Error::Unauthenticated),
         }
     }
@@ -159,6 +173,7 @@ pub fn hex(bytes: &[u8]) -> String {
 pub fn kept_secret(data_dir: &Path) -> anyhow::Result<Secret> {
     let path = data_dir.join("jwt-secret");
     let doing = || format!("the JWT secret in {}", path.display());
+    private_file::close_to_others(&path);
     if !path.exists() {
         // A link appears whole or not at all, and never replaces a file.
         let mut draft = private_file(&data_dir.join(format!(".jwt-secret-{}", Uuid::now_v7())))?;
@@ -186,7 +201,7 @@ fn private_file(path: &Path) -> anyhow::Result<(std::fs::File, std::path::PathBu
     let file = std::fs::OpenOptions::new()
         .write(true)
         .create_new(true)
-        .mode(0o600)
+        .mode(private_file::MODE)
         .open(path)
         .with_context(|| format!("can't make {}", path.display()))?;
     Ok((file, path.to_owned()))

@@ -4,7 +4,7 @@
 use sea_orm::entity::prelude::*;
 use sea_orm::{QuerySelect, QueryTrait, Set};
 
-use crate::clock::{Timestamp, now};
+use crate::clock::{Timestamp, new_id, now};
 use crate::user;
 
 /// A row of `audit_events`. It names people as they were called at the time, for
@@ -129,7 +129,7 @@ impl Event {
         let (actor_id, actor) = parts(self.actor);
         let (subject_id, subject) = parts(self.subject);
         let row = ActiveModel {
-            id: Set(Uuid::now_v7()),
+            id: Set(new_id()),
             at: Set(now()),
             action: Set(self.action),
             actor_id: Set(actor_id),

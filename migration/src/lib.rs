@@ -1,6 +1,16 @@
 //! The schema's history. A migration that has landed is never edited, and none
 //! imports an entity: entities change, history doesn't.
+//!
+//! **A migration only adds**: tables, indexes, and columns that may be null or have
+//! a default. During an upgrade, and after a rollback, the programs of the version
+//! before work on the database that the new ones have migrated, so nothing that
+//! they read or write may be missing or mean something else. What no program reads
+//! or writes any more may be taken away by the release after that, in a migration
+//! whose name contains `breaking`: a program that does not know it refuses to work
+//! with the database, and says why. Any other migration that a program does not
+//! know it takes for an addition, and goes on.
 
+use sea_orm_migration::MigratorTraitSelf;
 pub use sea_orm_migration::prelude::*;
 
 mod m20261122_000001_accounts;
@@ -8,20 +18,138 @@ mod m20261122_000002_posts_and_jobs;
 mod m20261122_000003_reliability;
 mod m20261122_000004_administration;
 mod m20261123_000005_regenerations_and_retries;
+mod m20261127_000006_quotas_and_deletion;
 
-/// Our migrations, in order. The queue's own tables are made by the queue.
-#[derive(Debug)]
-pub struct Migrator;
+/// What the name of a migration contains that programs which don't know it can't
+/// work with.
+pub const BREAKING: &str = "breaking";
+
+/// Our migrations in order, by the tables that record them. The queue's own tables
+/// are made by the queue.
+pub const SETS: [MigrationSet; 2] = [
+    // Closed: the programs of the first release refuse a database when they find a
+    // name in their table that they don't know.
+    MigrationSet {
+        table: "seaql_migrations",
+        list: first_release,
+    },
+    MigrationSet {
+        table: "schema_migrations",
+        list: since,
+    },
+];
+
+/// Migrations that are recorded in one table.
+#[derive(Clone, Copy, Debug)]
+pub struct MigrationSet {
+    /// The table's name.
+    pub table: &'static str,
+    list: fn() -> Vec<Box<dyn MigrationTrait>>,
+}
+
+fn first_release() -> Vec<Box<dyn MigrationTrait>> {
+    vec![
+        Box::new(m20261122_000001_accounts::Migration),
+        Box::new(m20261122_000002_posts_and_jobs::Migration),
+        Box::new(m20261122_000003_reliability::Migration),
+        Box::new(m20261122_000004_administration::Migration),
+        Box::new(m20261123_000005_regenerations_and_retries::Migration),
+    ]
+}
+
+fn since() -> Vec<Box<dyn MigrationTrait>> {
+    vec![Box::new(m20261127_000006_quotas_and_deletion::Migration)]
+}
+
+impl MigrationSet {
+    /// The names of its migrations, in order.
+    pub fn names(&self) -> Vec<String> {
+        let names = (self.list)().into_iter();
+        names.map(|migration| migration.name().to_owned()).collect()
+    }
+
+    /// The names that its table has in this database; none if there is no table.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn applied<'c>(
+        &self,
+        db: impl IntoSchemaManagerConnection<'c>,
+    ) -> Result<Vec<String>, DbErr> {
+        let manager = SchemaManager::new(db);
+        if !manager.has_table(self.table).await? {
+            return Ok(Vec::new());
+        }
+        let names = Query::select()
+            .column("version")
+            .from(self.table)
+            .order_by("version", Order::Asc)
+            .take();
+        let rows = manager.get_connection().query_all(&names).await?;
+        rows.iter().map(|row| row.try_get_by_index(0)).collect()
+    }
+
+    /// Those that are applied and that this program does not know.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn newer<'c>(
+        &self,
+        db: impl IntoSchemaManagerConnection<'c>,
+    ) -> Result<Vec<String>, DbErr> {
+        let known = self.names();
+        let mut newer = self.applied(db).await?;
+        newer.retain(|name| !known.contains(name));
+        Ok(newer)
+    }
+
+    /// Applies the first `steps` of those that are missing, or all.
+    ///
+    /// # Errors
+    /// When one of them fails.
+    pub async fn up<'c, C>(&self, db: &'c C, steps: Option<u32>) -> Result<(), DbErr>
+    where
+        &'c C: IntoSchemaManagerConnection<'c>,
+    {
+        let migrator = Migrator {
+            set: *self,
+            newer: self.newer(db).await?,
+        };
+        migrator.up(db, steps).await
+    }
+}
+
+/// A set for the library, which takes a recorded name that is not in its list for
+/// an error. So the list that it gets has them all.
+struct Migrator {
+    set: MigrationSet,
+    newer: Vec<String>,
+}
+
+impl MigratorTraitSelf for Migrator {
+    fn migrations(&self) -> Vec<Box<dyn MigrationTrait>> {
+        let newer = self.newer.iter().cloned();
+        let newer = newer.map(|name| Box::new(Newer(name)) as Box<dyn MigrationTrait>);
+        (self.set.list)().into_iter().chain(newer).collect()
+    }
+
+    fn migration_table_name(&self) -> DynIden {
+        self.set.table.into_iden()
+    }
+}
+
+/// A newer version's migration, which was applied by that.
+struct Newer(String);
+
+impl MigrationName for Newer {
+    fn name(&self) -> &str {
+        &self.0
+    }
+}
 
 #[async_trait::async_trait]
-impl MigratorTrait for Migrator {
-    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![
-            Box::new(m20261122_000001_accounts::Migration),
-            Box::new(m20261122_000002_posts_and_jobs::Migration),
-            Box::new(m20261122_000003_reliability::Migration),
-            Box::new(m20261122_000004_administration::Migration),
-            Box::new(m20261123_000005_regenerations_and_retries::Migration),
-        ]
+impl MigrationTrait for Newer {
+    async fn up(&self, _: &SchemaManager) -> Result<(), DbErr> {
+        Err(DbErr::Migration(format!("{} is not known here", self.0)))
     }
 }

@@ -104,9 +104,26 @@ pub struct StorageSettings {
     /// JWT secret if none is given
     #[arg(long, env = "DATA_DIR", default_value = "data")]
     pub data_dir: PathBuf,
+
+    /// How many connections to Postgres this process may open. A worker opens three
+    /// more, for the queue. All processes together need fewer than the server's
+    /// max_connections
+    #[arg(long, env = "DATABASE_MAX_CONNECTIONS", default_value_t = DEFAULT_CONNECTIONS, value_parser = clap::value_parser!(u32).range(2..=1000))]
+    pub database_max_connections: u32,
 }
 
+const DEFAULT_CONNECTIONS: u32 = 8;
+
 impl StorageSettings {
+    /// Settings with all defaults but these.
+    pub fn new(database_url: Option<Secret>, data_dir: impl Into<PathBuf>) -> Self {
+        StorageSettings {
+            database_url,
+            data_dir: data_dir.into(),
+            database_max_connections: DEFAULT_CONNECTIONS,
+        }
+    }
+
     /// The database's address; it may hold a password.
     pub fn url(&self) -> String {
         match &self.database_url {
@@ -277,10 +294,8 @@ mod tests {
 
     #[test]
     fn a_secret_does_not_show_in_debug_output() {
-        let settings = StorageSettings {
-            database_url: Some("postgres://me:hunter2@db/blog".into()),
-            data_dir: "data".into(),
-        };
+        let url = "postgres://me:hunter2@db/blog";
+        let settings = StorageSettings::new(Some(url.into()), "data");
         assert!(!format!("{settings:?}").contains("hunter2"));
     }
 }

@@ -1,7 +1,6 @@
 //! Opening the database: SQLite in a file by default, Postgres for many
 //! machines. The two behave alike to everyone else.
 
-use std::fs::File;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -10,7 +9,6 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use migration::{Migrator, MigratorTrait};
 use sea_orm::{
     DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqlxPostgresConnector,
     SqlxSqliteConnector, TransactionTrait,
@@ -19,12 +17,13 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{ConnectOptions, Connection};
+use sqlx::{Connection, PgPool};
 use tokio::time::timeout;
 use tracing::Instrument;
 
 use crate::config::StorageSettings;
-use crate::queue;
+use crate::migrate::lock_file;
+use crate::private_file;
 
 mod reader;
 mod silence;
@@ -59,8 +58,11 @@ const CLOSING: Duration = Duration::from_secs(5);
 /// come in as many forms as there are numbers of rows.
 const STATEMENTS: usize = 500;
 
+/// How long a statement may take on Postgres, which ends it then: as long as who
+/// has asked for it waits at most.
+const STATEMENT_TIMEOUT: &str = "30s";
+
 const SQLITE_READERS: u32 = 4;
-const POSTGRES_CONNECTIONS: u32 = 16;
 
 /// An open database.
 ///
@@ -84,12 +86,25 @@ impl Database {
     pub async fn open(settings: &StorageSettings) -> anyhow::Result<Self> {
         let url = settings.url();
         if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            return open_postgres(&url).await;
+            return open_postgres(&url, settings.database_max_connections).await;
         }
         if url.starts_with("sqlite:") {
             return open_sqlite(&url).await;
         }
         bail!("DATABASE_URL: it must begin with sqlite:// or postgres://")
+    }
+
+    /// Opens the database and brings its tables up to date, as every process does
+    /// that starts. On Postgres it is one that needs `extra` connections of others
+    /// besides those of the settings.
+    ///
+    /// # Errors
+    /// As [`Database::open`] and [`Database::migrate`].
+    pub async fn open_and_migrate(settings: &StorageSettings, extra: u32) -> anyhow::Result<Self> {
+        let db = Database::open(settings).await?;
+        db.migrate().await?;
+        db.report_connections(extra).await?;
+        Ok(db)
     }
 
     /// Opens a database that the service has already, and makes none.
@@ -108,7 +123,7 @@ impl Database {
             }
         }
         let db = Database::open(settings).await?;
-        if !db.pending_migrations().await?.is_empty() {
+        if !db.schema_status().await?.pending.is_empty() {
             bail!("the database lacks tables that this version wants; {advice}");
         }
         Ok(db)
@@ -134,6 +149,30 @@ impl Database {
     /// without a word: others may be, too.
     pub async fn silent(&self) {
         self.read.silence.next().await;
+    }
+
+    /// Says in the log how many connections this process may open, `extra` ones of
+    /// others included, and how many the server has left. Nothing on SQLite.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn report_connections(&self, extra: u32) -> anyhow::Result<()> {
+        if self.backend() != DbBackend::Postgres {
+            return Ok(());
+        }
+        let pool = self.write.get_postgres_connection_pool();
+        let wanted = i64::from(pool.options().get_max_connections() + extra);
+        let (allowed, free) = server_connections(pool).await?;
+        tracing::info!(wanted, allowed, free, "connections to Postgres");
+        if wanted > free {
+            tracing::warn!(
+                wanted,
+                free,
+                "this process may want more connections than Postgres has left: raise its \
+                 max_connections, or lower DATABASE_MAX_CONNECTIONS of all processes"
+            );
+        }
+        Ok(())
     }
 
     /// Runs `work` in a transaction, which is committed if it succeeds and
@@ -181,27 +220,6 @@ impl Database {
         }
     }
 
-    /// Brings the tables up to date, the queue's and ours. Several processes
-    /// may do so at once: one works, the others wait and find nothing to do.
-    ///
-    /// # Errors
-    /// When a migration fails.
-    pub async fn migrate(&self) -> anyhow::Result<()> {
-        match self.backend() {
-            DbBackend::Postgres => self.migrate_postgres().await,
-            _ => self.migrate_sqlite().await,
-        }
-    }
-
-    /// Names of our migrations that this database still lacks.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn pending_migrations(&self) -> Result<Vec<String>, DbErr> {
-        let pending = Migrator::get_pending_migrations_read_only(&self.read.db).await?;
-        Ok(pending.iter().map(|m| m.name().to_owned()).collect())
-    }
-
     /// Lets go of all connections once their users are done, or are late.
     pub async fn close(self) {
         if timeout(CLOSING, self.close_in_order()).await.is_err() {
@@ -223,39 +241,6 @@ impl Database {
             }
         }
     }
-
-    async fn migrate_sqlite(&self) -> anyhow::Result<()> {
-        let pool = self.write.get_sqlite_connection_pool();
-        let options = pool.connect_options();
-        let _lock = lock_file(options.get_filename()).await?;
-        self.migrate_all().await
-    }
-
-    async fn migrate_postgres(&self) -> anyhow::Result<()> {
-        // Any number of our own; it only has to be the same in every process.
-        const LOCK: i64 = 0x626c_6f67;
-        let pool = self.write.get_postgres_connection_pool();
-        let patient = pool.connect_options().as_ref().clone();
-        let patient = patient.options([("lock_timeout", "0")]);
-        // The lock ends with its connection.
-        let mut lock = patient.connect().await?;
-        sqlx::query("SELECT pg_advisory_lock($1)")
-            .bind(LOCK)
-            .execute(&mut lock)
-            .await?;
-        let done = self.migrate_all().await;
-        lock.close().await?;
-        done
-    }
-
-    async fn migrate_all(&self) -> anyhow::Result<()> {
-        queue::create_tables(&self.write)
-            .await
-            .context("the queue's tables can't be made")?;
-        Migrator::up(&self.write, None)
-            .await
-            .context("the tables can't be made")
-    }
 }
 
 async fn open_sqlite(url: &str) -> anyhow::Result<Database> {
@@ -263,6 +248,7 @@ async fn open_sqlite(url: &str) -> anyhow::Result<Database> {
     // Of several that turn a new file's log on at once, SQLite lets some fail.
     let lock = lock_file(options.get_filename()).await;
     let _lock = lock.with_context(|| format!("DATABASE_URL: can't open {url}"))?;
+    keep_private(options.get_filename()).context("DATABASE_URL")?;
     let write = SqlitePoolOptions::new()
         .max_connections(1)
         .acquire_timeout(SQLITE_PATIENCE)
@@ -287,6 +273,18 @@ async fn open_sqlite(url: &str) -> anyhow::Result<Database> {
         writer: Some(Writer::new(write.clone(), options.get_filename())?),
         write,
     })
+}
+
+/// Makes the file of a new database, for SQLite would make it readable to everyone;
+/// its log gets the permissions that the file has.
+fn keep_private(file: &Path) -> anyhow::Result<()> {
+    private_file::open(file)?;
+    for extension in ["-wal", "-shm"] {
+        let mut path = file.as_os_str().to_owned();
+        path.push(extension);
+        private_file::close_to_others(path.as_ref());
+    }
+    Ok(())
 }
 
 /// Whether a connection can be used again. A full disk ends a transaction by
@@ -321,14 +319,16 @@ fn sqlite_options(url: &str) -> anyhow::Result<SqliteConnectOptions> {
         .busy_timeout(SQLITE_PATIENCE)
         .statement_cache_capacity(STATEMENTS)
         .foreign_keys(true)
+        // What is deleted is overwritten, and not only forgotten.
+        .pragma("secure_delete", "ON")
         .with_regexp())
 }
 
-async fn open_postgres(url: &str) -> anyhow::Result<Database> {
+async fn open_postgres(url: &str, max_connections: u32) -> anyhow::Result<Database> {
     let silence = Arc::new(Silence::default());
     let (before, after) = (silence.clone(), silence.clone());
     let pool = PgPoolOptions::new()
-        .max_connections(POSTGRES_CONNECTIONS)
+        .max_connections(max_connections)
         .acquire_timeout(POSTGRES_PATIENCE)
         // A ping takes as long as a small query, so one that was in use a moment
         // ago is trusted.
@@ -351,11 +351,26 @@ async fn open_postgres(url: &str) -> anyhow::Result<Database> {
         db: pool.clone(),
         silence,
     };
-    Ok(Database {
+    let db = Database {
         read,
         write: pool,
         writer: None,
-    })
+    };
+    db.synchronize_clock().await?;
+    Ok(db)
+}
+
+/// How many connections a server allows to its ordinary users, and how many of them
+/// are free.
+async fn server_connections(pool: &PgPool) -> Result<(i64, i64), sqlx::Error> {
+    sqlx::query_as(
+        "WITH server AS (SELECT current_setting('max_connections')::bigint \
+         - current_setting('superuser_reserved_connections')::bigint AS allowed) \
+         SELECT allowed, allowed - (SELECT count(*) FROM pg_stat_activity \
+         WHERE backend_type = 'client backend') FROM server",
+    )
+    .fetch_one(pool)
+    .await
 }
 
 /// Whether a connection can be used. An error if not: it is then dropped without
@@ -376,6 +391,7 @@ fn postgres_options(url: &str) -> anyhow::Result<PgConnectOptions> {
     let options = options.options([
         ("idle_in_transaction_session_timeout", "10s"),
         ("lock_timeout", "15s"),
+        ("statement_timeout", STATEMENT_TIMEOUT),
     ]);
     // By which operators tell the sessions apart.
     let program = std::env::current_exe().ok();
@@ -384,17 +400,4 @@ fn postgres_options(url: &str) -> anyhow::Result<PgConnectOptions> {
         (None, Some(program)) => options.application_name(&format!("blog-{}", program.display())),
         _ => options,
     })
-}
-
-/// Waits for a lock that other processes respect, on a file beside the
-/// database, while that is made or brought up to date. It is let go when the
-/// file is dropped, or its process dies.
-async fn lock_file(database: &Path) -> anyhow::Result<File> {
-    let path = database.with_extension("migration-lock");
-    let lock = move || {
-        let file = File::create(&path).with_context(|| format!("can't make {}", path.display()))?;
-        file.lock()?;
-        Ok(file)
-    };
-    tokio::task::spawn_blocking(lock).await?
 }

@@ -23,15 +23,18 @@ use std::time::Duration;
 
 use apalis_postgres::PostgresStorage;
 use apalis_sqlite::SqliteStorage;
+use entity::clock::{Timestamp, now};
 use entity::job;
 use sea_orm::entity::prelude::*;
-use sea_orm::{DatabaseTransaction, DbBackend, FromQueryResult, Statement, Value};
+use sea_orm::{
+    DatabaseTransaction, DbBackend, FromQueryResult, IdenStatic, Iterable, Statement, Value,
+};
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
 mod consume;
 
-pub use consume::{Consumer, Handler};
+pub use consume::{CONNECTIONS, Consumer, Handler};
 
 /// The queue's name in apalis' tables. Rows that wait there under another name
 /// would never be taken, so it never changes.
@@ -86,7 +89,8 @@ pub struct Delivery {
     pub payload: Result<Payload, String>,
 }
 
-/// Makes apalis' tables, or brings them up to date.
+/// Makes apalis' tables, or brings them up to date. Those of a newer version are
+/// left as they are.
 ///
 /// # Errors
 /// When one of its migrations fails.
@@ -94,12 +98,14 @@ pub async fn create_tables(db: &DatabaseConnection) -> anyhow::Result<()> {
     match db.get_database_backend() {
         DbBackend::Postgres => {
             let pool = db.get_postgres_connection_pool();
-            PostgresStorage::<()>::setup(pool).await?;
+            let mut tables = PostgresStorage::<()>::migrations();
+            tables.set_ignore_missing(true).run(pool).await?;
         }
         _ => {
             // Not its `setup`, which would also turn `synchronous` off.
             let pool = db.get_sqlite_connection_pool();
-            SqliteStorage::<()>::migrations().run(pool).await?;
+            let mut tables = SqliteStorage::<()>::migrations();
+            tables.set_ignore_missing(true).run(pool).await?;
             // Each would have to be kept in step with every delivery.
             for index in UNUSED_INDEXES {
                 db.execute_unprepared(&format!("DROP INDEX IF EXISTS {index}"))
@@ -113,15 +119,14 @@ pub async fn create_tables(db: &DatabaseConnection) -> anyhow::Result<()> {
 /// A new delivery's id: a ULID whose time is the moment when it is due, so that
 /// ids sort in the order of the queue.
 pub fn delivery_id(delay: Duration) -> String {
-    let due = std::time::SystemTime::now() + delay;
-    Ulid::from_datetime(due).to_string()
+    Ulid::from_datetime((now() + delay).into()).to_string()
 }
 
 /// For how long a delivery has been due; nothing if it is not due yet, or its
 /// id is none of ours.
 pub fn overdue(delivery: &str) -> Option<Duration> {
     let due = Ulid::from_string(delivery).ok()?.datetime();
-    std::time::SystemTime::now().duration_since(due).ok()
+    (now() - Timestamp::from(due)).to_std().ok()
 }
 
 /// Puts a delivery into the queue, to be taken after `delay`.
@@ -166,7 +171,7 @@ pub async fn push(
 
 /// The second by which a delay is over; for none, the present one.
 fn due_second(delay: Duration) -> i64 {
-    let now = chrono::Utc::now().timestamp_millis();
+    let now = now().timestamp_millis();
     if delay.is_zero() {
         return now / 1000;
     }
@@ -283,35 +288,44 @@ pub async fn stranded(
 ) -> Result<Vec<job::Model>, DbErr> {
     let backend = db.get_database_backend();
     let seconds = i64::try_from(patience.as_secs()).unwrap_or(i64::MAX);
-    let sql = match backend {
-        DbBackend::Postgres => {
-            "SELECT job.* FROM \
-             ((SELECT * FROM generation_jobs \
-             WHERE status = 'queued' AND next_attempt_at IS NULL ORDER BY turn, id LIMIT $3) \
-             UNION ALL (SELECT * FROM generation_jobs \
+    let columns = |table: &str| {
+        let names = job::Column::iter().map(|column| format!("{table}{}", column.as_str()));
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let (job, all) = (columns("job."), columns(""));
+    let in_line = format!(
+        "SELECT {all} FROM generation_jobs \
+         WHERE status = 'queued' AND next_attempt_at IS NULL ORDER BY turn, id LIMIT $3"
+    );
+    let due = |now: &str| {
+        format!(
+            "SELECT {all} FROM generation_jobs \
              WHERE status = 'queued' AND next_attempt_at IS NOT NULL \
-             AND next_attempt_at <= now() ORDER BY next_attempt_at LIMIT $3)) job \
+             AND next_attempt_at <= {now} ORDER BY next_attempt_at LIMIT $3"
+        )
+    };
+    let sql = match backend {
+        DbBackend::Postgres => format!(
+            "SELECT {job} FROM (({in_line}) UNION ALL ({due})) job \
              LEFT JOIN apalis.jobs delivery ON delivery.id = job.delivery_id \
              WHERE delivery.id IS NULL OR delivery.lock_at < now() - $1 * interval '1 second' \
-             LIMIT $2"
-        }
-        _ => {
-            "SELECT job.* FROM \
-             (SELECT * FROM (SELECT * FROM generation_jobs \
-             WHERE status = 'queued' AND next_attempt_at IS NULL ORDER BY turn, id LIMIT $3) \
-             UNION ALL SELECT * FROM (SELECT * FROM generation_jobs \
-             WHERE status = 'queued' AND next_attempt_at IS NOT NULL \
-             AND next_attempt_at <= $4 ORDER BY next_attempt_at LIMIT $3)) job \
+             LIMIT $2",
+            due = due("now()")
+        ),
+        _ => format!(
+            "SELECT {job} FROM (SELECT {all} FROM ({in_line}) \
+             UNION ALL SELECT {all} FROM ({due})) job \
              LEFT JOIN Jobs delivery ON delivery.id = job.delivery_id \
              WHERE delivery.id IS NULL \
              OR delivery.lock_at < CAST(strftime('%s', 'now') AS INTEGER) - $1 \
-             LIMIT $2"
-        }
+             LIMIT $2",
+            due = due("$4")
+        ),
     };
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut values = vec![seconds.into(), limit.into(), FRONT.into()];
     if backend != DbBackend::Postgres {
-        values.push(entity::clock::now().into());
+        values.push(now().into());
     }
     job::Model::find_by_statement(Statement::from_sql_and_values(backend, sql, values))
         .all(db)

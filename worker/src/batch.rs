@@ -126,10 +126,7 @@ mod tests {
     use super::*;
 
     async fn database(folder: &tempfile::TempDir) -> Database {
-        let settings = StorageSettings {
-            database_url: None,
-            data_dir: folder.path().to_owned(),
-        };
+        let settings = StorageSettings::new(None, folder.path());
         Database::open(&settings).await.unwrap()
     }
 

@@ -22,7 +22,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use entity::clock::now;
+use entity::clock::{new_id, now};
 use entity::job::Phase;
 use entity::job::lifecycle::{self, Checkpoint, Hold, Lease};
 use entity::post::WithoutContent;
@@ -93,7 +93,7 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let (lease, phase) = (config.job_lease(), generate::first_phase(agent.scope()));
-    let name = format!("{}-{}", host(), Uuid::now_v7().simple());
+    let name = format!("{}-{}", host(), new_id().simple());
     let claimer = name.clone();
     let worker = Arc::new(Worker {
         db: db.clone(),
@@ -171,6 +171,7 @@ pub async fn run(
         () = work => {}
         () = release_in_time => {}
         () = worker.clone().sweep() => {}
+        () = worker.db.clone().follow_clock() => {}
         () = worker.clone().beat(myself) => {}
         () = worker.clone().heed_pauses(changes) => {}
         () = prune::regularly(worker.db.clone(), config.finished_jobs_keep()) => {}
@@ -189,7 +190,7 @@ impl Worker {
         while let Some(_slot) = self.slot(&mut woken_by).await {
             let claim = Claim {
                 woken_by: woken_by.take(),
-                attempt: Uuid::now_v7(),
+                attempt: new_id(),
             };
             match self.insist(|| self.claims.add(claim.clone()).boxed()).await {
                 Ok(Some(attempt)) => self.clone().attempt(attempt).await,

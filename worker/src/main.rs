@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use shared::database::Database;
-use shared::trace;
+use shared::{queue, trace};
 use tokio_util::sync::CancellationToken;
 use worker::agent::supervise;
 use worker::config::Config;
@@ -17,31 +17,34 @@ fn main() -> anyhow::Result<()> {
         let command: Vec<_> = arguments.skip_while(|a| a == "--").collect();
         return Ok(supervise(&command)?);
     }
-    let config = Config::load()?;
-    shared::log::init(&config.log)?;
-    let export = trace::start(&config.traces, "blog-worker")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let done = runtime.block_on(run(config));
+    let stop = CancellationToken::new();
+    runtime.block_on(async { shared::stop::on_signal(stop.clone()) })?;
+    let config = Config::load()?;
+    shared::log::init(&config.log)?;
+    let export = trace::start(&config.traces, "blog-worker")?;
+    let done = runtime.block_on(run(config, stop));
     export.stop();
     // A thread that still waits for something would be waited for.
     runtime.shutdown_background();
     done
 }
 
-async fn run(config: Config) -> anyhow::Result<()> {
+async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let agent = config.agent()?;
     let metrics = Arc::new(Metrics::new(&config)?);
     if let Some(listener) = scrape::listen(config.metrics_addr).await? {
         tokio::spawn(scrape::serve(listener, metrics.clone()));
     }
     config.storage.create_data_dir()?;
-    let db = Database::open(&config.storage).await?;
-    db.migrate().await?;
-
-    let stop = CancellationToken::new();
-    shared::stop::on_signal(stop.clone())?;
+    let opening = Database::open_and_migrate(&config.storage, queue::CONNECTIONS);
+    let Some(db) = stop.run_until_cancelled(opening).await else {
+        tracing::info!("stopped before it was ready");
+        return Ok(());
+    };
+    let db = db?;
     worker::run(&config, db.clone(), agent, metrics, stop).await;
     db.close().await;
     Ok(())

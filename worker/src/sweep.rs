@@ -5,14 +5,16 @@
 //! machine lets one of them win.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use chrono::TimeDelta;
 use entity::job;
 use entity::job::lifecycle::{self, Rescue};
 use futures_util::FutureExt;
 use sea_orm::{DatabaseTransaction, DbErr};
+use shared::clock::ClockReading;
 use shared::queue::{self, Payload};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval};
 use tracing::Instrument;
 
 use crate::{Worker, observe};
@@ -22,29 +24,77 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// How many jobs are picked up in one go, so that other writers get their turn.
 const BATCH: u64 = 100;
 
+/// A clock that is read twice may differ from this machine's by so much without
+/// having been set.
+const CLOCK_TOLERANCE: TimeDelta = TimeDelta::seconds(1);
+
+/// Tells whether leases that look expired can be believed to be.
+///
+/// While the database is away nobody can renew a lease, and when its clock is set
+/// forward all leases look expired at once. In both cases those who live get a
+/// whole lease of time, as this process measures it, to renew theirs.
+struct RescueGate {
+    lease: Duration,
+    /// The clock as it was read last.
+    last: Option<ClockReading>,
+    closed_until: Instant,
+}
+
+impl RescueGate {
+    fn new(lease: Duration) -> Self {
+        RescueGate {
+            lease,
+            last: None,
+            closed_until: Instant::now(),
+        }
+    }
+
+    /// Gives everyone another lease of time.
+    fn close(&mut self, now: Instant) {
+        self.closed_until = now + self.lease;
+    }
+
+    /// Whether leases that were looked up before `reading` may be believed. Not
+    /// until the clock has been read twice: it may have been set right before.
+    fn is_open(&mut self, reading: ClockReading) -> bool {
+        let Some(last) = self.last.replace(reading) else {
+            return false;
+        };
+        let step = reading.step_since(&last);
+        if step > CLOCK_TOLERANCE {
+            let seconds = step.num_seconds();
+            tracing::warn!(
+                seconds,
+                "the clock was set forward: no lease counts as expired for a while"
+            );
+            self.close(reading.latest);
+        }
+        self.closed_until <= reading.latest
+    }
+}
+
 impl Worker {
     /// Sweeps for ever.
-    ///
-    /// While the database is away nobody can renew a lease. When it is back the
-    /// living have as long as a lease to do so, before any is taken for lost.
     pub(crate) async fn sweep(self: Arc<Self>) {
         let mut sweeps = interval(LONGEST_PAUSE.min(self.lease / 3));
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut rescues_from = Instant::now();
+        let mut gate = RescueGate::new(self.lease);
         loop {
             sweeps.tick().await;
-            let swept = self.sweep_once(rescues_from <= Instant::now()).await;
+            let swept = self.sweep_once(&mut gate).await;
             self.metrics.swept(&swept);
             if let Err(error) = swept {
                 tracing::warn!(%error, "can't sweep; trying again");
-                rescues_from = Instant::now() + self.lease;
+                gate.close(Instant::now());
             }
         }
     }
 
-    async fn sweep_once(&self, rescues: bool) -> Result<(), DbErr> {
-        if rescues {
-            for job in lifecycle::abandoned(self.db.read(), BATCH).await? {
+    async fn sweep_once(&self, gate: &mut RescueGate) -> Result<(), DbErr> {
+        let abandoned = lifecycle::abandoned(self.db.read(), BATCH).await?;
+        // After that look: if the clock was set before it, this shows it.
+        if gate.is_open(self.db.read_clock().await?) {
+            for job in abandoned {
                 let span = observe::span(&job);
                 self.rescue(job).instrument(span).await?;
             }
@@ -106,4 +156,43 @@ async fn redeliver(tx: &DatabaseTransaction, job: job::Model) -> Result<bool, Db
         queue::push(tx, &delivery, Payload::next(&job), Duration::ZERO).await?;
     }
     Ok(given)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(15);
+
+    /// The clock of a database, as it was read so many seconds after `begun`.
+    fn reading(begun: Instant, passed: u64, shown: i64) -> ClockReading {
+        let at = begun + Duration::from_secs(passed);
+        ClockReading {
+            time: chrono::DateTime::UNIX_EPOCH + TimeDelta::seconds(shown),
+            earliest: at,
+            latest: at,
+        }
+    }
+
+    #[test]
+    fn a_clock_that_goes_with_time_lets_leases_expire() {
+        let (mut gate, begun) = (RescueGate::new(LEASE), Instant::now());
+        let mut is_open = |passed, shown| gate.is_open(reading(begun, passed, shown));
+        assert!(!is_open(0, 100), "it may have been set right before");
+        assert!(is_open(3, 103));
+        // A process that was frozen for an hour has seen no step.
+        assert!(is_open(3603, 3703));
+        // Set back, a clock makes no lease expire.
+        assert!(is_open(3606, 103));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_forward_gives_everyone_a_lease_of_time() {
+        let (mut gate, begun) = (RescueGate::new(LEASE), Instant::now());
+        let mut is_open = |passed, shown| gate.is_open(reading(begun, passed, shown));
+        is_open(0, 100);
+        assert!(!is_open(3, 3600));
+        assert!(!is_open(17, 3614));
+        assert!(is_open(18, 3615));
+    }
 }

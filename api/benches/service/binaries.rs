@@ -38,10 +38,7 @@ impl Service {
             Kind::Sqlite => format!("sqlite://{}/blog.db", folder.path().display()),
             Kind::Postgres => new_postgres().await?,
         };
-        let storage = StorageSettings {
-            database_url: Some(Secret::from(url.clone())),
-            data_dir: folder.path().to_owned(),
-        };
+        let storage = StorageSettings::new(Some(Secret::from(url.clone())), folder.path());
         let settings = [
             ("DATABASE_URL", url),
             ("DATA_DIR", folder.path().display().to_string()),
@@ -55,6 +52,8 @@ impl Service {
             ("LOG_FORMAT", "json".to_owned()),
             ("RATE_LIMIT_PER_MINUTE", "0".to_owned()),
             ("USER_MAX_ACTIVE_JOBS", "1000000".to_owned()),
+            ("USER_MAX_POSTS", "0".to_owned()),
+            ("USER_MAX_BYTES", "0".to_owned()),
             ("METRICS_ADDR", "127.0.0.1:0".to_owned()),
         ];
         Ok(Service {

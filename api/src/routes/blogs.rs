@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use entity::clock::now;
+use entity::clock::{new_id, now};
 use entity::job::lifecycle::{NewJob, Origin};
 use entity::post::WithoutContent;
 use entity::{job, post};
@@ -138,7 +138,7 @@ pub async fn create(
     key: Key,
     Valid(new): Valid<NewPost>,
 ) -> Result<Answer> {
-    let id = Uuid::now_v7();
+    let id = new_id();
     let enter = |patience| state.waits.enter(me.user.id, patience);
     let place = negotiate::preferred_wait(&headers).and_then(enter);
     let patience = place.as_ref().map(|place| place.patience);
@@ -188,6 +188,7 @@ async fn store(
     let job = NewJob {
         post: id,
         user: me.user.id,
+        is_first: true,
         options,
         model,
         max_attempts: state.config.job_max_attempts,
@@ -501,6 +502,7 @@ async fn store_again(
     let new = NewJob {
         post: post.id,
         user: me.user.id,
+        is_first: false,
         options: options.clone(),
         model,
         max_attempts: state.config.job_max_attempts,

@@ -1,13 +1,23 @@
 //! Whether the service lives, and whether it can work.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use shared::database::Database;
+use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use crate::AppState;
+
+/// For how long the database need not be asked again, however many ask.
+pub(crate) const READY_MAX_AGE: Duration = Duration::from_secs(1);
+
+/// How long the database may take to answer.
+const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How the service is.
 #[derive(Debug, Serialize, ToSchema)]
@@ -36,16 +46,9 @@ pub async fn health() -> Json<Health> {
     responses((status = 200, body = Health), (status = 503, body = Health)),
 )]
 pub async fn ready(State(state): State<AppState>) -> Response {
-    let missing = match state.db.pending_migrations().await {
-        Ok(pending) => pending
-            .into_iter()
-            .map(|name| format!("migration {name}"))
-            .collect(),
-        Err(error) => {
-            tracing::warn!(%error, "not ready: the database does not answer");
-            vec!["the database".to_owned()]
-        }
-    };
+    let db = state.db.clone();
+    let missing = state.readiness.get(async move { missing(&db).await }).await;
+    let missing = missing.unwrap_or_else(|| vec!["the database".to_owned()]);
     if missing.is_empty() {
         let status = "ok";
         return Json(Health { status, missing }).into_response();
@@ -56,4 +59,26 @@ pub async fn ready(State(state): State<AppState>) -> Response {
     };
     let unavailable = StatusCode::SERVICE_UNAVAILABLE;
     (unavailable, [(header::RETRY_AFTER, "5")], Json(health)).into_response()
+}
+
+/// What the service lacks to work.
+async fn missing(db: &Database) -> Vec<String> {
+    let status = match timeout(READY_TIMEOUT, db.schema_status()).await {
+        Ok(Ok(status)) => status,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "not ready: the database does not answer");
+            return vec!["the database".to_owned()];
+        }
+        Err(_) => {
+            tracing::warn!("not ready: the database does not answer in time");
+            return vec!["the database".to_owned()];
+        }
+    };
+    if let Some(name) = status.breaking() {
+        return vec![format!(
+            "a version of this program that knows migration {name}"
+        )];
+    }
+    let pending = status.pending.into_iter();
+    pending.map(|name| format!("migration {name}")).collect()
 }

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::audit::{Action, Event, Who};
-use entity::clock::now;
+use entity::clock::{new_id, now};
 use entity::{refresh_token, session, user};
 use futures_util::FutureExt;
 use sea_orm::{
@@ -71,7 +71,7 @@ pub async fn register(
     }
     let password_hash = state.passwords.hash_first(new.password).await?;
     let row = user::ActiveModel {
-        id: Set(Uuid::now_v7()),
+        id: Set(new_id()),
         username_key: Set(user::username_key(&new.username)),
         username: Set(new.username),
         password_hash: Set(password_hash),
@@ -284,7 +284,7 @@ async fn sign_in(
     client: Client,
 ) -> Result<TokenPair> {
     session::Entity::make_room(tx, user.id, MOST_SESSIONS).await?;
-    let id = Uuid::now_v7();
+    let id = new_id();
     let begun = now();
     let seconds = seconds_left(state, begun);
     let row = session::ActiveModel {

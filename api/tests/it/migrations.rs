@@ -1,10 +1,22 @@
 //! What becomes of what an older version has stored.
 
-use entity::{job, post};
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder};
+use std::collections::BTreeSet;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
+use entity::{job, post, user};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait, PaginatorTrait,
+    QueryFilter, QueryOrder, Statement,
+};
 use serde_json::{Value, json};
+use shared::config::StorageSettings;
+use shared::database::Database;
+use tempfile::TempDir;
 
 use crate::test_app::{TestApp, TestClient};
+use crate::test_database::TestDatabase;
 
 async fn asked(user: &TestClient, path: &str, body: Value) -> Value {
     let answer = user.post(path, body).await;
@@ -47,4 +59,160 @@ async fn posts_from_before_get_the_options_of_their_latest_jobs() {
     let posts = posts.all(app.db.read()).await.unwrap();
     let options: Vec<Value> = posts.into_iter().map(|post| post.options).collect();
     assert_eq!(options, [german, dutch, json!({}), json!({})]);
+}
+
+/// The tables, indexes and columns of an SQLite database.
+async fn schema(db: &DatabaseConnection) -> BTreeSet<String> {
+    let all = "SELECT type || ' ' || tbl_name || ' ' || name || ' ' || COALESCE(sql, '') \
+               FROM sqlite_master";
+    let rows = db.query_all_raw(Statement::from_string(DbBackend::Sqlite, all));
+    let rows = rows.await.unwrap().into_iter();
+    rows.map(|row| row.try_get_by_index(0).unwrap()).collect()
+}
+
+async fn opened(folder: &TempDir) -> Database {
+    let settings = StorageSettings::new(None, folder.path());
+    Database::open(&settings).await.unwrap()
+}
+
+/// Polls `work` so often, and then gives it up. Whether it came to its end.
+async fn ends_within(polls: usize, work: impl Future) -> bool {
+    let (mut work, mut left) = (pin!(work), polls);
+    let end = poll_fn(move |context| {
+        if left == 0 {
+            return Poll::Ready(false);
+        }
+        left -= 1;
+        work.as_mut().poll(context).map(|_| true)
+    });
+    end.await
+}
+
+#[tokio::test]
+async fn a_start_that_is_broken_off_anywhere_is_made_good_by_the_next() {
+    let whole = tempfile::tempdir().unwrap();
+    let db = opened(&whole).await;
+    db.migrate().await.unwrap();
+    let wanted = schema(db.write()).await;
+    let mut polls = 1;
+    loop {
+        let folder = tempfile::tempdir().unwrap();
+        let db = opened(&folder).await;
+        let ended = ends_within(polls, db.migrate()).await;
+        db.close().await;
+        let db = opened(&folder).await;
+        db.migrate().await.unwrap();
+        assert_eq!(schema(db.write()).await, wanted, "after {polls} polls");
+        if ended {
+            break;
+        }
+        polls += 7;
+    }
+    assert!(polls > 50, "only {polls} places were tried");
+}
+
+/// The first release made its tables statement by statement.
+#[tokio::test]
+async fn tables_that_the_first_release_has_left_half_made_are_made_anew() {
+    let whole = tempfile::tempdir().unwrap();
+    let db = opened(&whole).await;
+    db.migrate().await.unwrap();
+    let wanted = schema(db.write()).await;
+    let mut polls = 3;
+    loop {
+        let folder = tempfile::tempdir().unwrap();
+        let db = opened(&folder).await;
+        let first_release = migration::SETS[0].up(db.write(), None);
+        let ended = ends_within(polls, first_release).await;
+        db.migrate().await.unwrap();
+        assert_eq!(schema(db.write()).await, wanted, "after {polls} polls");
+        if ended {
+            break;
+        }
+        polls += 3;
+    }
+    assert!(polls > 50, "only {polls} places were tried");
+}
+
+#[tokio::test]
+async fn what_is_no_leftover_of_ours_stays_where_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = opened(&folder).await;
+    let first_two = migration::SETS[0].up(db.write(), Some(2));
+    first_two.await.unwrap();
+    for sql in [
+        "CREATE TABLE of_the_operator (id INTEGER)",
+        "INSERT INTO users (id, username, username_key, password_hash, role, created_at) \
+         VALUES (x'01', 'ann', 'ann', '', 'user', '2026-11-27')",
+        // The third was broken off here.
+        "ALTER TABLE generation_jobs ADD COLUMN turn BIGINT NOT NULL DEFAULT 0",
+    ] {
+        db.write().execute_unprepared(sql).await.unwrap();
+    }
+    db.migrate().await.unwrap();
+    let users = user::Entity::find().count(db.read()).await.unwrap();
+    assert_eq!(users, 1);
+    let insert = "INSERT INTO of_the_operator VALUES (1)";
+    db.write().execute_unprepared(insert).await.unwrap();
+}
+
+async fn newer(app: &TestApp, table: &str, name: &str) {
+    let sql = format!("INSERT INTO {table} (version, applied_at) VALUES ('{name}', 0)");
+    app.db.write().execute_unprepared(&sql).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_that_is_newer_and_compatible_is_worked_with() {
+    let app = TestApp::new().await;
+    newer(&app, "schema_migrations", "m29990101_000099_more").await;
+    app.db.migrate().await.unwrap();
+    let ready = app.anonymous().get("//ready").await;
+    assert_eq!(ready.status, 200, "{}", ready.body);
+    let ann = app.user("ann").await;
+    ann.ask("Growing tomatoes").await;
+    app.run_jobs().await;
+    let status = app.db.schema_status().await.unwrap();
+    assert_eq!(status.newer, ["m29990101_000099_more"]);
+    assert!(status.pending.is_empty() && status.breaking().is_none());
+}
+
+#[tokio::test]
+async fn a_database_that_is_too_new_is_refused_with_the_reason() {
+    let app = TestApp::new().await;
+    let name = "m29990101_000099_breaking_turns";
+    newer(&app, "schema_migrations", name).await;
+    let refused = app.db.migrate().await.unwrap_err().to_string();
+    assert!(
+        refused.contains(name) && refused.contains("too new"),
+        "{refused}"
+    );
+    let ready = app.anonymous().get("//ready").await;
+    assert_eq!(ready.status, 503);
+    assert!(ready.text.contains(name), "{}", ready.text);
+}
+
+/// Its programs refuse a name there that they don't know.
+#[tokio::test]
+async fn the_table_of_the_first_release_has_its_five_migrations_for_good() {
+    let app = TestApp::new().await;
+    let all = "SELECT version FROM seaql_migrations ORDER BY version";
+    let all = Statement::from_string(app.db.backend(), all);
+    let rows = app.db.read().query_all_raw(all).await.unwrap();
+    let names = rows.iter().map(|row| row.try_get_by_index(0).unwrap());
+    let names: Vec<String> = names.collect();
+    assert_eq!(names, migration::SETS[0].names());
+    assert_eq!(names.len(), 5);
+}
+
+/// Nobody but a superuser may make them where they are not trusted.
+#[tokio::test]
+async fn extensions_that_are_missing_on_postgres_are_named() {
+    let Some(database) = TestDatabase::empty() else {
+        return;
+    };
+    let url = database.url_of_stranger();
+    let settings = StorageSettings::new(Some(url.into()), "unused");
+    let db = Database::open(&settings).await.unwrap();
+    let refused = format!("{:#}", db.migrate().await.unwrap_err());
+    assert!(refused.contains("hstore and pgcrypto"), "{refused}");
 }

@@ -86,8 +86,10 @@ impl TestApp {
         if postgres.is_none() {
             db.migrate().await.unwrap();
         }
-        let state = AppState::new(config, db.clone(), &Secret::from(SECRET)).unwrap();
-        let (stop, renders) = (state.stop.clone(), state.renders.clone());
+        let stop = CancellationToken::new();
+        let secret = Secret::from(SECRET);
+        let state = AppState::new(config, db.clone(), &secret, stop.clone()).unwrap();
+        let renders = state.renders.clone();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let app = api::app(state);

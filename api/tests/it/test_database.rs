@@ -46,6 +46,17 @@ impl TestDatabase {
     pub(crate) fn url(&self) -> String {
         url(&self.server, &self.name)
     }
+
+    /// Its address for a user who may connect to it, and nothing else.
+    pub(crate) fn url_of_stranger(&self) -> String {
+        let server = self.server.clone();
+        let make = "DO $$ BEGIN CREATE ROLE blog_stranger LOGIN; \
+                    EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$";
+        in_a_thread(async move { execute(&mut connect(&server).await, make.to_owned()).await });
+        let mut url = Url::parse(&self.url()).unwrap();
+        url.set_username("blog_stranger").unwrap();
+        url.into()
+    }
 }
 
 impl Drop for TestDatabase {
@@ -109,10 +120,8 @@ async fn template(connection: &mut PgConnection, server: &str) -> String {
     }
     let draft = "blog_template_draft";
     execute(connection, format!("CREATE DATABASE {draft}")).await;
-    let storage = StorageSettings {
-        database_url: Some(url(server, draft).into()),
-        data_dir: "unused".into(),
-    };
+    let url = url(server, draft);
+    let storage = StorageSettings::new(Some(url.into()), "unused");
     let db = Database::open(&storage).await.unwrap();
     db.migrate().await.unwrap();
     db.close().await;

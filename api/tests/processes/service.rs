@@ -105,10 +105,8 @@ impl Service {
     }
 
     pub(crate) async fn database(&self) -> Database {
-        let settings = StorageSettings {
-            database_url: (!self.is_on_sqlite()).then(|| self.setting("DATABASE_URL").into()),
-            data_dir: self.data(),
-        };
+        let url = (!self.is_on_sqlite()).then(|| self.setting("DATABASE_URL").into());
+        let settings = StorageSettings::new(url, self.data());
         Database::open(&settings).await.unwrap()
     }
 

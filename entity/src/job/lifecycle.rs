@@ -36,6 +36,8 @@
 //! Functions that change several rows take a transaction; the caller commits
 //! it, after it has put the delivery into the queue in it.
 
+use std::time::Duration;
+
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::SimpleExpr;
 use sea_orm::{DatabaseTransaction, UpdateMany};
@@ -59,6 +61,9 @@ pub use holder::{
 };
 pub use owner::{Cancel, NewJob, Origin, Room, cancel, create, requeue, room};
 pub use rescue::{Rescue, abandoned, redeliver, rescue};
+
+/// The longest lease that a worker may take.
+pub const MAX_LEASE: Duration = Duration::from_secs(3600);
 
 /// Written out, as the partial index has it.
 const UNFINISHED: &str = "status IN ('queued', 'running', 'canceling')";

@@ -17,7 +17,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// A database for queries that change nothing.
 #[derive(Clone, Debug)]
 pub struct Reader {
-    pub(super) db: DatabaseConnection,
+    pub(crate) db: DatabaseConnection,
     pub(super) silence: Arc<Silence>,
 }
 

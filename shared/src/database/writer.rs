@@ -28,6 +28,7 @@ use tokio::time::timeout;
 use tracing::{Instrument, Span};
 
 use super::SQLITE_PATIENCE;
+use crate::private_file;
 
 /// So many transactions may share a commit: none waits long for it.
 const MOST: usize = 64;
@@ -173,8 +174,7 @@ impl Locks {
     fn open(database: &Path) -> anyhow::Result<Self> {
         let open = |extension| {
             let path = database.with_extension(extension);
-            let file = File::options().create(true).append(true).open(&path);
-            let file = file.with_context(|| format!("DATABASE_URL: can't make {}", path.display()));
+            let file = private_file::open(&path).context("DATABASE_URL");
             Ok::<_, anyhow::Error>(Arc::new(file?))
         };
         Ok(Locks {

@@ -27,8 +27,9 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const MISSED_HEARTBEATS: usize = 3;
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
 
-/// One listens, the others fetch and send heartbeats.
-const POSTGRES_CONNECTIONS: u32 = 3;
+/// How many connections of its own a worker's queue opens on Postgres: one listens,
+/// the others fetch and send heartbeats.
+pub const CONNECTIONS: u32 = 3;
 
 /// What is done with a delivery.
 pub type Handler = Arc<dyn Fn(Delivery) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -113,7 +114,7 @@ impl Consumer {
         // that connection next would never commit.
         let shared = self.db.write().get_postgres_connection_pool();
         let pool = PgPoolOptions::new()
-            .max_connections(POSTGRES_CONNECTIONS)
+            .max_connections(CONNECTIONS)
             .acquire_timeout(shared.options().get_acquire_timeout())
             .connect_lazy_with(shared.connect_options().as_ref().clone());
         let storage = PostgresStorage::<Value>::new(&pool).with_config(config);

@@ -108,7 +108,7 @@ impl Endpoint {
             .headers()
             .get(RETRY_AFTER)
             .and_then(|value| value.to_str().ok());
-        let after = after.and_then(|value| refusal::retry_after(value, chrono::Utc::now()));
+        let after = after.and_then(|value| refusal::retry_after(value, entity::clock::now()));
         let body = self.redact(&read_some(response).await);
         if !status.is_success() {
             return refusal::of_status(status.as_u16(), after, &body);

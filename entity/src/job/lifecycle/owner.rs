@@ -5,7 +5,7 @@ use sea_orm::sea_query::LockType;
 use sea_orm::{DatabaseTransaction, ExprTrait, QuerySelect, Set};
 
 use super::{UNFINISHED, end, line, null, queueing};
-use crate::clock::now;
+use crate::clock::{new_id, new_id_after, now};
 use crate::job::{self, Column, Entity, Model, Status};
 use crate::{post, user};
 
@@ -59,6 +59,8 @@ pub struct NewJob {
     pub post: Uuid,
     /// The post's owner.
     pub user: Uuid,
+    /// Whether the post is new, too, and so has no other job.
+    pub is_first: bool,
     /// The client's options, as the HTTP contract names them.
     pub options: Json,
     /// The model to ask.
@@ -80,14 +82,19 @@ pub struct Origin {
 }
 
 /// Makes a job that waits for the delivery `delivery`. The database refuses a
-/// second unfinished job for a post.
+/// second unfinished job for a post. The caller has locked its owner with
+/// [`room`], so that no other is made at the same time.
 ///
 /// # Errors
 /// When it is refused, or the database does not answer.
 pub async fn create(tx: &DatabaseTransaction, new: NewJob, delivery: &str) -> Result<Model, DbErr> {
     let turn = line::next_turn(tx, new.user).await?;
+    let id = match new.is_first {
+        true => new_id(),
+        false => next_id(tx, new.post).await?,
+    };
     let row = job::ActiveModel {
-        id: Set(Uuid::now_v7()),
+        id: Set(id),
         post_id: Set(new.post),
         user_id: Set(new.user),
         status: Set(Status::Queued),
@@ -116,6 +123,18 @@ pub async fn create(tx: &DatabaseTransaction, new: NewJob, delivery: &str) -> Re
         finished_at: Set(None),
     };
     Entity::insert(row).exec_with_returning(tx).await
+}
+
+/// An id for a post's next job. The latest job of a post is the one with the
+/// greatest id, and no clock may decide which that is.
+async fn next_id(tx: &DatabaseTransaction, post: Uuid) -> Result<Uuid, DbErr> {
+    let latest = Entity::of_post(post)
+        .select_only()
+        .column(Column::Id)
+        .into_tuple()
+        .one(tx)
+        .await?;
+    Ok(latest.map_or_else(new_id, new_id_after))
 }
 
 /// What a request to cancel brought.

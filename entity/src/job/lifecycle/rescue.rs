@@ -1,11 +1,12 @@
 //! What anyone may do with a job that was left behind.
 
 use sea_orm::entity::prelude::*;
-use sea_orm::{DatabaseTransaction, ExprTrait, QueryOrder, QuerySelect};
+use sea_orm::sea_query::SimpleExpr;
+use sea_orm::{DatabaseTransaction, DbBackend, ExprTrait, QueryOrder, QuerySelect};
 
-use super::{close_attempt, end, queueing, with_error};
+use super::{MAX_LEASE, close_attempt, end, queueing, with_error};
 use crate::attempt::Outcome;
-use crate::clock::db_now;
+use crate::clock::{db_after, db_now};
 use crate::job::{Column, Entity, Failure, Model, Status};
 use crate::post;
 
@@ -22,21 +23,27 @@ pub enum Rescue {
     Nothing,
 }
 
-/// Jobs whose worker has not been heard of for a whole lease, the longest
-/// silent first.
+/// Jobs whose lease has expired, the longest expired first.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn abandoned(db: &impl ConnectionTrait, limit: u64) -> Result<Vec<Model>, DbErr> {
-    let now = db_now(db.get_database_backend());
     Entity::find()
         // Written out, for the partial index.
         .filter(Expr::cust("status IN ('running', 'canceling')"))
-        .filter(Expr::col(Column::LeaseUntil).lt(now))
+        .filter(is_expired(db.get_database_backend()))
         .order_by_asc(Column::LeaseUntil)
         .limit(limit)
         .all(db)
         .await
+}
+
+/// Whether a lease has expired. One that ends later than any worker may ask for
+/// was made before the clock was set back, and its worker has not renewed it since.
+fn is_expired(backend: DbBackend) -> SimpleExpr {
+    let until = || Expr::col(Column::LeaseUntil);
+    let is_over = until().lt(db_now(backend));
+    is_over.or(until().gt(db_after(backend, MAX_LEASE * 2)))
 }
 
 /// Takes a job from a worker that was lost. The attempt counts: a job that
@@ -71,7 +78,7 @@ pub async fn rescue(
         .filter(Column::Id.eq(job.id))
         .filter(Column::AttemptId.eq(attempt))
         .filter(Column::Status.eq(job.status))
-        .filter(Expr::col(Column::LeaseUntil).lt(db_now(tx.get_database_backend())))
+        .filter(is_expired(tx.get_database_backend()))
         .exec(tx)
         .await?;
     if taken.rows_affected == 0 {

@@ -1,0 +1,125 @@
+//! Reading the database's clock, and noticing when somebody has set it.
+
+use std::time::{Duration, Instant};
+
+use chrono::{TimeDelta, Utc};
+use entity::clock::{self, Timestamp};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::database::Database;
+
+/// How often a process looks at the database's clock.
+const READ_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What the database's clock showed, and between which two moments of this
+/// process: a reading takes time.
+#[derive(Clone, Copy, Debug)]
+pub struct ClockReading {
+    /// What it showed.
+    pub time: Timestamp,
+    /// Not before this.
+    pub earliest: Instant,
+    /// Not after this.
+    pub latest: Instant,
+}
+
+impl ClockReading {
+    /// By how much the clock was set forward since an earlier reading, or set back
+    /// if it is negative: as much of what it went on as can't be explained by the
+    /// time that has passed. A machine that was suspended looks like one whose
+    /// clock was set forward.
+    pub fn step_since(&self, before: &ClockReading) -> TimeDelta {
+        let delta = |time: Duration| TimeDelta::from_std(time).unwrap_or(TimeDelta::MAX);
+        let shown = self.time - before.time;
+        let least = delta(self.earliest.saturating_duration_since(before.latest));
+        let most = delta(self.latest.saturating_duration_since(before.earliest));
+        (shown - most).max(TimeDelta::zero()) + (shown - least).min(TimeDelta::zero())
+    }
+}
+
+impl Database {
+    /// Reads the clock that all processes share: the server's on Postgres, this
+    /// machine's on SQLite.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn read_clock(&self) -> Result<ClockReading, DbErr> {
+        let earliest = Instant::now();
+        let time = match self.backend() {
+            DbBackend::Postgres => {
+                let ask = Statement::from_string(DbBackend::Postgres, "SELECT clock_timestamp()");
+                let row = self.read().query_one_raw(ask).await?;
+                let none = || DbErr::RecordNotFound("the time".to_owned());
+                row.ok_or_else(none)?.try_get_by_index(0)?
+            }
+            _ => Utc::now(),
+        };
+        Ok(ClockReading {
+            time,
+            earliest,
+            latest: Instant::now(),
+        })
+    }
+
+    /// Has [`clock::now`] go by the database's clock from now on.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn synchronize_clock(&self) -> Result<(), DbErr> {
+        if self.backend() == DbBackend::Postgres {
+            let reading = self.read_clock().await?;
+            let took = reading.latest - reading.earliest;
+            clock::set(reading.time, reading.earliest + took / 2);
+        }
+        Ok(())
+    }
+
+    /// Keeps [`clock::now`] at the database's time, for ever: clocks drift, and may
+    /// be set.
+    pub async fn follow_clock(self) {
+        let mut ticks = interval(READ_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = self.synchronize_clock().await {
+                tracing::debug!(%error, "can't read the database's clock; trying again");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Duration = Duration::from_secs(1000);
+
+    /// A reading that took from one moment to another, both in milliseconds.
+    fn reading(time: i64, earliest: u64, latest: u64, begun: Instant) -> ClockReading {
+        let at = |millis| begun + START + Duration::from_millis(millis);
+        ClockReading {
+            time: Timestamp::from_timestamp_millis(time).unwrap(),
+            earliest: at(earliest),
+            latest: at(latest),
+        }
+    }
+
+    #[test]
+    fn only_what_no_time_explains_is_a_step_of_the_clock() {
+        let begun = Instant::now();
+        let before = reading(50_000, 0, 100, begun);
+        let step = |time, earliest, latest| {
+            let after = reading(time, earliest, latest, begun);
+            after.step_since(&before).num_milliseconds()
+        };
+        assert_eq!(step(53_000, 3_000, 3_100), 0);
+        // The first was read at its end and this one at its beginning, or the other way.
+        assert_eq!(step(52_900, 3_000, 3_100), 0);
+        assert_eq!(step(53_100, 3_000, 3_100), 0);
+        // As long as it takes to read the clock it tells nothing more.
+        assert_eq!(step(60_000, 3_000, 20_000), 0);
+        assert_eq!(step(83_100, 3_000, 3_100), 30_000);
+        assert_eq!(step(22_900, 3_000, 3_100), -30_000);
+    }
+}
