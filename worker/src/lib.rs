@@ -8,6 +8,7 @@ pub mod agent;
 mod batch;
 pub mod config;
 pub mod generate;
+pub mod init;
 pub mod metrics;
 mod observe;
 pub mod outcome;

@@ -1,6 +1,7 @@
 //! Starts a worker: settings, log, database, agent, then works until it is
 //! stopped.
 
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use shared::database::Database;
@@ -8,14 +9,20 @@ use shared::{queue, trace};
 use tokio_util::sync::CancellationToken;
 use worker::agent::supervise;
 use worker::config::Config;
+use worker::init;
 use worker::metrics::Metrics;
 use worker::scrape;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_some_and(|first| first == "supervise") {
         let command: Vec<_> = arguments.skip_while(|a| a == "--").collect();
-        return Ok(supervise(&command)?);
+        supervise(&command)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    // Before anything else: until it has handlers, signals to process 1 are lost.
+    if init::is_needed() {
+        return Ok(init::run()?);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -29,7 +36,7 @@ fn main() -> anyhow::Result<()> {
     export.stop();
     // A thread that still waits for something would be waited for.
     runtime.shutdown_background();
-    done
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {

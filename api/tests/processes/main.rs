@@ -23,6 +23,7 @@ mod agents;
 mod chaos;
 mod commands;
 mod guard;
+mod init;
 mod kill;
 mod load;
 mod logs;

@@ -56,7 +56,16 @@ impl Process {
         folder: &Path,
         settings: &[(&str, String)],
     ) -> Process {
-        let mut child = Command::new(binary(name))
+        Process::start_program(&binary(name), arguments, folder, settings)
+    }
+
+    pub(crate) fn start_program(
+        program: &Path,
+        arguments: &[&str],
+        folder: &Path,
+        settings: &[(&str, String)],
+    ) -> Process {
+        let mut child = Command::new(program)
             .args(arguments)
             .current_dir(folder)
             .env_clear()
@@ -104,8 +113,7 @@ impl Process {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        let id = Pid::from_raw(self.id().cast_signed()).unwrap();
-        kill_process(id, signal).unwrap();
+        send(signal, self.id());
     }
 
     /// Ends it without a word.
@@ -171,6 +179,12 @@ async fn read(from: impl AsyncRead + Unpin, to: watch::Sender<Vec<String>>) {
     while let Some(line) = lines.next_line().await.unwrap() {
         to.send_modify(|all| all.push(line));
     }
+}
+
+/// Sends a signal to a process, whosever child it is.
+pub(crate) fn send(signal: Signal, id: u32) {
+    let id = Pid::from_raw(id.cast_signed()).unwrap();
+    kill_process(id, signal).unwrap();
 }
 
 /// Waits until a process is dead, whosever child it was; it may be left

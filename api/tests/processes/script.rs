@@ -11,7 +11,7 @@ use crate::process::{PATIENCE, dead};
 use crate::service::Service;
 
 /// A service whose agent is a shell script; its first argument is the folder.
-fn service(script: &str) -> Service {
+pub(crate) fn service(script: &str) -> Service {
     let service = Service::new();
     let file = service.path().join("agent.sh");
     std::fs::write(&file, script).unwrap();
@@ -21,7 +21,7 @@ fn service(script: &str) -> Service {
 
 /// Two lives that no SIGTERM ends: the script's own, and that of a child which
 /// holds all of its pipes open. The file appears whole.
-const LIVES_ON: &str = r#"
+pub(crate) const LIVES_ON: &str = r#"
     trap '' TERM
     sleep 1000 &
     echo $$ $! > $1/draft
@@ -30,7 +30,7 @@ const LIVES_ON: &str = r#"
 "#;
 
 /// Waits until the script of [`LIVES_ON`] runs, and tells its processes.
-async fn processes(folder: &Path) -> Vec<u32> {
+pub(crate) async fn processes(folder: &Path) -> Vec<u32> {
     let read = async {
         loop {
             if let Ok(ids) = std::fs::read_to_string(folder.join("processes")) {

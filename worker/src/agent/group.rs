@@ -95,6 +95,8 @@ impl Group {
     /// Kill the group and reap its leader.
     pub(super) async fn end(mut self) {
         self.kill();
+        // If that takes longer, tokio reaps it later: it keeps the children that
+        // are dropped before, and looks after them at each SIGCHLD.
         let _ = timeout(LINGER, self.leader.wait()).await;
     }
 }

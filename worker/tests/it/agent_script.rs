@@ -370,6 +370,28 @@ async fn a_dropped_call_kills_the_script_and_its_children() {
     }
 }
 
+/// Neither does a call whose supervisor takes longer to die than the call waits:
+/// that, too, drops a child which is not reaped.
+#[tokio::test]
+async fn a_dropped_call_leaves_no_zombie() {
+    let case = Case::new(&format!("echo $PPID > $1/supervisor\n{LIVES_ON}"));
+    let heard = Notify::new();
+    let (request, listen) = (request(), |_| heard.notify_one());
+    tokio::select! {
+        reply = case.agent.call(&request, &listen) => panic!("{reply:?}"),
+        () = heard.notified() => {}
+    }
+    let supervisor = format!("/proc/{}", case.read("supervisor").trim());
+    for _ in 0..1000 {
+        if !Path::new(&supervisor).exists() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let status = std::fs::read_to_string(format!("{supervisor}/status")).unwrap();
+    panic!("it is not reaped: {status}");
+}
+
 #[tokio::test]
 async fn a_panic_kills_the_script_and_its_children() {
     let directory = tempfile::tempdir().unwrap();
