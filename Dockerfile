@@ -4,10 +4,14 @@
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 COPY . .
-# The caches outlive the step, so the programs are copied out of them.
+# The caches outlive the step, so the programs are copied out of them. Cargo tells by time stamps
+# what has changed, and takes sources that are older than the cache for unchanged: a build of an
+# earlier commit would get the later one's programs. So our own crates are always built anew, and
+# no other build uses the cache meanwhile.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
-    --mount=type=cache,target=/src/target \
-    cargo build --locked --release --bins \
+    --mount=type=cache,target=/src/target,sharing=locked \
+    cargo clean --locked --release --workspace \
+    && cargo build --locked --release --bins \
     && cp target/release/api target/release/worker /usr/local/bin/
 
 FROM debian:bookworm-slim
