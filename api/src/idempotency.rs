@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use shared::database::Database;
 use tracing::Instrument;
 use utoipa::IntoParams;
+use uuid::Uuid;
 
 use crate::auth::SignedIn;
 use crate::error::{Error, Result};
@@ -114,6 +115,7 @@ impl Key {
             key,
             fingerprint: hex(hash.as_ref()),
             answer: None,
+            post_id: None,
             created_at: now(),
             pending_until: None,
         })))
@@ -144,26 +146,27 @@ impl Once {
         self
     }
 
-    /// Does `work` in `tx` and keeps its answer there, or replays the answer of
-    /// the first time.
+    /// Does `work` in `tx` and keeps its answer there, with the id of the post that it
+    /// tells of; or replays the answer of the first time.
     ///
     /// # Errors
-    /// When the key is another request's or the first request is under way, and
-    /// what `work` fails with.
+    /// When the key is another request's, the first request is under way, or its
+    /// post is deleted, and what `work` fails with.
     pub async fn protect(
         self,
         tx: &DatabaseTransaction,
-        work: impl Future<Output = Result<Response>>,
+        work: impl Future<Output = Result<(Response, Uuid)>>,
     ) -> Result<Answer> {
         let Some(claim) = self.0 else {
-            return work.await.map(Answer::First);
+            return work.await.map(|(response, _)| Answer::First(response));
         };
         if !claim.claim(tx).await? {
             let first = claim.present(tx).await?;
             return replay(first, &claim.fingerprint);
         }
-        let kept = Kept::of(work.await?).await?;
-        claim.keep(tx, kept.to_json()?).await?;
+        let (response, post) = work.await?;
+        let kept = Kept::of(response).await?;
+        claim.keep(tx, kept.to_json()?, post).await?;
         kept.into_response().map(Answer::First)
     }
 
@@ -205,7 +208,9 @@ fn replay(first: Option<idempotency::Model>, fingerprint: &str) -> Result<Answer
             let kept: Kept = serde_json::from_value(kept).map_err(internal)?;
             kept.into_response().map(Answer::Replay)
         }
-        _ => Err(Error::IdempotencyInProgress),
+        Some(_) => Err(Error::IdempotencyInProgress),
+        // It was erased with its post.
+        None => Err(Error::NotFound),
     }
 }
 

@@ -4,10 +4,10 @@
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use sea_orm::sea_query::{Asterisk, Order, Query};
+use sea_orm::sea_query::{Order, Query};
 use sea_orm::{
-    Condition, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, QueryOrder, QuerySelect,
-    QueryTrait, Select,
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, Iterable,
+    QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -112,6 +112,9 @@ pub fn cut<T>(entries: &mut Vec<T>, limit: u64) -> Option<&T> {
 /// How many rows a page looks through, at most.
 const STRETCH: u64 = 2_500;
 
+/// A limit that no table reaches.
+const NO_LIMIT: u64 = i64::MAX as u64;
+
 /// A page of those of `rows` that are as `wanted`, the newest first, and where it
 /// ended if more may follow. An index must have `rows` in the order of `id`.
 ///
@@ -130,32 +133,36 @@ pub async fn look_through<E: EntityTrait>(
     id_of: impl Fn(&E::Model) -> Uuid,
     limit: u64,
 ) -> std::result::Result<(Vec<E::Model>, Option<After>), DbErr> {
-    let rows = rows.order_by_desc(id);
+    let mut rows = rows.order_by_desc(id);
     let Some(wanted) = wanted else {
         let mut page = rows.limit(limit + 1).all(db).await?;
         let last = cut(&mut page, limit).map(|last| After { id: id_of(last) });
         return Ok((page, last));
     };
+    // How far to look is found first, and is then a row and not a number of rows:
+    // rows that come or go between the two statements move no end, over which the
+    // next page would pass.
+    let end = rows.clone().select_only().column(id).offset(STRETCH - 1);
+    let end = end.limit(1).into_tuple::<Uuid>().one(db).await?;
+    if let Some(end) = end {
+        rows = rows.filter(id.gte(end));
+    }
     // A subquery with a limit is carried out as it stands. In one query the
     // database might take another index, for what is wanted, and find too late
     // that it leads to half of the table.
-    let stretch = rows.clone().limit(STRETCH).into_query();
+    let stretch = rows.limit(NO_LIMIT).into_query();
     let page = Query::select()
-        .column(Asterisk)
+        .columns(E::Column::iter())
         .from_subquery(stretch, E::default())
         .cond_where(wanted)
         .order_by(id, Order::Desc)
         .limit(limit + 1)
         .take();
-    let page = db.get_database_backend().build(&page);
-    let mut page = E::Model::find_by_statement(page).all(db).await?;
-    if let Some(last) = cut(&mut page, limit) {
-        let last = After { id: id_of(last) };
-        return Ok((page, Some(last)));
-    }
-    let end = rows.select_only().column(id).offset(STRETCH - 1).limit(1);
-    let end = end.into_tuple::<Uuid>().one(db).await?;
-    Ok((page, end.map(|id| After { id })))
+    let mut page = E::Model::find_by_statement(db.get_database_backend().build(&page))
+        .all(db)
+        .await?;
+    let last = cut(&mut page, limit).map(id_of);
+    Ok((page, last.or(end).map(|id| After { id })))
 }
 
 /// Where a page of a list in the order of ids ended.

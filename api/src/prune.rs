@@ -7,7 +7,7 @@ use entity::clock::now;
 use entity::{audit, idempotency, login_delay, refresh_token, session};
 use futures_util::FutureExt;
 use shared::database::Database;
-use shared::prune::{in_steps, rounds};
+use shared::prune::{Rounds, in_steps};
 
 use crate::cancel;
 
@@ -19,9 +19,9 @@ const AUDIT_TRAIL: Duration = Duration::from_secs(400 * 24 * 3600);
 
 /// Prunes now and then, for ever. A refresh token is good for `token_ttl`.
 pub async fn regularly(db: Database, token_ttl: Duration) {
-    let mut rounds = rounds();
+    let mut rounds = Rounds::new(db.clone());
     loop {
-        rounds.tick().await;
+        rounds.next().await;
         once(&db, token_ttl).await;
     }
 }

@@ -24,8 +24,11 @@ pub struct Model {
     pub key: String,
     /// A hash of what was asked.
     pub fingerprint: String,
-    /// As the API keeps it. Null only within the transaction that is to bring it.
+    /// As the API keeps it. Null within the transaction that is to bring it, and
+    /// once its post is deleted.
     pub answer: Option<Json>,
+    /// The post that the answer tells of.
+    pub post_id: Option<Uuid>,
     /// When it was asked.
     pub created_at: Timestamp,
     /// Until then, whoever asked first waits for a better answer.
@@ -45,6 +48,20 @@ fn expired() -> SimpleExpr {
 }
 
 impl Entity {
+    /// Erases the answers that tell of a post. The keys stay taken, so that nothing
+    /// is done twice.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn erase_answers(tx: &DatabaseTransaction, post: Uuid) -> Result<(), DbErr> {
+        Entity::update_many()
+            .col_expr(Column::Answer, Expr::cust("NULL"))
+            .filter(Column::PostId.eq(post))
+            .exec(tx)
+            .await?;
+        Ok(())
+    }
+
     /// Removes up to `limit` expired keys, and says how many.
     ///
     /// # Errors
@@ -78,6 +95,7 @@ impl Model {
             .update_columns([
                 Column::Fingerprint,
                 Column::Answer,
+                Column::PostId,
                 Column::CreatedAt,
                 Column::PendingUntil,
             ])
@@ -90,17 +108,25 @@ impl Model {
         Ok(claimed == 1)
     }
 
-    /// Keeps the answer, in the transaction that took the key.
+    /// Keeps the answer, which tells of `post`, in the transaction that took the key.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn keep(&self, tx: &DatabaseTransaction, answer: Json) -> Result<(), DbErr> {
-        self.answered(answer).exec(tx).await?;
+    pub async fn keep(
+        &self,
+        tx: &DatabaseTransaction,
+        answer: Json,
+        post: Uuid,
+    ) -> Result<(), DbErr> {
+        self.answered(answer)
+            .col_expr(Column::PostId, Expr::value(post))
+            .exec(tx)
+            .await?;
         Ok(())
     }
 
     /// Keeps a better answer, unless it comes so late that the first may have
-    /// been given meanwhile.
+    /// been given meanwhile, or its post is deleted.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -108,6 +134,7 @@ impl Model {
         self.answered(answer)
             .col_expr(Column::PendingUntil, Expr::cust("NULL"))
             .filter(Column::PendingUntil.gt(now()))
+            .filter(Column::Answer.is_not_null())
             .exec(tx)
             .await?;
         Ok(())

@@ -8,6 +8,7 @@
 
 pub mod attempt;
 pub mod audit;
+pub mod cleanup_clock;
 pub mod clock;
 mod given;
 pub mod idempotency;

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use entity::cleanup_clock::{self, Trust};
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sea_orm::{DatabaseTransaction, DbErr};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
@@ -17,11 +19,55 @@ const EVERY: Duration = Duration::from_secs(60);
 const STEP: u64 = 200;
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Ticks when it is time to prune.
-pub fn rounds() -> Interval {
-    let mut rounds = interval(EVERY);
-    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    rounds
+/// Tells when it is time to prune.
+#[derive(Debug)]
+pub struct Rounds {
+    db: Database,
+    ticks: Interval,
+}
+
+impl Rounds {
+    /// Rounds of a process on `db`, of which the first is at once.
+    pub fn new(db: Database) -> Self {
+        let mut ticks = interval(EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Rounds { db, ticks }
+    }
+
+    /// Waits for the next round in which the clock can be believed.
+    pub async fn next(&mut self) {
+        loop {
+            self.ticks.tick().await;
+            if is_clock_trusted(&self.db).await {
+                return;
+            }
+        }
+    }
+}
+
+/// How often it is said that the clock is not believed: first, and once an hour.
+const WARN_EVERY: i32 = 60;
+
+async fn is_clock_trusted(db: &Database) -> bool {
+    let check = db.transact(|tx| cleanup_clock::Entity::check(tx).boxed());
+    match check.await {
+        Ok(Trust::Trusted) => true,
+        Ok(Trust::Doubted { ahead, doubts }) => {
+            if doubts % WARN_EVERY == 1 {
+                let hours = ahead.num_hours();
+                tracing::warn!(
+                    hours,
+                    "the clock has gone on by more than a day since anything old was removed: the \
+                     service was off, or the clock is wrong. Nothing old is removed for a day"
+                );
+            }
+            false
+        }
+        Err(error) => {
+            tracing::warn!(%error, "can't look whether the clock can be believed");
+            false
+        }
+    }
 }
 
 /// Has `step` remove rows, each time no more than it is told, until there are

@@ -7,7 +7,7 @@ use entity::clock::now;
 use entity::{job, worker};
 use futures_util::FutureExt;
 use shared::database::Database;
-use shared::prune::{in_steps, rounds};
+use shared::prune::{Rounds, in_steps};
 use shared::queue;
 
 /// Workers that have been silent for so long are forgotten.
@@ -15,9 +15,9 @@ const GONE: TimeDelta = TimeDelta::days(1);
 
 /// Prunes now and then, for ever. Jobs are kept for `keep` after their end.
 pub async fn regularly(db: Database, keep: Duration) {
-    let mut rounds = rounds();
+    let mut rounds = Rounds::new(db.clone());
     loop {
-        rounds.tick().await;
+        rounds.next().await;
         once(&db, keep).await;
     }
 }

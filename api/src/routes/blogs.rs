@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use entity::clock::{new_id, now};
 use entity::job::lifecycle::{NewJob, Origin};
 use entity::post::WithoutContent;
-use entity::{job, post};
+use entity::{idempotency, job, post};
 use futures_util::FutureExt;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, QueryFilter, QuerySelect, Set,
@@ -168,7 +168,7 @@ async fn store(
     id: Uuid,
     new: NewPost,
     origin: Origin,
-) -> Result<Response> {
+) -> Result<(Response, Uuid)> {
     let options = new.options.unwrap_or_default().to_json()?;
     let model = model_of(&options, &state.models)?;
     let row = post::ActiveModel {
@@ -197,7 +197,7 @@ async fn store(
     let post = post::Entity::insert(row).exec_with_returning(tx).await?;
     let job = enqueue::job(tx, job, state.config.user_max_active_jobs).await?;
     let job = Job::load_one(tx, job).await?;
-    Ok(accepted(Post::new(post, Some(job), &me)))
+    Ok((accepted(Post::new(post, Some(job), &me)), id))
 }
 
 /// Waits until a post is written, or its job has ended otherwise, but no longer
@@ -453,6 +453,8 @@ async fn delete_post(tx: &DatabaseTransaction, me: SignedIn, id: Uuid) -> Result
         queue::take(tx, &[&delivery]).await?;
     }
     post::Entity::delete_by_id(post.id).exec(tx).await?;
+    // Those hold copies of it.
+    idempotency::Entity::erase_answers(tx, post.id).await?;
     Ok(())
 }
 
@@ -492,7 +494,7 @@ async fn store_again(
     id: Uuid,
     again: Regeneration,
     origin: Origin,
-) -> Result<Response> {
+) -> Result<(Response, Uuid)> {
     let post = find(tx, &me, id).await?;
     let options = match again.options {
         Some(options) => options.to_json()?,
@@ -512,7 +514,7 @@ async fn store_again(
     post::Entity::regenerate(tx, id, options).await?;
     let post = find(tx, &me, id).await?;
     let job = Job::load_one(tx, job).await?;
-    Ok(accepted(Post::new(post, Some(job), &me)))
+    Ok((accepted(Post::new(post, Some(job), &me)), id))
 }
 
 /// A post of one's own.

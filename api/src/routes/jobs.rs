@@ -189,13 +189,14 @@ async fn try_again(
     me: SignedIn,
     id: Uuid,
     origin: Origin,
-) -> Result<Response> {
+) -> Result<(Response, Uuid)> {
     let most = state.config.user_max_active_jobs;
     let room = lifecycle::room(tx, me.user.id, most).await?;
     let before = hold(tx, &me, id).await?;
     let attempts = state.config.job_max_attempts;
     let job = enqueue::again(tx, before, room, attempts, origin).await?;
-    accepted(&Job::load_one(tx, job).await?)
+    let post = job.post_id;
+    Ok((accepted(&Job::load_one(tx, job).await?)?, post))
 }
 
 /// A job of one's own.

@@ -1,0 +1,78 @@
+//! Whether the clock can be believed enough to delete by it: one row, which is
+//! always there. A clock that is a month ahead would remove what is to be kept for
+//! a month.
+
+use chrono::TimeDelta;
+use sea_orm::entity::prelude::*;
+use sea_orm::{DatabaseTransaction, QuerySelect};
+
+use crate::clock::{Timestamp, now};
+
+/// The row of `cleanup_clock`.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "cleanup_clock")]
+pub struct Model {
+    /// Always 1.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: i32,
+    /// The latest time that was believed; null before the first.
+    pub trusted_at: Option<Timestamp>,
+    /// How often in a row the clock has not been believed since.
+    pub doubts: i32,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+#[allow(missing_docs, reason = "the derive writes them")]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+/// By so much the clock may go on between two looks. More is a service that was
+/// off for long, or a clock that is wrong: they look the same.
+const MAX_GAP: TimeDelta = TimeDelta::days(1);
+
+/// After so many doubts the clock is believed: somebody has had time to set it
+/// right. At a look a minute they are a day of one process.
+const MAX_DOUBTS: i32 = 24 * 60;
+
+/// Whether to delete what is old.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// The clock can be believed.
+    Trusted,
+    /// It has gone on by so much, and was not believed so many times.
+    Doubted {
+        /// How far it is beyond the time that was believed last.
+        ahead: TimeDelta,
+        /// This time included.
+        doubts: i32,
+    },
+}
+
+impl Entity {
+    /// Looks at the clock, and remembers what it shows if it can be believed.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn check(tx: &DatabaseTransaction) -> Result<Trust, DbErr> {
+        let row = Entity::find_by_id(1).lock_exclusive().one(tx).await?;
+        let none = || DbErr::RecordNotFound("the row of cleanup_clock".to_owned());
+        let row = row.ok_or_else(none)?;
+        let now = now();
+        let ahead = row.trusted_at.map_or(TimeDelta::zero(), |last| now - last);
+        let doubts = row.doubts + 1;
+        let is_doubted = ahead > MAX_GAP && doubts <= MAX_DOUBTS;
+        let update = Entity::update_many();
+        let update = match is_doubted {
+            true => update.col_expr(Column::Doubts, Expr::value(doubts)),
+            false => update
+                .col_expr(Column::TrustedAt, Expr::value(now))
+                .col_expr(Column::Doubts, Expr::value(0)),
+        };
+        update.exec(tx).await?;
+        Ok(match is_doubted {
+            true => Trust::Doubted { ahead, doubts },
+            false => Trust::Trusted,
+        })
+    }
+}
