@@ -49,6 +49,15 @@ pub struct Config {
     #[arg(long, env = "USER_MAX_ACTIVE_JOBS", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub user_max_active_jobs: u32,
 
+    /// How many posts a user may have; 0 for any number
+    #[arg(long, env = "USER_MAX_POSTS", default_value_t = 10_000)]
+    pub user_max_posts: u32,
+
+    /// How many bytes of text the posts of a user may have together; 0 for any
+    /// number
+    #[arg(long, env = "USER_MAX_BYTES", default_value_t = 100 * 1024 * 1024)]
+    pub user_max_bytes: u64,
+
     /// How many requests a minute a user may make, and an address without a
     /// user; 0 for any number. Each API process counts for itself
     #[arg(long, env = "RATE_LIMIT_PER_MINUTE", default_value_t = 600)]

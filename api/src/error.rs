@@ -46,6 +46,7 @@ pub enum Error {
     UnsupportedMediaType,
     Validation(Vec<FieldError>),
     QuotaExceeded,
+    StorageQuotaExceeded,
     /// After so many seconds there is room again.
     RateLimited(u64),
     /// The database can't be reached.
@@ -129,7 +130,9 @@ impl Error {
             Error::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Error::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Error::Validation(_) | Error::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
-            Error::QuotaExceeded | Error::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
+            Error::QuotaExceeded | Error::StorageQuotaExceeded | Error::RateLimited(_) => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             Error::Unavailable(_) | Error::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -158,7 +161,7 @@ impl Error {
             Error::PayloadTooLarge => "payload_too_large",
             Error::UnsupportedMediaType => "unsupported_media_type",
             Error::Validation(_) => "validation_failed",
-            Error::QuotaExceeded => "quota_exceeded",
+            Error::QuotaExceeded | Error::StorageQuotaExceeded => "quota_exceeded",
             Error::RateLimited(_) => "rate_limited",
             Error::Unavailable(_) | Error::Busy => "unavailable",
             Error::Internal(_) => "internal",
@@ -213,6 +216,9 @@ impl Error {
             Error::QuotaExceeded => {
                 "You have as many unfinished jobs as you may. Wait for one to end, or cancel one."
             }
+            Error::StorageQuotaExceeded => {
+                "You have as many posts, or as much text in them, as you may. Delete some."
+            }
             Error::RateLimited(_) => "You ask too often. Wait as long as Retry-After says.",
             Error::Unavailable(_) => "The database can't be reached. Try again soon.",
             Error::Busy => "Too many ask for that at once. Try again soon.",
@@ -227,7 +233,10 @@ impl Error {
     fn retry_after(&self) -> Option<u64> {
         match self {
             Error::IdempotencyInProgress => Some(1),
-            Error::QuotaExceeded | Error::Unavailable(_) | Error::Busy => Some(RETRY_SECONDS),
+            Error::QuotaExceeded
+            | Error::StorageQuotaExceeded
+            | Error::Unavailable(_)
+            | Error::Busy => Some(RETRY_SECONDS),
             Error::RateLimited(seconds) => Some(*seconds),
             _ => None,
         }
@@ -293,6 +302,12 @@ impl From<DbErr> for Error {
             DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => Error::Unavailable(error),
             DbErr::Exec(RuntimeErr::SqlxError(cause))
             | DbErr::Query(RuntimeErr::SqlxError(cause))
+                if took_too_long(cause) =>
+            {
+                Error::Busy
+            }
+            DbErr::Exec(RuntimeErr::SqlxError(cause))
+            | DbErr::Query(RuntimeErr::SqlxError(cause))
                 if may_pass(cause) =>
             {
                 Error::Unavailable(error)
@@ -314,6 +329,12 @@ fn may_pass(error: &sqlx::Error) -> bool {
         }),
         _ => false,
     }
+}
+
+/// Whether Postgres has canceled the statement, because it took longer than allowed.
+fn took_too_long(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| code == "57014")
 }
 
 /// Busy (5), the disk does not work (10) or is full (13), the file can't be

@@ -38,6 +38,7 @@ pub mod password;
 pub mod places;
 pub mod prune;
 pub mod query;
+mod quota;
 pub mod rate_limit;
 pub mod render;
 pub mod routes;

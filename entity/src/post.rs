@@ -2,7 +2,9 @@
 
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::Func;
-use sea_orm::{DatabaseTransaction, ExprTrait, Iterable, QuerySelect};
+use sea_orm::{
+    DatabaseTransaction, DbBackend, ExprTrait, FromQueryResult, Iterable, QuerySelect, Statement,
+};
 
 use crate::clock::{Timestamp, now};
 use crate::given::{given, with_list};
@@ -83,7 +85,38 @@ impl Text {
     }
 }
 
+/// How much a user has stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromQueryResult)]
+pub struct Usage {
+    /// Posts, of whatever status.
+    pub posts: i64,
+    /// Bytes of content in them, in UTF-8.
+    pub bytes: i64,
+}
+
 impl Entity {
+    /// How much a user has stored.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn usage(db: &impl ConnectionTrait, user: Uuid) -> Result<Usage, DbErr> {
+        // On SQLite as the index has it. Neither database reads the contents.
+        let sql = match db.get_database_backend() {
+            DbBackend::Postgres => {
+                "SELECT COUNT(*) AS posts, COALESCE(SUM(octet_length(content)), 0)::bigint AS bytes \
+                 FROM blog_posts WHERE user_id = $1"
+            }
+            _ => {
+                "SELECT COUNT(*) AS posts, COALESCE(SUM(length(CAST(content AS BLOB))), 0) AS bytes \
+                 FROM blog_posts WHERE user_id = $1"
+            }
+        };
+        let values = [user.into()];
+        let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
+        let usage = Usage::find_by_statement(statement).one(db).await?;
+        usage.ok_or_else(|| DbErr::RecordNotFound("a count".to_owned()))
+    }
+
     /// The posts that `user` may see and change: the owner's own.
     pub fn owned_by(user: Uuid) -> Select<Entity> {
         Entity::find().filter(Column::UserId.eq(user))

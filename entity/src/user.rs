@@ -1,6 +1,7 @@
 //! People who sign in.
 
 use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::LockType;
 use sea_orm::{DatabaseTransaction, QueryOrder, QuerySelect};
 
 use crate::clock::Timestamp;
@@ -71,6 +72,21 @@ impl Entity {
     /// When the database does not answer.
     pub async fn hold(tx: &DatabaseTransaction, id: Uuid) -> Result<Option<Model>, DbErr> {
         Entity::find_by_id(id).lock_exclusive().one(tx).await
+    }
+
+    /// A user's row, which until `tx` ends no one else holds so: of two who count what
+    /// the user has, the second sees what the first has made. Rows that refer to the
+    /// user may be made meanwhile; a stronger lock would wait for whoever has made
+    /// one and in turn waits for this lock.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn hold_to_count(
+        tx: &DatabaseTransaction,
+        id: Uuid,
+    ) -> Result<Option<Model>, DbErr> {
+        let held = Entity::find_by_id(id).lock(LockType::NoKeyUpdate);
+        held.one(tx).await
     }
 
     /// The rows of a user and of all admins, which nobody else changes before `tx`

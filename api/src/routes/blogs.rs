@@ -27,6 +27,7 @@ use crate::observe::origin;
 use crate::options::{Options, model_of};
 use crate::page::{List, cut, limit, link};
 use crate::query::{Id, Params, searched};
+use crate::quota::Quota;
 use crate::wait::{self, Place};
 use crate::{AppState, enqueue, render};
 
@@ -196,6 +197,7 @@ async fn store(
     };
     let post = post::Entity::insert(row).exec_with_returning(tx).await?;
     let job = enqueue::job(tx, job, state.config.user_max_active_jobs).await?;
+    Quota::new(&state.config).allows_post(tx, me.user.id).await?;
     let job = Job::load_one(tx, job).await?;
     Ok((accepted(Post::new(post, Some(job), &me)), id))
 }
@@ -385,10 +387,10 @@ pub async fn update(
     headers: HeaderMap,
     Valid(edit): Valid<Edit>,
 ) -> Result<Response> {
-    let owner = me.clone();
+    let (owner, quota) = (me.clone(), Quota::new(&state.config));
     let post = state
         .db
-        .transact(move |tx| edit_post(tx, owner, id, headers, edit).boxed())
+        .transact(move |tx| edit_post(tx, owner, id, headers, edit, quota).boxed())
         .await?;
     let tag = version_tag(post.version);
     let post = Post::load(state.db.read(), post, &me).await?;
@@ -401,7 +403,12 @@ async fn edit_post(
     id: Uuid,
     headers: HeaderMap,
     edit: Edit,
+    quota: Quota,
 ) -> Result<post::Model> {
+    // Before the post: users are locked first.
+    let before = find(tx, &me, id).await?.content.map_or(0, |text| text.len());
+    let growth = i64::try_from(edit.content.len()).unwrap_or(i64::MAX) - before as i64;
+    quota.allows_growth(tx, me.user.id, growth).await?;
     let post = hold(tx, &me, id).await?;
     if !may_change(&headers, &version_tag(post.version)) {
         return Err(Error::VersionConflict);

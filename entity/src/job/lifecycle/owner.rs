@@ -1,7 +1,6 @@
 //! What the owner of a job may do with it.
 
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::LockType;
 use sea_orm::{DatabaseTransaction, ExprTrait, QuerySelect, Set};
 
 use super::{UNFINISHED, end, line, null, queueing};
@@ -26,13 +25,7 @@ pub enum Room {
 /// # Errors
 /// When the database does not answer.
 pub async fn room(tx: &DatabaseTransaction, user: Uuid, most: u32) -> Result<Room, DbErr> {
-    // Of two that count at once, the second is to see what the first has made.
-    // This lock lets rows be made that refer to the user; a stronger one would
-    // wait for whoever has made one and in turn waits for this lock.
-    let held = user::Entity::find_by_id(user)
-        .lock(LockType::NoKeyUpdate)
-        .one(tx)
-        .await?;
+    let held = user::Entity::hold_to_count(tx, user).await?;
     // The session was looked up before this transaction.
     if held.is_some_and(|user| user.disabled_at.is_some()) {
         return Ok(Room::Disabled);
