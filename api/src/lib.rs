@@ -52,7 +52,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::password::Passwords;
-use crate::places::Places;
+use crate::places::{Places, UserPlaces};
 use crate::rate_limit::RateLimit;
 use crate::routes::{admin, blogs, health, jobs, models, scrape, sessions, sign_in, users};
 use crate::token::Keys;
@@ -63,8 +63,6 @@ use crate::wait::Waits;
 pub struct AppState {
     /// Where everything is kept.
     pub db: Database,
-    /// Tells when jobs may have moved on.
-    pub changes: Changes,
     /// What tokens and cursors are signed with.
     pub keys: Arc<Keys>,
     /// Hashes and verifies passwords.
@@ -72,7 +70,7 @@ pub struct AppState {
     /// What clients may choose from; the first is the default.
     pub models: Arc<[Model]>,
     /// Places for searches, which are the only slow queries.
-    pub searches: Places,
+    pub searches: UserPlaces,
     /// Places for posts that are rendered, which takes a core.
     pub renders: Places,
     /// What the service lacks to work.
@@ -101,17 +99,17 @@ impl AppState {
         secret: &Secret,
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
+        let changes = Changes::watch(&db);
         Ok(AppState {
-            changes: Changes::watch(&db),
+            waits: Waits::new(db.clone(), changes, stop.clone()),
             db,
             keys: Arc::new(Keys::new(secret)),
             passwords: Passwords::new()?,
             models: config.agent.models()?.into(),
-            searches: Places::new(1),
+            searches: UserPlaces::new(MAX_SEARCHES),
             renders: Places::of_cores(),
             readiness: Cached::new(health::READY_MAX_AGE),
             metrics: Arc::new(Metrics::new()?),
-            waits: Waits::default(),
             rate_limit: NonZeroU32::new(config.rate_limit_per_minute)
                 .map(|per_minute| Arc::new(RateLimit::new(per_minute))),
             config: Arc::new(config),
@@ -119,6 +117,10 @@ impl AppState {
         })
     }
 }
+
+/// How many searches an API makes at once, which leaves a connection to other
+/// queries even on SQLite.
+const MAX_SEARCHES: usize = 3;
 
 const LARGEST_BODY: usize = 1024 * 1024;
 

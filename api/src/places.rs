@@ -1,7 +1,8 @@
 //! Places for work that is dear: so much of it at once leaves room for all else.
 
+use std::collections::HashMap;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, spawn, spawn_blocking};
 use tokio::time::timeout;
 use tracing::Instrument;
+use uuid::Uuid;
 
 use crate::error::{Error, Result};
 
@@ -67,10 +69,53 @@ impl Places {
         end_of(spawn_blocking(work)).await
     }
 
+    /// Whether work holds a place or waits for one.
+    fn is_used(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
     async fn take(&self) -> Result<OwnedSemaphorePermit> {
         let place = timeout(PATIENCE, self.0.clone().acquire_owned()).await;
         let place = place.map_err(|_| Error::Busy)?;
         place.map_err(|e| Error::Internal(e.to_string()))
+    }
+}
+
+/// Places for work of one kind, of which each user has one: whatever one user asks
+/// for, it takes no place that another could have had but one.
+#[derive(Clone, Debug)]
+pub struct UserPlaces {
+    all: Places,
+    users: Arc<Mutex<HashMap<Uuid, Places>>>,
+}
+
+impl UserPlaces {
+    /// So many for all users together.
+    pub fn new(number: usize) -> Self {
+        UserPlaces {
+            all: Places::new(number),
+            users: Arc::default(),
+        }
+    }
+
+    /// Does a user's work that waits, in a task of its own.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if there is no place in time.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        user: Uuid,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T> {
+        let (own, all) = (self.of(user), self.all.clone());
+        own.run(async move { all.run(work).await }).await?
+    }
+
+    fn of(&self, user: Uuid) -> Places {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        users.retain(|_, places| places.is_used());
+        let own = users.entry(user).or_insert_with(|| Places::new(1));
+        own.clone()
     }
 }
 
@@ -134,6 +179,34 @@ mod tests {
         let _taken = places.take().await.unwrap();
         let refused = places.run(async {}).await;
         assert!(matches!(refused, Err(Error::Busy)), "{refused:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_user_who_asks_for_much_takes_no_place_of_another() {
+        let (places, ann) = (UserPlaces::new(2), Uuid::now_v7());
+        let endless = |user| {
+            let places = places.clone();
+            spawn(async move { places.run(user, std::future::pending::<()>()).await })
+        };
+        let anns = [(); 3].map(|()| endless(ann));
+        tokio::task::yield_now().await;
+        let bobs = places.run(Uuid::now_v7(), async { "found" }).await;
+        assert_eq!(bobs.unwrap(), "found");
+        let mut refused = 0;
+        for ann in anns {
+            let ended = timeout(PATIENCE * 2, ann).await;
+            refused += usize::from(matches!(ended, Ok(Ok(Err(Error::Busy)))));
+        }
+        assert_eq!(refused, 2);
+    }
+
+    #[tokio::test]
+    async fn users_who_want_nothing_more_are_forgotten() {
+        let places = UserPlaces::new(1);
+        for _ in 0..3 {
+            places.run(Uuid::now_v7(), async {}).await.unwrap();
+        }
+        assert_eq!(places.users.lock().unwrap().len(), 1);
     }
 
     #[tokio::test]

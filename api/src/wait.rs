@@ -1,29 +1,58 @@
 //! Waiting for a job without asking again and again.
+//!
+//! Every change of the database may be one of a job that somebody waits for. One
+//! task looks at all those jobs together after each change, and wakes those who
+//! wait for one that has moved on: what a change costs depends neither on how many
+//! wait nor on who writes meanwhile.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use entity::job;
-use sea_orm::EntityTrait;
-use tokio::time::{Instant, sleep, timeout_at};
+use entity::job::{self, State};
+use sea_orm::DbErr;
+use shared::changes::Changes;
+use shared::database::Database;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::AppState;
 use crate::error::Result;
 
 /// A busy database changes a hundred times a second. No one who waits for a job
-/// needs to know so soon, and many may wait.
+/// needs to know so soon.
 const LEAST_PAUSE: Duration = Duration::from_millis(50);
 
-/// So many a user may have wait at once, and so many all users together. To ask
-/// again now and then costs less than to look at each change for thousands.
+/// So many a user may have wait at once, and so many all users together.
 const MOST_OF_USER: usize = 32;
 const MOST: usize = 512;
 
-/// Places for those who wait. Clones share them.
-#[derive(Clone, Debug, Default)]
-pub struct Waits(Arc<Mutex<HashMap<Uuid, usize>>>);
+/// Those who wait for jobs. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Waits(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    db: Database,
+    /// When it is canceled nobody waits any longer.
+    stop: CancellationToken,
+    /// How many places are taken, of each user.
+    users: Mutex<HashMap<Uuid, usize>>,
+    /// The jobs that are waited for.
+    jobs: Mutex<HashMap<Uuid, watch::Sender<Look>>>,
+    /// How many jobs those are.
+    count: watch::Sender<usize>,
+}
+
+/// How a job was when it was looked at last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    NotYet,
+    Gone,
+    At(State),
+}
 
 /// A place, until it is dropped.
 #[derive(Debug)]
@@ -35,6 +64,19 @@ pub struct Place {
 }
 
 impl Waits {
+    /// Nobody yet. Jobs are looked at until `stop`.
+    pub fn new(db: Database, changes: Changes, stop: CancellationToken) -> Self {
+        let waits = Waits(Arc::new(Inner {
+            db,
+            stop: stop.clone(),
+            users: Mutex::default(),
+            jobs: Mutex::default(),
+            count: watch::Sender::new(0),
+        }));
+        tokio::spawn(stop.run_until_cancelled_owned(waits.clone().look_after_changes(changes)));
+        waits
+    }
+
     /// Takes a place for a user. None if there is none left: then the user is
     /// answered at once, as if they had not wanted to wait.
     pub fn enter(&self, user: Uuid, patience: Duration) -> Option<Place> {
@@ -52,7 +94,110 @@ impl Waits {
     }
 
     fn taken(&self) -> MutexGuard<'_, HashMap<Uuid, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, HashMap<Uuid, watch::Sender<Look>>> {
+        self.0.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn look_after_changes(self, mut changes: Changes) {
+        let mut count = self.0.count.subscribe();
+        loop {
+            // An error would say that we are gone ourselves.
+            let _ = count.wait_for(|count| *count > 0).await;
+            tokio::select! {
+                () = changes.next() => {}
+                _ = count.wait_for(|count| *count == 0) => continue,
+            }
+            if let Err(error) = self.look().await {
+                tracing::debug!(%error, "can't look at jobs that are waited for; trying again");
+            }
+            sleep(LEAST_PAUSE).await;
+        }
+    }
+
+    /// Looks at all jobs that are waited for, and wakes whom it concerns.
+    async fn look(&self) -> std::result::Result<(), DbErr> {
+        let ids: Vec<Uuid> = self.jobs().keys().copied().collect();
+        let states = job::Entity::states(self.0.db.read(), &ids).await?;
+        let states: HashMap<Uuid, State> = states.into_iter().collect();
+        let jobs = self.jobs();
+        for id in ids {
+            let look = states.get(&id).map_or(Look::Gone, |state| Look::At(*state));
+            if let Some(job) = jobs.get(&id) {
+                job.send_if_modified(|last| std::mem::replace(last, look) != look);
+            }
+        }
+        Ok(())
+    }
+
+    fn subscribe(&self, id: Uuid) -> Subscription {
+        let mut jobs = self.jobs();
+        let job = jobs
+            .entry(id)
+            .or_insert_with(|| watch::Sender::new(Look::NotYet));
+        let looks = job.subscribe();
+        self.0.count.send_replace(jobs.len());
+        Subscription {
+            waits: self.clone(),
+            id,
+            looks: Some(looks),
+        }
+    }
+}
+
+/// Somebody who is told how a job moves on, until this is dropped.
+struct Subscription {
+    waits: Waits,
+    id: Uuid,
+    looks: Option<watch::Receiver<Look>>,
+}
+
+impl Subscription {
+    /// Waits until the job is as wanted, or gone.
+    async fn until(&mut self, done: impl Fn(State) -> bool) {
+        if let Some(looks) = &mut self.looks {
+            let is_over = |look: &Look| match look {
+                Look::NotYet => false,
+                Look::Gone => true,
+                Look::At(state) => done(*state),
+            };
+            // An error would say that nobody looks any longer.
+            let _ = looks.wait_for(is_over).await;
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut jobs = self.waits.jobs();
+        self.looks = None;
+        if let Entry::Occupied(job) = jobs.entry(self.id)
+            && job.get().is_closed()
+        {
+            job.remove();
+        }
+        self.waits.0.count.send_replace(jobs.len());
+    }
+}
+
+impl Place {
+    /// Waits until a job is `done`, it is gone, the time is over, or the API stops.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn wait_for(self, id: Uuid, done: impl Fn(State) -> bool) -> Result<()> {
+        let waits = self.waits.clone();
+        // First, so that nothing is missed that comes after the look.
+        let mut subscription = waits.subscribe(id);
+        let states = job::Entity::states(waits.0.db.read(), &[id]).await?;
+        let is_over = states.first().is_none_or(|(_, state)| done(*state));
+        if !is_over {
+            let until = timeout(self.patience, subscription.until(done));
+            waits.0.stop.run_until_cancelled(until).await;
+        }
+        Ok(())
     }
 }
 
@@ -66,40 +211,23 @@ impl Drop for Place {
     }
 }
 
-/// Waits until a job is `done`, the time is over, or the API stops. Returns the
-/// job as it stands then; None if it does not exist.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn for_job(
-    state: &AppState,
-    id: Uuid,
-    place: Place,
-    done: impl Fn(&job::Model) -> bool,
-) -> Result<Option<job::Model>> {
-    let deadline = Instant::now() + place.patience;
-    let mut changes = state.changes.clone();
-    loop {
-        let job = job::Entity::find_by_id(id).one(state.db.read()).await?;
-        let Some(job) = job else { return Ok(None) };
-        if done(&job) || Instant::now() >= deadline || state.stop.is_cancelled() {
-            return Ok(Some(job));
-        }
-        tokio::select! {
-            _ = timeout_at(deadline, changes.next()) => {}
-            () = state.stop.cancelled() => {}
-        }
-        sleep(LEAST_PAUSE).await;
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use shared::config::StorageSettings;
+
     use super::*;
 
-    #[test]
-    fn a_user_takes_no_more_places_than_one_may_and_gives_them_back() {
-        let (waits, user) = (Waits::default(), Uuid::now_v7());
+    async fn waits(folder: &tempfile::TempDir) -> Waits {
+        let settings = StorageSettings::new(None, folder.path());
+        let db = Database::open(&settings).await.unwrap();
+        let changes = Changes::watch(&db);
+        Waits::new(db, changes, CancellationToken::new())
+    }
+
+    #[tokio::test]
+    async fn a_user_takes_no_more_places_than_one_may_and_gives_them_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let (waits, user) = (waits(&folder).await, Uuid::now_v7());
         let enter = |user| waits.enter(user, Duration::ZERO);
         let places: Vec<Place> = (0..MOST_OF_USER).filter_map(|_| enter(user)).collect();
         assert_eq!(places.len(), MOST_OF_USER);
@@ -110,11 +238,30 @@ mod tests {
         assert!(waits.taken().is_empty());
     }
 
-    #[test]
-    fn all_users_together_take_no_more_places_than_there_are() {
-        let waits = Waits::default();
+    #[tokio::test]
+    async fn all_users_together_take_no_more_places_than_there_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let waits = waits(&folder).await;
         let enter = |_| waits.enter(Uuid::now_v7(), Duration::ZERO);
         let places: Vec<Place> = (0..MOST * 2).filter_map(enter).collect();
         assert_eq!(places.len(), MOST);
+    }
+
+    #[tokio::test]
+    async fn only_those_are_woken_whose_job_has_moved_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let waits = waits(&folder).await;
+        let (ours, other) = (Uuid::now_v7(), Uuid::now_v7());
+        let (mine, others) = (waits.subscribe(ours), waits.subscribe(other));
+        let running = Look::At(State {
+            status: job::Status::Running,
+            phase: None,
+        });
+        waits.jobs()[&ours].send_replace(running);
+        let is_told = |one: &Subscription| one.looks.as_ref().unwrap().has_changed().unwrap();
+        assert!(is_told(&mine) && !is_told(&others));
+        drop((mine, others));
+        assert!(waits.jobs().is_empty());
+        assert_eq!(*waits.0.count.borrow(), 0);
     }
 }

@@ -186,6 +186,43 @@ impl Entity {
     }
 }
 
+/// What clients wait for a change of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Where the job stands.
+    pub status: Status,
+    /// What the running attempt does.
+    pub phase: Option<Phase>,
+}
+
+/// How many ids one statement names: databases bound it.
+const MAX_IDS: usize = 500;
+
+impl Entity {
+    /// The states of those of `jobs` that exist, in no order.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn states(
+        db: &impl ConnectionTrait,
+        jobs: &[Uuid],
+    ) -> Result<Vec<(Uuid, State)>, DbErr> {
+        let mut states = Vec::with_capacity(jobs.len());
+        for some in jobs.chunks(MAX_IDS) {
+            let rows: Vec<(Uuid, Status, Option<Phase>)> = Entity::find()
+                .select_only()
+                .columns([Column::Id, Column::Status, Column::Phase])
+                .filter(Column::Id.is_in(some.iter().copied()))
+                .into_tuple()
+                .all(db)
+                .await?;
+            let rows = rows.into_iter();
+            states.extend(rows.map(|(id, status, phase)| (id, State { status, phase })));
+        }
+        Ok(states)
+    }
+}
+
 impl Entity {
     /// Removes up to `limit` jobs that were over before `before`, with their
     /// attempts and steps, and says how many. Their posts stay.

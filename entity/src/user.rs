@@ -81,10 +81,7 @@ impl Entity {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn hold_to_count(
-        tx: &DatabaseTransaction,
-        id: Uuid,
-    ) -> Result<Option<Model>, DbErr> {
+    pub async fn hold_to_count(tx: &DatabaseTransaction, id: Uuid) -> Result<Option<Model>, DbErr> {
         let held = Entity::find_by_id(id).lock(LockType::NoKeyUpdate);
         held.one(tx).await
     }

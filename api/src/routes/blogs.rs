@@ -1,5 +1,7 @@
 //! Blog posts.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -28,7 +30,7 @@ use crate::options::{Options, model_of};
 use crate::page::{List, cut, limit, link};
 use crate::query::{Id, Params, searched};
 use crate::quota::Quota;
-use crate::wait::{self, Place};
+use crate::wait::Place;
 use crate::{AppState, enqueue, render};
 
 mod filter;
@@ -109,6 +111,10 @@ impl Body for Edit {
         })
     }
 }
+
+/// How long a search may take on Postgres, which ends it then. On SQLite the quota
+/// on text bounds it.
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A page of posts.
 #[derive(Debug, Serialize, ToSchema)]
@@ -197,7 +203,9 @@ async fn store(
     };
     let post = post::Entity::insert(row).exec_with_returning(tx).await?;
     let job = enqueue::job(tx, job, state.config.user_max_active_jobs).await?;
-    Quota::new(&state.config).allows_post(tx, me.user.id).await?;
+    Quota::new(&state.config)
+        .allows_post(tx, me.user.id)
+        .await?;
     let job = Job::load_one(tx, job).await?;
     Ok((accepted(Post::new(post, Some(job), &me)), id))
 }
@@ -208,8 +216,7 @@ async fn written(state: AppState, me: SignedIn, id: Uuid, place: Place) -> Resul
     let job = job::Entity::of_post(id).one(state.db.read()).await?;
     let job = job.ok_or(Error::NotFound)?;
     let applied = format!("wait={}", place.patience.as_secs());
-    let over = |job: &job::Model| job.status.is_over();
-    wait::for_job(&state, job.id, place, over).await?;
+    place.wait_for(job.id, |now| now.status.is_over()).await?;
     let post = find(state.db.read(), &me, id).await?;
     let is_ready = post.status == post::Status::Ready;
     let mut response = accepted(Post::load(state.db.read(), post, &me).await?);
@@ -253,13 +260,14 @@ pub async fn list(
     if let Some(cursor) = &filter.cursor {
         posts = posts.filter(sort.after(list.position(cursor)?));
     }
-    let db = state.db.clone();
-    let posts = async move { posts.all(db.read()).await };
-    // A search reads whole posts, so one at a time is enough for an API. And it
-    // reads on though its client has gone.
     let mut posts = match q {
-        Some(_) => state.searches.run(posts).await??,
-        None => posts.await?,
+        // A search reads whole posts, and reads on though its client has gone.
+        Some(_) => {
+            let db = state.db.clone();
+            let search = async move { db.read().all_within(SEARCH_TIMEOUT, posts).await };
+            state.searches.run(me.user.id, search).await??
+        }
+        None => posts.all(state.db.read()).await?,
     };
     let last = cut(&mut posts, limit).map(|last| Position {
         id: last.id,
@@ -406,7 +414,10 @@ async fn edit_post(
     quota: Quota,
 ) -> Result<post::Model> {
     // Before the post: users are locked first.
-    let before = find(tx, &me, id).await?.content.map_or(0, |text| text.len());
+    let before = find(tx, &me, id)
+        .await?
+        .content
+        .map_or(0, |text| text.len());
     let growth = i64::try_from(edit.content.len()).unwrap_or(i64::MAX) - before as i64;
     quota.allows_growth(tx, me.user.id, growth).await?;
     let post = hold(tx, &me, id).await?;

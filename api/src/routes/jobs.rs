@@ -23,7 +23,7 @@ use crate::negotiate::{LONGEST_WAIT, content_tag, tagged};
 use crate::observe::origin;
 use crate::page::{After, List, cut, limit, link};
 use crate::query::{Id, Params};
-use crate::{AppState, cancel, enqueue, wait};
+use crate::{AppState, cancel, enqueue};
 
 mod view;
 
@@ -83,9 +83,9 @@ pub async fn get(
     let enter = |patience| state.waits.enter(me.user.id, patience);
     if let Some(place) = patience(wait)?.and_then(enter) {
         let before = (job.status, job.phase);
-        let moved = |job: &job::Model| job.status.is_over() || (job.status, job.phase) != before;
-        let found = wait::for_job(&state, id, place, moved).await?;
-        job = found.ok_or(Error::NotFound)?;
+        let moved = |now: job::State| now.status.is_over() || (now.status, now.phase) != before;
+        place.wait_for(id, moved).await?;
+        job = find(state.db.read(), &me, id).await?;
     }
     let job = Job::load_one(state.db.read(), job).await?;
     answer(&headers, &job)

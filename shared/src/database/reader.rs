@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use sea_orm::prelude::async_trait::async_trait;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult, Statement,
+    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, EntityTrait, ExecResult, QueryResult,
+    Select, Statement, TransactionTrait,
 };
 
 use super::silence::Silence;
@@ -22,6 +23,30 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// All that a query finds which may take long. On Postgres the server itself ends
+    /// it after `limit`: one that was given up would go on there, beside the next.
+    ///
+    /// # Errors
+    /// When it takes longer, or the database does not answer.
+    pub async fn all_within<E: EntityTrait>(
+        &self,
+        limit: Duration,
+        query: Select<E>,
+    ) -> Result<Vec<E::Model>, DbErr> {
+        if self.get_database_backend() != DbBackend::Postgres {
+            return query.all(&self.db).await;
+        }
+        let found = async {
+            let tx = self.db.begin().await?;
+            let set = format!("SET LOCAL statement_timeout = {}", limit.as_millis());
+            tx.execute_unprepared(&set).await?;
+            let found = query.all(&tx).await?;
+            tx.commit().await?;
+            Ok(found)
+        };
+        self.in_time(found).await
+    }
+
     /// What `work` brings; on Postgres an error if that takes too long. A file
     /// does not vanish, and a thread that reads it can't be stopped anyway.
     async fn in_time<T>(&self, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
