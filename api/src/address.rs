@@ -39,13 +39,19 @@ fn client(trusted: &[Proxies], peer: IpAddr, headers: &HeaderMap) -> Address {
     let fields = headers.get_all(FORWARDED_FOR).iter().rev();
     let mut told = fields.flat_map(|field| field.as_bytes().rsplit(|byte| *byte == b','));
     let mut address = peer.to_canonical();
-    while trusted.iter().any(|proxies| proxies.0.contains(&address)) {
+    while is_trusted(trusted, address) {
         let Some(before) = told.next().and_then(read) else {
             break;
         };
         address = before;
     }
     Address(address)
+}
+
+/// Whether an address is a trusted proxy's.
+pub(crate) fn is_trusted(trusted: &[Proxies], address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    trusted.iter().any(|proxies| proxies.0.contains(&address))
 }
 
 /// An address as proxies write it, some of them with a port.

@@ -63,6 +63,11 @@ pub struct Config {
     #[arg(long, env = "RATE_LIMIT_PER_MINUTE", default_value_t = 600)]
     pub rate_limit_per_minute: u32,
 
+    /// How many connections an address may have open at once, trusted proxies
+    /// excepted. No more than half of those that there may be in all
+    #[arg(long, env = "MAX_CONNECTIONS_PER_ADDRESS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections_per_address: u32,
+
     /// The proxies in front of the API: addresses and networks such as
     /// 10.0.0.0/8, separated by commas. What they tell of their clients in
     /// X-Forwarded-For is believed; of nobody else it is

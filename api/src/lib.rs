@@ -24,6 +24,7 @@ pub mod cancel;
 pub mod client;
 pub mod commands;
 pub mod config;
+pub mod connections;
 pub mod enqueue;
 pub mod error;
 pub mod guard;

@@ -6,7 +6,8 @@ use anyhow::Context;
 use api::AppState;
 use api::commands::make_admin;
 use api::config::{Command, Config};
-use api::serve::{PATIENCE, most_connections, serve};
+use api::connections::ConnectionLimits;
+use api::serve::serve;
 use api::token::kept_secret;
 use shared::config::StorageSettings;
 use shared::database::Database;
@@ -46,6 +47,7 @@ async fn obey(command: Command, storage: &StorageSettings) -> anyhow::Result<Str
 }
 
 async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let limits = ConnectionLimits::new(&config);
     let data_dir = config.storage.create_data_dir()?;
     let secret = match &config.jwt_secret {
         Some(secret) => secret.clone(),
@@ -72,8 +74,7 @@ async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
         stop.clone()
             .run_until_cancelled_owned(db.clone().follow_clock()),
     );
-    let most = most_connections();
-    let serve = serve(listener, api::app(state), PATIENCE, most, stop.clone());
+    let serve = serve(listener, api::app(state), limits, stop.clone());
     let overdue = async {
         stop.cancelled().await;
         tokio::time::sleep(grace).await;

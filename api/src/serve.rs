@@ -1,78 +1,72 @@
-//! Serving connections, so that none whose client falls silent is kept for ever.
-
-use std::sync::Arc;
-use std::time::Duration;
+//! Serving connections, so that none whose client falls silent is kept for ever,
+//! and none of them keeps others out.
 
 use axum::Router;
-use axum::extract::ConnectInfo;
 use axum::serve::Listener;
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use rustix::process::{Resource, getrlimit};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tokio_io_timeout::TimeoutWriter;
 use tokio_util::sync::CancellationToken;
-use tower_http::add_extension::AddExtension;
 
-/// How long a client may take to say what it wants, to read any more of what it is
-/// sent, or to want nothing after it was answered. Longer than proxies commonly keep
-/// a connection for further use: if they let go of it first, no request of theirs
-/// meets a closed one.
-pub const PATIENCE: Duration = Duration::from_secs(75);
-
-/// Open files that connections leave to all else, which is the database above all.
-const KEPT: u64 = 64;
-
-/// How many connections there may be at once: as many as the system lets us open
-/// files, but for those that are kept.
-pub fn most_connections() -> usize {
-    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let most = usize::try_from(files.saturating_sub(KEPT)).unwrap_or(usize::MAX);
-    most.clamp(1, Semaphore::MAX_PERMITS)
-}
+use crate::connections::{ConnectionLimits, ConnectionStream, ConnectionTable, Place, answer};
 
 /// Serves until `stop`, and then what has been begun. A connection is closed when
-/// its request has no complete head after `patience`, when nothing of its answer
-/// can be sent for as long, or when it is idle for as long. An answer itself may
-/// come as slowly as it likes. Of more than `most` connections at once the others
-/// wait until one is closed.
+/// the head of its request takes too long, when nothing of its answer can be sent
+/// for too long, or when it is idle for too long. An answer itself may come as
+/// slowly as it likes.
+///
+/// Of more connections than there may be, those are closed that have waited longest
+/// for their clients. While all are being answered the others wait, or are closed if
+/// all are of their own address.
 pub async fn serve(
     mut listener: TcpListener,
     app: Router,
-    patience: Duration,
-    most: usize,
+    limits: ConnectionLimits,
     stop: CancellationToken,
 ) {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(patience);
+    // It would count the time that a connection is idle, too. The stream does better.
+    http.header_read_timeout(None);
+    let app = TowerToHyperService::new(app);
+    let write_timeout = limits.idle_timeout;
+    let table = ConnectionTable::new(limits);
     let open = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(most));
     loop {
         let next = async {
-            let place = places.clone().acquire_owned().await;
-            (place, Listener::accept(&mut listener).await)
+            let (stream, address) = Listener::accept(&mut listener).await;
+            (stream, address, table.admit(address.ip()).await)
         };
-        let (place, (stream, address)) = tokio::select! {
+        let (stream, address, place) = tokio::select! {
             next = next => next,
             () = stop.cancelled() => break,
         };
+        let Some(place) = place else {
+            tracing::debug!(%address, "a client has too many connections");
+            continue;
+        };
         tracing::trace!(%address, "a client connects");
-        let app = AddExtension::new(app.clone(), ConnectInfo(address));
-        let mut stream = TimeoutWriter::new(stream);
-        stream.set_timeout(Some(patience));
-        let stream = TokioIo::new(Box::pin(stream));
-        let connection = http.serve_connection(stream, TowerToHyperService::new(app));
-        let connection = open.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection broke off");
-            }
-            drop(place);
-        });
+        let stream = ConnectionStream::new(stream, place.connection(), write_timeout);
+        let (app, connection) = (app.clone(), place.connection());
+        let service =
+            service_fn(move |request| answer(app.clone(), request, address, connection.clone()));
+        let served = open.watch(http.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(until_it_ends(served, place));
     }
     drop(listener);
     open.shutdown().await;
+}
+
+/// Serves a connection until it ends, or its place is wanted for another.
+async fn until_it_ends(served: impl Future<Output = hyper::Result<()>>, place: Place) {
+    tokio::select! {
+        // Once it is to be closed, nothing more is begun.
+        biased;
+        () = place.is_wanted_back() => tracing::debug!("a connection makes place for another"),
+        ended = served => if let Err(error) = ended {
+            tracing::debug!(%error, "a connection broke off");
+        }
+    }
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use api::AppState;
 use api::config::Config;
+use api::connections::ConnectionLimits;
 use api::places::Places;
-use api::serve::{most_connections, serve};
+use api::serve::serve;
 use clap::Parser;
 use entity::{job, user};
 use reqwest::header::HeaderMap;
@@ -86,6 +87,7 @@ impl TestApp {
         if postgres.is_none() {
             db.migrate().await.unwrap();
         }
+        let limits = ConnectionLimits::new(&config);
         let stop = CancellationToken::new();
         let secret = Secret::from(SECRET);
         let state = AppState::new(config, db.clone(), &secret, stop.clone()).unwrap();
@@ -93,8 +95,7 @@ impl TestApp {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let app = api::app(state);
-        let (patience, most) = (api::serve::PATIENCE, most_connections());
-        tokio::spawn(serve(listener, app, patience, most, stop.clone()));
+        tokio::spawn(serve(listener, app, limits, stop.clone()));
         TestApp {
             url,
             db,

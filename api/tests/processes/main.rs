@@ -22,6 +22,7 @@ mod writer;
 mod agents;
 mod chaos;
 mod commands;
+mod connections;
 mod guard;
 mod init;
 mod kill;

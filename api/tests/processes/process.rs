@@ -65,8 +65,28 @@ impl Process {
         folder: &Path,
         settings: &[(&str, String)],
     ) -> Process {
-        let mut child = Command::new(program)
-            .args(arguments)
+        let mut command = Command::new(program);
+        command.args(arguments);
+        Process::spawn(command, folder, settings)
+    }
+
+    /// Starts a binary that `ulimit` lets open no more files than this says.
+    pub(crate) fn start_with_open_files(
+        limit: &str,
+        name: &str,
+        folder: &Path,
+        settings: &[(&str, String)],
+    ) -> Process {
+        let mut command = Command::new("/bin/sh");
+        command
+            .arg("-c")
+            .arg(format!("ulimit {limit} && exec \"$0\""));
+        command.arg(binary(name));
+        Process::spawn(command, folder, settings)
+    }
+
+    fn spawn(mut command: Command, folder: &Path, settings: &[(&str, String)]) -> Process {
+        let mut child = command
             .current_dir(folder)
             .env_clear()
             .envs(settings.iter().map(|(name, value)| (name, value)))
