@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -33,8 +33,26 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// further use: if they let go of it first, no request of theirs meets a closed one.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
+/// No more files are opened than this, though the system may allow any number.
+const MAX_OPEN_FILES: u64 = 65_536;
+
 /// Open files that connections leave to all else, which is the database above all.
 const RESERVED_FILES: u64 = 64;
+
+/// Lets us open as many files as the system's administrators allow. The limit that
+/// a process starts with is lower, for the sake of programs that use `select`.
+///
+/// # Errors
+/// When the system refuses.
+pub fn raise_open_file_limit() -> std::io::Result<()> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.unwrap_or(u64::MAX).min(MAX_OPEN_FILES);
+    if current.is_some_and(|current| current < wanted) {
+        let current = Some(wanted);
+        setrlimit(Resource::Nofile, Rlimit { current, maximum })?;
+    }
+    Ok(())
+}
 
 /// How many connections there may be, and how long they may wait for their clients.
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@ use anyhow::Context;
 use api::AppState;
 use api::commands::make_admin;
 use api::config::{Command, Config};
-use api::connections::ConnectionLimits;
+use api::connections::{ConnectionLimits, raise_open_file_limit};
 use api::serve::serve;
 use api::token::kept_secret;
 use shared::config::StorageSettings;
@@ -47,6 +47,9 @@ async fn obey(command: Command, storage: &StorageSettings) -> anyhow::Result<Str
 }
 
 async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    if let Err(error) = raise_open_file_limit() {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
     let limits = ConnectionLimits::new(&config);
     let data_dir = config.storage.create_data_dir()?;
     let secret = match &config.jwt_secret {

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use api::connections::raise_open_file_limit;
 use reqwest::Method;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
@@ -45,6 +46,7 @@ async fn is_healthy(api: &Api) {
 
 #[tokio::test]
 async fn half_open_connections_from_one_address_keep_nobody_out() {
+    raise_open_file_limit().unwrap();
     let service = Service::new();
     let api = api_with_open_files("-n 1024", &service).await;
     let mut connections = Vec::new();
@@ -75,4 +77,19 @@ async fn half_open_connections_from_many_addresses_keep_nobody_out() {
         }
     }
     is_healthy(&api).await;
+}
+
+#[tokio::test]
+async fn as_many_files_may_be_opened_as_the_system_allows() {
+    let service = Service::new();
+    let api = api_with_open_files("-S -n 256", &service).await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", api.id())).unwrap();
+    let files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let files: Vec<&str> = files.unwrap().split_whitespace().skip(3).collect();
+    // None if there is no limit.
+    let hard: Option<u64> = files[1].parse().ok();
+    let expected = hard.unwrap_or(u64::MAX).min(65_536);
+    assert_eq!(files[0], expected.to_string(), "{files:?}");
 }
