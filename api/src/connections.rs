@@ -4,7 +4,7 @@
 //! Half a request costs a client nothing, so a few clients could take all places.
 //! No network gets more than its share, and no place is held by who keeps the
 //! server waiting while somebody else wants it. A request that is being answered
-//! is never given up for that.
+//! is never given up for that, unless its client does not read the answer.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::address::{Proxies, is_trusted, network};
@@ -61,7 +61,8 @@ pub struct ConnectionLimits {
     pub max_connections: usize,
     /// How many of them one address may have, or one network of IPv6.
     pub max_per_address: usize,
-    /// How long the head of a request may take.
+    /// How long the head of a request may take, and its client not read what it is
+    /// sent if others want the place.
     pub head_timeout: Duration,
     /// How long a connection may be idle, or its client not read what it is sent.
     pub idle_timeout: Duration,
@@ -103,20 +104,22 @@ enum Phase {
     Head(Instant),
     /// The body of a request that began then is wanted, and does not come.
     Body(Instant),
-    /// A request is being answered.
-    Answer,
-    /// The answer is whole, but not all of it is sent.
-    Flush,
+    /// A request is being answered. If its client does not read what it is sent, the
+    /// client is waited for from that time on.
+    Answer(Option<Instant>),
+    /// The answer is whole, but not all of it is sent. The rest is as before.
+    Flush(Option<Instant>),
     /// The connection is closed to make place for another.
     Closing,
 }
 
 impl Phase {
-    /// Since when the client has been waited for; None if it is not.
+    /// Since when the client has been waited for, or will be; None if it is not.
     fn waits_since(self) -> Option<Instant> {
         match self {
             Phase::Idle(since) | Phase::Head(since) | Phase::Body(since) => Some(since),
-            Phase::Answer | Phase::Flush | Phase::Closing => None,
+            Phase::Answer(unread) | Phase::Flush(unread) => unread,
+            Phase::Closing => None,
         }
     }
 }
@@ -181,9 +184,11 @@ impl ConnectionTable {
             if self.open().close_longest_waiting(None) {
                 return self.next_place().await;
             }
+            let next = self.open().waiting.first().map(|(since, _)| *since);
             tokio::select! {
                 permit = self.next_place() => return permit,
                 () = self.begins_to_wait.notified() => {}
+                () = until(next) => {}
             }
         }
     }
@@ -196,6 +201,14 @@ impl ConnectionTable {
 
     fn open(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Never, if no time is given.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -236,7 +249,7 @@ impl Open {
         let closing = CancellationToken::new();
         let entry = Entry {
             network,
-            phase: Phase::Answer,
+            phase: Phase::Answer(None),
             closing: closing.clone(),
         };
         self.entries.insert(id, entry);
@@ -276,7 +289,8 @@ impl Open {
             Some(network) => self.networks.get(&network).map(|of| &of.waiting),
             None => Some(&self.waiting),
         };
-        let Some((_, id)) = waiting.and_then(BTreeSet::first).copied() else {
+        let first = waiting.and_then(BTreeSet::first).copied();
+        let Some((_, id)) = first.filter(|(since, _)| *since <= Instant::now()) else {
             return false;
         };
         self.leave(id);
@@ -362,7 +376,11 @@ impl Connection {
     /// The head of a request is whole. False if it is too late, and the request must
     /// not be begun.
     fn begins_answer(&self) -> bool {
-        self.moves_on(|_| Phase::Answer)
+        self.moves_on(|phase| match phase {
+            // The one before is not all sent.
+            Phase::Answer(unread) | Phase::Flush(unread) => Phase::Answer(unread),
+            _ => Phase::Answer(None),
+        })
     }
 
     /// The body of the request that began at `since` is wanted, and does not come.
@@ -370,7 +388,7 @@ impl Connection {
     /// until the body is whole: who sends a byte now and then gains nothing.
     fn waits_for_body(&self, since: Instant) {
         self.moves_on(|phase| match phase {
-            Phase::Answer => Phase::Body(since),
+            Phase::Answer(_) => Phase::Body(since),
             other => other,
         });
     }
@@ -379,7 +397,7 @@ impl Connection {
     /// and the request must not be gone on with.
     fn has_body(&self) -> bool {
         self.moves_on(|phase| match phase {
-            Phase::Body(_) => Phase::Answer,
+            Phase::Body(_) => Phase::Answer(None),
             other => other,
         })
     }
@@ -387,7 +405,28 @@ impl Connection {
     /// The answer is whole, and is to be sent.
     fn has_answer(&self) {
         self.moves_on(|phase| match phase {
-            Phase::Answer | Phase::Body(_) => Phase::Flush,
+            Phase::Answer(unread) => Phase::Flush(unread),
+            Phase::Body(_) => Phase::Flush(None),
+            other => other,
+        });
+    }
+
+    /// Nothing more of the answer can be sent, for its client does not read. A while
+    /// later it is one that is waited for.
+    fn is_unread(&self) {
+        let later = Instant::now() + self.table.limits.head_timeout;
+        self.moves_on(|phase| match phase {
+            Phase::Answer(None) => Phase::Answer(Some(later)),
+            Phase::Flush(None) => Phase::Flush(Some(later)),
+            other => other,
+        });
+    }
+
+    /// Some more of the answer is sent.
+    fn is_read(&self) {
+        self.moves_on(|phase| match phase {
+            Phase::Answer(_) => Phase::Answer(None),
+            Phase::Flush(_) => Phase::Flush(None),
             other => other,
         });
     }
@@ -395,7 +434,7 @@ impl Connection {
     /// All that was to be sent is sent.
     fn is_flushed(&self) {
         self.moves_on(|phase| match phase {
-            Phase::Flush => Phase::Idle(Instant::now()),
+            Phase::Flush(_) => Phase::Idle(Instant::now()),
             other => other,
         });
     }

@@ -20,7 +20,7 @@ use crate::connections::{ConnectionLimits, ConnectionStream, ConnectionTable, Pl
 ///
 /// Of more connections than there may be, those are closed that have waited longest
 /// for their clients. While all are being answered the others wait, or are closed if
-/// all are of their own address.
+/// all are of their own address. Whoever does not read an answer is waited for, too.
 pub async fn serve(
     mut listener: TcpListener,
     app: Router,

@@ -43,6 +43,13 @@ impl ConnectionStream {
         }
         self.alarm.as_mut().poll(cx).is_ready()
     }
+
+    fn note(&self, written: &Poll<io::Result<usize>>) {
+        match written {
+            Poll::Pending => self.connection.is_unread(),
+            Poll::Ready(_) => self.connection.is_read(),
+        }
+    }
 }
 
 impl AsyncRead for ConnectionStream {
@@ -69,7 +76,9 @@ impl AsyncWrite for ConnectionStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.stream.as_mut().poll_write(cx, bytes)
+        let written = self.stream.as_mut().poll_write(cx, bytes);
+        self.note(&written);
+        written
     }
 
     /// Whoever writes flushes once nothing is left to be written.
@@ -90,7 +99,9 @@ impl AsyncWrite for ConnectionStream {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.stream.as_mut().poll_write_vectored(cx, parts)
+        let written = self.stream.as_mut().poll_write_vectored(cx, parts);
+        self.note(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -92,6 +92,8 @@ async fn served_within(limits: ConnectionLimits) -> (SocketAddr, DropGuard, Arc<
 /// More than the system takes of an answer that is not read.
 const LARGE: usize = 64 * 1024 * 1024;
 
+const LARGE_ONE: &str = "GET /large HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n";
+
 /// A connection from 127.0.0.`number`, over which this is sent.
 async fn sending(number: u8, to: SocketAddr, text: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
@@ -390,8 +392,7 @@ async fn a_body_that_has_come_makes_its_request_one_that_is_answered() {
 #[tokio::test]
 async fn an_answer_is_sent_to_its_end_though_others_wait() {
     let (address, _stop, _) = served_within(patient(1, 1)).await;
-    let head = "GET /large HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n";
-    let mut first = sending(1, address, head).await;
+    let mut first = sending(1, address, LARGE_ONE).await;
     read_until(&mut first, "\r\n\r\n").await;
     let mut second = sending(2, address, "").await;
     let refused = tokio::time::timeout(PATIENCE, ask_quick(&mut second)).await;
@@ -400,6 +401,39 @@ async fn an_answer_is_sent_to_its_end_though_others_wait() {
     assert_eq!(text.len(), LARGE);
     // It was asked for before.
     read_until(&mut second, "here").await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_read_makes_place_after_a_while() {
+    let limits = ConnectionLimits {
+        head_timeout: PATIENCE,
+        ..patient(1, 1)
+    };
+    let (address, _stop, _) = served_within(limits).await;
+    let mut unread = sending(1, address, LARGE_ONE).await;
+    read_until(&mut unread, "\r\n\r\n").await;
+    ask_quick(&mut sending(2, address, "").await).await;
+    let mut text = Vec::new();
+    let _ = unread.read_to_end(&mut text).await;
+    assert!(text.len() < LARGE, "all of it was sent");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_read_slowly_is_sent_to_its_end() {
+    let limits = ConnectionLimits {
+        head_timeout: PATIENCE * 3,
+        ..patient(1, 1)
+    };
+    let (address, _stop, _) = served_within(limits).await;
+    let mut slow = sending(1, address, LARGE_ONE).await;
+    read_until(&mut slow, "\r\n\r\n").await;
+    let mut next = sending(2, address, QUICK).await;
+    let mut part = vec![0; LARGE / 64];
+    for _ in 0..64 {
+        slow.read_exact(&mut part).await.unwrap();
+        tokio::time::sleep(PATIENCE / 10).await;
+    }
+    read_until(&mut next, "here").await;
 }
 
 #[tokio::test]
