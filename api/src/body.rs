@@ -4,6 +4,7 @@
 //! by field here: each is taken, converted and checked, faults are gathered,
 //! and what was not taken is unknown.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -241,11 +242,7 @@ pub fn text(
     move |value| {
         let length = value.chars().count();
         if length < shortest {
-            let least = match shortest {
-                1 => "must not be empty".to_owned(),
-                n => format!("must have at least {n} characters"),
-            };
-            return Err(("too_short", least));
+            return Err(too_short(shortest));
         }
         if length > longest {
             return Err((
@@ -261,13 +258,76 @@ pub fn text(
     }
 }
 
-/// Accepts text as [`text`] does, after white space at its ends is removed.
+/// Accepts text as [`text`] does, after white space at its ends is removed. What
+/// can't be seen at its ends does not make it long enough.
 pub fn trimmed(
     shortest: usize,
     longest: usize,
 ) -> impl Fn(String) -> std::result::Result<String, Fault> {
     let text = text(shortest, longest);
-    move |value| text(value.trim().to_owned())
+    move |value| {
+        let visible = value.trim_matches(is_blank).chars().count();
+        if visible < shortest {
+            return Err(too_short(shortest));
+        }
+        text(value.trim().to_owned())
+    }
+}
+
+fn too_short(shortest: usize) -> Fault {
+    let least = match shortest {
+        1 => "must not be empty".to_owned(),
+        n => format!("must have at least {n} characters"),
+    };
+    ("too_short", least)
+}
+
+/// Characters that leave nothing to see, besides white space and control characters:
+/// those that Unicode has programs ignore where they can't show them, and the blank
+/// of Braille. <https://www.unicode.org/reports/tr44/#Default_Ignorable_Code_Point>
+const BLANK: [RangeInclusive<char>; 18] = [
+    '\u{ad}'..='\u{ad}',
+    '\u{34f}'..='\u{34f}',
+    '\u{61c}'..='\u{61c}',
+    '\u{115f}'..='\u{1160}',
+    '\u{17b4}'..='\u{17b5}',
+    '\u{180b}'..='\u{180f}',
+    '\u{200b}'..='\u{200f}',
+    '\u{202a}'..='\u{202e}',
+    '\u{2060}'..='\u{206f}',
+    '\u{2800}'..='\u{2800}',
+    '\u{3164}'..='\u{3164}',
+    '\u{fe00}'..='\u{fe0f}',
+    '\u{feff}'..='\u{feff}',
+    '\u{ffa0}'..='\u{ffa0}',
+    '\u{fff0}'..='\u{fff8}',
+    '\u{1bca0}'..='\u{1bca3}',
+    '\u{1d173}'..='\u{1d17a}',
+    '\u{e0000}'..='\u{e0fff}',
+];
+
+fn is_blank(c: char) -> bool {
+    c.is_whitespace() || c.is_control() || BLANK.iter().any(|range| range.contains(&c))
+}
+
+/// What a pattern of the document has in a class for white space, with all else that
+/// leaves nothing to see.
+pub(crate) fn blank_class() -> String {
+    let control = ['\u{0}'..='\u{1f}', '\u{7f}'..='\u{9f}'];
+    let ranges = control.iter().chain(&BLANK);
+    let class = ranges.map(|range| match range.start() == range.end() {
+        true => escaped(*range.start()),
+        false => format!("{}-{}", escaped(*range.start()), escaped(*range.end())),
+    });
+    format!("\\s{}", class.collect::<String>())
+}
+
+/// As regular expressions of all kinds have it, up to where their kinds differ.
+fn escaped(c: char) -> String {
+    match u16::try_from(u32::from(c)) {
+        Ok(code) => format!("\\u{code:04x}"),
+        Err(_) => c.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -376,6 +436,28 @@ mod tests {
             faults(json!({"name": "   "})),
             [("name".to_owned(), "too_short")]
         );
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_no_text() {
+        let invisible = [
+            "\u{200b}\u{200b}",
+            "\u{feff}\u{2060}",
+            "\u{3164}\u{3164}",
+            "\u{2800}\u{2800}",
+            "\u{e0041}\u{e0042}",
+            "\u{1}\u{2}",
+            "a\u{200b}",
+        ];
+        for name in invisible {
+            let fault = ("name".to_owned(), "too_short");
+            assert_eq!(faults(json!({ "name": name })), [fault], "{name:?}");
+        }
+        // Joined to one character that is seen, and kept as they are.
+        for name in ["👩\u{200d}👧", "می\u{200c}خ"] {
+            let outer = of_outer(json!({ "name": name })).unwrap();
+            assert_eq!(outer.name, name);
+        }
     }
 
     #[test]

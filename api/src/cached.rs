@@ -1,9 +1,10 @@
 //! What is looked up once in a while, however often it is asked for.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tracing::Instrument;
 
 /// A value that is at most so old. Clones share it.
@@ -35,5 +36,33 @@ impl<T: Clone + Send + 'static> Cached<T> {
             value
         };
         tokio::spawn(look_up.in_current_span()).await.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::future::join_all;
+    use tokio::time::{advance, sleep};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_value_is_looked_up_once_in_a_while_however_many_ask() {
+        let cached = Cached::new(Duration::from_secs(1));
+        let looks = Arc::new(AtomicUsize::new(0));
+        let get = || {
+            let looks = looks.clone();
+            cached.get(async move {
+                sleep(Duration::from_millis(100)).await;
+                looks.fetch_add(1, Ordering::Relaxed)
+            })
+        };
+        assert_eq!(join_all([get(), get(), get()]).await, [Some(0); 3]);
+        advance(Duration::from_millis(500)).await;
+        assert_eq!(get().await, Some(0));
+        advance(Duration::from_millis(500)).await;
+        assert_eq!(get().await, Some(1));
     }
 }

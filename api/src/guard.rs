@@ -40,9 +40,10 @@ use entity::audit::{Action, Event, Who};
 use entity::login_delay::{self, Admission, Counter};
 use entity::user;
 use futures_util::FutureExt;
-use sea_orm::DatabaseTransaction;
+use sea_orm::{DatabaseTransaction, DbErr};
 use serde_json::json;
 use shared::database::Database;
+use tracing::Instrument;
 
 use crate::address::network;
 use crate::client::Client;
@@ -66,13 +67,23 @@ pub struct Visitor {
     client: Client,
 }
 
-/// A try that was let through. It counts as failed until it is told that it was
-/// not.
+/// A try that was let through. It is counted, so that of many at once no more get
+/// through than of as many one after the other, but only as long as it goes on: if
+/// it ends without [`Proof::Wrong`] it has not failed.
 #[derive(Clone, Debug)]
 pub struct Try {
     visitor: Visitor,
     /// What it counts under, and how that stands with it.
     counted: Vec<(Counter, login_delay::Model)>,
+}
+
+/// What came of a try.
+#[derive(Debug)]
+pub enum Proof<T> {
+    /// It was the right password.
+    Right(T),
+    /// It was not, or of no use: that counts, and the client is told so.
+    Wrong(Error),
 }
 
 impl Visitor {
@@ -93,12 +104,37 @@ impl Visitor {
         }
     }
 
-    /// Lets them try a password.
+    /// Lets them try a password. That goes on to its end even if the client goes
+    /// away: nobody knows before whether it has failed.
     ///
     /// # Errors
-    /// [`Error::RateLimited`] if they have to wait, and when the database does not
-    /// answer.
-    pub async fn admit(self, db: &Database) -> Result<Try> {
+    /// [`Error::RateLimited`] if they have to wait, what `prove` says of a wrong
+    /// password, and what it fails with.
+    pub async fn attempt<T, F>(
+        self,
+        db: Database,
+        prove: impl FnOnce(Try) -> F + Send + 'static,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<Proof<T>>> + Send,
+    {
+        let attempt = async move {
+            let attempt = self.admit(&db).await?;
+            match prove(attempt.clone()).await {
+                Ok(Proof::Right(proved)) => Ok(proved),
+                Ok(Proof::Wrong(error)) => Err(error),
+                Err(error) => {
+                    attempt.take_back(&db).await;
+                    Err(error)
+                }
+            }
+        };
+        let ended = tokio::spawn(attempt.in_current_span()).await;
+        ended.map_err(|panic| Error::Internal(panic.to_string()))?
+    }
+
+    async fn admit(self, db: &Database) -> Result<Try> {
         let [owner, account, place] = [&self.owner, &self.account, &self.place];
         let keys = [&self.home, &owner.key, &account.key, &place.key].map(String::as_str);
         let rows = login_delay::Entity::of(db.read(), &keys).await?;
@@ -156,6 +192,22 @@ impl Try {
             }
         }
         self.visitor.welcome(tx).await
+    }
+
+    /// Nobody knows whether it was: hashing was too busy, or the database away.
+    async fn take_back(self, db: &Database) {
+        let take_back = db.transact(move |tx| {
+            async move {
+                for (_, row) in &self.counted {
+                    login_delay::Entity::take_back(tx, row).await?;
+                }
+                Ok::<_, DbErr>(())
+            }
+            .boxed()
+        });
+        if let Err(error) = take_back.await {
+            tracing::warn!(%error, "a sign-in that did not end counts as failed");
+        }
     }
 
     /// It was not: that is written down. `subject` is whose account it is, if it is

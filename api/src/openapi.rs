@@ -5,9 +5,10 @@ use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use serde_json::Value;
 use utoipa::openapi::header::Header;
 use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
     Content, KnownFormat, Object, OpenApi, Ref, RefOr, Schema, SchemaFormat, Type, response,
 };
@@ -15,6 +16,7 @@ use utoipa::{OpenApi as _, ToSchema};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::AppState;
+use crate::body::blank_class;
 use crate::error::{Error, FieldError, Problem};
 use crate::idempotency;
 use crate::rate_limit::LIMITED;
@@ -88,6 +90,7 @@ pub fn base() -> OpenApi {
 pub fn docs(mut document: OpenApi) -> Router<AppState> {
     for (path, item) in &mut document.paths.paths {
         for operation in operations(item) {
+            mark_open(operation);
             forbid_null(operation);
             add_descriptions(operation);
             add_replays(operation);
@@ -98,6 +101,7 @@ pub fn docs(mut document: OpenApi) -> Router<AppState> {
             }
         }
     }
+    let document = written_out(&document);
     let config = Config::from(PATH).persist_authorization(true);
     // By default it has a validator on the internet read the document.
     let page = SwaggerUi::new("/docs").config(config.validator_url("none"));
@@ -106,6 +110,35 @@ pub fn docs(mut document: OpenApi) -> Router<AppState> {
         .layer(map_response(in_utf_8))
         .route(PATH, get(|| async { Json(document) }))
 }
+
+/// The document with its patterns as they are meant: the attributes write `\\s` for
+/// all that leaves nothing to see.
+fn written_out(document: &OpenApi) -> Value {
+    let mut document = serde_json::to_value(document).unwrap_or_default();
+    let visible = format!("[^{}]", blank_class());
+    write_out(&mut document, &visible);
+    document
+}
+
+fn write_out(value: &mut Value, visible: &str) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(|item| write_out(item, visible)),
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                match field {
+                    Value::String(pattern) if name == "pattern" => {
+                        *pattern = pattern.replace(VISIBLE, visible);
+                    }
+                    other => write_out(other, visible),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A character that is seen, as the attributes write it.
+const VISIBLE: &str = r"[^\s\x00]";
 
 /// A file that the page does not have is not found as anything else is.
 async fn as_problem(response: Response) -> Response {
@@ -137,6 +170,15 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     ]
     .into_iter()
     .flatten()
+}
+
+/// What anyone may do needs no kind of proof, which is an empty list; utoipa has a
+/// list of one kind that asks for nothing.
+fn mark_open(operation: &mut Operation) {
+    let nothing = [SecurityRequirement::default()];
+    if operation.security.as_deref() == Some(&nothing) {
+        operation.security = Some(Vec::new());
+    }
 }
 
 /// A body that may be left out may not be null, which to utoipa are the same.

@@ -1,7 +1,6 @@
 //! Searching in text whatever its case.
 
-use std::iter;
-
+use regex_syntax::hir::{ClassUnicode, ClassUnicodeRange};
 use sea_orm::sea_query::extension::postgres::PgBinOper;
 use sea_orm::sea_query::{BinOper, SimpleExpr};
 use sea_orm::{DbBackend, ExprTrait};
@@ -18,29 +17,44 @@ pub fn contains(backend: DbBackend, text: SimpleExpr, q: &str) -> SimpleExpr {
     text.binary(operator, pattern(q))
 }
 
-/// As in `[aA][bB]\*`. Postgres knows the case of the letters of its locale only,
+/// As in `[Aa][Bb]\*`. Postgres knows the case of the letters of its locale only,
 /// so each is named in all its cases.
 fn pattern(q: &str) -> String {
     let mut pattern = String::new();
     for c in q.chars() {
-        match cases(c) {
-            Some(cases) => pattern.push_str(&cases),
+        match cases(c).as_slice() {
+            [_, _, ..] => pattern.extend(["[", &String::from_iter(cases(c)), "]"]),
             // Escaped, these would be where words begin and end.
-            None if matches!(c, '<' | '>') => pattern.push(c),
-            None if c.is_ascii_punctuation() => pattern.extend(['\\', c]),
-            None => pattern.push(c),
+            _ if matches!(c, '<' | '>') => pattern.push(c),
+            _ if c.is_ascii_punctuation() => pattern.extend(['\\', c]),
+            _ => pattern.push(c),
         }
     }
     pattern
 }
 
-/// A letter in all its cases, as in `[aA]`; None if it becomes several letters in
-/// one of them.
-fn cases(c: char) -> Option<String> {
-    let single = c.to_lowercase().count() == 1 && c.to_uppercase().count() == 1;
-    let cases: String = iter::once(c)
-        .chain(c.to_lowercase())
-        .chain(c.to_uppercase())
-        .collect();
-    (c.is_alphabetic() && single).then(|| format!("[{cases}]"))
+/// A character in all its cases, as Unicode's simple case folding has them: the
+/// Greek sigma has three. All of them are letters where there is more than one.
+fn cases(c: char) -> Vec<char> {
+    let mut class = ClassUnicode::new([ClassUnicodeRange::new(c, c)]);
+    class.case_fold_simple();
+    let ranges = class.ranges().iter();
+    ranges
+        .flat_map(|range| range.start()..=range.end())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_are_named_in_all_their_cases_and_signs_as_they_are() {
+        assert_eq!(pattern("aB1*"), "[Aa][Bb]1\\*");
+        for sigma in ["Σ", "σ", "ς"] {
+            assert_eq!(pattern(sigma), "[Σςσ]");
+        }
+        assert_eq!(pattern("<[^]>"), "<\\[\\^\\]>");
+        assert_eq!(pattern("東京"), "東京");
+    }
 }

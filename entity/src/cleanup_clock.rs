@@ -40,12 +40,10 @@ const MAX_DOUBTS: i32 = 24 * 60;
 pub enum Trust {
     /// The clock can be believed.
     Trusted,
-    /// It has gone on by so much, and was not believed so many times.
+    /// It can't.
     Doubted {
         /// How far it is beyond the time that was believed last.
         ahead: TimeDelta,
-        /// This time included.
-        doubts: i32,
     },
 }
 
@@ -71,7 +69,7 @@ impl Entity {
         };
         update.exec(tx).await?;
         Ok(match is_doubted {
-            true => Trust::Doubted { ahead, doubts },
+            true => Trust::Doubted { ahead },
             false => Trust::Trusted,
         })
     }

@@ -24,6 +24,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub struct Rounds {
     db: Database,
     ticks: Interval,
+    /// How many in a row were left out.
+    doubted: u32,
 }
 
 impl Rounds {
@@ -31,44 +33,51 @@ impl Rounds {
     pub fn new(db: Database) -> Self {
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Rounds { db, ticks }
+        Rounds {
+            db,
+            ticks,
+            doubted: 0,
+        }
     }
 
     /// Waits for the next round in which the clock can be believed.
     pub async fn next(&mut self) {
         loop {
             self.ticks.tick().await;
-            if is_clock_trusted(&self.db).await {
+            if self.is_clock_trusted().await {
+                self.doubted = 0;
                 return;
             }
         }
     }
+
+    async fn is_clock_trusted(&mut self) -> bool {
+        let check = self
+            .db
+            .transact(|tx| cleanup_clock::Entity::check(tx).boxed());
+        let ahead = match check.await {
+            Ok(Trust::Trusted) => return true,
+            Ok(Trust::Doubted { ahead }) => ahead,
+            Err(error) => {
+                tracing::warn!(%error, "can't look whether the clock can be believed");
+                return false;
+            }
+        };
+        if self.doubted.is_multiple_of(WARN_EVERY) {
+            let hours = ahead.num_hours();
+            tracing::warn!(
+                hours,
+                "the clock has gone on by more than a day since anything old was removed: the \
+                 service was off, or the clock is wrong. Nothing old is removed for a day"
+            );
+        }
+        self.doubted += 1;
+        false
+    }
 }
 
 /// How often it is said that the clock is not believed: first, and once an hour.
-const WARN_EVERY: i32 = 60;
-
-async fn is_clock_trusted(db: &Database) -> bool {
-    let check = db.transact(|tx| cleanup_clock::Entity::check(tx).boxed());
-    match check.await {
-        Ok(Trust::Trusted) => true,
-        Ok(Trust::Doubted { ahead, doubts }) => {
-            if doubts % WARN_EVERY == 1 {
-                let hours = ahead.num_hours();
-                tracing::warn!(
-                    hours,
-                    "the clock has gone on by more than a day since anything old was removed: the \
-                     service was off, or the clock is wrong. Nothing old is removed for a day"
-                );
-            }
-            false
-        }
-        Err(error) => {
-            tracing::warn!(%error, "can't look whether the clock can be believed");
-            false
-        }
-    }
-}
+const WARN_EVERY: u32 = 60;
 
 /// Has `step` remove rows, each time no more than it is told, until there are
 /// none left to remove. `what` is for the log.

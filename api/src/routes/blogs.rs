@@ -302,8 +302,9 @@ pub async fn get(
     headers: HeaderMap,
 ) -> Result<Response> {
     let post = find(state.db.read(), &me, id).await?;
-    let tag = version_tag(post.version);
-    let mut response = match negotiate::format(&headers) {
+    let format = negotiate::format(&headers);
+    let tag = version_tag(post.version, format);
+    let mut response = match format {
         Format::Json => {
             // A job goes on without a new version, which only its end brings. Until
             // then the tag says nothing of the job, and the client has no such post.
@@ -400,7 +401,7 @@ pub async fn update(
         .db
         .transact(move |tx| edit_post(tx, owner, id, headers, edit, quota).boxed())
         .await?;
-    let tag = version_tag(post.version);
+    let tag = version_tag(post.version, Format::Json);
     let post = Post::load(state.db.read(), post, &me).await?;
     Ok(tagged(&HeaderMap::new(), &tag, Json(post)))
 }
@@ -421,7 +422,7 @@ async fn edit_post(
     let growth = i64::try_from(edit.content.len()).unwrap_or(i64::MAX) - before as i64;
     quota.allows_growth(tx, me.user.id, growth).await?;
     let post = hold(tx, &me, id).await?;
-    if !may_change(&headers, &version_tag(post.version)) {
+    if !may_change(&headers, post.version) {
         return Err(Error::VersionConflict);
     }
     if post.status == post::Status::Generating {

@@ -22,7 +22,7 @@ use crate::auth::SignedIn;
 use crate::body::Valid;
 use crate::client::Client;
 use crate::error::{Error, Result, is_duplicate};
-use crate::guard::{Try, Visitor};
+use crate::guard::{Proof, Try, Visitor};
 use crate::password::Verdict;
 use crate::token::{new_refresh_token, refresh_token_hash};
 
@@ -119,7 +119,18 @@ pub async fn login(
     Valid(given): Valid<Credentials>,
 ) -> Result<Json<TokenPair>> {
     let visitor = Visitor::new(&state.keys, &given.username, &client);
-    let attempt = visitor.admit(&state.db).await?;
+    let db = state.db.clone();
+    let login = |attempt| prove_and_enter(state, given, client, attempt);
+    visitor.attempt(db, login).await.map(Json)
+}
+
+/// Verifies a password, and signs in whose it is.
+async fn prove_and_enter(
+    state: AppState,
+    given: Credentials,
+    client: Client,
+    attempt: Try,
+) -> Result<Proof<TokenPair>> {
     loop {
         let named = user::Entity::find_by_username(&given.username);
         let found = named.one(state.db.read()).await?;
@@ -130,12 +141,12 @@ pub async fn login(
             Some(user) if verdict != Verdict::Wrong => user,
             named => {
                 attempt.failed(&state.db, None, named.as_ref()).await?;
-                return Err(Error::InvalidCredentials);
+                return Ok(Proof::Wrong(Error::InvalidCredentials));
             }
         };
         if user.disabled_at.is_some() {
             attempt.failed(&state.db, None, Some(&user)).await?;
-            return Err(Error::AccountDisabled);
+            return Ok(Proof::Wrong(Error::AccountDisabled));
         }
         let (ours, client, attempt) = (state.clone(), client.clone(), attempt.clone());
         let entered = state
@@ -143,7 +154,7 @@ pub async fn login(
             .transact(move |tx| enter(tx, ours, user, verdict, client, attempt).boxed())
             .await?;
         if let Some(pair) = entered {
-            return Ok(Json(pair));
+            return Ok(Proof::Right(pair));
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::auth::SignedIn;
 use crate::body::{Body, Fault, Fields, Valid, any};
 use crate::client::Client;
 use crate::error::{Error, Result};
-use crate::guard::Visitor;
+use crate::guard::{Proof, Try, Visitor};
 use crate::password::{Verdict, is_common};
 
 /// A user.
@@ -251,16 +251,21 @@ async fn confirm(
     password: String,
 ) -> Result<()> {
     let visitor = Visitor::new(&state.keys, &user.username, client);
-    let attempt = visitor.admit(&state.db).await?;
-    let stored = Some(user.password_hash.as_str());
-    if state.passwords.verify(password, stored).await? == Verdict::Wrong {
-        attempt.failed(&state.db, Some(user), Some(user)).await?;
-        return Err(Error::InvalidCredentials);
-    }
-    state
-        .db
-        .transact(move |tx| async move { attempt.passed(tx).await }.boxed())
-        .await
+    let (state, user) = (state.clone(), user.clone());
+    let db = state.db.clone();
+    let prove = |attempt: Try| async move {
+        let stored = Some(user.password_hash.as_str());
+        if state.passwords.verify(password, stored).await? == Verdict::Wrong {
+            attempt.failed(&state.db, Some(&user), Some(&user)).await?;
+            return Ok(Proof::Wrong(Error::InvalidCredentials));
+        }
+        state
+            .db
+            .transact(move |tx| async move { attempt.passed(tx).await }.boxed())
+            .await
+            .map(Proof::Right)
+    };
+    visitor.attempt(db, prove).await
 }
 
 /// Holds a user's row, unless its password is another by now: then what was

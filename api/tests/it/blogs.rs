@@ -221,26 +221,51 @@ async fn an_unchanged_post_is_not_sent_again() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let post = ready(&app, &ann, "Still lifes").await;
-    for media_type in ["application/json", "text/markdown", "text/html"] {
+    for (media_type, tag) in FORMATS {
         let first = read_as(&ann, &post, media_type).await;
-        assert_eq!((first.status, first.header("etag")), (200, "\"2\""));
-        let again = ann
-            .request(Method::GET, &path(&post))
-            .header("accept", media_type);
-        let again = ann
-            .send(again.header("if-none-match", "\"1\", \"2\""))
-            .await;
+        assert_eq!((first.status, first.header("etag")), (200, tag));
+        let listed = format!("\"1\", {tag}");
+        let again = unless_unchanged(&ann, &post, media_type, &listed).await;
         assert_eq!((again.status, again.text.as_str()), (304, ""));
         assert_eq!(
             (again.header("etag"), again.header("vary")),
-            ("\"2\"", "Accept")
+            (tag, "Accept")
         );
-        let changed = ann
-            .request(Method::GET, &path(&post))
-            .header("accept", media_type);
-        let changed = ann.send(changed.header("if-none-match", "\"1\"")).await;
+        let changed = unless_unchanged(&ann, &post, media_type, "\"1\"").await;
         assert_eq!((changed.status, changed.text), (200, first.text));
     }
+}
+
+/// The formats of a post of version 2, with their tags.
+const FORMATS: [(&str, &str); 3] = [
+    ("application/json", "\"2\""),
+    ("text/markdown", "\"2-md\""),
+    ("text/html", "\"2-html\""),
+];
+
+#[tokio::test]
+async fn who_has_a_post_in_one_format_is_sent_the_others() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let post = ready(&app, &ann, "Still lifes").await;
+    for (media_type, own) in FORMATS {
+        for (_, tag) in FORMATS {
+            let answer = unless_unchanged(&ann, &post, media_type, tag).await;
+            let expected = if tag == own { 304 } else { 200 };
+            assert_eq!(answer.status, expected, "{media_type} {tag}");
+        }
+        // Whichever of them one has read, one knows the version.
+        let put = ann
+            .request(Method::PUT, &path(&post))
+            .header("if-match", own);
+        let put = ann.send(put.json(&json!({ "content": "" }))).await;
+        assert_eq!(put.status, 422, "{}", put.body);
+    }
+    let put = ann
+        .request(Method::PUT, &path(&post))
+        .header("if-match", "\"2-html\"");
+    let put = ann.send(put.json(&json!({ "content": "Mine" }))).await;
+    assert_eq!((put.status, put.header("etag")), (200, "\"3\""));
 }
 
 async fn unless_unchanged(owner: &TestClient, post: &Value, media_type: &str, tag: &str) -> Answer {
@@ -267,8 +292,9 @@ async fn a_post_is_sent_again_for_as_long_as_its_job_goes_on() {
     assert_eq!((running.status, running.header("etag")), (200, tag));
     assert_eq!(running.body["job"]["status"], "running");
     // Its text is what it was.
-    for media_type in ["text/markdown", "text/html"] {
-        let text = unless_unchanged(&ann, &post, media_type, tag).await;
+    for (media_type, format) in [("text/markdown", "-md\""), ("text/html", "-html\"")] {
+        let tag = tag.trim_end_matches('"').to_owned() + format;
+        let text = unless_unchanged(&ann, &post, media_type, &tag).await;
         assert_eq!(text.status, 304, "{media_type}");
     }
 
@@ -297,7 +323,7 @@ async fn a_page_that_is_unchanged_is_not_rendered_and_needs_no_place_for_that() 
         let renders = app.renders.clone();
         tokio::spawn(async move { renders.run(std::future::pending::<()>()).await });
     }
-    let unchanged = unless_unchanged(&ann, &post, "text/html", "\"2\"").await;
+    let unchanged = unless_unchanged(&ann, &post, "text/html", "\"2-html\"").await;
     assert_eq!(unchanged.status, 304);
     let changed = unless_unchanged(&ann, &post, "text/html", "\"1\"").await;
     assert_eq!((changed.status, changed.code()), (503, "unavailable"));

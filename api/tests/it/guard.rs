@@ -2,17 +2,24 @@
 
 use std::time::Duration;
 
+use api::client::Client;
+use api::error::Error;
+use api::guard::{Proof, Visitor};
+use api::token::Keys;
 use chrono::TimeDelta;
 use entity::clock::{Timestamp, now};
-use entity::{audit, login_delay};
+use entity::{audit, login_delay, session};
 use futures_util::future::join_all;
 use reqwest::Method;
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder};
 use serde_json::json;
-use tokio::time::sleep;
+use shared::changes::Changes;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
 
-use crate::test_app::{Answer, PASSWORD, TestApp, TestClient};
+use crate::test_app::{Answer, PASSWORD, SECRET, TestApp, TestClient};
 
 const WRONG: &str = "not the password";
 
@@ -319,4 +326,88 @@ async fn what_was_counted_is_forgotten_after_a_day_and_where_one_is_at_home_is_n
     assert_eq!(left().await, 1);
     later(&app, 3).await;
     assert_eq!(left().await, 0);
+}
+
+/// Sends a sign-in over a connection of its own, and hangs up.
+async fn login_and_hang_up(app: &TestApp, name: &str, password: &str) {
+    let body = json!({ "username": name, "password": password }).to_string();
+    let head = format!(
+        "POST /api/v1/users/login HTTP/1.1\r\nhost: localhost\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let address = app.url.strip_prefix("http://").unwrap();
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    connection
+        .write_all((head + &body).as_bytes())
+        .await
+        .unwrap();
+    connection.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_right_password_counts_as_right_though_its_client_has_hung_up() {
+    let app = TestApp::new().await;
+    app.user("ann").await;
+    let mut changes = Changes::watch(&app.db);
+    for hung_up in 1..=8 {
+        login_and_hang_up(&app, "ann", PASSWORD).await;
+        let signed_in = async {
+            let sessions = || session::Entity::find().count(app.db.read());
+            while sessions().await.unwrap() < 1 + hung_up {
+                changes.next().await;
+            }
+        };
+        let signed_in = timeout(Duration::from_secs(30), signed_in).await;
+        signed_in.expect("a sign-in is not done to its end");
+    }
+    assert_eq!(login(&app.anonymous(), "ann", PASSWORD).await.status, 200);
+    assert_eq!(failures(&app).await, 0);
+}
+
+#[tokio::test]
+async fn a_wrong_password_counts_as_wrong_though_its_client_has_hung_up() {
+    let app = TestApp::new().await;
+    app.user("ann").await;
+    let mut changes = Changes::watch(&app.db);
+    login_and_hang_up(&app, "ann", WRONG).await;
+    let told = async {
+        while audit::Entity::find().count(app.db.read()).await.unwrap() < 1 {
+            changes.next().await;
+        }
+    };
+    let told = timeout(Duration::from_secs(30), told).await;
+    told.expect("nothing is in the audit trail");
+    assert_eq!(failures(&app).await, 1);
+}
+
+/// The most failures in a row that are counted under any key.
+async fn failures(app: &TestApp) -> i32 {
+    let rows = login_delay::Entity::find().all(app.db.read()).await;
+    let failures = rows.unwrap().into_iter().map(|row| row.failures);
+    failures.max().unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_try_that_nobody_has_verified_has_not_failed() {
+    let app = TestApp::new().await;
+    let client = Client {
+        user_agent: None,
+        ip: Some([192, 0, 2, 1].into()),
+        request_id: None,
+    };
+    let keys = Keys::new(&SECRET.into());
+    let attempt = async |proof: fn() -> Result<Proof<()>, Error>| {
+        let visitor = Visitor::new(&keys, "ann", &client);
+        let prove = move |_| async move { proof() };
+        visitor.attempt(app.db.clone(), prove).await
+    };
+    for _ in 0..30 {
+        let refused = attempt(|| Err(Error::Busy)).await;
+        assert!(matches!(refused, Err(Error::Busy)), "{refused:?}");
+    }
+    assert_eq!(failures(&app).await, 0);
+    let wrong = attempt(|| Ok(Proof::Wrong(Error::InvalidCredentials))).await;
+    assert!(matches!(wrong, Err(Error::InvalidCredentials)), "{wrong:?}");
+    assert_eq!(failures(&app).await, 1);
 }

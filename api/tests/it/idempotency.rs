@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use crate::job_life::at_first;
 use crate::jobs::{cancel, job_path};
 use crate::stub_openai::Mood;
-use crate::test_app::{Answer, PASSWORD, TestApp, TestClient};
+use crate::test_app::{Answer, PASSWORD, TestApp, TestClient, text};
 
 const BLOGS: &str = "/blogs";
 
@@ -408,15 +408,59 @@ async fn of_an_api_that_died_while_a_client_waited_the_first_answer_is_left() {
     worker.stop().await;
 }
 
+/// All kinds of requests that take a key, of one post.
 #[tokio::test]
-async fn the_answer_outlives_the_post() {
+async fn the_answers_go_with_their_post_and_nothing_is_done_twice() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let first = send(&ann, "k1", BLOGS, about("Ghosts")).await;
+    let worker = app.worker().await;
+    let first = ask_and_wait(&ann, "k1", 30).await;
+    assert_eq!(first.status, 201, "{}", first.body);
     let path = first.header("location").replace("/api/v1", "");
+    let again = format!("{path}/regenerate");
+    assert_eq!(send(&ann, "k2", &again, json!({})).await.status, 202);
+    app.jobs_over().await;
+    worker.stop().await;
+    let third = ann.post(&again, json!({})).await;
+    let job = text(&third.body["job"]["id"]);
+    ann.post(&format!("/jobs/{job}/cancel"), json!({})).await;
+    let retry = format!("/jobs/{job}/retry");
+    assert_eq!(send(&ann, "k3", &retry, json!({})).await.status, 202);
+
     assert_eq!(ann.delete(&path).await.status, 200);
-    assert_replays(&send(&ann, "k1", BLOGS, about("Ghosts")).await, &first);
-    assert_eq!(count(&app).await, [0, 0, 1]);
+    let answers = idempotency::Entity::find().all(app.db.read()).await;
+    let answers: Vec<_> = answers.unwrap().into_iter().map(|key| key.answer).collect();
+    assert_eq!(answers, [None, None, None]);
+    for replay in [
+        ask_and_wait(&ann, "k1", 30).await,
+        send(&ann, "k2", &again, json!({})).await,
+        send(&ann, "k3", &retry, json!({})).await,
+    ] {
+        assert_eq!((replay.status, replay.code()), (404, "not_found"));
+        assert!(!is_replay(&replay));
+    }
+    assert_eq!(count(&app).await, [0, 0, 3]);
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_after_its_post_is_deleted_is_not_kept() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let meanwhile = async {
+        let mut changes = Changes::watch(&app.db);
+        let post = loop {
+            let posts = ann.get("/blogs").await;
+            match posts.body["items"][0]["id"].as_str() {
+                Some(id) => break id.to_owned(),
+                None => changes.next().await,
+            }
+        };
+        assert_eq!(ann.delete(&format!("/blogs/{post}")).await.status, 200);
+    };
+    let (late, ()) = tokio::join!(ask_and_wait(&ann, "k1", 30), meanwhile);
+    assert_eq!(late.status, 404, "{}", late.body);
+    let kept = idempotency::Entity::find().one(app.db.read()).await;
+    assert_eq!(kept.unwrap().unwrap().answer, None);
 }
 
 #[tokio::test]

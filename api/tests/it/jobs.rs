@@ -3,9 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use entity::clock::new_id;
+use entity::job;
 use reqwest::Method;
+use sea_orm::EntityTrait;
+use sea_orm::sea_query::Expr;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use crate::job_life::{at_first, time};
 use crate::stub_openai::Mood;
@@ -286,4 +291,29 @@ async fn the_jobs_of_others_cannot_be_seen_or_steered() {
     }
     assert_eq!(bob.get("/jobs").await.body["items"], json!([]));
     assert_eq!(cancel(&ann, &asked).await.status, 202);
+}
+
+/// As if the API that asked for the first had a clock far ahead.
+#[tokio::test]
+async fn the_latest_job_is_the_one_that_was_asked_for_last_whatever_clocks_say() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let post = ann.ask("Clocks").await;
+    cancel(&ann, &post).await;
+    let (day, millis) = (24 * 3600 * 1000, 80);
+    let ahead = Uuid::from_u128(new_id().as_u128() + (day << millis));
+    let moved = job::Entity::update_many().col_expr(job::Column::Id, Expr::value(ahead));
+    moved.exec(app.db.write()).await.unwrap();
+
+    let mut last = ahead;
+    for _ in 0..3 {
+        let path = format!("/blogs/{}", text(&post["id"]));
+        let again = ann.post(&format!("{path}/regenerate"), json!({})).await;
+        let id: Uuid = text(&again.body["job"]["id"]).parse().unwrap();
+        assert!(id > last);
+        let shown = ann.get(&format!("{path}/status")).await;
+        assert_eq!(text(&shown.body["id"]), id.to_string());
+        cancel(&ann, &again.body).await;
+        last = id;
+    }
 }

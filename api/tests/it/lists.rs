@@ -1,11 +1,22 @@
 //! Lists of posts and jobs: pages, orders and filters.
 
 use std::collections::HashSet;
+use std::sync::Mutex;
 use std::time::Duration;
 
+use api::page::{After, look_through};
+use entity::clock::{new_id, now};
+use entity::user;
 use reqwest::Method;
+use sea_orm::prelude::async_trait::async_trait;
+use sea_orm::sea_query::Expr;
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, DatabaseConnection, DbBackend, DbErr, EntityTrait,
+    ExecResult, QueryFilter, QueryResult, Set, Statement,
+};
 use serde_json::{Value, json};
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use crate::stub_openai::Mood;
 use crate::test_app::{Answer, TestApp, TestClient, text};
@@ -331,4 +342,139 @@ async fn a_summary_has_the_posts_latest_job() {
             .all(|post| post["job"]["queue_position"].is_i64())
     );
     app.run_jobs().await;
+}
+
+#[tokio::test]
+async fn a_letter_is_found_in_each_of_its_cases() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    posts(&ann, ["Ο μικρός κόσμος", "Die Straße nach K\u{212a}"]).await;
+    for (q, found) in [
+        ("ΚΌΣΜΟΣ", "Ο μικρός κόσμος"),
+        ("κόσμοσ", "Ο μικρός κόσμος"),
+        ("STRAẞE", "Die Straße nach K\u{212a}"),
+        ("kk", "Die Straße nach K\u{212a}"),
+    ] {
+        let mut url = reqwest::Url::parse("http://localhost/blogs").unwrap();
+        url.query_pairs_mut().append_pair("q", q);
+        let answer = ann.get(&format!("/blogs?{}", url.query().unwrap())).await;
+        let topics: Vec<Value> = items(&answer)
+            .iter()
+            .map(|post| post["topic"].clone())
+            .collect();
+        assert_eq!(topics, [found], "{q}");
+    }
+}
+
+/// A database in which rows vanish whenever it was asked something.
+struct Vanishing<'a> {
+    db: &'a DatabaseConnection,
+    /// The ids of those that vanish, a few each time.
+    left: Mutex<Vec<Uuid>>,
+}
+
+impl Vanishing<'_> {
+    async fn vanish(&self) {
+        let some: Vec<Uuid> = {
+            let mut left = self.left.lock().unwrap();
+            let from = left.len().saturating_sub(10);
+            left.split_off(from)
+        };
+        let gone = user::Entity::delete_many().filter(user::Column::Id.is_in(some));
+        gone.exec(self.db).await.unwrap();
+    }
+}
+
+#[async_trait]
+impl ConnectionTrait for Vanishing<'_> {
+    fn get_database_backend(&self) -> DbBackend {
+        self.db.get_database_backend()
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        self.db.execute_raw(statement).await
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        self.db.execute_unprepared(sql).await
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        let row = self.db.query_one_raw(statement).await;
+        self.vanish().await;
+        row
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        let rows = self.db.query_all_raw(statement).await;
+        self.vanish().await;
+        rows
+    }
+}
+
+/// A page looks through 2,500 rows, and the next one goes on from there.
+#[tokio::test]
+async fn a_page_that_looks_through_many_passes_over_none_though_others_vanish() {
+    let app = TestApp::new().await;
+    let db = app.db.write();
+    let ids: Vec<Uuid> = std::iter::repeat_with(new_id).take(6000).collect();
+    for (some, ids) in ids.chunks(500).enumerate() {
+        let rows = ids.iter().enumerate().map(|(n, id)| user::ActiveModel {
+            id: Set(*id),
+            username: Set(format!("u{}", some * 500 + n)),
+            username_key: Set(format!("u{}", some * 500 + n)),
+            password_hash: Set(String::new()),
+            role: Set(user::Role::User),
+            disabled_at: Set(None),
+            created_at: Set(now()),
+        });
+        let insert = user::Entity::insert_many(rows);
+        insert.exec_without_returning(db).await.unwrap();
+    }
+    // Those right behind the end of the first page, and of the second.
+    let wanted: Vec<Uuid> = ids.iter().rev().skip(2500).take(20).copied().collect();
+    let newest: Vec<Uuid> = ids.iter().rev().take(1000).copied().collect();
+    let vanishing = Vanishing {
+        db,
+        left: Mutex::new(newest),
+    };
+    let (mut found, mut after) = (Vec::new(), None::<After>);
+    loop {
+        let mut rows = user::Entity::find();
+        if let Some(after) = after {
+            rows = rows.filter(user::Column::Id.lt(after.id));
+        }
+        let is_wanted = Condition::all().add(user::Column::Id.is_in(wanted.clone()));
+        let id = user::Column::Id;
+        let page = look_through(&vanishing, rows, Some(is_wanted), id, |user| user.id, 7);
+        let (page, next) = page.await.unwrap();
+        found.extend(page.into_iter().map(|user| user.id));
+        after = next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(found, wanted);
+}
+
+#[tokio::test]
+async fn a_search_that_takes_too_long_on_postgres_ends_there_too() {
+    let app = TestApp::new().await;
+    if app.db.backend() != DbBackend::Postgres {
+        return;
+    }
+    app.user("ann").await;
+    let slow = user::Entity::find().filter(Expr::cust("pg_sleep(600) IS NOT NULL"));
+    let limit = Duration::from_millis(50);
+    let given_up = app.db.read().all_within(limit, slow).await.unwrap_err();
+    assert!(
+        given_up.to_string().contains("statement timeout"),
+        "{given_up}"
+    );
+    let running = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() \
+                   AND state = 'active' AND query LIKE '%pg_sleep(600)%' \
+                   AND pid <> pg_backend_pid()";
+    let running = Statement::from_string(DbBackend::Postgres, running);
+    let running = app.db.read().query_one_raw(running).await.unwrap();
+    assert_eq!(running.unwrap().try_get_by_index::<i64>(0).unwrap(), 0);
 }

@@ -1,8 +1,9 @@
-//! How many unfinished jobs a user may have.
+//! How many unfinished jobs, and how much text, a user may have.
 
 use entity::{job, post};
 use futures_util::future::join_all;
 use reqwest::Method;
+use sea_orm::sea_query::Expr;
 use sea_orm::{EntityTrait, PaginatorTrait};
 use serde_json::{Value, json};
 
@@ -170,4 +171,53 @@ async fn an_account_can_be_deleted_while_it_asks_for_posts() {
         }
         assert_eq!(rows(&app).await, (0, 0, 0));
     }
+}
+
+#[tokio::test]
+async fn of_many_posts_at_once_no_more_are_made_than_a_user_may_have() {
+    let app = with(vec!["--user-max-posts=3"]).await;
+    let (ann, bob) = (app.user("ann").await, app.user("bob").await);
+    let answers = join_all((0..10).map(|_| ask(&ann))).await;
+    let made = answers.iter().filter(|answer| answer.status == 202);
+    assert_eq!(made.count(), 3);
+    answers
+        .iter()
+        .filter(|answer| answer.status != 202)
+        .for_each(is_refused);
+    assert_eq!(rows(&app).await, (3, 3, 3));
+    assert_eq!(ask(&bob).await.status, 202);
+
+    let post = ann.get("/blogs").await.body["items"][0].clone();
+    ann.delete(&blog_path(&post)).await;
+    assert_eq!(ask(&ann).await.status, 202);
+    is_refused(&ask(&ann).await);
+    app.run_jobs().await;
+}
+
+#[tokio::test]
+async fn text_may_grow_up_to_what_a_user_may_have_and_shrink_beyond() {
+    let app = with(vec!["--user-max-bytes=10000"]).await;
+    let ann = app.user("ann").await;
+    let (first, second) = (ann.ask("One").await, ann.ask("Other").await);
+    app.run_jobs().await;
+    let put = async |post: &Value, bytes: usize| {
+        // Of two bytes each.
+        let content = "é".repeat(bytes / 2);
+        ann.put(&blog_path(post), json!({ "content": content }))
+            .await
+    };
+    assert_eq!(put(&first, 4000).await.status, 200);
+    assert_eq!(put(&second, 6000).await.status, 200);
+    is_refused(&put(&first, 4002).await);
+    assert_eq!(ann.post_now(&first).await["version"], 3);
+    is_refused(&ask(&ann).await);
+
+    assert_eq!(put(&second, 2000).await.status, 200);
+    assert_eq!(put(&first, 8000).await.status, 200);
+    // More than one may have, for the setting was another, may become less.
+    let grown = post::Entity::update_many()
+        .col_expr(post::Column::Content, Expr::value("a".repeat(50_000)))
+        .exec(app.db.write());
+    grown.await.unwrap();
+    assert_eq!(put(&first, 40_000).await.status, 200);
 }

@@ -23,6 +23,8 @@ pub(crate) struct Cluster {
     folder: TempDir,
     /// Whom it runs as, for it refuses to be root.
     user: Option<(u32, u32)>,
+    /// Further environment for the server.
+    pub(crate) settings: Vec<(&'static str, String)>,
     server: Option<Child>,
 }
 
@@ -61,6 +63,7 @@ impl Cluster {
             programs: programs.trim().into(),
             folder: folder.unwrap(),
             user: geteuid().is_root().then(unprivileged),
+            settings: Vec::new(),
             server: None,
         };
         if let Some((user, group)) = cluster.user {
@@ -90,6 +93,7 @@ impl Cluster {
         let server = self
             .program("postgres")
             .args(["-k", socket, "-c", "listen_addresses=", "-c", "fsync=off"])
+            .envs(self.settings.iter().cloned())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn();

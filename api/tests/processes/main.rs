@@ -16,11 +16,13 @@ mod cluster;
 mod collector;
 mod process;
 mod service;
+mod skewed_clock;
 mod wire;
 mod writer;
 
 mod agents;
 mod chaos;
+mod clocks;
 mod commands;
 mod connections;
 mod guard;

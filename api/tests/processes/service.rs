@@ -73,7 +73,7 @@ impl Service {
     }
 
     /// Of two values for one name the later counts.
-    fn setting(&self, wanted: &str) -> &str {
+    pub(crate) fn setting(&self, wanted: &str) -> &str {
         let mut settings = self.settings.iter().rev();
         let (_, value) = settings.find(|(name, _)| *name == wanted).unwrap();
         value
@@ -89,7 +89,12 @@ impl Service {
 
     /// Starts a process, and waits for nothing.
     pub(crate) fn start(&self, binary: &str) -> Process {
-        Process::start(binary, self.path(), &self.settings)
+        self.start_with(binary, &self.settings)
+    }
+
+    /// The same with other settings.
+    pub(crate) fn start_with(&self, binary: &str, settings: &[(&'static str, String)]) -> Process {
+        Process::start(binary, self.path(), settings)
     }
 
     /// Starts an API and waits until it is ready.

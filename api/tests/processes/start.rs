@@ -1,7 +1,12 @@
 //! Starting, on nothing and at the same moment.
 
+use std::fs::{DirEntry, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::time::sleep;
 
 use crate::client::outcomes;
 use crate::service::{Api, Service};
@@ -120,4 +125,96 @@ fn secrets(data: &Path) -> Vec<String> {
     let files = std::fs::read_dir(data).unwrap();
     let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
     names.filter(|name| name.contains("secret")).collect()
+}
+
+/// The files of the service, with their permissions.
+fn modes(data: &Path) -> Vec<(String, u32)> {
+    let files = std::fs::read_dir(data).unwrap().map(Result::unwrap);
+    let mode = |file: DirEntry| {
+        let mode = file.metadata().unwrap().permissions().mode() & 0o777;
+        (file.file_name().into_string().unwrap(), mode)
+    };
+    files.map(mode).collect()
+}
+
+#[tokio::test]
+async fn the_files_are_for_no_one_else_in_a_folder_that_was_open_before() {
+    let service = Service::new();
+    if !service.is_on_sqlite() {
+        return;
+    }
+    std::fs::create_dir(service.data()).unwrap();
+    std::fs::set_permissions(service.data(), Permissions::from_mode(0o755)).unwrap();
+    let (api, worker) = (service.api().await, service.worker().await);
+    api.user("ann").await;
+    let files = modes(&service.data());
+    for name in ["blog.db", "blog.db-wal", "blog.db-shm", "jwt-secret"] {
+        assert!(files.iter().any(|(file, _)| file == name), "{files:?}");
+    }
+    for (file, mode) in files {
+        assert_eq!(mode, 0o600, "{file}");
+    }
+    api.stop().await.is_calm();
+    worker.stop().await.is_calm();
+}
+
+#[tokio::test]
+async fn files_that_are_open_to_others_are_closed_and_that_is_said() {
+    let service = Service::new();
+    if !service.is_on_sqlite() {
+        return;
+    }
+    let api = service.api().await;
+    // So that the log stays.
+    api.user("ann").await;
+    api.kill().await;
+    let files = modes(&service.data());
+    for (file, _) in &files {
+        let path = service.data().join(file);
+        std::fs::set_permissions(path, Permissions::from_mode(0o644)).unwrap();
+    }
+    let api = service.api().await;
+    for (file, mode) in modes(&service.data()) {
+        assert_eq!(mode, 0o600, "{file}");
+    }
+    let log = api.stop().await.text();
+    for (file, _) in files {
+        assert!(log.contains(&format!("/{file}\"")), "{file}: {log}");
+    }
+}
+
+#[tokio::test]
+async fn a_start_tells_how_many_connections_it_may_want_of_postgres() {
+    let service = Service::new().set("DATABASE_MAX_CONNECTIONS", "5");
+    if service.is_on_sqlite() {
+        return;
+    }
+    let (api, worker) = (service.api().await, service.worker().await);
+    let connections = "connections to Postgres";
+    assert_eq!(api.says(connections).await["wanted"], 5);
+    let told = worker.says(connections).await;
+    assert_eq!(told["wanted"], 8);
+    assert!(told["free"].as_i64() <= told["allowed"].as_i64(), "{told}");
+    api.stop().await.is_calm();
+    worker.stop().await.is_calm();
+
+    let api = service.set("DATABASE_MAX_CONNECTIONS", "1000").api().await;
+    let log = api.stop().await.text();
+    assert!(
+        log.contains("may want more connections than Postgres has left"),
+        "{log}"
+    );
+}
+
+/// Whatever a start is in the middle of.
+#[tokio::test]
+async fn a_first_start_that_is_broken_off_is_made_good_by_the_next() {
+    for millis in (0..160).step_by(16) {
+        let service = Service::new();
+        let api = service.start("api");
+        sleep(Duration::from_millis(millis)).await;
+        api.signal(Signal::KILL);
+        api.ended().await;
+        service.api().await.stop().await.is_calm();
+    }
 }

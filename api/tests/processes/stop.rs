@@ -6,11 +6,13 @@ use std::time::Duration;
 use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::json;
+use sqlx::{Connection, PgConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
 
 use crate::client::{outcomes, text};
-use crate::process::Process;
+use crate::process::{PATIENCE, Process};
 use crate::service::Service;
 use crate::stub::Act;
 use crate::writer::{HEADINGS, OUTLINE, Writer};
@@ -210,4 +212,100 @@ async fn who_stops_waits_for_no_one_who_holds_the_lock_for_writing() {
     let (worker, api) = tokio::join!(worker.stop(), api.stop());
     assert!(!worker.text().contains("panicked"), "{}", worker.text());
     assert!(!api.text().contains("panicked"), "{}", api.text());
+}
+
+/// Holds up whoever starts, as a migration that takes long does.
+struct MigrationLock {
+    _file: Option<File>,
+    _connection: Option<PgConnection>,
+}
+
+impl MigrationLock {
+    async fn of(service: &Service) -> MigrationLock {
+        if service.is_on_sqlite() {
+            std::fs::create_dir_all(service.data()).unwrap();
+            let file = File::create(service.data().join("blog.migration-lock")).unwrap();
+            file.lock().unwrap();
+            return MigrationLock {
+                _file: Some(file),
+                _connection: None,
+            };
+        }
+        let url = service.setting("DATABASE_URL");
+        let mut connection = PgConnection::connect(url).await.unwrap();
+        sqlx::query("SELECT pg_advisory_lock(1651273575)")
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        MigrationLock {
+            _file: None,
+            _connection: Some(connection),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_waits_to_start_ends_when_it_is_asked_to() {
+    let service = Service::new();
+    let _lock = MigrationLock::of(&service).await;
+    for name in ["api", "worker"] {
+        for signal in [Signal::TERM, Signal::INT] {
+            let process = service.start(name);
+            listens(&process).await;
+            process.signal(signal);
+            let exit = process.ended().await;
+            assert_eq!(exit.code, Some(0), "{name} {signal:?}: {}", exit.text());
+            assert!(exit.text().contains("stopped before it was ready"));
+            assert!(exit.took < AT_ONCE, "{name}: {:?}", exit.took);
+        }
+    }
+}
+
+/// Waits until a process has said how it is to be ended.
+async fn listens(process: &Process) {
+    let status = format!("/proc/{}/status", process.id());
+    let term = 1u64 << (Signal::TERM.as_raw() - 1);
+    let listens = async {
+        loop {
+            let status = std::fs::read_to_string(&status).unwrap();
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+            let caught = u64::from_str_radix(caught.unwrap().trim(), 16).unwrap();
+            if caught & term != 0 {
+                return;
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(PATIENCE, listens)
+        .await
+        .expect("it does not listen");
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_a_process_at_once() {
+    let (writer, _gate) = Writer::holding_up(OUTLINE).await;
+    let service = Service::of(&writer);
+    let (api, worker) = (service.api().await, service.worker().await);
+    let ann = api.user("ann").await;
+    let post = ann.ask("Growing tomatoes").await;
+    writer.is_asked_for(OUTLINE).await;
+    // It holds up the API.
+    let address = api.url.strip_prefix("http://").unwrap();
+    let mut upload = TcpStream::connect(address).await.unwrap();
+    let half = "POST /api/v1/users/login HTTP/1.1\r\nhost: x\r\n\
+                content-type: application/json\r\ncontent-length: 100\r\n\r\n{";
+    upload.write_all(half.as_bytes()).await.unwrap();
+
+    for (process, signal) in [(&*api, Signal::TERM), (&worker, Signal::INT)] {
+        process.signal(signal);
+        process.says(STOPPING).await;
+        process.signal(signal);
+    }
+    assert_eq!(api.ended().await.code, Some(143));
+    assert_eq!(worker.ended().await.code, Some(130));
+    // As of any worker that died, its job is taken up by another.
+    let (api, heir) = (service.api().await, service.worker().await);
+    let job = ann.at(&api.url).until(&post, "succeeded").await;
+    assert_eq!(outcomes(&job), ["lost", "succeeded"]);
+    heir.stop().await;
 }

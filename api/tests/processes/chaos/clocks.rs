@@ -1,7 +1,6 @@
 //! Workers on machines whose clocks are wrong. On Postgres only: on SQLite all
 //! share one machine.
 
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use super::{books, length, service};
 use crate::client::{outcomes, text};
 use crate::process::Process;
 use crate::service::{LEASE, Service};
+use crate::skewed_clock::SkewedClock;
 use crate::stub::{Act, whole};
 use crate::writer::{OUTLINE, Writer};
 
@@ -124,22 +124,10 @@ async fn is_retried_in_time(skew: i64, skew_of_next: i64) {
 
 /// A worker whose clock is off by so many seconds.
 async fn worker(service: &Service, skew: i64) -> Process {
-    let shim = service.path().join("skewed_clock.so");
-    if !shim.exists() {
-        let source = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/tests/processes/chaos/skewed_clock.c"
-        );
-        // Rust needs it anyway, to link.
-        let mut compiler = Command::new("cc");
-        compiler.args(["-shared", "-fPIC", source, "-ldl", "-o"]);
-        let compiled = compiler.arg(&shim).output().unwrap();
-        assert!(compiled.status.success(), "{compiled:?}");
-    }
+    let clock = SkewedClock::new(service.path(), &skew.to_string(), skew);
     let mut settings = service.settings.clone();
-    settings.push(("LD_PRELOAD", shim.to_str().unwrap().to_owned()));
-    settings.push(("SKEW", skew.to_string()));
-    let worker = Process::start("worker", service.path(), &settings);
+    settings.extend(clock.environment());
+    let worker = service.start_with("worker", &settings);
     let ready = worker.says("the worker is ready").await;
     let its_time = text(&ready["timestamp"]).parse::<chrono::DateTime<chrono::Utc>>();
     let off = its_time.unwrap() - chrono::Utc::now();
