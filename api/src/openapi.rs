@@ -283,7 +283,8 @@ fn add_problems(operation: &mut Operation) {
 
 /// Adds what responses tell of the limit on requests, and the one that refuses.
 fn add_limit(operation: &mut Operation) {
-    let mut refused = problem("Too many requests, or too many unfinished jobs.");
+    let mut refused =
+        problem("Too many requests, or more unfinished jobs, posts or text than one may have.");
     let seconds = Header::builder()
         .schema(Some(seconds()))
         .description(Some("After how many seconds to ask again."));

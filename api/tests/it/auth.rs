@@ -359,7 +359,7 @@ pub(crate) async fn routes(app: &TestApp) -> Vec<Route> {
             routes.push(Route {
                 method: Method::from_bytes(method.as_bytes()).unwrap(),
                 path: path.clone(),
-                is_public: operation["security"] == json!([{}]),
+                is_public: operation["security"] == json!([]),
                 fields: fields(&document, operation),
                 is_paged: operation["parameters"].to_string().contains("\"cursor\""),
             });

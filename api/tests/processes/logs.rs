@@ -52,7 +52,8 @@ async fn each_request_has_one_line_and_each_line_is_json() {
 }
 
 /// What a worker says of no job.
-const OF_THE_WORKER: [&str; 4] = [
+const OF_THE_WORKER: [&str; 5] = [
+    "connections to Postgres",
     "metrics are served",
     "the worker is ready",
     "stopping: nothing new is begun, what is under way may end",

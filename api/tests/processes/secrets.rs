@@ -1,8 +1,9 @@
 //! What must be written nowhere: passwords, tokens, keys.
 
+use reqwest::Method;
 use serde_json::json;
 
-use crate::client::{Client, PASSWORD};
+use crate::client::{Client, PASSWORD, text};
 use crate::collector::Collector;
 use crate::service::{Api, Service};
 use crate::writer::Writer;
@@ -137,5 +138,42 @@ async fn no_key_in_an_agents_address_is_logged() {
         let log = worker.stop().await.text();
         assert!(log.contains("Connection refused"), "{log}");
         assert!(!log.contains("hunter2"), "{log}");
+    }
+}
+
+/// The text of a post, and all copies of it.
+#[tokio::test]
+async fn a_post_that_is_deleted_is_nowhere_any_more() {
+    const TOPIC: &str = "Growing marked tomatoes";
+    const TEXT: &str = "Marked words of my own";
+    let writer = Writer::new().await;
+    let service = Service::of(&writer);
+    let (api, worker) = (service.api().await, service.worker().await);
+    let ann = api.user("ann").await;
+    let ask = ann.request(Method::POST, "/blogs");
+    let ask = ask
+        .header("idempotency-key", "k1")
+        .header("prefer", "wait=30");
+    let post = ann.send(ask.json(&json!({ "topic": TOPIC }))).await;
+    assert_eq!(post.status, 201, "{post:?}");
+    let path = format!("/blogs/{}", text(&post.body["id"]));
+    let written = text(&post.body["content"]);
+    let written: String = written.lines().last().unwrap().chars().take(40).collect();
+    ann.put(&path, json!({ "content": TEXT.repeat(500) })).await;
+    let others = ann.ask("Growing potatoes").await;
+    ann.until(&others, "succeeded").await;
+    let marks = [TOPIC, TEXT, &written];
+    let stored = service.stored().await;
+    assert!(marks.iter().all(|mark| contains(&stored, mark)));
+
+    let deleted = ann.send(ann.request(Method::DELETE, &path)).await;
+    assert_eq!(deleted.status, 200);
+    // The last to go writes the log into the file, and removes it.
+    let outputs = [api.stop().await.text(), worker.stop().await.text()];
+    let stored = service.stored().await;
+    assert!(contains(&stored, "Growing potatoes"));
+    for mark in marks {
+        assert!(!contains(&stored, mark), "{mark} is stored");
+        assert!(outputs.iter().all(|output| !output.contains(mark)));
     }
 }

@@ -198,6 +198,8 @@ impl Job {
         if !begun.is_empty() {
             let rows = attempt::Entity::find()
                 .filter(attempt::Column::JobId.is_in(begun))
+                // Times alone would not do: the clock may be set back.
+                .order_by_asc(attempt::Column::Attempt)
                 .order_by_asc(attempt::Column::StartedAt)
                 .order_by_asc(attempt::Column::Id)
                 .all(db)

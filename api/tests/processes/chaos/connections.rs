@@ -64,8 +64,8 @@ async fn a_database_that_crashes_again_and_again_loses_nothing() {
     books::balance(&service, &writer, &asked).await;
 }
 
-/// How many connections an API has.
-const CONNECTIONS: i64 = 16;
+/// How many connections an API has by default.
+const CONNECTIONS: i64 = 8;
 const ASKERS: usize = 24;
 
 #[tokio::test]
