@@ -9,6 +9,15 @@ if promtool=$(scripts/setup-promtool.sh); then export PATH="$PATH:$promtool"; fi
 
 say() { printf '\n==> %s\n' "$*"; }
 
+# The last release's programs, for the tests that run them beside the present ones.
+if LAST_RELEASE=$(scripts/setup-last-release.sh); then
+    export LAST_RELEASE
+else
+    [ -z "${CI-}" ] || exit 1
+    unset LAST_RELEASE
+    say "The tests that run the last release beside this one are LEFT OUT."
+fi
+
 runner=(cargo test --workspace --locked)
 if command -v cargo-nextest >/dev/null; then
     runner=(cargo nextest run --workspace --locked)
