@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::process::PATIENCE;
 
@@ -59,6 +59,11 @@ impl Client {
             refresh_token: text(&pair["refresh_token"]),
             ..self
         }
+    }
+
+    /// The API's address.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
     }
 
     /// The same client at another API.
@@ -142,6 +147,16 @@ impl Client {
     /// A post's job as it is now.
     pub(crate) async fn job(&self, post: &Value) -> Value {
         self.reread(post).await["job"].clone()
+    }
+
+    /// Waits until the API says that it is ready, which it looks up once a second.
+    pub(crate) async fn sees_it_ready(&self) {
+        let is_ready = async {
+            while self.get("//ready").await.status != 200 {
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(PATIENCE, is_ready).await.expect("it is never ready");
     }
 
     /// Waits until a post's job is `status`, and returns the job.

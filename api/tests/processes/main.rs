@@ -38,3 +38,4 @@ mod settings;
 mod start;
 mod stop;
 mod traces;
+mod upgrade;

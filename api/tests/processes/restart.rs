@@ -56,15 +56,7 @@ async fn lives_through(how: Stop) {
     cluster.start().await;
     asker.is_answered(202).await;
     let accepted = asker.stop().await;
-    // It is looked up once a second.
-    let is_ready = async {
-        while ann.get("//ready").await.status != 200 {
-            sleep(Duration::from_millis(50)).await;
-        }
-    };
-    timeout(PATIENCE, is_ready)
-        .await
-        .expect("it is never ready");
+    ann.sees_it_ready().await;
     for post in accepted.iter().chain([&begun]) {
         ann.until(post, "succeeded").await;
         // Stored once: every change would raise the version again.

@@ -111,7 +111,7 @@ async fn an_api_without_a_free_connection_says_so_and_recovers() {
             }
         }
     }
-    assert_eq!(ann.get("//ready").await.status, 200);
+    ann.sees_it_ready().await;
     assert!(!posts.is_empty());
     for n in again.iter().copied() {
         posts.push(ask(&ann, n).await.body);
