@@ -156,7 +156,9 @@ impl Client {
                 sleep(Duration::from_millis(50)).await;
             }
         };
-        timeout(PATIENCE, is_ready).await.expect("it is never ready");
+        timeout(PATIENCE, is_ready)
+            .await
+            .expect("it is never ready");
     }
 
     /// Waits until a post's job is `status`, and returns the job.
