@@ -192,6 +192,10 @@ impl Release {
 
 /// A release may well warn of the other, but nothing fails.
 fn is_without_errors(exit: &Exit, which: &str) {
+    // So a panic tells of itself.
+    let strange = exit.output.iter().filter(|line| !line.starts_with('{'));
+    let strange: Vec<_> = strange.collect();
+    assert!(strange.is_empty(), "{which}: {strange:#?}");
     let log = exit.log();
     let at = |level| log.iter().filter(move |line| line["level"] == level);
     for line in at("WARN") {
