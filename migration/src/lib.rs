@@ -8,7 +8,8 @@
 //! or writes any more may be taken away by the release after that, in a migration
 //! whose name contains `breaking`: a program that does not know it refuses to work
 //! with the database, and says why. Any other migration that a program does not
-//! know it takes for an addition, and goes on.
+//! know it takes for an addition, and goes on. The tables of the queue's library are
+//! its own: a column there breaks the statements that running programs have prepared.
 
 use sea_orm_migration::MigratorTraitSelf;
 pub use sea_orm_migration::prelude::*;
