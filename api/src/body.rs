@@ -311,23 +311,20 @@ fn is_blank(c: char) -> bool {
 }
 
 /// What a pattern of the document has in a class for white space, with all else that
-/// leaves nothing to see.
+/// leaves nothing to see, up to where kinds of regular expressions differ in how they
+/// write a character.
 pub(crate) fn blank_class() -> String {
     let control = ['\u{0}'..='\u{1f}', '\u{7f}'..='\u{9f}'];
     let ranges = control.iter().chain(&BLANK);
-    let class = ranges.map(|range| match range.start() == range.end() {
-        true => escaped(*range.start()),
-        false => format!("{}-{}", escaped(*range.start()), escaped(*range.end())),
+    let class = ranges.filter_map(|range| {
+        let start = u16::try_from(u32::from(*range.start())).ok()?;
+        let end = u16::try_from(u32::from(*range.end())).ok()?;
+        Some(match start == end {
+            true => format!("\\u{start:04x}"),
+            false => format!("\\u{start:04x}-\\u{end:04x}"),
+        })
     });
     format!("\\s{}", class.collect::<String>())
-}
-
-/// As regular expressions of all kinds have it, up to where their kinds differ.
-fn escaped(c: char) -> String {
-    match u16::try_from(u32::from(c)) {
-        Ok(code) => format!("\\u{code:04x}"),
-        Err(_) => c.to_string(),
-    }
 }
 
 #[cfg(test)]
