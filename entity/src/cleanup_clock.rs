@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use sea_orm::entity::prelude::*;
 use sea_orm::{DatabaseTransaction, QuerySelect};
 
-use crate::clock::{Timestamp, now};
+use crate::clock::Timestamp;
 
 /// The row of `cleanup_clock`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -19,6 +19,8 @@ pub struct Model {
     pub trusted_at: Option<Timestamp>,
     /// How often in a row the clock has not been believed since.
     pub doubts: i32,
+    /// What it showed the last time that it was not.
+    pub doubted_at: Option<Timestamp>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -31,8 +33,11 @@ impl ActiveModelBehavior for ActiveModel {}
 /// off for long, or a clock that is wrong: they look the same.
 const MAX_GAP: TimeDelta = TimeDelta::days(1);
 
-/// After so many doubts the clock is believed: somebody has had time to set it
-/// right. At a look a minute they are a day of one process.
+/// A doubt counts if it comes so long after the last one, by whichever process: all
+/// of them together, and one that is started again and again, count once a minute.
+const DOUBT_INTERVAL: TimeDelta = TimeDelta::seconds(50);
+
+/// After so many doubts the clock is believed: somebody has had a day to set it right.
 const MAX_DOUBTS: i32 = 24 * 60;
 
 /// Whether to delete what is old.
@@ -48,24 +53,31 @@ pub enum Trust {
 }
 
 impl Entity {
-    /// Looks at the clock, and remembers what it shows if it can be believed.
+    /// Whether a clock that shows `now` can be believed. Remembers what it shows then.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn check(tx: &DatabaseTransaction) -> Result<Trust, DbErr> {
+    pub async fn check(tx: &DatabaseTransaction, now: Timestamp) -> Result<Trust, DbErr> {
         let row = Entity::find_by_id(1).lock_exclusive().one(tx).await?;
         let none = || DbErr::RecordNotFound("the row of cleanup_clock".to_owned());
         let row = row.ok_or_else(none)?;
-        let now = now();
         let ahead = row.trusted_at.map_or(TimeDelta::zero(), |last| now - last);
-        let doubts = row.doubts + 1;
+        let is_new = |last: Timestamp| (now - last).abs() >= DOUBT_INTERVAL;
+        let doubts = row.doubts + i32::from(row.doubted_at.is_none_or(is_new));
         let is_doubted = ahead > MAX_GAP && doubts <= MAX_DOUBTS;
-        let update = Entity::update_many();
         let update = match is_doubted {
-            true => update.col_expr(Column::Doubts, Expr::value(doubts)),
-            false => update
-                .col_expr(Column::TrustedAt, Expr::value(now))
-                .col_expr(Column::Doubts, Expr::value(0)),
+            true if doubts == row.doubts => return Ok(Trust::Doubted { ahead }),
+            true => Entity::update_many()
+                .col_expr(Column::Doubts, Expr::value(doubts))
+                .col_expr(Column::DoubtedAt, Expr::value(now)),
+            // A clock that was behind does not make the right time look like a jump.
+            false => Entity::update_many()
+                .col_expr(
+                    Column::TrustedAt,
+                    Expr::value(row.trusted_at.max(Some(now))),
+                )
+                .col_expr(Column::Doubts, Expr::value(0))
+                .col_expr(Column::DoubtedAt, Expr::cust("NULL")),
         };
         update.exec(tx).await?;
         Ok(match is_doubted {

@@ -34,6 +34,14 @@ pub fn set(time: Timestamp, at: Instant) {
     *READING.write().unwrap_or_else(PoisonError::into_inner) = reading;
 }
 
+/// Whether [`now`] goes by the database's clock already.
+pub fn is_set() -> bool {
+    READING
+        .read()
+        .unwrap_or_else(PoisonError::into_inner)
+        .is_some()
+}
+
 /// The database's time, as far as this process knows it: a few milliseconds off,
 /// which is good enough for what is shown and for what lasts seconds.
 pub fn now() -> Timestamp {

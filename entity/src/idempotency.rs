@@ -2,9 +2,10 @@
 
 use chrono::TimeDelta;
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::{OnConflict, SimpleExpr};
+use sea_orm::sea_query::{LockBehavior, LockType, OnConflict, SimpleExpr};
 use sea_orm::{
-    DatabaseTransaction, ExprTrait, IntoActiveModel, QuerySelect, QueryTrait, UpdateMany,
+    DatabaseTransaction, ExprTrait, IntoActiveModel, QueryOrder, QuerySelect, QueryTrait,
+    UpdateMany,
 };
 
 use crate::clock::{Timestamp, now};
@@ -54,6 +55,17 @@ impl Entity {
     /// # Errors
     /// When the database does not answer.
     pub async fn erase_answers(tx: &DatabaseTransaction, post: Uuid) -> Result<(), DbErr> {
+        // In one order, as all who lock several.
+        Entity::find()
+            .select_only()
+            .column(Column::Key)
+            .filter(Column::PostId.eq(post))
+            .order_by_asc(Column::UserId)
+            .order_by_asc(Column::Key)
+            .lock_exclusive()
+            .into_tuple::<String>()
+            .all(tx)
+            .await?;
         Entity::update_many()
             .col_expr(Column::Answer, Expr::cust("NULL"))
             .filter(Column::PostId.eq(post))
@@ -73,6 +85,8 @@ impl Entity {
             .columns(ids)
             .filter(expired())
             .limit(limit)
+            // One that somebody holds is about to be of use again.
+            .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
             .into_query();
         let removed = Entity::delete_many()
             .filter(Expr::tuple(ids.map(Expr::col)).in_subquery(some))

@@ -67,11 +67,11 @@ pub enum Admission {
 }
 
 impl Model {
-    /// How long the next try has to wait. A wait that is longer than any was made
+    /// How long the next try has to wait. A wait that is much longer than any was made
     /// before the clock was set back, and is over.
     pub fn wait(&self) -> Option<Duration> {
         let wait = (self.open_at? - now()).to_std().ok()?;
-        (!wait.is_zero() && wait <= LONGEST).then_some(wait)
+        (!wait.is_zero() && wait <= 2 * LONGEST).then_some(wait)
     }
 
     fn counts(&self) -> bool {

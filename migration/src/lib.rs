@@ -7,7 +7,8 @@
 //! they read or write may be missing or mean something else. What no program reads
 //! or writes any more may be taken away by the release after that, in a migration
 //! whose name contains `breaking`: a program that does not know it refuses to work
-//! with the database, and says why. Any other migration that a program does not
+//! with the database, and says why. The programs of the first release look into their
+//! own table alone, so such a migration has to write its name there as well. Any other migration that a program does not
 //! know it takes for an addition, and goes on. The tables of the queue's library are
 //! its own: a column there breaks the statements that running programs have prepared.
 

@@ -69,6 +69,7 @@ async fn create_cleanup_clock(manager: &SchemaManager<'_>) -> Result<(), DbErr> 
                 .col(integer("id").primary_key())
                 .col(timestamp_with_time_zone_null("trusted_at"))
                 .col(integer("doubts"))
+                .col(timestamp_with_time_zone_null("doubted_at"))
                 .to_owned(),
         )
         .await?;

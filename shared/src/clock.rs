@@ -12,6 +12,9 @@ use crate::database::Database;
 /// How often a process looks at the database's clock.
 const READ_INTERVAL: Duration = Duration::from_secs(10);
 
+/// A reading that took longer is no better than the last one.
+const MAX_READ_TIME: Duration = Duration::from_millis(500);
+
 /// What the database's clock showed, and between which two moments of this
 /// process: a reading takes time.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +73,10 @@ impl Database {
         if self.backend() == DbBackend::Postgres {
             let reading = self.read_clock().await?;
             let took = reading.latest - reading.earliest;
-            clock::set(reading.time, reading.earliest + took / 2);
+            // While everyone waits for a connection a reading tells little.
+            if took < MAX_READ_TIME || !clock::is_set() {
+                clock::set(reading.time, reading.earliest + took / 2);
+            }
         }
         Ok(())
     }

@@ -123,7 +123,9 @@ impl Database {
             }
         }
         let db = Database::open(settings).await?;
-        if !db.schema_status().await?.pending.is_empty() {
+        let status = db.schema_status().await?;
+        status.refuse_breaking()?;
+        if !status.pending.is_empty() {
             bail!("the database lacks tables that this version wants; {advice}");
         }
         Ok(db)
@@ -278,7 +280,12 @@ async fn open_sqlite(url: &str) -> anyhow::Result<Database> {
 /// Makes the file of a new database, for SQLite would make it readable to everyone;
 /// its log gets the permissions that the file has.
 fn keep_private(file: &Path) -> anyhow::Result<()> {
-    private_file::open(file)?;
+    // Not one that is there: closing it would take this process' locks on it, which are
+    // SQLite's. <https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_>
+    if !file.exists() {
+        private_file::open(file)?;
+    }
+    private_file::close_to_others(file);
     for extension in ["-wal", "-shm"] {
         let mut path = file.as_os_str().to_owned();
         path.push(extension);
@@ -364,10 +371,13 @@ async fn open_postgres(url: &str, max_connections: u32) -> anyhow::Result<Databa
 /// are free.
 async fn server_connections(pool: &PgPool) -> Result<(i64, i64), sqlx::Error> {
     sqlx::query_as(
+        // The second is only there from Postgres 16 on. Of others' sessions, an ordinary
+        // user sees no more than how many there are of each database.
         "WITH server AS (SELECT current_setting('max_connections')::bigint \
-         - current_setting('superuser_reserved_connections')::bigint AS allowed) \
-         SELECT allowed, allowed - (SELECT count(*) FROM pg_stat_activity \
-         WHERE backend_type = 'client backend') FROM server",
+         - current_setting('superuser_reserved_connections')::bigint \
+         - COALESCE(current_setting('reserved_connections', true), '0')::bigint AS allowed) \
+         SELECT allowed, allowed - (SELECT sum(numbackends)::bigint FROM pg_stat_database) \
+         FROM server",
     )
     .fetch_one(pool)
     .await

@@ -37,6 +37,18 @@ impl SchemaStatus {
         let mut newer = self.newer.iter().map(String::as_str);
         newer.find(|name| name.contains(BREAKING))
     }
+
+    /// # Errors
+    /// When a newer version has applied a migration that this program can't work with.
+    pub(crate) fn refuse_breaking(&self) -> anyhow::Result<()> {
+        if let Some(name) = self.breaking() {
+            bail!(
+                "the database is too new: a newer version has applied {name}, and this version \
+                 can't work with that. Start the newer version, or go back to a backup from before"
+            );
+        }
+        Ok(())
+    }
 }
 
 /// Extensions of Postgres that the queue's library wants.
@@ -163,12 +175,7 @@ async fn status(db: &DatabaseConnection) -> Result<SchemaStatus, DbErr> {
 /// The status of a database that this program can work with.
 async fn checked_status(db: &DatabaseConnection) -> anyhow::Result<SchemaStatus> {
     let status = status(db).await?;
-    if let Some(name) = status.breaking() {
-        bail!(
-            "the database is too new: a newer version has applied {name}, and this version \
-             can't work with that. Start the newer version, or go back to a backup from before"
-        );
-    }
+    status.refuse_breaking()?;
     if !status.newer.is_empty() {
         let newer = status.newer.join(", ");
         tracing::warn!(

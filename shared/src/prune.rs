@@ -51,11 +51,15 @@ impl Rounds {
         }
     }
 
+    async fn check_clock(&self) -> Result<Trust, DbErr> {
+        let now = self.db.read_clock().await?.time;
+        self.db
+            .transact(move |tx| cleanup_clock::Entity::check(tx, now).boxed())
+            .await
+    }
+
     async fn is_clock_trusted(&mut self) -> bool {
-        let check = self
-            .db
-            .transact(|tx| cleanup_clock::Entity::check(tx).boxed());
-        let ahead = match check.await {
+        let ahead = match self.check_clock().await {
             Ok(Trust::Trusted) => return true,
             Ok(Trust::Doubted { ahead }) => ahead,
             Err(error) => {

@@ -275,9 +275,10 @@ async fn execute(tx: &DatabaseTransaction, sql: String, values: &[&str]) -> Resu
 /// line without being woken.
 const FRONT: i64 = 1000;
 
-/// Jobs at the front of the line whose delivery is missing, or was handed to a
-/// worker that has not taken or handed it back within `patience`; and jobs
-/// whose next attempt is due and whose delivery is missing.
+/// Jobs at the front of the line whose delivery is missing, is due or was handed over
+/// in the future, for the clock was set back, or was handed to a worker that has not
+/// taken or handed it back within `patience`; and jobs whose next attempt is due and
+/// whose delivery is missing.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -309,6 +310,9 @@ pub async fn stranded(
             "SELECT {job} FROM (({in_line}) UNION ALL ({due})) job \
              LEFT JOIN apalis.jobs delivery ON delivery.id = job.delivery_id \
              WHERE delivery.id IS NULL OR delivery.lock_at < now() - $1 * interval '1 second' \
+             OR delivery.lock_at > now() + $1 * interval '1 second' \
+             OR (job.next_attempt_at IS NULL \
+             AND delivery.run_at > now() + $1 * interval '1 second') \
              LIMIT $2",
             due = due("now()")
         ),
@@ -317,7 +321,8 @@ pub async fn stranded(
              UNION ALL SELECT {all} FROM ({due})) job \
              LEFT JOIN Jobs delivery ON delivery.id = job.delivery_id \
              WHERE delivery.id IS NULL \
-             OR delivery.lock_at < CAST(strftime('%s', 'now') AS INTEGER) - $1 \
+             OR delivery.lock_at < $5 - $1 OR delivery.lock_at > $5 + $1 \
+             OR (job.next_attempt_at IS NULL AND delivery.run_at > $5 + $1) \
              LIMIT $2",
             due = due("$4")
         ),
@@ -325,7 +330,7 @@ pub async fn stranded(
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut values = vec![seconds.into(), limit.into(), FRONT.into()];
     if backend != DbBackend::Postgres {
-        values.push(now().into());
+        values.extend([now().into(), now().timestamp().into()]);
     }
     job::Model::find_by_statement(Statement::from_sql_and_values(backend, sql, values))
         .all(db)

@@ -464,6 +464,8 @@ pub async fn delete(State(state): State<AppState>, me: SignedIn, Id(id): Id) -> 
 
 async fn delete_post(tx: &DatabaseTransaction, me: SignedIn, id: Uuid) -> Result<()> {
     let post = find(tx, &me, id).await?;
+    // Those hold copies of it. Whoever makes one holds its key before all else.
+    idempotency::Entity::erase_answers(tx, post.id).await?;
     // A running worker finds its job gone at its next write, and stops. The job
     // is locked before the post, as the worker does it.
     let job = job::Entity::of_post(post.id).lock_exclusive();
@@ -472,7 +474,7 @@ async fn delete_post(tx: &DatabaseTransaction, me: SignedIn, id: Uuid) -> Result
         queue::take(tx, &[&delivery]).await?;
     }
     post::Entity::delete_by_id(post.id).exec(tx).await?;
-    // Those hold copies of it.
+    // And those that were committed meanwhile.
     idempotency::Entity::erase_answers(tx, post.id).await?;
     Ok(())
 }

@@ -303,3 +303,17 @@ async fn a_delivery_that_was_taken_by_a_dead_worker_is_made_again() {
     finish_with_short_lease(&app).await;
     assert_eq!(outcomes(&ann.job_now(&asked).await), ["succeeded"]);
 }
+
+/// As it is when the clock was set back after the job was asked for.
+#[tokio::test]
+async fn a_job_in_line_whose_delivery_is_due_in_hours_is_delivered_now() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    ann.ask("Growing tomatoes").await;
+    let ahead = match app.db.backend() {
+        DbBackend::Postgres => "UPDATE apalis.jobs SET run_at = run_at + interval '3 hours'",
+        _ => "UPDATE Jobs SET run_at = run_at + 3 * 3600",
+    };
+    app.db.write().execute_unprepared(ahead).await.unwrap();
+    finish_with_short_lease(&app).await;
+}

@@ -216,3 +216,21 @@ async fn extensions_that_are_missing_on_postgres_are_named() {
     let refused = format!("{:#}", db.migrate().await.unwrap_err());
     assert!(refused.contains("hstore and pgcrypto"), "{refused}");
 }
+
+#[tokio::test]
+async fn tables_with_rows_of_which_no_record_tells_are_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = opened(&folder).await;
+    db.migrate().await.unwrap();
+    for sql in [
+        "INSERT INTO users (id, username, username_key, password_hash, role, created_at) \
+         VALUES (x'01', 'ann', 'ann', '', 'user', '2026-11-27')",
+        "DELETE FROM seaql_migrations",
+    ] {
+        db.write().execute_unprepared(sql).await.unwrap();
+    }
+    let refused = db.migrate().await.unwrap_err().to_string();
+    assert!(refused.contains("a table users with rows"), "{refused}");
+    let users = user::Entity::find().count(db.read()).await.unwrap();
+    assert_eq!(users, 1);
+}

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use entity::cleanup_clock::{self, Trust};
 use entity::clock::{Timestamp, now};
 use entity::job::lifecycle::{Origin, requeue};
 use entity::{attempt, job, post, refresh_token, session};
+use futures_util::FutureExt;
 use sea_orm::sea_query::Expr;
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, IntoActiveModel,
@@ -239,4 +241,47 @@ async fn a_worker_that_has_been_gone_for_a_day_is_forgotten() {
     let all_old = format!("UPDATE {table} SET last_seen = {old}");
     app.db.write().execute_unprepared(&all_old).await.unwrap();
     assert_eq!(count().await, 0);
+}
+
+/// Looks at a clock that shows `time`.
+async fn trusts(app: &TestApp, time: Timestamp) -> bool {
+    let check = app
+        .db
+        .transact(move |tx| cleanup_clock::Entity::check(tx, time).boxed());
+    check.await.unwrap() == Trust::Trusted
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_ahead_is_believed_after_a_day_and_not_sooner() {
+    let app = TestApp::new().await;
+    let (today, month) = (now(), TimeDelta::days(30));
+    assert!(trusts(&app, today).await);
+    assert!(trusts(&app, today + TimeDelta::hours(23)).await);
+    assert!(!trusts(&app, today + month).await);
+    // Many processes that look, or one that is started again and again, are no day.
+    for second in 0..40 {
+        assert!(!trusts(&app, today + month + TimeDelta::seconds(second)).await);
+    }
+    // Nor is one that jumps once more.
+    assert!(!trusts(&app, today + month * 3).await);
+    let set_right = today + TimeDelta::days(1);
+    assert!(trusts(&app, set_right).await);
+
+    let later = set_right + month;
+    for minute in 0..24 * 60 {
+        assert!(
+            !trusts(&app, later + TimeDelta::minutes(minute)).await,
+            "{minute}"
+        );
+    }
+    assert!(trusts(&app, later + TimeDelta::days(1)).await);
+}
+
+#[tokio::test]
+async fn a_clock_that_was_behind_makes_no_jump_of_the_right_time() {
+    let app = TestApp::new().await;
+    let today = now();
+    assert!(trusts(&app, today).await);
+    assert!(trusts(&app, chrono::DateTime::UNIX_EPOCH).await);
+    assert!(trusts(&app, today).await);
 }

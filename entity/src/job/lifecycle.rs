@@ -26,7 +26,7 @@
 //! turns that go round their users: see `line`. While the queue is paused, none is
 //! taken; what runs goes on.
 //!
-//! **Locks.** Who locks several rows locks users first, then jobs, then their
+//! **Locks.** Who locks several rows locks idempotency keys first, then users, then jobs, then their
 //! deliveries and posts, and several of a kind in the order of their ids: so no
 //! two wait for each other.
 //!

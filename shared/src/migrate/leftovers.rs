@@ -1,10 +1,12 @@
 //! What an early version has left behind on SQLite when it was stopped while it
 //! made its tables: it did so statement by statement, and what it had made is not
 //! recorded. No process has ever worked with that, so nothing is in it, and it is
-//! removed, to be made again.
+//! removed, to be made again. A table that has rows is something else: the record
+//! was lost, or the database is another program's. Then nothing is touched.
 
 use std::collections::BTreeSet;
 
+use anyhow::bail;
 use migration::{MigrationSet, SETS};
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, QueryResult,
@@ -43,6 +45,9 @@ pub(super) async fn remove(tx: &DatabaseTransaction) -> anyhow::Result<()> {
     let present = parts(tx).await?;
     let is_leftover = |part: &&Part| complete.contains(part) && !recorded.contains(part);
     let leftovers: Vec<&Part> = present.iter().filter(is_leftover).collect();
+    for part in &leftovers {
+        refuse_rows(tx, part).await?;
+    }
     for part in leftovers.iter().rev() {
         drop_part(tx, part, &leftovers).await?;
     }
@@ -55,6 +60,26 @@ pub(super) async fn remove(tx: &DatabaseTransaction) -> anyhow::Result<()> {
         tracing::warn!(
             parts = leftovers.len(),
             "the tables were half made, for an earlier start was broken off: making them again"
+        );
+    }
+    Ok(())
+}
+
+/// The one row that a migration itself writes.
+const MADE_ROWS: &str = "queue_state";
+
+async fn refuse_rows(tx: &DatabaseTransaction, part: &Part) -> anyhow::Result<()> {
+    let Part::Table(name) = part else {
+        return Ok(());
+    };
+    let rows = query(tx, &format!("SELECT 1 FROM \"{name}\" LIMIT 2"))
+        .await?
+        .len();
+    if rows > usize::from(name == MADE_ROWS) {
+        bail!(
+            "there is a table {name} with rows, and the record of migrations does not tell of it: \
+             it is lost, or this is another program's database. Nothing was changed; go back to \
+             a backup, or set DATABASE_URL to another file"
         );
     }
     Ok(())
