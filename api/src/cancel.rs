@@ -15,9 +15,6 @@ pub const BATCH: u64 = 200;
 
 /// Calls off a job: at once if it is queued, otherwise by asking its worker to
 /// stop. None if it was over already.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn job(tx: &DatabaseTransaction, id: Uuid) -> Result<Option<job::Model>, DbErr> {
     let called_off = jobs(tx, &[id]).await?;
     Ok(called_off.into_iter().next())
@@ -26,9 +23,6 @@ pub async fn job(tx: &DatabaseTransaction, id: Uuid) -> Result<Option<job::Model
 /// Calls off jobs, and returns those that were not over already. Who calls off
 /// several holds them: a worker that holds one of them may be about to put back
 /// the delivery of another.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn jobs(tx: &DatabaseTransaction, ids: &[Uuid]) -> Result<Vec<job::Model>, DbErr> {
     let (mut called_off, mut deliveries) = (Vec::new(), Vec::new());
     for id in ids {
@@ -47,9 +41,6 @@ pub async fn jobs(tx: &DatabaseTransaction, ids: &[Uuid]) -> Result<Vec<job::Mod
 
 /// Calls off up to `limit` jobs of a user, and returns them. The caller holds
 /// the user's row.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn some_of(
     tx: &DatabaseTransaction,
     user: Uuid,
@@ -61,9 +52,6 @@ pub async fn some_of(
 
 /// Calls off what is left of the jobs of a disabled user, batch by batch. Should
 /// this break off, [`left_over`] goes on with it.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn rest_of_disabled(state: &AppState, user: Uuid) -> Result<(), DbErr> {
     loop {
         let canceled = state
@@ -79,9 +67,6 @@ pub async fn rest_of_disabled(state: &AppState, user: Uuid) -> Result<(), DbErr>
 
 /// Calls off up to `limit` jobs that a disabled user has left all the same, and
 /// says how many: the API that was to do so may have died.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn left_over(tx: &DatabaseTransaction, limit: u64) -> Result<u64, DbErr> {
     let Some(user) = lifecycle::disabled_with_jobs(tx).await? else {
         return Ok(0);

@@ -165,9 +165,6 @@ impl Visitor {
     }
 
     /// From now on they are at home here.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn welcome(&self, tx: &DatabaseTransaction) -> Result<()> {
         login_delay::Entity::remember(tx, &self.home, KNOWN).await?;
         Ok(())
@@ -181,9 +178,6 @@ fn refused(wait: Duration) -> Error {
 impl Try {
     /// It was the right password: what was counted for the account begins anew.
     /// What others at the same place have failed at stays.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn passed(&self, tx: &DatabaseTransaction) -> Result<()> {
         for (counter, row) in &self.counted {
             match *counter == self.visitor.place {
@@ -212,9 +206,6 @@ impl Try {
 
     /// It was not: that is written down. `subject` is whose account it is, if it is
     /// anyone's, and `actor` who is signed in, if somebody is.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn failed(
         &self,
         db: &Database,

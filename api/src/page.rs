@@ -122,9 +122,6 @@ const NO_LIMIT: u64 = i64::MAX as u64;
 /// So a page ends when it has looked through enough of `rows`, with what it has
 /// found until then, and the next one goes on from there: however many rows
 /// there are, each page is quick.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn look_through<E: EntityTrait>(
     db: &impl ConnectionTrait,
     rows: Select<E>,

@@ -184,9 +184,6 @@ impl Drop for Subscription {
 
 impl Place {
     /// Waits until a job is `done`, it is gone, the time is over, or the API stops.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn wait_for(self, id: Uuid, done: impl Fn(State) -> bool) -> Result<()> {
         let waits = self.waits.clone();
         // First, so that nothing is missed that comes after the look.

@@ -121,9 +121,6 @@ pub struct Event {
 impl Event {
     /// Writes it down, in the transaction of what it tells of: the two are
     /// committed together or not at all.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn record(self, tx: &impl ConnectionTrait) -> Result<(), DbErr> {
         let parts = |who: Option<Who>| who.map(|who| (who.id, who.name)).unzip();
         let (actor_id, actor) = parts(self.actor);
@@ -147,9 +144,6 @@ impl Event {
 
 impl Entity {
     /// Removes up to `limit` events from before `before`, and says how many.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn forget_old(
         db: &impl ConnectionTrait,
         before: Timestamp,

@@ -54,9 +54,6 @@ pub enum Trust {
 
 impl Entity {
     /// Whether a clock that shows `now` can be believed. Remembers what it shows then.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn check(tx: &DatabaseTransaction, now: Timestamp) -> Result<Trust, DbErr> {
         let row = Entity::find_by_id(1).lock_exclusive().one(tx).await?;
         let none = || DbErr::RecordNotFound("the row of cleanup_clock".to_owned());

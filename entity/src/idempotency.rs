@@ -51,9 +51,6 @@ fn expired() -> SimpleExpr {
 impl Entity {
     /// Erases the answers that tell of a post. The keys stay taken, so that nothing
     /// is done twice.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn erase_answers(tx: &DatabaseTransaction, post: Uuid) -> Result<(), DbErr> {
         // In one order, as all who lock several.
         Entity::find()
@@ -75,9 +72,6 @@ impl Entity {
     }
 
     /// Removes up to `limit` expired keys, and says how many.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn forget_expired(db: &impl ConnectionTrait, limit: u64) -> Result<u64, DbErr> {
         let ids = [Column::UserId, Column::Key];
         let some = Entity::find()
@@ -123,9 +117,6 @@ impl Model {
     }
 
     /// Keeps the answer, which tells of `post`, in the transaction that took the key.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn keep(
         &self,
         tx: &DatabaseTransaction,
@@ -141,9 +132,6 @@ impl Model {
 
     /// Keeps a better answer, unless it comes so late that the first may have
     /// been given meanwhile, or its post is deleted.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn settle(&self, tx: &DatabaseTransaction, answer: Json) -> Result<(), DbErr> {
         self.answered(answer)
             .col_expr(Column::PendingUntil, Expr::cust("NULL"))
@@ -155,9 +143,6 @@ impl Model {
     }
 
     /// The row that has the key.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn present(&self, tx: &DatabaseTransaction) -> Result<Option<Model>, DbErr> {
         let id = (self.user_id, self.key.clone());
         Entity::find_by_id(id).one(tx).await

@@ -163,9 +163,6 @@ impl Entity {
 
 impl Entity {
     /// The latest job of each of `posts`, in no order.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn latest_of_posts(
         db: &impl ConnectionTrait,
         posts: impl IntoIterator<Item = Uuid>,
@@ -200,9 +197,6 @@ const MAX_IDS: usize = 500;
 
 impl Entity {
     /// The states of those of `jobs` that exist, in no order.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn states(
         db: &impl ConnectionTrait,
         jobs: &[Uuid],
@@ -226,9 +220,6 @@ impl Entity {
 impl Entity {
     /// Removes up to `limit` jobs that were over before `before`, with their
     /// attempts and steps, and says how many. Their posts stay.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn forget_finished(
         db: &impl ConnectionTrait,
         before: Timestamp,
@@ -264,9 +255,6 @@ const LAST_PLACE: i64 = 1000;
 
 impl Entity {
     /// The places of those of `jobs` that are among the first thousand in line.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn places(db: &impl ConnectionTrait, jobs: &[Uuid]) -> Result<Vec<Place>, DbErr> {
         // Partial indexes fit only conditions that are written out: of a parameter,
         // the planner does not know whether it will be what the index is for.

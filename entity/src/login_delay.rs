@@ -81,9 +81,6 @@ impl Model {
 
 impl Entity {
     /// Those rows of `keys` that count.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn of(db: &impl ConnectionTrait, keys: &[&str]) -> Result<Vec<Model>, DbErr> {
         Entity::find()
             .filter(Column::Key.is_in(keys.iter().copied()))
@@ -99,9 +96,6 @@ impl Entity {
     /// turns out to be good is taken back with [`Entity::forget`] or
     /// [`Entity::take_back`]. The rows are held until `tx` ends; everyone names
     /// the counters in the same order, so that no two wait for each other.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn count(
         tx: &DatabaseTransaction,
         counters: Vec<Counter>,
@@ -129,9 +123,6 @@ impl Entity {
     }
 
     /// Keeps `key` for `memory`; nothing is counted under it.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn remember(
         tx: &DatabaseTransaction,
         key: &str,
@@ -152,9 +143,6 @@ impl Entity {
     }
 
     /// Forgets what was counted under `key`.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn forget(tx: &DatabaseTransaction, key: &str) -> Result<(), DbErr> {
         Entity::delete_by_id(key).exec(tx).await?;
         Ok(())
@@ -162,9 +150,6 @@ impl Entity {
 
     /// Takes back a try that turned out to be good, and the delay that it has
     /// brought; `counted` is the row as it was with it. What failed stays.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn take_back(tx: &DatabaseTransaction, counted: &Model) -> Result<(), DbErr> {
         let this = Column::Key.eq(counted.key.as_str());
         Entity::update_many()
@@ -183,9 +168,6 @@ impl Entity {
     }
 
     /// Removes up to `limit` rows that count for nothing, and says how many.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn forget_old(db: &impl ConnectionTrait, limit: u64) -> Result<u64, DbErr> {
         let old = Entity::find()
             .select_only()

@@ -96,9 +96,6 @@ pub struct Usage {
 
 impl Entity {
     /// How much a user has stored.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn usage(db: &impl ConnectionTrait, user: Uuid) -> Result<Usage, DbErr> {
         // On SQLite as the index has it. Neither database reads the contents.
         let sql = match db.get_database_backend() {
@@ -129,9 +126,6 @@ impl Entity {
 
     /// Gives a post its text and makes it ready. `version`, if given, must be
     /// the present one; None if it is not, or the post is gone.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn write(
         db: &impl ConnectionTrait,
         id: Uuid,
@@ -153,9 +147,6 @@ impl Entity {
     }
 
     /// Gives posts their texts and makes them ready.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub(crate) async fn write_all(
         tx: &DatabaseTransaction,
         texts: impl Iterator<Item = (Uuid, &Text)>,
@@ -183,9 +174,6 @@ impl Entity {
     }
 
     /// Has a post be written anew, as `options` say.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn regenerate(
         db: &impl ConnectionTrait,
         id: Uuid,
@@ -199,9 +187,6 @@ impl Entity {
     }
 
     /// Moves a post to another status.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn set_status(
         db: &impl ConnectionTrait,
         id: Uuid,

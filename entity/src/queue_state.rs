@@ -27,9 +27,6 @@ pub(crate) const NOT_PAUSED: &str =
 
 impl Entity {
     /// Since when the queue is paused, if it is.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn paused_at(db: &impl ConnectionTrait) -> Result<Option<Timestamp>, DbErr> {
         let state = Entity::find_by_id(1).one(db).await?;
         Ok(state.and_then(|state| state.paused_at))
@@ -37,9 +34,6 @@ impl Entity {
 
     /// From the commit on no job is taken; those that run go on. False if it was
     /// so before.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn pause(tx: &impl ConnectionTrait) -> Result<bool, DbErr> {
         let paused = Entity::update_many()
             .col_expr(Column::PausedAt, db_now(tx.get_database_backend()))
@@ -50,9 +44,6 @@ impl Entity {
     }
 
     /// Jobs are taken again. False if they were before.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn resume(tx: &impl ConnectionTrait) -> Result<bool, DbErr> {
         let resumed = Entity::update_many()
             .col_expr(Column::PausedAt, Expr::cust("NULL"))

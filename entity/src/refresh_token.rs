@@ -42,9 +42,6 @@ impl Entity {
 
     /// Uses up a token; false if it was used before, or never existed. Of two
     /// at once, one wins.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn spend(db: &impl ConnectionTrait, hash: &str) -> Result<bool, DbErr> {
         let spent = Entity::update_many()
             .col_expr(Column::SpentAt, Expr::value(now()))
@@ -57,9 +54,6 @@ impl Entity {
 
     /// Removes up to `limit` tokens that were spent before `before`, and says
     /// how many. A second use of one of them is no longer recognised as such.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn forget_spent(
         db: &impl ConnectionTrait,
         before: Timestamp,

@@ -65,9 +65,6 @@ impl Entity {
     }
 
     /// Ends one of a user's sessions; false if there is no such live session.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn revoke(db: &impl ConnectionTrait, user: Uuid, id: Uuid) -> Result<bool, DbErr> {
         let done = revocation(user)
             .filter(Column::Id.eq(id))
@@ -79,9 +76,6 @@ impl Entity {
 
     /// Ends those of a user's live sessions that have not been used for longest,
     /// so that fewer than `most` are left.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn make_room(db: &impl ConnectionTrait, user: Uuid, most: u64) -> Result<(), DbErr> {
         let surplus = Entity::live_of(user)
             .order_by_desc(Column::LastUsedAt)
@@ -97,9 +91,6 @@ impl Entity {
     }
 
     /// Ends all of a user's sessions, or all but one.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn revoke_all(
         db: &impl ConnectionTrait,
         user: Uuid,
@@ -117,9 +108,6 @@ impl Entity {
 impl Entity {
     /// Removes up to `limit` sessions that ended before `before`, with their
     /// refresh tokens, and says how many.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn forget_ended(
         db: &impl ConnectionTrait,
         before: Timestamp,

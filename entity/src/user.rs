@@ -67,9 +67,6 @@ impl Entity {
     }
 
     /// A user's row, which nobody else changes before `tx` ends.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn hold(tx: &DatabaseTransaction, id: Uuid) -> Result<Option<Model>, DbErr> {
         Entity::find_by_id(id).lock_exclusive().one(tx).await
     }
@@ -78,9 +75,6 @@ impl Entity {
     /// the user has, the second sees what the first has made. Rows that refer to the
     /// user may be made meanwhile; a stronger lock would wait for whoever has made
     /// one and in turn waits for this lock.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn hold_to_count(tx: &DatabaseTransaction, id: Uuid) -> Result<Option<Model>, DbErr> {
         let held = Entity::find_by_id(id).lock(LockType::NoKeyUpdate);
         held.one(tx).await
@@ -92,9 +86,6 @@ impl Entity {
     /// Whoever is about to take an admin away begins with this: of two who do so
     /// at once, the second finds what the first has left. They are held in the
     /// order of their ids, as all do it, so that no two wait for each other.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn hold_with_admins(tx: &DatabaseTransaction, id: Uuid) -> Result<Vec<Model>, DbErr> {
         let admins: Vec<Uuid> = Entity::find()
             .select_only()

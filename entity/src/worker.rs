@@ -65,9 +65,6 @@ pub struct Held {
 
 impl Model {
     /// Tells that it is there; for the first time, or again.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn beat(self, tx: &impl ConnectionTrait) -> Result<(), DbErr> {
         let seen = Entity::update_many()
             .col_expr(Column::SeenAt, db_now(tx.get_database_backend()))
@@ -86,9 +83,6 @@ impl Model {
 
 impl Entity {
     /// Up to `most` workers, those that were heard of last first.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn present(db: &impl ConnectionTrait, most: u64) -> Result<Vec<Present>, DbErr> {
         let lately = db_ago(db.get_database_backend(), SILENCE);
         Entity::find()
@@ -102,9 +96,6 @@ impl Entity {
 
     /// Up to `most` jobs that workers hold, those that were not heard of for
     /// longest first.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn held(db: &impl ConnectionTrait, most: u64) -> Result<Vec<Held>, DbErr> {
         let sql = "SELECT attempt.worker, job.id AS job_id FROM generation_jobs job \
              JOIN job_attempts attempt ON attempt.id = job.attempt_id \
@@ -119,9 +110,6 @@ impl Entity {
 
     /// Removes workers that have not been heard of since `before`, and says how
     /// many.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn forget_silent(db: &impl ConnectionTrait, before: Timestamp) -> Result<u64, DbErr> {
         let silent = Entity::delete_many().filter(Column::SeenAt.lt(before));
         Ok(silent.exec(db).await?.rows_affected)

@@ -71,9 +71,6 @@ impl MigrationSet {
     }
 
     /// The names that its table has in this database; none if there is no table.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn applied<'c>(
         &self,
         db: impl IntoSchemaManagerConnection<'c>,
@@ -92,9 +89,6 @@ impl MigrationSet {
     }
 
     /// Those that are applied and that this program does not know.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn newer<'c>(
         &self,
         db: impl IntoSchemaManagerConnection<'c>,

@@ -44,9 +44,6 @@ impl ClockReading {
 impl Database {
     /// Reads the clock that all processes share: the server's on Postgres, this
     /// machine's on SQLite.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn read_clock(&self) -> Result<ClockReading, DbErr> {
         let earliest = Instant::now();
         let time = match self.backend() {
@@ -66,9 +63,6 @@ impl Database {
     }
 
     /// Has [`clock::now`] go by the database's clock from now on.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn synchronize_clock(&self) -> Result<(), DbErr> {
         if self.backend() == DbBackend::Postgres {
             let reading = self.read_clock().await?;

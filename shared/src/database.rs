@@ -155,9 +155,6 @@ impl Database {
 
     /// Says in the log how many connections this process may open, `extra` ones of
     /// others included, and how many the server has left. Nothing on SQLite.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     async fn report_connections(&self, extra: u32) -> anyhow::Result<()> {
         if self.backend() != DbBackend::Postgres {
             return Ok(());

@@ -59,9 +59,6 @@ const MIGRATION_LOCK: i64 = 0x626c_6f67;
 
 impl Database {
     /// How the tables differ from those that this program knows.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn schema_status(&self) -> Result<SchemaStatus, DbErr> {
         status(&self.read().db).await
     }

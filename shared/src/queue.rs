@@ -130,9 +130,6 @@ pub fn overdue(delivery: &str) -> Option<Duration> {
 }
 
 /// Puts a delivery into the queue, to be taken after `delay`.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn push(
     tx: &DatabaseTransaction,
     id: &str,
@@ -183,9 +180,6 @@ fn due_second(delay: Duration) -> i64 {
 /// Who is to [`take`] some and [`hand_back`] others begins with this: a worker
 /// may have been woken by the delivery of another's job, and the other by the
 /// delivery of its. In the order of their ids neither waits for ever.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn lock(tx: &DatabaseTransaction, deliveries: &[&str]) -> Result<(), DbErr> {
     if tx.get_database_backend() != DbBackend::Postgres {
         return Ok(());
@@ -196,9 +190,6 @@ pub async fn lock(tx: &DatabaseTransaction, deliveries: &[&str]) -> Result<(), D
 }
 
 /// Removes deliveries from the queue that are there.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn take(tx: &DatabaseTransaction, deliveries: &[&str]) -> Result<(), DbErr> {
     let (jobs, some) = (table(tx), list(deliveries));
     let delete = format!("DELETE FROM {jobs} WHERE id IN {some}");
@@ -207,9 +198,6 @@ pub async fn take(tx: &DatabaseTransaction, deliveries: &[&str]) -> Result<(), D
 
 /// Removes deliveries from the queue that are there, however many, in the order
 /// of their ids: a worker that was woken by some may be about to lock them.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn take_all(tx: &DatabaseTransaction, mut deliveries: Vec<String>) -> Result<(), DbErr> {
     deliveries.sort_unstable();
     let deliveries: Vec<&str> = deliveries.iter().map(String::as_str).collect();
@@ -222,9 +210,6 @@ pub async fn take_all(tx: &DatabaseTransaction, mut deliveries: Vec<String>) -> 
 
 /// Puts deliveries back that woke a worker and were not used: others must be
 /// woken by them. Those that stand for no queued job are removed.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn hand_back(tx: &DatabaseTransaction, deliveries: &[&str]) -> Result<(), DbErr> {
     let (jobs, some) = (table(tx), list(deliveries));
     let orphaned = format!(
@@ -279,9 +264,6 @@ const FRONT: i64 = 1000;
 /// in the future, for the clock was set back, or was handed to a worker that has not
 /// taken or handed it back within `patience`; and jobs whose next attempt is due and
 /// whose delivery is missing.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn stranded(
     db: &impl ConnectionTrait,
     patience: Duration,
@@ -340,9 +322,6 @@ pub async fn stranded(
 /// Removes deliveries that a worker was handed and that stand for no queued
 /// job, and says how many. They are none of ours: some can't even be read, and
 /// apalis would hand them out for ever.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn drop_strays(tx: &DatabaseTransaction) -> Result<u64, DbErr> {
     let sql = match tx.get_database_backend() {
         DbBackend::Postgres => {
@@ -361,9 +340,6 @@ pub async fn drop_strays(tx: &DatabaseTransaction) -> Result<u64, DbErr> {
 
 /// Removes up to `limit` of apalis' records of workers that have been gone for
 /// a day, and says how many. It makes one each time that a worker starts.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn forget_workers(tx: &DatabaseTransaction, limit: u64) -> Result<u64, DbErr> {
     let backend = tx.get_database_backend();
     let sql = match backend {
@@ -384,9 +360,6 @@ pub async fn forget_workers(tx: &DatabaseTransaction, limit: u64) -> Result<u64,
 }
 
 /// Deliveries in the queue, whatever their state.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn length(db: &impl ConnectionTrait) -> Result<i64, DbErr> {
     let backend = db.get_database_backend();
     let sql = match backend {

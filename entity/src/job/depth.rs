@@ -22,9 +22,6 @@ pub struct Depth {
 impl Entity {
     /// How long the queue is. Counting takes longer the longer it is, so it ends
     /// at `most`.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn depth(db: &impl ConnectionTrait, most: u32) -> Result<Depth, DbErr> {
         // In the order of the partial indexes, or SQLite would rather count along
         // one that has every job there ever was.

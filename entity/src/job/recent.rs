@@ -46,9 +46,6 @@ impl Entity {
     }
 
     /// How many jobs there are of each status; `most` means that many or more.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn counts(db: &impl ConnectionTrait, most: u32) -> Result<Counts, DbErr> {
         let of = |status: Status| {
             let (name, which) = (status.to_value(), literally(status));
@@ -68,9 +65,6 @@ impl Entity {
     }
 
     /// When the job was asked for that has been in the queue for longest.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn oldest_queued(db: &impl ConnectionTrait) -> Result<Option<Timestamp>, DbErr> {
         Entity::find()
             .select_only()
@@ -85,9 +79,6 @@ impl Entity {
 
     /// The times of up to `most` jobs that were over since `since`, the latest
     /// first.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn over_since(
         db: &impl ConnectionTrait,
         since: Timestamp,

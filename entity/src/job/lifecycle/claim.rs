@@ -17,9 +17,6 @@ use crate::job::{Column, Entity, Model, Phase, Status};
 /// `worker` for `lease`, and begin with `phase`. Fewer if fewer wait, or others
 /// are taking those who do. An attempt that has claimed a job keeps it, however
 /// often it is tried: that a commit went well may be lost on the way.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn claim(
     tx: &DatabaseTransaction,
     worker: &str,

@@ -10,9 +10,6 @@ use crate::user;
 const NOT_CALLED_OFF: &str = "status <> 'canceling'";
 
 /// A disabled user who has jobs that nobody has called off, if there is one.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn disabled_with_jobs(db: &impl ConnectionTrait) -> Result<Option<Uuid>, DbErr> {
     let jobs = Entity::find()
         .select_only()
@@ -33,9 +30,6 @@ pub async fn disabled_with_jobs(db: &impl ConnectionTrait) -> Result<Option<Uuid
 
 /// Up to `limit` of a user's jobs that are to be called off, which nobody else
 /// changes before `tx` ends.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn hold_jobs(
     tx: &DatabaseTransaction,
     user: Uuid,

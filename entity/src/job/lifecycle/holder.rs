@@ -74,9 +74,6 @@ pub enum Contended {
 }
 
 /// Says how far an attempt is, and renews its lease.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn progress(
     db: &impl ConnectionTrait,
     lease: Lease,
@@ -94,9 +91,6 @@ pub async fn progress(
 /// Keeps finished steps, each of another attempt of one worker, adds their
 /// price to their jobs, and renews the leases. Once, however often it is tried:
 /// that a commit went well may be lost on the way.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn checkpoint(
     tx: &DatabaseTransaction,
     done: &[(Lease, Checkpoint)],
@@ -164,9 +158,6 @@ fn billed(update: UpdateMany<Entity>, [input, output]: [SimpleExpr; 2]) -> Updat
 /// Stores posts and ends their jobs well, and says of each whether it did. Not
 /// if the job is no longer the caller's, or is to be canceled; then nothing is
 /// stored of it.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn finish(
     tx: &DatabaseTransaction,
     written: &[(Lease, post::Text)],
@@ -243,9 +234,6 @@ impl Held {
 
 /// Gives the job up. False if it is no longer the caller's, or is to be
 /// canceled.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn fail(
     tx: &DatabaseTransaction,
     lease: &Lease,
@@ -263,9 +251,6 @@ pub async fn fail(
 
 /// Queues the job for another attempt, due after `delay` by the delivery
 /// `delivery`. False if it is no longer the caller's, or is to be canceled.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn retry_later(
     tx: &DatabaseTransaction,
     lease: &Lease,
@@ -288,9 +273,6 @@ pub async fn retry_later(
 
 /// Gives the job back without counting the attempt, for a worker that can't go on.
 /// False if it is no longer the caller's, or is to be canceled.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn release(
     tx: &DatabaseTransaction,
     lease: &Lease,
@@ -310,9 +292,6 @@ pub async fn release(
 
 /// The worker has stopped a job that was to be canceled. False if it is no
 /// longer the caller's.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn stopped(tx: &DatabaseTransaction, lease: &Lease) -> Result<bool, DbErr> {
     let ended = ending(tx, lease, Status::Canceled).filter(Column::Status.eq(Status::Canceling));
     let Some(job) = ended.exec_with_returning(tx).await?.pop() else {
@@ -324,9 +303,6 @@ pub async fn stopped(tx: &DatabaseTransaction, lease: &Lease) -> Result<bool, Db
 }
 
 /// How an attempt ended, if that is recorded.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn recorded(db: &impl ConnectionTrait, lease: &Lease) -> Result<Option<Outcome>, DbErr> {
     let attempt = attempt::Entity::find_by_id(lease.attempt).one(db).await?;
     Ok(attempt.and_then(|attempt| attempt.outcome))

@@ -21,9 +21,6 @@ pub enum Room {
 
 /// Whether a user may have one more unfinished job, who may have `most`. Until
 /// `tx` ends they get no other, and are not disabled.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn room(tx: &DatabaseTransaction, user: Uuid, most: u32) -> Result<Room, DbErr> {
     let held = user::Entity::hold_to_count(tx, user).await?;
     // The session was looked up before this transaction.
@@ -143,9 +140,6 @@ pub enum Cancel {
 
 /// Cancels a job for its owner: at once if it is queued, otherwise by asking
 /// its worker to.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn cancel(tx: &DatabaseTransaction, job: Uuid) -> Result<Cancel, DbErr> {
     let queued = end(tx, Status::Canceled)
         .col_expr(Column::NextAttemptAt, null())
@@ -169,9 +163,6 @@ pub async fn cancel(tx: &DatabaseTransaction, job: Uuid) -> Result<Cancel, DbErr
 /// make, for the request `origin`. None if it is in another state. What it had
 /// finished is kept; its times begin anew, for nobody wants to know how long it
 /// lay about as failed.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn requeue(
     tx: &DatabaseTransaction,
     job: &Model,

@@ -24,9 +24,6 @@ pub enum Rescue {
 }
 
 /// Jobs whose lease has expired, the longest expired first.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn abandoned(db: &impl ConnectionTrait, limit: u64) -> Result<Vec<Model>, DbErr> {
     Entity::find()
         // Written out, for the partial index.
@@ -48,9 +45,6 @@ fn is_expired(backend: DbBackend) -> SimpleExpr {
 
 /// Takes a job from a worker that was lost. The attempt counts: a job that
 /// kills its workers must not kill them for ever.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn rescue(
     tx: &DatabaseTransaction,
     job: &Model,
@@ -93,9 +87,6 @@ pub async fn rescue(
 
 /// Gives a queued job another delivery, instead of `lost`. False if it is no
 /// longer queued for that one.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn redeliver(
     tx: &DatabaseTransaction,
     job: Uuid,
