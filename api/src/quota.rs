@@ -1,6 +1,6 @@
 //! How much one user may store.
 
-use entity::{post, user};
+use entity::{idempotency, post, user};
 use sea_orm::DatabaseTransaction;
 use uuid::Uuid;
 
@@ -49,8 +49,35 @@ impl Quota {
         }
     }
 
-    /// Whether a user may make the content of a post longer by `growth` bytes. What
-    /// makes it shorter is always allowed. Holds the user's row until `tx` ends.
+    /// Whether a user may have more text written for posts that are there, in `tx`, in
+    /// which the user's row is held. Answers that are kept for replays hold copies of
+    /// posts, and count.
+    ///
+    /// # Errors
+    /// [`Error::StorageQuotaExceeded`] if not.
+    pub(crate) async fn allows_text(&self, tx: &DatabaseTransaction, user: Uuid) -> Result<()> {
+        if self.bytes == i64::MAX {
+            return Ok(());
+        }
+        let posts = post::Entity::usage(tx, user).await?.bytes;
+        let answers = idempotency::Entity::kept_bytes(tx, user).await?;
+        match posts.saturating_add(answers) < self.bytes {
+            true => Ok(()),
+            false => Err(Error::StorageQuotaExceeded),
+        }
+    }
+
+    /// Holds the row of a user who is about to change a post, until `tx` ends: users
+    /// are locked before posts.
+    pub(crate) async fn hold(&self, tx: &DatabaseTransaction, user: Uuid) -> Result<()> {
+        if !self.is_unlimited() {
+            user::Entity::hold_to_count(tx, user).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether a user, whose row is held, may make the content of a post longer by
+    /// `growth` bytes. What makes it shorter is always allowed.
     ///
     /// # Errors
     /// [`Error::StorageQuotaExceeded`] if not.
@@ -63,7 +90,6 @@ impl Quota {
         if growth <= 0 || self.is_unlimited() {
             return Ok(());
         }
-        user::Entity::hold_to_count(tx, user).await?;
         let usage = post::Entity::usage(tx, user).await?;
         match usage.bytes.saturating_add(growth) <= self.bytes {
             true => Ok(()),

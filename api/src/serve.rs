@@ -13,6 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::connections::{ConnectionLimits, ConnectionStream, ConnectionTable, Place, answer};
 
+/// How large the head of a request may be, and how much of a body is read ahead.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+
 /// Serves until `stop`, and then what has been begun. A connection is closed when
 /// the head of its request takes too long, when nothing of its answer can be sent
 /// for too long, or when it is idle for too long. An answer itself may come as
@@ -29,7 +32,7 @@ pub async fn serve(
 ) {
     let mut http = http1::Builder::new();
     // It would count the time that a connection is idle, too. The stream does better.
-    http.header_read_timeout(None);
+    http.header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES);
     let app = TowerToHyperService::new(app);
     let write_timeout = limits.idle_timeout;
     let table = ConnectionTable::new(limits);

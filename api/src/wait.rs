@@ -110,8 +110,10 @@ impl Waits {
                 () = changes.next() => {}
                 _ = count.wait_for(|count| *count == 0) => continue,
             }
-            if let Err(error) = self.look().await {
+            // The change has been told, and may be the last for long.
+            while let Err(error) = self.look().await {
                 tracing::debug!(%error, "can't look at jobs that are waited for; trying again");
+                sleep(LEAST_PAUSE).await;
             }
             sleep(LEAST_PAUSE).await;
         }
@@ -138,6 +140,11 @@ impl Waits {
             .entry(id)
             .or_insert_with(|| watch::Sender::new(Look::NotYet));
         let looks = job.subscribe();
+        // An earlier look says nothing of what comes from now on.
+        job.send_if_modified(|last| {
+            *last = Look::NotYet;
+            false
+        });
         self.0.count.send_replace(jobs.len());
         Subscription {
             waits: self.clone(),

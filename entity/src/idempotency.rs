@@ -4,8 +4,8 @@ use chrono::TimeDelta;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{LockBehavior, LockType, OnConflict, SimpleExpr};
 use sea_orm::{
-    DatabaseTransaction, ExprTrait, IntoActiveModel, QueryOrder, QuerySelect, QueryTrait,
-    UpdateMany,
+    DatabaseTransaction, DbBackend, ExprTrait, IntoActiveModel, QueryOrder, QuerySelect,
+    QueryTrait, Statement, UpdateMany,
 };
 
 use crate::clock::{Timestamp, now};
@@ -49,6 +49,25 @@ fn expired() -> SimpleExpr {
 }
 
 impl Entity {
+    /// How many bytes a user's answers take, about.
+    pub async fn kept_bytes(db: &impl ConnectionTrait, user: Uuid) -> Result<i64, DbErr> {
+        // On SQLite as the index has it. Neither database reads the answers.
+        let sql = match db.get_database_backend() {
+            DbBackend::Postgres => {
+                "SELECT COALESCE(SUM(pg_column_size(answer)), 0)::bigint \
+                 FROM idempotency_keys WHERE user_id = $1"
+            }
+            _ => {
+                "SELECT COALESCE(SUM(length(CAST(answer AS BLOB))), 0) \
+                 FROM idempotency_keys WHERE user_id = $1"
+            }
+        };
+        let backend = db.get_database_backend();
+        let statement = Statement::from_sql_and_values(backend, sql, [user.into()]);
+        let row = db.query_one_raw(statement).await?;
+        row.map_or(Ok(0), |row| row.try_get_by_index(0))
+    }
+
     /// Erases the answers that tell of a post. The keys stay taken, so that nothing
     /// is done twice.
     pub async fn erase_answers(tx: &DatabaseTransaction, post: Uuid) -> Result<(), DbErr> {

@@ -21,12 +21,15 @@ async fn index_sizes(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     if manager.get_database_backend() == DbBackend::Postgres {
         return Ok(());
     }
-    execute(
-        manager,
+    for index in [
         "CREATE INDEX blog_posts_size_by_user \
          ON blog_posts (user_id, length(CAST(content AS BLOB)))",
-    )
-    .await
+        "CREATE INDEX idempotency_keys_size_by_user \
+         ON idempotency_keys (user_id, length(CAST(answer AS BLOB)))",
+    ] {
+        execute(manager, index).await?;
+    }
+    Ok(())
 }
 
 /// An answer that is kept for a replay has a copy of its post, which has to go with

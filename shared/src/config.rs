@@ -108,7 +108,7 @@ pub struct StorageSettings {
     /// How many connections to Postgres this process may open. A worker opens three
     /// more, for the queue. All processes together need fewer than the server's
     /// max_connections
-    #[arg(long, env = "DATABASE_MAX_CONNECTIONS", default_value_t = DEFAULT_CONNECTIONS, value_parser = clap::value_parser!(u32).range(2..=1000))]
+    #[arg(long, env = "DATABASE_MAX_CONNECTIONS", default_value_t = DEFAULT_CONNECTIONS, value_parser = clap::value_parser!(u32).range(4..=1000))]
     pub database_max_connections: u32,
 }
 

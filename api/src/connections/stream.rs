@@ -86,6 +86,10 @@ impl AsyncWrite for ConnectionStream {
         let flushed = self.stream.as_mut().poll_flush(cx);
         if matches!(flushed, Poll::Ready(Ok(()))) {
             self.connection.is_flushed();
+            // hyper reads no more until a byte comes, so this is what wakes the task.
+            if self.is_overdue(cx) {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
         }
         flushed
     }

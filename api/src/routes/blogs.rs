@@ -414,13 +414,7 @@ async fn edit_post(
     edit: Edit,
     quota: Quota,
 ) -> Result<post::Model> {
-    // Before the post: users are locked first.
-    let before = find(tx, &me, id)
-        .await?
-        .content
-        .map_or(0, |text| text.len());
-    let growth = i64::try_from(edit.content.len()).unwrap_or(i64::MAX) - before as i64;
-    quota.allows_growth(tx, me.user.id, growth).await?;
+    quota.hold(tx, me.user.id).await?;
     let post = hold(tx, &me, id).await?;
     if !may_change(&headers, post.version) {
         return Err(Error::VersionConflict);
@@ -428,6 +422,9 @@ async fn edit_post(
     if post.status == post::Status::Generating {
         return Err(Error::GenerationInProgress);
     }
+    let before = post.content.as_ref().map_or(0, String::len);
+    let growth = edit.content.len() as i64 - before as i64;
+    quota.allows_growth(tx, me.user.id, growth).await?;
     // A post whose generation failed may have no title to keep.
     let title = edit.title.or_else(|| match post.title {
         Some(_) => None,
@@ -532,6 +529,9 @@ async fn store_again(
         origin,
     };
     let job = enqueue::job(tx, new, state.config.user_max_active_jobs).await?;
+    Quota::new(&state.config)
+        .allows_text(tx, me.user.id)
+        .await?;
     post::Entity::regenerate(tx, id, options).await?;
     let post = find(tx, &me, id).await?;
     let job = Job::load_one(tx, job).await?;

@@ -23,6 +23,7 @@ use crate::negotiate::{LONGEST_WAIT, content_tag, tagged};
 use crate::observe::origin;
 use crate::page::{After, List, cut, limit, link};
 use crate::query::{Id, Params};
+use crate::quota::Quota;
 use crate::{AppState, cancel, enqueue};
 
 mod view;
@@ -195,6 +196,9 @@ async fn try_again(
     let before = hold(tx, &me, id).await?;
     let attempts = state.config.job_max_attempts;
     let job = enqueue::again(tx, before, room, attempts, origin).await?;
+    Quota::new(&state.config)
+        .allows_text(tx, me.user.id)
+        .await?;
     let post = job.post_id;
     Ok((accepted(&Job::load_one(tx, job).await?)?, post))
 }

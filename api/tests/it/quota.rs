@@ -4,7 +4,7 @@ use entity::{job, post};
 use futures_util::future::join_all;
 use reqwest::Method;
 use sea_orm::sea_query::Expr;
-use sea_orm::{EntityTrait, PaginatorTrait};
+use sea_orm::{DbBackend, EntityTrait, PaginatorTrait};
 use serde_json::{Value, json};
 
 use crate::job_life::outcomes;
@@ -220,4 +220,34 @@ async fn text_may_grow_up_to_what_a_user_may_have_and_shrink_beyond() {
         .exec(app.db.write());
     grown.await.unwrap();
     assert_eq!(put(&first, 40_000).await.status, 200);
+}
+
+#[tokio::test]
+async fn who_has_as_much_text_as_they_may_has_none_written_anew() {
+    let app = with(vec!["--user-max-bytes=10000"]).await;
+    let ann = app.user("ann").await;
+    let post = ann.ask("One").await;
+    app.run_jobs().await;
+    let put = async |bytes: usize| {
+        let content = "a".repeat(bytes);
+        ann.put(&blog_path(&post), json!({ "content": content }))
+            .await
+    };
+    assert_eq!(put(10_000).await.status, 200);
+    is_refused(&regenerate(&ann, &post).await);
+    assert_eq!(put(3000).await.status, 200);
+    // Each of these keeps a copy of the text with its answer; Postgres makes it small.
+    for key in ["k1", "k2", "k3"] {
+        let path = format!("{}/regenerate", blog_path(&post));
+        let again = ann
+            .request(Method::POST, &path)
+            .header("idempotency-key", key);
+        let again = ann.send(again.json(&json!({}))).await;
+        if key == "k3" && app.db.backend() == DbBackend::Sqlite {
+            is_refused(&again);
+            continue;
+        }
+        assert_eq!(again.status, 202, "{key}: {}", again.body);
+        cancel(&ann, &again.body).await;
+    }
 }

@@ -490,3 +490,13 @@ async fn a_trusted_proxy_may_have_any_number_of_connections() {
         assert!(text.starts_with("HTTP/1.1 200"), "{text}");
     }
 }
+
+/// Nothing else makes the server read from it once more.
+#[tokio::test]
+async fn a_connection_that_is_idle_after_a_long_answer_is_closed_too() {
+    let (address, _stop, _) = served().await;
+    let slow = "GET /slow HTTP/1.1\r\nhost: here\r\n\r\n";
+    let mut connection = sending(1, address, slow).await;
+    read_until(&mut connection, "at last").await;
+    is_closed(&mut connection).await;
+}
