@@ -57,7 +57,8 @@ async fn tell_whose_answers_are(manager: &SchemaManager<'_>) -> Result<(), DbErr
     execute(manager, present).await?;
     execute(
         manager,
-        "CREATE INDEX idempotency_keys_by_post ON idempotency_keys (post_id)",
+        // In the order in which several are locked.
+        "CREATE INDEX idempotency_keys_by_post ON idempotency_keys (post_id, user_id, key)",
     )
     .await
 }

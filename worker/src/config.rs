@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Parser;
+use entity::job::lifecycle::MAX_LEASE;
 use reqwest::header::{HeaderName, HeaderValue};
 use shared::config::{
     AgentKind, AgentSettings, LogSettings, Secret, StorageSettings, TraceSettings,
@@ -28,7 +29,7 @@ pub struct Config {
 
     /// How long a worker may be silent before its job is given to another, in
     /// seconds
-    #[arg(long, env = "JOB_LEASE_SECS", default_value_t = 15, value_parser = clap::value_parser!(u32).range(3..=3600))]
+    #[arg(long, env = "JOB_LEASE_SECS", default_value_t = 15, value_parser = clap::value_parser!(u32).range(3..=MAX_LEASE.as_secs() as i64))]
     pub job_lease_secs: u32,
 
     /// The longest pause before the second attempt, in milliseconds; it doubles

@@ -26,13 +26,13 @@
 //! turns that go round their users: see `line`. While the queue is paused, none is
 //! taken; what runs goes on.
 //!
-//! **Locks.** Who locks several rows locks idempotency keys first, then users, then jobs, then their
-//! deliveries and posts, and several of a kind in the order of their ids: so no
-//! two wait for each other.
+//! **Locks.** Who locks several rows locks idempotency keys first, then users, then
+//! jobs, then their deliveries and posts, and several of a kind in the order of their
+//! ids: so no two wait for each other.
 //!
 //! How a job is taken is in `claim`, what its holder may do in `holder`, what its
-//! owner may do in `owner`, what anyone may do with a job that was left behind in `rescue`, and
-//! what is left to do of a user who was disabled in `disabled`.
+//! owner may do in `owner`, what anyone may do with a job that was left behind in
+//! `rescue`, and what is left to do of a user who was disabled in `disabled`.
 //! Functions that change several rows take a transaction; the caller commits
 //! it, after it has put the delivery into the queue in it.
 
