@@ -3,7 +3,6 @@
 use anyhow::{Context, bail};
 use entity::audit::{Action, Event, Source, Who};
 use entity::user;
-use futures_util::FutureExt;
 use sea_orm::{ActiveModelTrait, DatabaseTransaction, IntoActiveModel, Set};
 use serde_json::json;
 use shared::database::Database;
@@ -18,7 +17,8 @@ pub async fn make_admin(db: &Database, username: String) -> anyhow::Result<Strin
     let Some(user) = found.await? else {
         bail!("there is no user {username:?}; sign up first");
     };
-    db.transact(move |tx| promote(tx, user).boxed()).await
+    db.transaction(async move |tx| promote(tx, user).await)
+        .await
 }
 
 async fn promote(tx: &DatabaseTransaction, user: user::Model) -> anyhow::Result<String> {

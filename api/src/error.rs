@@ -9,6 +9,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sea_orm::{DbErr, RuntimeErr, SqlErr};
 use serde::Serialize;
+use shared::queue::EnqueueError;
 use utoipa::ToSchema;
 
 use crate::observe;
@@ -293,6 +294,18 @@ impl IntoResponse for Error {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
         response
+    }
+}
+
+impl From<EnqueueError> for Error {
+    fn from(error: EnqueueError) -> Self {
+        match error {
+            EnqueueError::QuotaExceeded => Error::QuotaExceeded,
+            EnqueueError::AccountDisabled => Error::AccountDisabled,
+            EnqueueError::AlreadyRunning => Error::GenerationInProgress,
+            EnqueueError::AlreadyFinished => Error::JobFinished,
+            EnqueueError::Database(error) => error.into(),
+        }
     }
 }
 

@@ -39,7 +39,6 @@ use chrono::TimeDelta;
 use entity::audit::{Action, Event, Who};
 use entity::login_delay::{self, Admission, Counter};
 use entity::user;
-use futures_util::FutureExt;
 use sea_orm::{DatabaseTransaction, DbErr};
 use serde_json::json;
 use shared::database::Database;
@@ -151,9 +150,7 @@ impl Visitor {
             return Err(refused(wait));
         }
         let admission = db
-            .transact(move |tx| {
-                async move { login_delay::Entity::count(tx, counters).await }.boxed()
-            })
+            .transaction(async move |tx| login_delay::Entity::count(tx, counters).await)
             .await?;
         match admission {
             Admission::Wait(wait) => Err(refused(wait)),
@@ -190,14 +187,11 @@ impl Try {
 
     /// Nobody knows whether it was: hashing was too busy, or the database away.
     async fn take_back(self, db: &Database) {
-        let take_back = db.transact(move |tx| {
-            async move {
-                for (_, row) in &self.counted {
-                    login_delay::Entity::take_back(tx, row).await?;
-                }
-                Ok::<_, DbErr>(())
+        let take_back = db.transaction(async move |tx| {
+            for (_, row) in &self.counted {
+                login_delay::Entity::take_back(tx, row).await?;
             }
-            .boxed()
+            Ok::<_, DbErr>(())
         });
         if let Err(error) = take_back.await {
             tracing::warn!(%error, "a sign-in that did not end counts as failed");
@@ -223,7 +217,7 @@ impl Try {
             source: self.visitor.client.source(),
             details: Some(json!({ "delay_seconds": seconds })),
         };
-        db.transact(move |tx| async move { event.record(tx).await }.boxed())
+        db.transaction(async move |tx| event.record(tx).await)
             .await?;
         Ok(())
     }

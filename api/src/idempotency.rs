@@ -15,7 +15,6 @@ use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::response::{IntoResponse, Response};
 use entity::clock::now;
 use entity::idempotency;
-use futures_util::FutureExt;
 use ring::digest;
 use sea_orm::DatabaseTransaction;
 use serde::{Deserialize, Serialize};
@@ -187,7 +186,7 @@ impl Once {
         let settled = async move {
             let kept = Kept::of(answer.await?).await?;
             let json = kept.to_json()?;
-            db.transact(|tx| async move { claim.settle(tx, json).await }.boxed())
+            db.transaction(async move |tx| claim.settle(tx, json).await)
                 .await?;
             kept.into_response().map(Answer::First)
         };

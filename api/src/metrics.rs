@@ -8,12 +8,12 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::Response;
-use entity::job::{self, Depth};
+use entity::job;
 use shared::database::Database;
 use shared::metrics::{
     Gauge, HistogramVec, IntCounterVec, Registry, jobs_finished, of_process, of_scrape,
 };
-use shared::queue;
+use shared::queue::{self, QueueDepth};
 use tokio::time::timeout;
 
 use crate::cached::Cached;
@@ -41,7 +41,7 @@ pub struct Metrics {
     in_flight: Gauge,
     jobs: IntCounterVec,
     /// What the database told of the queue, if it answered.
-    queue: Cached<Option<Depth>>,
+    queue: Cached<Option<QueueDepth>>,
 }
 
 impl Metrics {
@@ -101,8 +101,8 @@ impl Metrics {
     }
 }
 
-async fn depth(db: &Database) -> Option<Depth> {
-    let depth = timeout(PATIENCE, job::Entity::depth(db.read(), MOST_COUNTED));
+async fn depth(db: &Database) -> Option<QueueDepth> {
+    let depth = timeout(PATIENCE, queue::depth(db.read(), MOST_COUNTED));
     match depth.await {
         Ok(Ok(depth)) => return Some(depth),
         Ok(Err(error)) => tracing::warn!(%error, "the queue can't be measured"),
@@ -111,7 +111,7 @@ async fn depth(db: &Database) -> Option<Depth> {
     None
 }
 
-fn measure(now: &Registry, depth: &Depth) -> Result<()> {
+fn measure(now: &Registry, depth: &QueueDepth) -> Result<()> {
     let jobs = now.gauges(
         "blog_queue_jobs",
         "Jobs that wait or run, of the whole service; counted up to 100000, and once in 5 seconds.",
@@ -119,7 +119,7 @@ fn measure(now: &Registry, depth: &Depth) -> Result<()> {
     )?;
     jobs.with_label_values(&["queued"]).set(depth.queued);
     jobs.with_label_values(&["running"]).set(depth.running);
-    let oldest = depth.next.as_deref().and_then(queue::overdue);
+    let oldest = depth.next.as_deref().and_then(queue::lateness);
     now.gauge(
         "blog_queue_oldest_due_seconds",
         "For how long the next job has been due; 0 if none is.",

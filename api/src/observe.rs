@@ -7,7 +7,7 @@ use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
-use entity::job::lifecycle::Origin;
+use shared::queue::RequestOrigin;
 use shared::trace::{Span, trace_id};
 use tracing::Instrument;
 use tracing::field::display;
@@ -20,12 +20,12 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const LONGEST_ID: usize = 128;
 
 tokio::task_local! {
-    static ORIGIN: Origin;
+    static ORIGIN: RequestOrigin;
 }
 
 /// The present request, for the jobs that it asks for. Nothing is known of it
 /// outside of its own task, which a transaction may be.
-pub fn origin() -> Origin {
+pub fn origin() -> RequestOrigin {
     ORIGIN.try_with(Clone::clone).unwrap_or_default()
 }
 
@@ -50,7 +50,7 @@ pub async fn observe(request: Request, next: Next) -> Response {
     // At the level of errors, so that a log of nothing but these has it, too.
     let span = tracing::error_span!("request", request_id = %id, trace_id, %method, route);
     let header = HeaderValue::from_str(&id).ok();
-    let origin = Origin {
+    let origin = RequestOrigin {
         request_id: Some(id),
         traceparent,
     };

@@ -8,8 +8,7 @@ use entity::{audit, idempotency, login_delay, refresh_token, session};
 use futures_util::FutureExt;
 use shared::database::Database;
 use shared::prune::{Rounds, in_steps};
-
-use crate::cancel;
+use shared::queue;
 
 /// For so long a client whose session has ended is told that it has.
 const ENDED_SESSIONS: Duration = Duration::from_secs(24 * 3600);
@@ -50,7 +49,7 @@ pub async fn once(db: &Database, token_ttl: Duration) {
     })
     .await;
     in_steps(db, "jobs of disabled users", |tx, limit| {
-        cancel::left_over(tx, limit).boxed()
+        queue::cancel_next_of_disabled(tx, limit).boxed()
     })
     .await;
     in_steps(db, "idempotency keys", |tx, limit| {

@@ -9,7 +9,7 @@ use sea_orm::entity::prelude::Expr;
 const LIST: &str = "given";
 
 /// Gives an update a list, to which [`given`] and its filter refer.
-pub(crate) fn with_list<E: EntityTrait>(
+pub fn with_list<E: EntityTrait>(
     mut update: UpdateMany<E>,
     rows: impl IntoIterator<Item = Vec<Value>>,
 ) -> UpdateMany<E> {
@@ -20,7 +20,7 @@ pub(crate) fn with_list<E: EntityTrait>(
 }
 
 /// The nth value of a row of the list, from 1.
-pub(crate) fn given(n: usize) -> SimpleExpr {
+pub fn given(n: usize) -> SimpleExpr {
     // Both databases name the columns of a list so.
     Expr::col((Alias::new(LIST), Alias::new(format!("column{n}"))))
 }

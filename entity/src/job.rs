@@ -1,17 +1,10 @@
-//! Generation jobs: what clients see of the queue.
+//! Generation jobs.
 
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::{Alias, Query};
-use sea_orm::{ExprTrait, FromQueryResult, QuerySelect, QueryTrait};
+use sea_orm::sea_query::{Alias, Query, SimpleExpr};
+use sea_orm::{ActiveEnum, ExprTrait, QueryOrder, QuerySelect, QueryTrait};
 
 use crate::clock::Timestamp;
-
-mod depth;
-pub mod lifecycle;
-mod recent;
-
-pub use depth::Depth;
-pub use recent::{Counts, Times};
 
 /// A row of `generation_jobs`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -40,8 +33,8 @@ pub struct Model {
     pub attempt: i32,
     /// How many may be made.
     pub max_attempts: i32,
-    /// The turn at which it is taken, while it waits in line: see
-    /// [`lifecycle`].
+    /// The number of the round of the fair queue in which it is claimed, while it
+    /// waits.
     pub turn: i64,
     /// The attempt that holds the job, while it runs.
     pub attempt_id: Option<Uuid>,
@@ -103,6 +96,21 @@ impl Status {
     pub fn is_over(self) -> bool {
         matches!(self, Status::Succeeded | Status::Failed | Status::Canceled)
     }
+
+    /// This status as the partial indexes have it: in SQL that leads to one of them,
+    /// in the order of ids.
+    pub fn index_predicate(self) -> String {
+        let name = self.to_value();
+        match self {
+            Status::Succeeded => format!("status = '{name}'"),
+            _ => format!("status <> 'succeeded' AND status = '{name}'"),
+        }
+    }
+
+    /// [`Self::index_predicate`] as a condition.
+    pub fn is_in_index(self) -> SimpleExpr {
+        Expr::cust(self.index_predicate())
+    }
 }
 
 /// What an attempt does.
@@ -119,17 +127,6 @@ pub enum Phase {
     Writing,
     /// Putting them together.
     Assembling,
-}
-
-/// An error as the client reads it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// The contract's `error.code`.
-    pub code: &'static str,
-    /// Words fit for a user: no keys, no addresses, no stack.
-    pub message: String,
-    /// Whether another attempt could help.
-    pub retryable: bool,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -154,14 +151,11 @@ impl Entity {
 
     /// A post's jobs, the latest first.
     pub fn of_post(post: Uuid) -> Select<Entity> {
-        use sea_orm::QueryOrder;
         Entity::find()
             .filter(Column::PostId.eq(post))
             .order_by_desc(Column::Id)
     }
-}
 
-impl Entity {
     /// The latest job of each of `posts`, in no order.
     pub async fn latest_of_posts(
         db: &impl ConnectionTrait,
@@ -238,43 +232,5 @@ impl Entity {
             .exec(db)
             .await?;
         Ok(removed.rows_affected)
-    }
-}
-
-/// A job's place in line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromQueryResult)]
-pub struct Place {
-    /// The job.
-    pub id: Uuid,
-    /// How many are to be taken before it, and itself: 1 is next.
-    pub position: i64,
-}
-
-/// Farther back, a place says little and costs much to count.
-const LAST_PLACE: i64 = 1000;
-
-impl Entity {
-    /// The places of those of `jobs` that are among the first thousand in line.
-    pub async fn places(db: &impl ConnectionTrait, jobs: &[Uuid]) -> Result<Vec<Place>, DbErr> {
-        // Partial indexes fit only conditions that are written out: of a parameter,
-        // the planner does not know whether it will be what the index is for.
-        let position = Expr::cust(format!(
-            "(SELECT COUNT(*) FROM (SELECT 1 FROM generation_jobs AS ahead \
-             WHERE ahead.status = 'queued' AND ahead.next_attempt_at IS NULL \
-             AND (ahead.turn, ahead.id) <= (generation_jobs.turn, generation_jobs.id) \
-             LIMIT {}) AS counted)",
-            LAST_PLACE + 1
-        ));
-        let mut places: Vec<Place> = Entity::find()
-            .select_only()
-            .column(Column::Id)
-            .expr_as(position, "position")
-            .filter(Expr::cust("status = 'queued' AND next_attempt_at IS NULL"))
-            .filter(Column::Id.is_in(jobs.iter().copied()))
-            .into_model()
-            .all(db)
-            .await?;
-        places.retain(|place| place.position <= LAST_PLACE);
-        Ok(places)
     }
 }

@@ -10,7 +10,7 @@ pub mod attempt;
 pub mod audit;
 pub mod cleanup_clock;
 pub mod clock;
-mod given;
+pub mod given;
 pub mod idempotency;
 pub mod job;
 pub mod login_delay;

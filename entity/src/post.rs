@@ -70,7 +70,8 @@ pub struct Text {
     title: Option<String>,
     content: String,
     excerpt: String,
-    pub(crate) word_count: i32,
+    /// How many words the text has.
+    pub word_count: i32,
 }
 
 impl Text {
@@ -147,7 +148,7 @@ impl Entity {
     }
 
     /// Gives posts their texts and makes them ready.
-    pub(crate) async fn write_all(
+    pub async fn write_all(
         tx: &DatabaseTransaction,
         texts: impl Iterator<Item = (Uuid, &Text)>,
     ) -> Result<(), DbErr> {
@@ -186,14 +187,17 @@ impl Entity {
         Ok(())
     }
 
-    /// Moves a post to another status.
-    pub async fn set_status(
+    /// Moves posts to another status.
+    pub async fn set_statuses(
         db: &impl ConnectionTrait,
-        id: Uuid,
+        ids: impl Iterator<Item = Uuid>,
         status: Status,
     ) -> Result<(), DbErr> {
-        let change = Entity::change(id).col_expr(Column::Status, Expr::value(status));
-        change.exec(db).await?;
+        changes()
+            .col_expr(Column::Status, Expr::value(status))
+            .filter(Column::Id.is_in(ids))
+            .exec(db)
+            .await?;
         Ok(())
     }
 }

@@ -22,7 +22,7 @@ pub enum Relation {}
 impl ActiveModelBehavior for ActiveModel {}
 
 /// As a condition of who takes jobs.
-pub(crate) const NOT_PAUSED: &str =
+pub const NOT_PAUSED: &str =
     "NOT EXISTS (SELECT 1 FROM queue_state WHERE id = 1 AND paused_at IS NOT NULL)";
 
 impl Entity {

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use sea_orm::{
     DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqlxPostgresConnector,
     SqlxSqliteConnector, TransactionTrait,
@@ -136,7 +135,7 @@ impl Database {
         &self.read
     }
 
-    /// Writes past [`Database::transact`]: for the queue's own library, and for
+    /// Writes past [`Database::transaction`]: for the queue's own library, and for
     /// tests that meddle.
     pub fn write(&self) -> &DatabaseConnection {
         &self.write
@@ -186,25 +185,24 @@ impl Database {
     /// # Errors
     /// What `work` fails with, or that the database does not answer. After an
     /// error of the commit itself it is not known whether it was done.
-    pub async fn transact<T, E>(
-        &self,
-        work: impl for<'t> FnOnce(&'t DatabaseTransaction) -> BoxFuture<'t, Result<T, E>>
-        + Send
-        + 'static,
-    ) -> Result<T, E>
+    pub async fn transaction<T, E, W>(&self, work: W) -> Result<T, E>
     where
+        W: AsyncFnOnce(&DatabaseTransaction) -> Result<T, E>
+            + for<'t> Work<'t, Result<T, E>>
+            + Send
+            + 'static,
         T: Send + 'static,
         E: From<DbErr> + Send + 'static,
     {
         if let Some(writer) = &self.writer {
-            return writer.transact(work).await;
+            return writer.transaction(work).await;
         }
         // In a task of its own: if its caller went away while sqlx begins it, the
         // connection would go back to the pool with the transaction open.
         let db = self.write.clone();
         let whole = async move {
             let tx = db.begin().await?;
-            let done = work(&tx).await;
+            let done = run(work, &tx).await;
             if done.is_ok() {
                 tx.commit().await?;
             } // Otherwise dropping it rolls it back.
@@ -229,7 +227,7 @@ impl Database {
     async fn close_in_order(self) {
         if let Some(writer) = &self.writer {
             // What was asked for before this is done first.
-            let last = writer.transact(|_| async { Ok::<(), DbErr>(()) }.boxed());
+            let last = writer.transaction(async |_| Ok::<(), DbErr>(()));
             if let Err(error) = last.await {
                 tracing::debug!(%error, "the last writes failed");
             }
@@ -240,6 +238,27 @@ impl Database {
             }
         }
     }
+}
+
+/// What is done in a transaction. It says of an async closure what can't be written
+/// otherwise yet: that its future is `Send`, however long the transaction lives.
+pub trait Work<'t, T>: FnOnce(&'t DatabaseTransaction) -> Self::Future {
+    /// The work, under way.
+    type Future: Future<Output = T> + Send + 't;
+}
+
+impl<'t, T, W, F> Work<'t, T> for W
+where
+    W: FnOnce(&'t DatabaseTransaction) -> F,
+    F: Future<Output = T> + Send + 't,
+{
+    type Future = F;
+}
+
+/// Begins `work`. A call of it would be taken for that of an async closure, whose
+/// future need not be `Send`.
+fn run<'t, T, W: Work<'t, T>>(work: W, tx: &'t DatabaseTransaction) -> W::Future {
+    work(tx)
 }
 
 async fn open_sqlite(url: &str) -> anyhow::Result<Database> {

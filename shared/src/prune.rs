@@ -7,7 +7,6 @@
 use std::time::Duration;
 
 use entity::cleanup_clock::{self, Trust};
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sea_orm::{DatabaseTransaction, DbErr};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
@@ -54,7 +53,7 @@ impl Rounds {
     async fn check_clock(&self) -> Result<Trust, DbErr> {
         let now = self.db.read_clock().await?.time;
         self.db
-            .transact(move |tx| cleanup_clock::Entity::check(tx, now).boxed())
+            .transaction(async move |tx| cleanup_clock::Entity::check(tx, now).await)
             .await
     }
 
@@ -96,7 +95,7 @@ pub async fn in_steps(
     let mut removed = 0;
     loop {
         let step = step.clone();
-        let rows = match db.transact(move |tx| step(tx, STEP)).await {
+        let rows = match db.transaction(async move |tx| step(tx, STEP).await).await {
             Ok(rows) => rows,
             Err(error) => {
                 tracing::warn!(%error, what, "can't remove what is old; trying again later");

@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use entity::job::lifecycle::Contended;
 use futures_util::future::BoxFuture;
 use sea_orm::{DatabaseTransaction, DbErr};
 use shared::database::Database;
+use shared::queue::LockMode;
 use tokio::sync::{mpsc, oneshot};
 
 /// So many share a transaction at most.
@@ -22,7 +22,7 @@ type Tell<O> = oneshot::Sender<Result<O, DbErr>>;
 /// Does what is asked for, in a transaction, and brings as many results in the
 /// same order.
 type Work<I, O> =
-    dyn for<'t> Fn(&'t DatabaseTransaction, Vec<I>, Contended) -> Done<'t, O> + Send + Sync;
+    dyn for<'t> Fn(&'t DatabaseTransaction, Vec<I>, LockMode) -> Done<'t, O> + Send + Sync;
 
 /// The results of some work.
 pub(crate) type Done<'t, O> = BoxFuture<'t, Result<Vec<O>, DbErr>>;
@@ -35,7 +35,7 @@ where
     /// `work` is done until this is dropped.
     pub(crate) fn new(
         db: Database,
-        work: impl for<'t> Fn(&'t DatabaseTransaction, Vec<I>, Contended) -> Done<'t, O>
+        work: impl for<'t> Fn(&'t DatabaseTransaction, Vec<I>, LockMode) -> Done<'t, O>
         + Send
         + Sync
         + 'static,
@@ -69,7 +69,7 @@ async fn run<I, O>(
     let mut batch = Vec::new();
     while wanted.recv_many(&mut batch, MOST).await > 0 {
         let (items, tells): (Vec<I>, Vec<Tell<O>>) = batch.drain(..).unzip();
-        match transact(&db, &work, items.clone(), Contended::Fail).await {
+        match transact(&db, &work, items.clone(), LockMode::NoWait).await {
             Ok(done) => {
                 for (tell, result) in tells.into_iter().zip(done) {
                     // Whoever asked may be gone.
@@ -93,7 +93,7 @@ where
     O: Send + 'static,
 {
     let nothing = || DbErr::Custom("nothing came of it".to_owned());
-    let done = transact(&db, &work, vec![item], Contended::Wait).await;
+    let done = transact(&db, &work, vec![item], LockMode::Wait).await;
     let _ = tell.send(done.and_then(|mut done| done.pop().ok_or_else(nothing)));
 }
 
@@ -101,7 +101,7 @@ async fn transact<I, O>(
     db: &Database,
     work: &Arc<Work<I, O>>,
     items: Vec<I>,
-    contended: Contended,
+    lock_mode: LockMode,
 ) -> Result<Vec<O>, DbErr>
 where
     I: Send + 'static,
@@ -109,7 +109,10 @@ where
 {
     let (db, work) = (db.clone(), work.clone());
     // A panic is a fault of what was to be done, and must not end this for all.
-    let done = async move { db.transact(move |tx| work(tx, items, contended)).await };
+    let done = async move {
+        db.transaction(async move |tx| work(tx, items, lock_mode).await)
+            .await
+    };
     tokio::spawn(done)
         .await
         .unwrap_or_else(|panic| Err(DbErr::Custom(panic.to_string())))

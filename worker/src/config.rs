@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use entity::job::lifecycle::MAX_LEASE;
 use reqwest::header::{HeaderName, HeaderValue};
 use shared::config::{
     AgentKind, AgentSettings, LogSettings, Secret, StorageSettings, TraceSettings,
 };
+use shared::queue::MAX_LEASE;
 
 use crate::agent::{Agent, Anthropic, Limits, OpenAi, Script};
 

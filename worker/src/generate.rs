@@ -7,11 +7,11 @@
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
-use entity::job::lifecycle::{self, Checkpoint, Hold, Lease, Progress};
-use entity::job::{self, Phase};
+use entity::job::Phase;
 use entity::{post, step};
 use futures_util::FutureExt;
 use sea_orm::DbErr;
+use shared::queue::{self, Checkpoint, ClaimedJob, Lease, LeaseStatus, Progress};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::Worker;
@@ -22,17 +22,6 @@ use crate::writing::{
     read_section, section_prompt,
 };
 
-/// An attempt at a job, claimed.
-#[derive(Clone, Debug)]
-pub struct Attempt {
-    /// What fences it.
-    pub lease: Lease,
-    /// The job as it was claimed.
-    pub job: job::Model,
-    /// The post that it is to write.
-    pub post: post::Model,
-}
-
 /// How often the lease is renewed, and so the longest until a cancel is noticed.
 const BEAT: Duration = Duration::from_secs(1);
 
@@ -41,22 +30,15 @@ const OUTLINED: i32 = 10;
 /// How far it is when all sections stand.
 const WRITTEN: i32 = 95;
 
-impl Attempt {
-    /// What was claimed, put together.
-    pub fn new(lease: Lease, job: job::Model, post: post::Model) -> Self {
-        Attempt { lease, job, post }
-    }
-
-    fn request(&self, prompt: Prompt) -> Request {
-        Request {
-            job_id: self.job.id,
-            topic: self.post.topic.clone(),
-            options: self.job.options.clone(),
-            model: self.job.model.clone(),
-            system: prompt.system,
-            prompt: prompt.user,
-            max_tokens: prompt.max_tokens,
-        }
+fn request(attempt: &ClaimedJob, prompt: Prompt) -> Request {
+    Request {
+        job_id: attempt.job.id,
+        topic: attempt.post.topic.clone(),
+        options: attempt.job.options.clone(),
+        model: attempt.job.model.clone(),
+        system: prompt.system,
+        prompt: prompt.user,
+        max_tokens: prompt.max_tokens,
     }
 }
 
@@ -93,7 +75,7 @@ impl Meter {
 
 impl Worker {
     /// Writes the post.
-    pub(crate) async fn generate(&self, attempt: Attempt) -> Result<post::Text, Stop> {
+    pub(crate) async fn generate(&self, attempt: ClaimedJob) -> Result<post::Text, Stop> {
         let (title, content) = match self.agent.scope() {
             Scope::Post => self.whole(&attempt).await?,
             Scope::Step => self.in_steps(&attempt).await?,
@@ -102,7 +84,7 @@ impl Worker {
     }
 
     /// Has the agent write the whole post in one call.
-    async fn whole(&self, attempt: &Attempt) -> Result<(String, String), Stop> {
+    async fn whole(&self, attempt: &ClaimedJob) -> Result<(String, String), Stop> {
         let meter = Meter::new(Phase::Writing, 0, 0);
         let nothing = Prompt {
             system: String::new(),
@@ -122,7 +104,7 @@ impl Worker {
     }
 
     /// Leads the agent from the outline through the sections.
-    async fn in_steps(&self, attempt: &Attempt) -> Result<(String, String), Stop> {
+    async fn in_steps(&self, attempt: &ClaimedJob) -> Result<(String, String), Stop> {
         let options = serde_json::from_value::<Options>(attempt.job.options.clone());
         let brief = Brief {
             topic: attempt.post.topic.clone(),
@@ -149,7 +131,7 @@ impl Worker {
         Ok(assemble(&outline, &sections))
     }
 
-    async fn outline(&self, attempt: &Attempt, brief: &Brief) -> Result<Outline, Stop> {
+    async fn outline(&self, attempt: &ClaimedJob, brief: &Brief) -> Result<Outline, Stop> {
         let meter = Meter::new(Phase::Outline, 0, 0);
         let reply = self.call(attempt, outline_prompt(brief), &meter, &|_| {});
         let reply = reply.await?;
@@ -169,7 +151,7 @@ impl Worker {
     /// nothing; then they are asked once more.
     async fn section(
         &self,
-        attempt: &Attempt,
+        attempt: &ClaimedJob,
         outline: &Outline,
         before: &[String],
         prompt: Prompt,
@@ -217,12 +199,12 @@ impl Worker {
     /// job is called off or taken away, the call is dropped, which ends it.
     async fn call(
         &self,
-        attempt: &Attempt,
+        attempt: &ClaimedJob,
         prompt: Prompt,
         meter: &Meter,
         on_event: &(dyn Fn(Event) + Send + Sync),
     ) -> Result<Reply, Stop> {
-        let request = attempt.request(prompt);
+        let request = request(attempt, prompt);
         tokio::select! {
             reply = self.ask(&request, meter, on_event) => reply,
             stop = self.hold(attempt, meter) => Err(stop),
@@ -255,7 +237,7 @@ impl Worker {
     }
 
     /// Renews the lease until it is lost.
-    async fn hold(&self, attempt: &Attempt, meter: &Meter) -> Stop {
+    async fn hold(&self, attempt: &ClaimedJob, meter: &Meter) -> Stop {
         let mut beats = interval(BEAT.min(self.lease / 3));
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         beats.tick().await;
@@ -271,14 +253,14 @@ impl Worker {
         }
     }
 
-    async fn renew(&self, lease: Lease, progress: Progress) -> Result<Hold, DbErr> {
+    async fn renew(&self, lease: Lease, progress: Progress) -> Result<LeaseStatus, DbErr> {
         self.db
-            .transact(move |tx| lifecycle::progress(tx, lease, progress).boxed())
+            .transaction(async move |tx| queue::renew(tx, lease, progress).await)
             .await
     }
 
     /// Makes a finished step a checkpoint.
-    async fn keep(&self, attempt: &Attempt, done: Checkpoint) -> Result<(), Stop> {
+    async fn keep(&self, attempt: &ClaimedJob, done: Checkpoint) -> Result<(), Stop> {
         let done = (attempt.lease, done);
         let hold = self.insist(|| self.checkpoints.add(done.clone()).boxed());
         go_on(hold.await?)
@@ -310,11 +292,11 @@ fn percent(outline: &Outline, sections: usize) -> i32 {
     OUTLINED + share / outline.headings.len().max(1) as i32
 }
 
-fn go_on(hold: Hold) -> Result<(), Stop> {
+fn go_on(hold: LeaseStatus) -> Result<(), Stop> {
     match hold {
-        Hold::Kept => Ok(()),
-        Hold::Canceling => Err(Stop::Canceling),
-        Hold::Lost => Err(Stop::Lost),
+        LeaseStatus::Active => Ok(()),
+        LeaseStatus::CancelRequested => Err(Stop::Canceling),
+        LeaseStatus::Lost => Err(Stop::Lost),
     }
 }
 

@@ -19,32 +19,28 @@ pub mod scrape;
 pub mod sweep;
 pub mod writing;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use entity::clock::{new_id, now};
-use entity::job::Phase;
-use entity::job::lifecycle::{self, Checkpoint, Hold, Lease};
-use entity::post::WithoutContent;
 use entity::{job, post, worker};
 use futures_util::FutureExt;
-use sea_orm::{ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter};
 use shared::changes::Changes;
 use shared::database::Database;
-use shared::queue::{self, Consumer, Delivery};
+use shared::queue::{
+    self, Checkpoint, ClaimRequest, ClaimedJob, Consumer, Delivery, Lease, LeaseStatus,
+    RecordedOutcome,
+};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::Instrument;
-use uuid::Uuid;
 
 use crate::agent::{Agent, Traced};
 use crate::batch::Batch;
 use crate::config::Config;
-use crate::generate::Attempt;
 use crate::metrics::Metrics;
-use crate::outcome::{Ending, Record, Stop};
+use crate::outcome::Stop;
 use crate::pace::{Pace, Slot};
 
 /// How long running jobs may take to be given back: longer than any of them
@@ -57,8 +53,8 @@ pub struct Worker {
     agent: Arc<dyn Agent>,
     metrics: Arc<Metrics>,
     /// Claims a job if one is in line.
-    claims: Batch<Claim, Option<Attempt>>,
-    checkpoints: Batch<(Lease, Checkpoint), Hold>,
+    claims: Batch<ClaimRequest, Option<ClaimedJob>>,
+    checkpoints: Batch<(Lease, Checkpoint), LeaseStatus>,
     /// Stores posts, and says whether each was still ours to write.
     posts: Batch<(Lease, post::Text), bool>,
     /// Unique for each start, so that no one is taken for a predecessor.
@@ -101,13 +97,14 @@ pub async fn run(
         agent: Arc::new(Traced::new(agent, config.agent.name())),
         metrics,
         claims: Batch::new(db.clone(), move |tx, claims, _| {
-            claim(tx, claims, claimer.clone(), lease, phase).boxed()
+            let claimer = claimer.clone();
+            async move { queue::claim(tx, &claimer, lease, phase, &claims).await }.boxed()
         }),
-        checkpoints: Batch::new(db.clone(), |tx, done, contended| {
-            async move { lifecycle::checkpoint(tx, &done, contended).await }.boxed()
+        checkpoints: Batch::new(db.clone(), |tx, done, lock_mode| {
+            async move { queue::checkpoint(tx, &done, lock_mode).await }.boxed()
         }),
-        posts: Batch::new(db.clone(), |tx, written, contended| {
-            async move { lifecycle::finish(tx, &written, contended).await }.boxed()
+        posts: Batch::new(db.clone(), |tx, written, lock_mode| {
+            async move { queue::complete(tx, &written, lock_mode).await }.boxed()
         }),
         name,
         lease,
@@ -189,8 +186,8 @@ impl Worker {
         }
         let mut woken_by = Some(delivery.id);
         while let Some(_slot) = self.slot(&mut woken_by).await {
-            let claim = Claim {
-                woken_by: woken_by.take(),
+            let claim = ClaimRequest {
+                delivery_id: woken_by.take(),
                 attempt: new_id(),
             };
             match self.insist(|| self.claims.add(claim.clone()).boxed()).await {
@@ -220,7 +217,7 @@ impl Worker {
     async fn hand_back(&self, delivery: String) {
         let hand_back = self
             .db
-            .transact(move |tx| async move { queue::hand_back(tx, &[&delivery]).await }.boxed());
+            .transaction(async move |tx| queue::release_delivery(tx, &delivery).await);
         if let Err(error) = hand_back.await {
             tracing::warn!(%error, "can't hand back a delivery; the sweep will");
         }
@@ -228,7 +225,7 @@ impl Worker {
 
     /// Makes an attempt in a task of its own, so that it holds up no other, and
     /// records how it went.
-    async fn attempt(self: Arc<Self>, attempt: Attempt) {
+    async fn attempt(self: Arc<Self>, attempt: ClaimedJob) {
         let (lease, job) = (attempt.lease, attempt.job.clone());
         let running = self.metrics.attempt(&job);
         let (span, trace) = (observe::span(&job), observe::trace(&job, &self.name));
@@ -255,63 +252,21 @@ impl Worker {
         lease: &Lease,
         job: &job::Model,
         written: Result<post::Text, Stop>,
-    ) -> Option<Record> {
+    ) -> Option<RecordedOutcome> {
         if let Err(stop) = &written {
             stop.log();
         }
-        let ending = Ending::from(written);
+        let ending = outcome::result(written);
         let recorded = self.insist(|| self.settle(lease, job, &ending).boxed());
         let recorded = recorded.await;
         match &recorded {
-            Ok(record) => record.log(),
+            Ok(record) => outcome::log(*record),
             Err(error) => {
                 tracing::error!(%error, "can't record how an attempt ended; the sweep will");
             }
         }
         recorded.ok()
     }
-}
-
-/// What is wanted of the line.
-#[derive(Clone)]
-struct Claim {
-    /// The delivery by which whoever wants it was woken.
-    woken_by: Option<String>,
-    /// The new attempt's id.
-    attempt: Uuid,
-}
-
-/// Claims a job for each of `claims`, as far as there are any in line, and uses
-/// up their deliveries, both or neither.
-async fn claim(
-    tx: &DatabaseTransaction,
-    claims: Vec<Claim>,
-    worker: String,
-    lease: Duration,
-    phase: Phase,
-) -> Result<Vec<Option<Attempt>>, DbErr> {
-    let wanted: Vec<Uuid> = claims.iter().map(|claim| claim.attempt).collect();
-    let claimed = lifecycle::claim(tx, &worker, lease, phase, &wanted).await?;
-    let used = claimed
-        .iter()
-        .filter_map(|(_, job)| job.delivery_id.as_deref());
-    let used: Vec<&str> = used.collect();
-    let woken_by = claims.iter().filter_map(|claim| claim.woken_by.as_deref());
-    let unused: Vec<&str> = woken_by.filter(|id| !used.contains(id)).collect();
-    // After the jobs: in this order all others lock the two.
-    queue::lock(tx, &[&used[..], &unused[..]].concat()).await?;
-    queue::take(tx, &used).await?;
-    queue::hand_back(tx, &unused).await?;
-    let posts = claimed.iter().map(|(_, job)| job.post_id);
-    let posts = post::Entity::find().filter(post::Column::Id.is_in(posts));
-    let posts = posts.without_content().all(tx).await?;
-    let mut posts: HashMap<_, _> = posts.into_iter().map(|post| (post.id, post)).collect();
-    let attempt = |(lease, job): (Lease, job::Model)| {
-        let post = posts.remove(&job.post_id)?;
-        Some((lease.attempt, Attempt::new(lease, job, post)))
-    };
-    let mut attempts: HashMap<_, _> = claimed.into_iter().filter_map(attempt).collect();
-    Ok(wanted.iter().map(|id| attempts.remove(id)).collect())
 }
 
 /// The model that is asked if a job's owner has no wish.

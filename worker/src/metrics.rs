@@ -4,17 +4,18 @@ use std::time::Instant;
 
 use anyhow::Result;
 use entity::job;
-use entity::job::lifecycle::Rescue;
 use shared::config::Model;
 use shared::metrics::{
     Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, Registry, jobs_finished, of_process,
     of_scrape,
 };
 use shared::queue;
+use shared::queue::RescueOutcome;
 
 use crate::agent::{AgentError, Failure, Reply};
 use crate::config::Config;
-use crate::outcome::Record;
+use crate::outcome;
+use shared::queue::RecordedOutcome;
 
 /// Seconds from when a job is due until a worker has it.
 const PICKUP: [f64; 16] = [
@@ -166,7 +167,7 @@ impl Metrics {
 
     /// A job was claimed, and an attempt at it begins.
     pub(crate) fn attempt(&self, job: &job::Model) -> Running<'_> {
-        if let Some(waited) = job.delivery_id.as_deref().and_then(queue::overdue) {
+        if let Some(waited) = job.delivery_id.as_deref().and_then(queue::lateness) {
             self.pickup.observe(waited.as_secs_f64());
         }
         self.running.inc();
@@ -219,18 +220,18 @@ impl Metrics {
     }
 
     /// A job was taken from a worker that was lost.
-    pub(crate) fn rescued(&self, rescue: Rescue, job: &job::Model) {
+    pub(crate) fn rescued(&self, rescue: RescueOutcome, job: &job::Model) {
         let outcome = match rescue {
-            Rescue::Requeued => "requeued",
-            Rescue::Failed => "failed",
-            Rescue::Canceled => "canceled",
-            Rescue::Nothing => return,
+            RescueOutcome::Requeued => "requeued",
+            RescueOutcome::Failed => "failed",
+            RescueOutcome::Canceled => "canceled",
+            RescueOutcome::Skipped => return,
         };
         self.rescues.with_label_values(&[outcome]).inc();
         match rescue {
-            Rescue::Failed => self.over(job, outcome, "worker_lost"),
-            Rescue::Canceled => self.over(job, outcome, ""),
-            Rescue::Requeued | Rescue::Nothing => {}
+            RescueOutcome::Failed => self.over(job, outcome, "worker_lost"),
+            RescueOutcome::Canceled => self.over(job, outcome, ""),
+            RescueOutcome::Requeued | RescueOutcome::Skipped => {}
         }
     }
 
@@ -256,9 +257,9 @@ pub(crate) struct Running<'a> {
 
 impl Running<'_> {
     /// The attempt has ended, and what was recorded of it, if it could be.
-    pub(crate) fn ended(self, job: &job::Model, record: Option<Record>) {
+    pub(crate) fn ended(self, job: &job::Model, record: Option<RecordedOutcome>) {
         let metrics = self.metrics;
-        let (outcome, error) = Record::words(record);
+        let (outcome, error) = outcome::words(record);
         let attempts = &metrics.attempts;
         attempts.with_label_values(&[outcome, error]).inc();
         let duration = metrics.attempt_duration.with_label_values(&[outcome]);

@@ -3,7 +3,8 @@
 use entity::job;
 use shared::trace::{self, trace_id};
 
-use crate::outcome::Record;
+use crate::outcome;
+use shared::queue::RecordedOutcome;
 
 /// What every line about an attempt at `job` tells. At the level of errors, so
 /// that a log of nothing but these has it, too.
@@ -31,8 +32,8 @@ pub(crate) fn trace(job: &job::Model, worker: &str) -> trace::Span {
 }
 
 /// Tells how an attempt ended; None if that can't be recorded.
-pub(crate) fn end(attempt: &trace::Span, record: Option<Record>) {
-    let (outcome, error) = Record::words(record);
+pub(crate) fn end(attempt: &trace::Span, record: Option<RecordedOutcome>) {
+    let (outcome, error) = outcome::words(record);
     attempt.tell("outcome", outcome);
     if !error.is_empty() {
         attempt.fail(error);

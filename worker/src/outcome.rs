@@ -2,15 +2,11 @@
 
 use std::time::Duration;
 
-use entity::attempt::Outcome;
-use entity::job::lifecycle::{self, Lease};
-use entity::job::{self, Failure};
-use entity::post;
-use futures_util::FutureExt;
+use entity::{job, post};
 use futures_util::future::BoxFuture;
 use rand::RngExt;
-use sea_orm::{DatabaseTransaction, DbErr};
-use shared::queue::{self, Payload};
+use sea_orm::DbErr;
+use shared::queue::{self, AttemptResult, JobError, Lease, RecordedOutcome};
 use tokio::time::sleep;
 
 use crate::Worker;
@@ -57,75 +53,45 @@ impl From<DbErr> for Stop {
     }
 }
 
-/// How an attempt ended, as it is to be recorded.
-#[derive(Clone, Debug)]
-pub(crate) enum Ending {
-    /// With a text.
-    Written(post::Text),
-    /// With a failure; the next attempt has to wait at least so long.
-    Failed(Failure, Duration),
-    /// It is given back.
-    Released,
-    /// It was called off.
-    Canceled,
-    /// The job is someone else's, or gone.
-    Lost,
-}
-
-impl From<Result<post::Text, Stop>> for Ending {
-    fn from(written: Result<post::Text, Stop>) -> Self {
-        match written {
-            Ok(text) => Ending::Written(text),
-            Err(Stop::Agent(error)) => failed(&error),
-            Err(Stop::Database(_) | Stop::Panicked(_)) => internal(),
-            Err(Stop::Canceling) => Ending::Canceled,
-            Err(Stop::Released) => Ending::Released,
-            Err(Stop::Lost) => Ending::Lost,
-        }
+/// What is to be recorded of an attempt.
+pub(crate) fn result(written: Result<post::Text, Stop>) -> AttemptResult {
+    match written {
+        Ok(text) => AttemptResult::Written(text),
+        Err(Stop::Agent(error)) => failed(&error),
+        Err(Stop::Database(_) | Stop::Panicked(_)) => internal(),
+        Err(Stop::Canceling) => AttemptResult::Canceled,
+        Err(Stop::Released) => AttemptResult::Released,
+        Err(Stop::Lost) => AttemptResult::Lost,
     }
 }
 
-/// What was recorded of an attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Record {
-    /// The post is stored.
-    Succeeded,
-    /// The job is given up, with this code.
-    Failed(&'static str),
-    /// The job waits for another attempt.
-    Retried(&'static str, Duration),
-    /// The job is given back.
-    Released,
-    /// The job is canceled.
-    Canceled,
-    /// Nothing: the job is someone else's, or gone.
-    Lost,
+/// How metrics and traces name what was recorded, and the code of its error, if it is
+/// one.
+pub(crate) fn words(record: Option<RecordedOutcome>) -> (&'static str, &'static str) {
+    match record {
+        Some(RecordedOutcome::Succeeded) => ("succeeded", ""),
+        Some(RecordedOutcome::Failed(code)) => ("failed", code),
+        Some(RecordedOutcome::Retried(code, _)) => ("retried", code),
+        Some(RecordedOutcome::Released) => ("released", ""),
+        Some(RecordedOutcome::Canceled) => ("canceled", ""),
+        Some(RecordedOutcome::Lost) => ("lost", ""),
+        None => ("unrecorded", ""),
+    }
 }
 
-impl Record {
-    /// How metrics and traces name it, and the code of its error, if it is one.
-    pub(crate) fn words(record: Option<Self>) -> (&'static str, &'static str) {
-        match record {
-            Some(Record::Succeeded) => ("succeeded", ""),
-            Some(Record::Failed(code)) => ("failed", code),
-            Some(Record::Retried(code, _)) => ("retried", code),
-            Some(Record::Released) => ("released", ""),
-            Some(Record::Canceled) => ("canceled", ""),
-            Some(Record::Lost) => ("lost", ""),
-            None => ("unrecorded", ""),
+pub(crate) fn log(record: RecordedOutcome) {
+    match record {
+        RecordedOutcome::Succeeded => tracing::info!("succeeded"),
+        RecordedOutcome::Failed(code) => {
+            tracing::warn!(code, "failed, and will not be tried again");
         }
-    }
-
-    pub(crate) fn log(self) {
-        match self {
-            Record::Succeeded => tracing::info!("succeeded"),
-            Record::Failed(code) => tracing::warn!(code, "failed, and will not be tried again"),
-            Record::Retried(code, delay) => {
-                tracing::warn!(code, ?delay, "failed, and will be tried again");
-            }
-            Record::Released => tracing::info!("given back"),
-            Record::Canceled => tracing::info!("canceled"),
-            Record::Lost => tracing::warn!("the job was taken from this worker, or is gone"),
+        RecordedOutcome::Retried(code, delay) => {
+            tracing::warn!(code, ?delay, "failed, and will be tried again");
+        }
+        RecordedOutcome::Released => tracing::info!("given back"),
+        RecordedOutcome::Canceled => tracing::info!("canceled"),
+        RecordedOutcome::Lost => {
+            tracing::warn!("the job was taken from this worker, or is gone");
         }
     }
 }
@@ -174,23 +140,19 @@ impl Worker {
         &self,
         lease: &Lease,
         job: &job::Model,
-        ending: &Ending,
-    ) -> Result<Record, DbErr> {
+        ending: &AttemptResult,
+    ) -> Result<RecordedOutcome, DbErr> {
         match ending {
-            Ending::Lost => return Ok(Record::Lost),
-            Ending::Written(text) if self.posts.add((*lease, text.clone())).await? => {
-                return Ok(Record::Succeeded);
+            AttemptResult::Lost => return Ok(RecordedOutcome::Lost),
+            AttemptResult::Written(text) if self.posts.add((*lease, text.clone())).await? => {
+                return Ok(RecordedOutcome::Succeeded);
             }
             _ => {}
         }
-        let ended = Ended {
-            lease: *lease,
-            job: job.clone(),
-            pause: self.pause(job.attempt),
-        };
-        let ending = ending.clone();
+        let (lease, job, ending) = (*lease, job.clone(), ending.clone());
+        let backoff = self.pause(job.attempt);
         self.db
-            .transact(move |tx| settle(tx, ended, ending).boxed())
+            .transaction(async move |tx| queue::record(tx, &lease, &job, &ending, backoff).await)
             .await
     }
 
@@ -204,98 +166,17 @@ impl Worker {
     }
 }
 
-/// An attempt that has ended.
-struct Ended {
-    lease: Lease,
-    job: job::Model,
-    /// How long to wait before the next one, if there is one.
-    pause: Duration,
-}
-
-async fn settle(tx: &DatabaseTransaction, ended: Ended, ending: Ending) -> Result<Record, DbErr> {
-    let lease = &ended.lease;
-    let record = match &ending {
-        Ending::Failed(failure, after) => ended.fail(tx, failure, *after).await?,
-        Ending::Released => ended.release(tx).await?,
-        Ending::Written(_) | Ending::Canceled | Ending::Lost => Record::Lost,
-    };
-    if record != Record::Lost {
-        return Ok(record);
-    }
-    // Whatever the attempt brought, a cancel that came before it wins.
-    if lifecycle::stopped(tx, lease).await? {
-        return Ok(Record::Canceled);
-    }
-    // That a commit went well may be lost on the way: then it is recorded already.
-    let recorded = lifecycle::recorded(tx, lease).await?;
-    Ok(match (recorded, &ending) {
-        (Some(Outcome::Succeeded), Ending::Written(_)) => Record::Succeeded,
-        (Some(Outcome::Failed), Ending::Failed(failure, _)) if ended.is_last(failure) => {
-            Record::Failed(failure.code)
-        }
-        (Some(Outcome::Failed), Ending::Failed(failure, after)) => {
-            Record::Retried(failure.code, *after)
-        }
-        (Some(Outcome::Released), Ending::Released) => Record::Released,
-        (Some(Outcome::Canceled), _) => Record::Canceled,
-        _ => Record::Lost,
-    })
-}
-
-impl Ended {
-    /// Whether the job is given up after this failure.
-    fn is_last(&self, failure: &Failure) -> bool {
-        !failure.retryable || self.job.attempt >= self.job.max_attempts
-    }
-
-    /// Queues the job for another attempt, or gives it up.
-    async fn fail(
-        &self,
-        tx: &DatabaseTransaction,
-        failure: &Failure,
-        after: Duration,
-    ) -> Result<Record, DbErr> {
-        if self.is_last(failure) {
-            return Ok(match lifecycle::fail(tx, &self.lease, failure).await? {
-                true => Record::Failed(failure.code),
-                false => Record::Lost,
-            });
-        }
-        let delay = self.pause.max(after);
-        let delivery = queue::delivery_id(delay);
-        if !lifecycle::retry_later(tx, &self.lease, failure, delay, &delivery).await? {
-            return Ok(Record::Lost);
-        }
-        queue::push(tx, &delivery, Payload::next(&self.job), delay).await?;
-        Ok(Record::Retried(failure.code, delay))
-    }
-
-    /// Gives the job back, to be taken at once.
-    async fn release(&self, tx: &DatabaseTransaction) -> Result<Record, DbErr> {
-        let delivery = queue::delivery_id(Duration::ZERO);
-        if !lifecycle::release(tx, &self.lease, &delivery).await? {
-            return Ok(Record::Lost);
-        }
-        let payload = Payload {
-            job: self.job.id,
-            attempt: self.job.attempt,
-        };
-        queue::push(tx, &delivery, payload, Duration::ZERO).await?;
-        Ok(Record::Released)
-    }
-}
-
-fn failed(error: &AgentError) -> Ending {
+fn failed(error: &AgentError) -> AttemptResult {
     let (kind, retryable, after) = match error {
         AgentError::Retry { failure, after, .. } => (*failure, true, *after),
         AgentError::Fatal { failure, .. } => (*failure, false, None),
     };
-    let failure = Failure {
+    let failure = JobError {
         code: kind.code(),
         message: message(kind).to_owned(),
         retryable,
     };
-    Ending::Failed(failure, after.unwrap_or_default())
+    AttemptResult::Failed(failure, after.unwrap_or_default())
 }
 
 /// What the client reads: no keys, no addresses, nothing the provider said.
@@ -311,11 +192,11 @@ fn message(kind: agent::Failure) -> &'static str {
     }
 }
 
-fn internal() -> Ending {
-    let failure = Failure {
+fn internal() -> AttemptResult {
+    let failure = JobError {
         code: "internal",
         message: "Something went wrong on our side.".to_owned(),
         retryable: true,
     };
-    Ending::Failed(failure, Duration::ZERO)
+    AttemptResult::Failed(failure, Duration::ZERO)
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use entity::{queue_state, worker};
-use futures_util::FutureExt;
 use sea_orm::DbErr;
 use shared::changes::Changes;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -23,9 +22,7 @@ impl Worker {
         loop {
             beats.tick().await;
             let row = row.clone();
-            let beat = self
-                .db
-                .transact(|tx| async move { row.beat(tx).await }.boxed());
+            let beat = self.db.transaction(async move |tx| row.beat(tx).await);
             if let Err(error) = beat.await {
                 tracing::warn!(%error, "can't tell that this worker is there; trying again");
             }

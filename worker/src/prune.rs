@@ -36,7 +36,7 @@ pub async fn once(db: &Database, keep: Duration) {
     })
     .await;
     in_steps(db, "the queue's records of workers", move |tx, limit| {
-        queue::forget_workers(tx, limit).boxed()
+        queue::delete_stale_consumers(tx, limit).boxed()
     })
     .await;
 }

@@ -9,11 +9,9 @@ use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
 use entity::job;
-use entity::job::lifecycle::{self, Rescue};
-use futures_util::FutureExt;
-use sea_orm::{DatabaseTransaction, DbErr};
+use sea_orm::DbErr;
 use shared::clock::ClockReading;
-use shared::queue::{self, Payload};
+use shared::queue::{self, RescueOutcome};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::Instrument;
 
@@ -91,7 +89,7 @@ impl Worker {
     }
 
     async fn sweep_once(&self, gate: &mut RescueGate) -> Result<(), DbErr> {
-        let abandoned = lifecycle::abandoned(self.db.read(), BATCH).await?;
+        let abandoned = queue::expired_leases(self.db.read(), BATCH).await?;
         // After that look: if the clock was set before it, this shows it.
         if gate.is_open(self.db.read_clock().await?) {
             for job in abandoned {
@@ -101,12 +99,12 @@ impl Worker {
         }
         let strays = self
             .db
-            .transact(|tx| queue::drop_strays(tx).boxed())
+            .transaction(async move |tx| queue::delete_orphaned_deliveries(tx).await)
             .await?;
         if strays > 0 {
             tracing::error!(strays, "the queue held what is not ours; it was removed");
         }
-        for job in queue::stranded(self.db.read(), self.lease, BATCH).await? {
+        for job in queue::missing_deliveries(self.db.read(), self.lease, BATCH).await? {
             let span = observe::span(&job);
             self.redeliver(job).instrument(span).await?;
         }
@@ -115,8 +113,11 @@ impl Worker {
 
     async fn rescue(&self, job: job::Model) -> Result<(), DbErr> {
         let lost = job.clone();
-        let rescue = self.db.transact(move |tx| rescue(tx, lost).boxed()).await?;
-        if rescue != Rescue::Nothing {
+        let rescue = self
+            .db
+            .transaction(async move |tx| queue::rescue(tx, &lost).await)
+            .await?;
+        if rescue != RescueOutcome::Skipped {
             tracing::warn!(?rescue, "a worker was lost");
             self.metrics.rescued(rescue, &job);
         }
@@ -126,7 +127,7 @@ impl Worker {
     async fn redeliver(&self, job: job::Model) -> Result<(), DbErr> {
         if self
             .db
-            .transact(move |tx| redeliver(tx, job).boxed())
+            .transaction(async move |tx| queue::redeliver(tx, &job).await)
             .await?
         {
             tracing::warn!("a delivery was lost");
@@ -134,28 +135,6 @@ impl Worker {
         }
         Ok(())
     }
-}
-
-async fn rescue(tx: &DatabaseTransaction, job: job::Model) -> Result<Rescue, DbErr> {
-    let delivery = queue::delivery_id(Duration::ZERO);
-    let rescue = lifecycle::rescue(tx, &job, &delivery).await?;
-    if rescue == Rescue::Requeued {
-        queue::push(tx, &delivery, Payload::next(&job), Duration::ZERO).await?;
-    }
-    Ok(rescue)
-}
-
-async fn redeliver(tx: &DatabaseTransaction, job: job::Model) -> Result<bool, DbErr> {
-    let Some(lost) = &job.delivery_id else {
-        return Ok(false);
-    };
-    let delivery = queue::delivery_id(Duration::ZERO);
-    let given = lifecycle::redeliver(tx, job.id, lost, &delivery).await?;
-    if given {
-        queue::take(tx, &[lost]).await?;
-        queue::push(tx, &delivery, Payload::next(&job), Duration::ZERO).await?;
-    }
-    Ok(given)
 }
 
 #[cfg(test)]

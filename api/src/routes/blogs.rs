@@ -7,15 +7,13 @@ use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use entity::clock::{new_id, now};
-use entity::job::lifecycle::{NewJob, Origin};
 use entity::post::WithoutContent;
 use entity::{idempotency, job, post};
-use futures_util::FutureExt;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, QueryFilter, QuerySelect, Set,
 };
 use serde::Serialize;
-use shared::queue;
+use shared::queue::{self, NewJob, RequestOrigin};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -31,7 +29,7 @@ use crate::page::{List, cut, limit, link};
 use crate::query::{Id, Params, searched};
 use crate::quota::Quota;
 use crate::wait::Place;
-use crate::{AppState, enqueue, render};
+use crate::{AppState, render};
 
 mod filter;
 mod view;
@@ -153,9 +151,9 @@ pub async fn create(
     let (first, ours, owner, origin) = (once.clone(), state.clone(), me.clone(), origin());
     let answer = state
         .db
-        .transact(move |tx| {
+        .transaction(async move |tx| {
             let work = store(tx, ours, owner, id, new, origin);
-            first.protect(tx, work).boxed()
+            first.protect(tx, work).await
         })
         .await?;
     match (answer, place) {
@@ -174,7 +172,7 @@ async fn store(
     me: SignedIn,
     id: Uuid,
     new: NewPost,
-    origin: Origin,
+    origin: RequestOrigin,
 ) -> Result<(Response, Uuid)> {
     let options = new.options.unwrap_or_default().to_json()?;
     let model = model_of(&options, &state.models)?;
@@ -202,7 +200,7 @@ async fn store(
         origin,
     };
     let post = post::Entity::insert(row).exec_with_returning(tx).await?;
-    let job = enqueue::job(tx, job, state.config.user_max_active_jobs).await?;
+    let job = queue::enqueue(tx, job, state.config.user_max_active_jobs).await?;
     Quota::new(&state.config)
         .allows_post(tx, me.user.id)
         .await?;
@@ -399,7 +397,7 @@ pub async fn update(
     let (owner, quota) = (me.clone(), Quota::new(&state.config));
     let post = state
         .db
-        .transact(move |tx| edit_post(tx, owner, id, headers, edit, quota).boxed())
+        .transaction(async move |tx| edit_post(tx, owner, id, headers, edit, quota).await)
         .await?;
     let tag = version_tag(post.version, Format::Json);
     let post = Post::load(state.db.read(), post, &me).await?;
@@ -452,7 +450,7 @@ pub struct Done {
 pub async fn delete(State(state): State<AppState>, me: SignedIn, Id(id): Id) -> Result<Json<Done>> {
     state
         .db
-        .transact(move |tx| delete_post(tx, me, id).boxed())
+        .transaction(async move |tx| delete_post(tx, me, id).await)
         .await?;
     Ok(Json(Done {
         message: "The post was deleted.",
@@ -463,13 +461,7 @@ async fn delete_post(tx: &DatabaseTransaction, me: SignedIn, id: Uuid) -> Result
     let post = find(tx, &me, id).await?;
     // Those hold copies of it. Whoever makes one holds its key before all else.
     idempotency::Entity::erase_answers(tx, post.id).await?;
-    // A running worker finds its job gone at its next write, and stops. The job
-    // is locked before the post, as the worker does it.
-    let job = job::Entity::of_post(post.id).lock_exclusive();
-    let job = job.one(tx).await?;
-    if let Some(delivery) = job.and_then(|job| job.delivery_id) {
-        queue::take(tx, &[&delivery]).await?;
-    }
+    queue::detach_post(tx, post.id).await?;
     post::Entity::delete_by_id(post.id).exec(tx).await?;
     // And those that were committed meanwhile.
     idempotency::Entity::erase_answers(tx, post.id).await?;
@@ -497,9 +489,9 @@ pub async fn regenerate(
 ) -> Result<Answer> {
     let (once, origin) = (key.of(&me, &again)?, origin());
     let db = state.db.clone();
-    db.transact(move |tx| {
+    db.transaction(async move |tx| {
         once.protect(tx, store_again(tx, state, me, id, again, origin))
-            .boxed()
+            .await
     })
     .await
 }
@@ -511,7 +503,7 @@ async fn store_again(
     me: SignedIn,
     id: Uuid,
     again: Regeneration,
-    origin: Origin,
+    origin: RequestOrigin,
 ) -> Result<(Response, Uuid)> {
     let post = find(tx, &me, id).await?;
     let options = match again.options {
@@ -528,7 +520,7 @@ async fn store_again(
         max_attempts: state.config.job_max_attempts,
         origin,
     };
-    let job = enqueue::job(tx, new, state.config.user_max_active_jobs).await?;
+    let job = queue::enqueue(tx, new, state.config.user_max_active_jobs).await?;
     Quota::new(&state.config)
         .allows_text(tx, me.user.id)
         .await?;

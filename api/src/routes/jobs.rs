@@ -7,15 +7,15 @@ use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use entity::job;
-use entity::job::lifecycle::{self, Origin};
-use futures_util::FutureExt;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseTransaction, QueryFilter, QueryOrder, QuerySelect,
 };
 use serde::{Deserialize, Serialize};
+use shared::queue::{self, RequestOrigin};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
+use crate::AppState;
 use crate::auth::SignedIn;
 use crate::error::{Error, Result};
 use crate::idempotency::{Answer, Key};
@@ -24,7 +24,6 @@ use crate::observe::origin;
 use crate::page::{After, List, cut, limit, link};
 use crate::query::{Id, Params};
 use crate::quota::Quota;
-use crate::{AppState, cancel, enqueue};
 
 mod view;
 
@@ -144,7 +143,7 @@ pub async fn list(
 pub async fn cancel(State(state): State<AppState>, me: SignedIn, Id(id): Id) -> Result<Response> {
     let job = state
         .db
-        .transact(move |tx| call_off(tx, me, id).boxed())
+        .transaction(async move |tx| call_off(tx, me, id).await)
         .await?;
     state.metrics.canceled(&job);
     accepted(&Job::load_one(state.db.read(), job).await?)
@@ -152,7 +151,7 @@ pub async fn cancel(State(state): State<AppState>, me: SignedIn, Id(id): Id) -> 
 
 async fn call_off(tx: &DatabaseTransaction, me: SignedIn, id: Uuid) -> Result<job::Model> {
     hold(tx, &me, id).await?;
-    cancel::job(tx, id).await?.ok_or(Error::JobFinished)
+    queue::cancel(tx, id).await?.ok_or(Error::JobFinished)
 }
 
 /// Try a job again that failed or was canceled
@@ -177,11 +176,8 @@ pub async fn retry(
 ) -> Result<Answer> {
     let (once, origin) = (key.of(&me, &())?, origin());
     let db = state.db.clone();
-    db.transact(move |tx| {
-        once.protect(tx, try_again(tx, state, me, id, origin))
-            .boxed()
-    })
-    .await
+    db.transaction(async move |tx| once.protect(tx, try_again(tx, state, me, id, origin)).await)
+        .await
 }
 
 async fn try_again(
@@ -189,13 +185,13 @@ async fn try_again(
     state: AppState,
     me: SignedIn,
     id: Uuid,
-    origin: Origin,
+    origin: RequestOrigin,
 ) -> Result<(Response, Uuid)> {
     let most = state.config.user_max_active_jobs;
-    let room = lifecycle::room(tx, me.user.id, most).await?;
+    let room = queue::check_quota(tx, me.user.id, most).await?;
     let before = hold(tx, &me, id).await?;
     let attempts = state.config.job_max_attempts;
-    let job = enqueue::again(tx, before, room, attempts, origin).await?;
+    let job = queue::retry(tx, &before, room, attempts, origin).await?;
     Quota::new(&state.config)
         .allows_text(tx, me.user.id)
         .await?;

@@ -5,7 +5,6 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
 use entity::session;
-use futures_util::FutureExt;
 use sea_orm::QueryOrder;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -84,7 +83,7 @@ pub async fn list(State(state): State<AppState>, me: SignedIn) -> Result<Json<Se
 pub async fn revoke(State(state): State<AppState>, me: SignedIn, Id(id): Id) -> Result<StatusCode> {
     let revoked = state
         .db
-        .transact(move |tx| session::Entity::revoke(tx, me.user.id, id).boxed())
+        .transaction(async move |tx| session::Entity::revoke(tx, me.user.id, id).await)
         .await?;
     if revoked {
         Ok(StatusCode::NO_CONTENT)
@@ -102,7 +101,7 @@ pub async fn revoke_others(State(state): State<AppState>, me: SignedIn) -> Resul
     let (user, present) = (me.user.id, Some(me.session.id));
     state
         .db
-        .transact(move |tx| session::Entity::revoke_all(tx, user, present).boxed())
+        .transaction(async move |tx| session::Entity::revoke_all(tx, user, present).await)
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -7,7 +7,6 @@ use chrono::{DateTime, TimeDelta, Utc};
 use entity::audit::{Action, Event, Who};
 use entity::clock::{new_id, now};
 use entity::{refresh_token, session, user};
-use futures_util::FutureExt;
 use sea_orm::{
     ActiveModelTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, QuerySelect, Set,
 };
@@ -81,7 +80,7 @@ pub async fn register(
     };
     let db = state.db.clone();
     let pair = db
-        .transact(move |tx| sign_up(tx, state, row, client).boxed())
+        .transaction(async move |tx| sign_up(tx, state, row, client).await)
         .await?;
     Ok((StatusCode::CREATED, Json(pair)))
 }
@@ -151,7 +150,7 @@ async fn prove_and_enter(
         let (ours, client, attempt) = (state.clone(), client.clone(), attempt.clone());
         let entered = state
             .db
-            .transact(move |tx| enter(tx, ours, user, verdict, client, attempt).boxed())
+            .transaction(async move |tx| enter(tx, ours, user, verdict, client, attempt).await)
             .await?;
         if let Some(pair) = entered {
             return Ok(Proof::Right(pair));
@@ -204,7 +203,7 @@ pub async fn refresh(
 ) -> Result<Json<TokenPair>> {
     let db = state.db.clone();
     let pair = db
-        .transact(move |tx| renew(tx, state, client, given.refresh_token).boxed())
+        .transaction(async move |tx| renew(tx, state, client, given.refresh_token).await)
         .await?;
     // The end of the session is committed, so it is no error to the transaction.
     pair.map(Json).ok_or(Error::RefreshTokenReused)
@@ -282,7 +281,7 @@ pub async fn logout(State(state): State<AppState>, me: SignedIn) -> Result<Statu
     let (user, session) = (me.user.id, me.session.id);
     state
         .db
-        .transact(move |tx| session::Entity::revoke(tx, user, session).boxed())
+        .transaction(async move |tx| session::Entity::revoke(tx, user, session).await)
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }

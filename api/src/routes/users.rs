@@ -5,11 +5,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
 use entity::audit::{Action, Event, Who};
-use entity::{job, session, user};
-use futures_util::FutureExt;
+use entity::{session, user};
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait,
-    IntoActiveModel, QueryFilter, QueryOrder, QuerySelect, Set,
+    ActiveModelTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, Set,
 };
 use serde::{Deserialize, Serialize};
 use shared::queue;
@@ -142,7 +140,7 @@ pub async fn change_password(
     let hash = state.passwords.hash(change.new_password).await?;
     state
         .db
-        .transact(move |tx| replace_password(tx, me, client, hash).boxed())
+        .transaction(async move |tx| replace_password(tx, me, client, hash).await)
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -182,7 +180,7 @@ pub async fn delete_me(
     confirm(&state, &me.user, &client, given.password).await?;
     state
         .db
-        .transact(move |tx| leave(tx, me.user, client).boxed())
+        .transaction(async move |tx| leave(tx, me.user, client).await)
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -200,19 +198,7 @@ async fn leave(tx: &DatabaseTransaction, user: user::Model, client: Client) -> R
     if user.is_admin() && !others.any(user::Model::is_admin) {
         return Err(Error::LastAdmin);
     }
-    // Jobs are locked before their posts, and in the order of their ids, as
-    // workers do it.
-    use job::Status::{Canceling, Queued, Running};
-    let deliveries: Vec<Option<String>> = job::Entity::owned_by(user.id)
-        .filter(job::Column::Status.is_in([Queued, Running, Canceling]))
-        .order_by_asc(job::Column::Id)
-        .lock_exclusive()
-        .select_only()
-        .column(job::Column::DeliveryId)
-        .into_tuple()
-        .all(tx)
-        .await?;
-    queue::take_all(tx, deliveries.into_iter().flatten().collect()).await?;
+    queue::detach_user(tx, user.id).await?;
     user::Entity::delete_by_id(user.id).exec(tx).await?;
     own_act(Action::AccountDeleted, &user, &client)
         .record(tx)
@@ -261,7 +247,7 @@ async fn confirm(
         }
         state
             .db
-            .transact(move |tx| async move { attempt.passed(tx).await }.boxed())
+            .transaction(async move |tx| attempt.passed(tx).await)
             .await
             .map(Proof::Right)
     };

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use entity::{audit, job};
+use entity::audit;
 use sea_orm::{ActiveEnum, ConnectionTrait, EntityTrait, PaginatorTrait, QueryOrder};
 use serde_json::{Value, json};
+use shared::queue;
 
 use crate::stub_openai::Mood;
 use crate::test_app::{Answer, TestApp, TestClient, text};
@@ -318,7 +319,7 @@ async fn all_jobs_that_a_filter_matches_are_canceled_and_no_others() {
         outcome,
         json!({ "matched": 60, "changed": 60, "more": false })
     );
-    let queued = job::Entity::counts(app.db.read(), 100)
+    let queued = queue::status_counts(app.db.read(), 100)
         .await
         .unwrap()
         .queued;
@@ -355,9 +356,14 @@ async fn a_thousand_failed_jobs_are_tried_again_at_once_beyond_their_owners_quot
         json!({ "matched": 999, "changed": 999, "more": false })
     );
     assert!(begun.elapsed() < Duration::from_secs(60));
-    let depth = job::Entity::depth(app.db.read(), 2000).await.unwrap();
+    let depth = queue::depth(app.db.read(), 2000).await.unwrap();
     assert_eq!(depth.queued, 999);
-    assert_eq!(shared::queue::length(app.db.read()).await.unwrap(), 999);
+    assert_eq!(
+        shared::queue::count_deliveries(app.db.read())
+            .await
+            .unwrap(),
+        999
+    );
 }
 
 #[tokio::test]

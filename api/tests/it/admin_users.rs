@@ -281,7 +281,12 @@ async fn the_jobs_of_a_disabled_user_are_called_off_and_those_of_others_are_not(
         let post = post::Entity::find_by_id(id).one(app.db.read()).await;
         assert_eq!(post.unwrap().unwrap().status, post::Status::Canceled);
     }
-    assert_eq!(shared::queue::length(app.db.read()).await.unwrap(), 1);
+    assert_eq!(
+        shared::queue::count_deliveries(app.db.read())
+            .await
+            .unwrap(),
+        1
+    );
     app.agent.set(Mood::Well);
     app.run_jobs().await;
     assert_eq!(ann.job_now(&kept).await["status"], "succeeded");

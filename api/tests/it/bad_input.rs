@@ -21,7 +21,11 @@ async fn rows(app: &TestApp) -> [u64; 9] {
         attempt::Entity::find().count(db).await.unwrap(),
         step::Entity::find().count(db).await.unwrap(),
         idempotency::Entity::find().count(db).await.unwrap(),
-        shared::queue::length(db).await.unwrap().try_into().unwrap(),
+        shared::queue::count_deliveries(db)
+            .await
+            .unwrap()
+            .try_into()
+            .unwrap(),
     ]
 }
 

@@ -130,7 +130,12 @@ async fn a_deleted_post_is_gone_with_its_jobs() {
     let ann = app.user("ann").await;
     let post = ready(&app, &ann, "Ephemera").await;
     let queued = ann.ask("Never begun").await;
-    assert_eq!(shared::queue::length(app.db.read()).await.unwrap(), 1);
+    assert_eq!(
+        shared::queue::count_deliveries(app.db.read())
+            .await
+            .unwrap(),
+        1
+    );
     for post in [&post, &queued] {
         let deleted = ann.delete(&path(post)).await;
         assert_eq!(deleted.status, 200);
@@ -141,7 +146,12 @@ async fn a_deleted_post_is_gone_with_its_jobs() {
         }
         assert_eq!(ann.delete(&path(post)).await.status, 404);
     }
-    assert_eq!(shared::queue::length(app.db.read()).await.unwrap(), 0);
+    assert_eq!(
+        shared::queue::count_deliveries(app.db.read())
+            .await
+            .unwrap(),
+        0
+    );
     assert_eq!(ann.get("/jobs").await.body["items"], json!([]));
 }
 

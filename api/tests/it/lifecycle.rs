@@ -3,17 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use entity::job::lifecycle::{
-    self, Cancel, Checkpoint, Contended, Hold, Lease, Origin, Progress, Rescue, cancel, checkpoint,
-    claim, fail, finish, progress, recorded, redeliver, release, requeue, rescue, retry_later,
-    stopped,
-};
-use entity::job::{self, Failure, Phase, Status};
+use entity::job::{self, Phase, Status};
 use entity::{attempt, post, queue_state, step};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, PaginatorTrait, QueryFilter,
 };
-use shared::queue;
+use shared::queue::{
+    AttemptResult, Checkpoint, ClaimRequest, JobError, JobQuota, Lease, LeaseStatus, LockMode,
+    Progress, RecordedOutcome, RequestOrigin, RescueOutcome, cancel, checkpoint, claim, complete,
+    expired_leases, record, redeliver, renew, rescue, retry,
+};
 use uuid::Uuid;
 
 use crate::test_app::{TestApp, TestClient, text};
@@ -78,17 +77,43 @@ fn allowed(status: Status, step: Step) -> Option<Status> {
         // The holder learns by them that it is to stop.
         (Canceling, Step::Progress | Step::Checkpoint) => Canceling,
         (Canceling, Step::Stopped | Step::RescueOfTheLost) => Canceled,
+        // Whatever the attempt brings, the cancel came before it.
+        (Canceling, Step::Fail | Step::RetryLater | Step::Release) => Canceled,
         (Failed | Canceled, Step::Requeue) => Queued,
         _ => return None,
     })
 }
 
-fn failure() -> Failure {
-    Failure {
+fn failure(retryable: bool) -> AttemptResult {
+    let error = JobError {
         code: "agent_timeout",
         message: "Too slow.".to_owned(),
-        retryable: true,
-    }
+        retryable,
+    };
+    AttemptResult::Failed(error, Duration::ZERO)
+}
+
+/// What is recorded of an attempt that ends so.
+async fn record_result(
+    tx: &DatabaseTransaction,
+    lease: &Lease,
+    result: AttemptResult,
+) -> RecordedOutcome {
+    let job = row(tx, lease.job).await;
+    record(tx, lease, &job, &result, MINUTE).await.unwrap()
+}
+
+async fn release(tx: &DatabaseTransaction, lease: &Lease) -> bool {
+    record_result(tx, lease, AttemptResult::Released).await == RecordedOutcome::Released
+}
+
+async fn fail(tx: &DatabaseTransaction, lease: &Lease) -> bool {
+    let recorded = record_result(tx, lease, failure(false)).await;
+    recorded == RecordedOutcome::Failed("agent_timeout")
+}
+
+async fn confirm_cancel(tx: &DatabaseTransaction, lease: &Lease) -> bool {
+    record_result(tx, lease, AttemptResult::Canceled).await == RecordedOutcome::Canceled
 }
 
 fn new_text() -> post::Text {
@@ -111,37 +136,46 @@ fn section(position: i32) -> Checkpoint {
     }
 }
 
-fn delivery() -> String {
-    queue::delivery_id(Duration::ZERO)
-}
-
 async fn row(tx: &DatabaseTransaction, id: Uuid) -> job::Model {
     job::Entity::find_by_id(id).one(tx).await.unwrap().unwrap()
 }
 
-/// Ids for so many new attempts.
-fn ids(count: usize) -> Vec<Uuid> {
-    std::iter::repeat_with(Uuid::now_v7).take(count).collect()
+/// So many new attempts that want a job.
+fn requests(count: usize) -> Vec<ClaimRequest> {
+    let request = || ClaimRequest {
+        attempt: Uuid::now_v7(),
+        delivery_id: None,
+    };
+    std::iter::repeat_with(request).take(count).collect()
+}
+
+async fn claim_jobs(
+    tx: &DatabaseTransaction,
+    worker: &str,
+    requests: &[ClaimRequest],
+) -> Vec<(Lease, job::Model)> {
+    let claimed = claim(tx, worker, MINUTE, Phase::Outline, requests).await;
+    let claimed = claimed.unwrap().into_iter().flatten();
+    claimed
+        .map(|claimed| (claimed.lease, claimed.job))
+        .collect()
 }
 
 /// Claims whichever job is first in line.
 async fn first(tx: &DatabaseTransaction, worker: &str) -> Option<(Lease, job::Model)> {
-    let mut claimed = claim(tx, worker, MINUTE, Phase::Outline, &ids(1))
-        .await
-        .unwrap();
-    claimed.pop()
+    claim_jobs(tx, worker, &requests(1)).await.pop()
 }
 
 /// Whether the post was stored.
 async fn finishes(tx: &DatabaseTransaction, lease: &Lease, text: post::Text) -> bool {
-    finish(tx, &[(*lease, text)], Contended::Wait)
+    complete(tx, &[(*lease, text)], LockMode::Wait)
         .await
         .unwrap()
         == [true]
 }
 
-async fn keeps(tx: &DatabaseTransaction, lease: &Lease, done: Checkpoint) -> Hold {
-    checkpoint(tx, &[(*lease, done)], Contended::Wait)
+async fn keeps(tx: &DatabaseTransaction, lease: &Lease, done: Checkpoint) -> LeaseStatus {
+    checkpoint(tx, &[(*lease, done)], LockMode::Wait)
         .await
         .unwrap()[0]
 }
@@ -161,14 +195,14 @@ async fn running(app: &TestApp, ann: &TestClient) -> Lease {
 async fn bring(tx: &DatabaseTransaction, lease: &Lease, status: Status) {
     match status {
         Status::Running => {}
-        Status::Queued => assert!(release(tx, lease, &delivery()).await.unwrap()),
+        Status::Queued => assert!(release(tx, lease).await),
         Status::Succeeded => assert!(finishes(tx, lease, new_text()).await),
-        Status::Failed => assert!(fail(tx, lease, &failure()).await.unwrap()),
+        Status::Failed => assert!(fail(tx, lease).await),
         Status::Canceling | Status::Canceled => {
-            let canceling = cancel(tx, lease.job).await.unwrap();
-            assert!(matches!(canceling, Cancel::Canceling(_)));
+            let canceling = cancel(tx, lease.job).await.unwrap().unwrap();
+            assert_eq!(canceling.status, Status::Canceling);
             if status == Status::Canceled {
-                assert!(stopped(tx, lease).await.unwrap());
+                assert!(confirm_cancel(tx, lease).await);
             }
         }
     }
@@ -183,31 +217,31 @@ async fn expire(tx: &DatabaseTransaction) {
 /// Whether the step was taken.
 async fn take(tx: &DatabaseTransaction, lease: &Lease, taken: Step) -> bool {
     let before = row(tx, lease.job).await;
-    let again = delivery();
-    let soon = Duration::from_millis(1);
     match taken {
         Step::Claim => first(tx, "w2").await.is_some(),
-        Step::Progress => progress(tx, *lease, HALF).await.unwrap() != Hold::Lost,
-        Step::Checkpoint => keeps(tx, lease, section(1)).await != Hold::Lost,
+        Step::Progress => renew(tx, *lease, HALF).await.unwrap() != LeaseStatus::Lost,
+        Step::Checkpoint => keeps(tx, lease, section(1)).await != LeaseStatus::Lost,
         Step::Finish => finishes(tx, lease, new_text()).await,
-        Step::Fail => fail(tx, lease, &failure()).await.unwrap(),
-        Step::RetryLater => retry_later(tx, lease, &failure(), soon, &again)
-            .await
-            .unwrap(),
-        Step::Release => release(tx, lease, &again).await.unwrap(),
-        Step::Stopped => stopped(tx, lease).await.unwrap(),
-        Step::Cancel => cancel(tx, lease.job).await.unwrap() != Cancel::TooLate,
-        Step::Requeue => requeue(tx, &before, 5, Origin::default(), &again)
-            .await
-            .unwrap()
-            .is_some(),
+        Step::Fail | Step::RetryLater | Step::Release | Step::Stopped => {
+            let result = match taken {
+                Step::Fail => failure(false),
+                Step::RetryLater => failure(true),
+                Step::Release => AttemptResult::Released,
+                _ => AttemptResult::Canceled,
+            };
+            record_result(tx, lease, result).await;
+            row(tx, lease.job).await != before
+        }
+        Step::Cancel => cancel(tx, lease.job).await.unwrap().is_some(),
+        Step::Requeue => {
+            let origin = RequestOrigin::default();
+            let retried = retry(tx, &before, JobQuota::Available, 5, origin).await;
+            retried.is_ok()
+        }
         Step::RescueOfTheLiving | Step::RescueOfTheLost => {
-            rescue(tx, &before, &again).await.unwrap() != Rescue::Nothing
+            rescue(tx, &before).await.unwrap() != RescueOutcome::Skipped
         }
-        Step::Redeliver => {
-            let lost = before.delivery_id.unwrap_or_default();
-            redeliver(tx, lease.job, &lost, &again).await.unwrap()
-        }
+        Step::Redeliver => redeliver(tx, &before).await.unwrap(),
     }
 }
 
@@ -290,13 +324,10 @@ async fn a_worker_that_was_replaced_writes_nothing_more() {
     let tx = app.begin().await;
     expire(&tx).await;
     let lost = row(&tx, late.job).await;
+    assert_eq!(rescue(&tx, &lost).await.unwrap(), RescueOutcome::Requeued);
     assert_eq!(
-        rescue(&tx, &lost, &delivery()).await.unwrap(),
-        Rescue::Requeued
-    );
-    assert_eq!(
-        rescue(&tx, &lost, &delivery()).await.unwrap(),
-        Rescue::Nothing,
+        rescue(&tx, &lost).await.unwrap(),
+        RescueOutcome::Skipped,
         "twice"
     );
     let (present, before) = first(&tx, "w2").await.unwrap();
@@ -336,15 +367,15 @@ async fn a_worker_that_was_only_slow_keeps_its_job() {
     let ann = app.user("ann").await;
     let lease = running(&app, &ann).await;
     let tx = app.begin().await;
-    assert_eq!(lifecycle::abandoned(&tx, 9).await.unwrap(), []);
+    assert_eq!(expired_leases(&tx, 9).await.unwrap(), []);
     expire(&tx).await;
-    let found = lifecycle::abandoned(&tx, 9).await.unwrap();
+    let found = expired_leases(&tx, 9).await.unwrap();
     assert_eq!(found.len(), 1);
     // It is heard of after all, just before it would be rescued.
-    assert_eq!(progress(&tx, lease, HALF).await.unwrap(), Hold::Kept);
+    assert_eq!(renew(&tx, lease, HALF).await.unwrap(), LeaseStatus::Active);
     assert_eq!(
-        rescue(&tx, &found[0], &delivery()).await.unwrap(),
-        Rescue::Nothing
+        rescue(&tx, &found[0]).await.unwrap(),
+        RescueOutcome::Skipped
     );
     assert!(finishes(&tx, &lease, new_text()).await);
     tx.commit().await.unwrap();
@@ -357,11 +388,11 @@ async fn a_job_is_not_taken_before_it_is_due() {
     let ann = app.user("ann").await;
     let lease = running(&app, &ann).await;
     let tx = app.begin().await;
-    let later = retry_later(&tx, &lease, &failure(), MINUTE, &delivery()).await;
-    assert!(later.unwrap());
+    let later = record_result(&tx, &lease, failure(true)).await;
+    assert_eq!(later, RecordedOutcome::Retried("agent_timeout", MINUTE));
     assert_eq!(first(&tx, "w2").await, None);
-    let canceled = cancel(&tx, lease.job).await.unwrap();
-    assert!(matches!(canceled, Cancel::Canceled(_)));
+    let canceled = cancel(&tx, lease.job).await.unwrap().unwrap();
+    assert_eq!(canceled.status, Status::Canceled);
     tx.commit().await.unwrap();
     app.run_jobs().await;
 }
@@ -374,7 +405,7 @@ async fn a_step_that_is_written_down_twice_is_kept_and_paid_once() {
     let tx = app.begin().await;
     for _ in 0..2 {
         let hold = keeps(&tx, &lease, section(1)).await;
-        assert_eq!(hold, Hold::Kept);
+        assert_eq!(hold, LeaseStatus::Active);
     }
     let job = row(&tx, lease.job).await;
     assert_eq!((job.input_tokens, job.output_tokens), (3, 4));
@@ -393,14 +424,12 @@ async fn a_mixed_lot(app: &TestApp) -> Vec<Lease> {
         ann.ask(topic).await;
     }
     let tx = app.begin().await;
-    let claimed = claim(&tx, "w1", MINUTE, Phase::Outline, &ids(9))
-        .await
-        .unwrap();
+    let claimed = claim_jobs(&tx, "w1", &requests(9)).await;
     let mut leases: Vec<Lease> = claimed.iter().map(|(lease, _)| *lease).collect();
     assert_eq!(leases.len(), 4);
-    let canceling = cancel(&tx, leases[2].job).await.unwrap();
-    assert!(matches!(canceling, Cancel::Canceling(_)));
-    assert!(release(&tx, &leases[3], &delivery()).await.unwrap());
+    let canceling = cancel(&tx, leases[2].job).await.unwrap().unwrap();
+    assert_eq!(canceling.status, Status::Canceling);
+    assert!(release(&tx, &leases[3]).await);
     let (again, _) = first(&tx, "w1").await.unwrap();
     leases.push(again);
     tx.commit().await.unwrap();
@@ -414,9 +443,12 @@ async fn steps_of_many_attempts_are_kept_together_each_by_its_own_right() {
     let leases = a_mixed_lot(&app).await;
     let tx = app.begin().await;
     let done: Vec<_> = leases.iter().map(|lease| (*lease, section(1))).collect();
-    let holds = checkpoint(&tx, &done, Contended::Fail).await.unwrap();
-    let (kept, lost) = (Hold::Kept, Hold::Lost);
-    assert_eq!(holds, [kept, kept, Hold::Canceling, lost, kept]);
+    let holds = checkpoint(&tx, &done, LockMode::NoWait).await.unwrap();
+    let (kept, lost) = (LeaseStatus::Active, LeaseStatus::Lost);
+    assert_eq!(
+        holds,
+        [kept, kept, LeaseStatus::CancelRequested, lost, kept]
+    );
     for lease in &leases {
         let job = row(&tx, lease.job).await;
         assert_eq!((job.input_tokens, job.output_tokens), (3, 4));
@@ -435,7 +467,7 @@ async fn posts_of_many_attempts_are_stored_together_each_by_its_own_right() {
         .iter()
         .enumerate()
         .map(|(n, lease)| (*lease, text(n)));
-    let stored = finish(&tx, &written.collect::<Vec<_>>(), Contended::Fail)
+    let stored = complete(&tx, &written.collect::<Vec<_>>(), LockMode::NoWait)
         .await
         .unwrap();
     assert_eq!(stored, [true, true, false, false, true]);
@@ -457,28 +489,25 @@ async fn an_attempt_that_claims_twice_has_one_job_and_counts_once() {
     ann.ask("One").await;
     ann.ask("Two").await;
     let tx = app.begin().await;
-    let (ids, more) = (ids(1), ids(2));
-    let claim = async |ids: &[Uuid]| {
-        let claimed = claim(&tx, "w1", MINUTE, Phase::Outline, ids).await;
-        claimed.unwrap()
-    };
+    let (ids, more) = (requests(1), requests(2));
+    let claim = async |requests: &[ClaimRequest]| claim_jobs(&tx, "w1", requests).await;
     let one = claim(&ids).await;
     assert_eq!(
         (one.len(), one[0].0.attempt, one[0].1.attempt),
-        (1, ids[0], 1)
+        (1, ids[0].attempt, 1)
     );
     assert_eq!(claim(&ids).await, one);
     // Beside new ones, of which there is a job for one only.
-    let both = claim(&[ids[0], more[0], more[1]]).await;
+    let both = claim(&[&ids[..], &more[..]].concat()).await;
     assert_eq!(both.len(), 2);
     assert!(both.contains(&one[0]));
     assert!(
         both.iter()
-            .any(|(lease, job)| lease.attempt == more[0] && job.id != one[0].1.id)
+            .any(|(lease, job)| lease.attempt == more[0].attempt && job.id != one[0].1.id)
     );
     assert_eq!(attempt::Entity::find().count(&tx).await.unwrap(), 2);
     // What it no longer holds it does not get back.
-    assert!(release(&tx, &one[0].0, &delivery()).await.unwrap());
+    assert!(release(&tx, &one[0].0).await);
     assert_eq!(claim(&more[..1]).await.len(), 1);
     tx.rollback().await.unwrap();
     app.run_jobs().await;
@@ -490,11 +519,10 @@ async fn how_an_attempt_ended_can_be_read_afterwards() {
     let ann = app.user("ann").await;
     let lease = running(&app, &ann).await;
     let tx = app.begin().await;
-    assert_eq!(recorded(&tx, &lease).await.unwrap(), None);
     assert!(finishes(&tx, &lease, new_text()).await);
     assert!(!finishes(&tx, &lease, new_text()).await);
-    let outcome = recorded(&tx, &lease).await.unwrap();
-    assert_eq!(outcome, Some(attempt::Outcome::Succeeded));
+    let recorded = record_result(&tx, &lease, AttemptResult::Written(new_text())).await;
+    assert_eq!(recorded, RecordedOutcome::Succeeded);
     tx.commit().await.unwrap();
     // Its delivery is still there.
     app.run_jobs().await;

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use sea_orm::{ConnectionTrait, DbBackend};
 use serde_json::{Value, json};
-use shared::queue::{self, Payload};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use crate::deliveries;
 use crate::job_life::{at_first, outcomes, with_attempts};
 use crate::stub::Call;
 use crate::stub_openai::Mood;
@@ -182,13 +182,7 @@ async fn a_busy_worker_leaves_the_queue_to_others() {
 
 /// Another delivery for a job's attempt.
 async fn push(app: &TestApp, job: Uuid, attempt: i32) {
-    let tx = app.begin().await;
-    let payload = Payload { job, attempt };
-    let id = queue::delivery_id(Duration::ZERO);
-    queue::push(&tx, &id, payload, Duration::ZERO)
-        .await
-        .unwrap();
-    tx.commit().await.unwrap();
+    strange_row(app, &deliveries::payload(job, attempt)).await;
 }
 
 #[tokio::test]
@@ -226,27 +220,9 @@ async fn a_delivery_for_nothing_is_dropped() {
     assert_eq!(outcomes(&ann.job_now(&asked).await), ["succeeded"]);
 }
 
-/// apalis' table of what is to be delivered.
-fn deliveries(app: &TestApp) -> &'static str {
-    match app.db.backend() {
-        DbBackend::Postgres => "apalis.jobs",
-        _ => "Jobs",
-    }
-}
-
-/// A row in the queue that we would never make.
+/// A delivery with `body` for its payload.
 async fn strange_row(app: &TestApp, body: &str) {
-    let id = queue::delivery_id(Duration::ZERO);
-    let (body, run_at, metadata) = match app.db.backend() {
-        DbBackend::Postgres => (format!("'{body}'::bytea"), "now()", "''::hstore"),
-        _ => (format!("CAST('{body}' AS BLOB)"), "0", "'{}'"),
-    };
-    let sql = format!(
-        "INSERT INTO {} (id, job_type, job, status, attempts, max_attempts, run_at, priority, \
-         metadata) VALUES ('{id}', 'blog-generation', {body}, 'Pending', 0, 1, {run_at}, 0, \
-         {metadata})",
-        deliveries(app)
-    );
+    let (sql, _) = deliveries::insert(app.db.backend(), body);
     app.db.write().execute_unprepared(&sql).await.unwrap();
 }
 
@@ -278,7 +254,7 @@ async fn a_delivery_that_was_lost_is_made_again() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.ask("Lost property").await;
-    let lose = format!("DELETE FROM {}", deliveries(&app));
+    let lose = format!("DELETE FROM {}", deliveries::table(app.db.backend()));
     app.db.write().execute_unprepared(&lose).await.unwrap();
     finish_with_short_lease(&app).await;
     let job = ann.job_now(&asked).await;
@@ -297,7 +273,7 @@ async fn a_delivery_that_was_taken_by_a_dead_worker_is_made_again() {
     };
     let taken = format!(
         "UPDATE {} SET status = 'Queued', lock_by = NULL, lock_at = {long_ago}",
-        deliveries(&app)
+        deliveries::table(app.db.backend())
     );
     app.db.write().execute_unprepared(&taken).await.unwrap();
     finish_with_short_lease(&app).await;

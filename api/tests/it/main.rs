@@ -11,6 +11,8 @@ mod test_app;
 #[allow(dead_code, reason = "the tests of processes use the rest")]
 mod test_database;
 
+mod deliveries;
+
 mod admin;
 mod admin_jobs;
 mod admin_queue;

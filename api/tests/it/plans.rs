@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use api::page::look_through;
 use entity::clock::now;
-use entity::job::lifecycle;
 use entity::{
     attempt, audit, idempotency, job, login_delay, post, refresh_token, session, step, user, worker,
 };
@@ -16,7 +15,7 @@ use sea_orm::{
 };
 use serde_json::Value;
 use shared::database::Database;
-use shared::queue;
+use shared::queue::{self, ClaimRequest};
 use uuid::Uuid;
 
 use crate::test_app::TestApp;
@@ -62,7 +61,7 @@ async fn entries(db: &DatabaseConnection) -> Result<(), DbErr> {
     let ids = [Uuid::now_v7(), Uuid::now_v7()];
     job::Entity::of_post(ids[0]).one(db).await?;
     job::Entity::latest_of_posts(db, ids).await?;
-    job::Entity::places(db, &ids).await?;
+    queue::positions(db, &ids).await?;
     let of_jobs = attempt::Column::JobId.is_in(ids);
     attempt::Entity::find().filter(of_jobs).all(db).await?;
     step::Entity::of_job(ids[0]).all(db).await?;
@@ -70,15 +69,15 @@ async fn entries(db: &DatabaseConnection) -> Result<(), DbErr> {
 }
 
 async fn sweep(db: &DatabaseConnection) -> Result<(), DbErr> {
-    lifecycle::abandoned(db, 100).await?;
-    queue::stranded(db, Duration::from_secs(15), 100).await?;
+    queue::expired_leases(db, 100).await?;
+    queue::missing_deliveries(db, Duration::from_secs(15), 100).await?;
     Ok(())
 }
 
 /// What bounds how much one user may have.
 async fn limits(db: &DatabaseConnection) -> Result<(), DbErr> {
     let tx = db.begin().await?;
-    lifecycle::room(&tx, Uuid::now_v7(), 100).await?;
+    queue::check_quota(&tx, Uuid::now_v7(), 100).await?;
     post::Entity::usage(&tx, Uuid::now_v7()).await?;
     idempotency::Entity::kept_bytes(&tx, Uuid::now_v7()).await?;
     idempotency::Entity::erase_answers(&tx, Uuid::now_v7()).await?;
@@ -111,8 +110,8 @@ async fn administration(db: &DatabaseConnection) -> Result<(), DbErr> {
     events.all(db).await?;
     let tx = db.begin().await?;
     user::Entity::hold_with_admins(&tx, Uuid::now_v7()).await?;
-    lifecycle::disabled_with_jobs(&tx).await?;
-    lifecycle::hold_jobs(&tx, Uuid::now_v7(), 100).await?;
+    queue::cancel_next_of_disabled(&tx, 100).await?;
+    queue::cancel_for_user(&tx, Uuid::now_v7(), 100).await?;
     Ok(())
 }
 
@@ -123,8 +122,8 @@ async fn oversight(db: &DatabaseConnection) -> Result<(), DbErr> {
     for leading in [
         Column::UserId.eq(id),
         Column::ErrorCode.eq("internal"),
-        job::Entity::all_that_are(job::Status::Failed),
-        job::Entity::all_that_are(job::Status::Succeeded),
+        job::Status::Failed.is_in_index(),
+        job::Status::Succeeded.is_in_index(),
         Column::Model.eq("a model"),
         Column::Id.gte(id),
     ] {
@@ -133,9 +132,9 @@ async fn oversight(db: &DatabaseConnection) -> Result<(), DbErr> {
         let recent = Condition::all().add(Column::CreatedAt.gt(now()));
         look_through(db, jobs, Some(recent), Column::Id, |job| job.id, 20).await?;
     }
-    job::Entity::counts(db, 100).await?;
-    job::Entity::oldest_queued(db).await?;
-    job::Entity::over_since(db, now(), 100).await?;
+    queue::status_counts(db, 100).await?;
+    queue::oldest_queued(db).await?;
+    queue::finished_since(db, now(), 100).await?;
     worker::Entity::present(db, 100).await?;
     worker::Entity::held(db, 100).await?;
     worker::Entity::forget_silent(db, now()).await?;
@@ -144,21 +143,19 @@ async fn oversight(db: &DatabaseConnection) -> Result<(), DbErr> {
 
 /// What a scrape asks for.
 async fn scrape(db: &DatabaseConnection) -> Result<(), DbErr> {
-    job::Entity::depth(db, 100).await?;
+    queue::depth(db, 100).await?;
     Ok(())
 }
 
 async fn claim(db: &DatabaseConnection) -> Result<(), DbErr> {
     let tx = db.begin().await?;
-    let ids: Vec<Uuid> = std::iter::repeat_with(Uuid::now_v7).take(10).collect();
-    lifecycle::claim(
-        &tx,
-        "w1",
-        Duration::from_secs(15),
-        job::Phase::Outline,
-        &ids,
-    )
-    .await?;
+    let request = || ClaimRequest {
+        attempt: Uuid::now_v7(),
+        delivery_id: None,
+    };
+    let requests: Vec<_> = std::iter::repeat_with(request).take(10).collect();
+    let lease = Duration::from_secs(15);
+    queue::claim(&tx, "w1", lease, job::Phase::Outline, &requests).await?;
     Ok(())
 }
 
@@ -197,7 +194,7 @@ async fn no_query_reads_a_whole_table_or_sorts_what_it_found() {
     }
 
     let sent = sent.lock().unwrap().clone();
-    assert_eq!(sent.len(), 60);
+    assert_eq!(sent.len(), 64);
     for statement in sent {
         let sql = statement.sql.clone();
         // A column that is added would break what others have prepared.

@@ -5,9 +5,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use entity::cleanup_clock::{self, Trust};
 use entity::clock::{Timestamp, now};
-use entity::job::lifecycle::{Origin, requeue};
 use entity::{attempt, job, post, refresh_token, session};
-use futures_util::FutureExt;
 use sea_orm::sea_query::Expr;
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, IntoActiveModel,
@@ -15,7 +13,7 @@ use sea_orm::{
 };
 use serde_json::{Value, json};
 use shared::database::Database;
-use shared::queue::{self, Payload};
+use shared::queue::{self, JobQuota, RequestOrigin};
 use uuid::Uuid;
 
 use crate::test_app::{TestApp, text};
@@ -114,12 +112,10 @@ async fn a_job_that_is_retried_at_this_moment_is_kept_however_old_it_is() {
     all_jobs_finished(&app.db, days_ago(31)).await;
 
     let job = job::Entity::find().one(app.db.read()).await.unwrap();
-    let (tx, delivery) = (app.begin().await, queue::delivery_id(Duration::ZERO));
-    let retried = requeue(&tx, &job.unwrap(), 1, Origin::default(), &delivery).await;
-    let job = retried.unwrap().expect("it can't be retried");
-    queue::push(&tx, &delivery, Payload::next(&job), Duration::ZERO)
-        .await
-        .unwrap();
+    let tx = app.begin().await;
+    let origin = RequestOrigin::default();
+    let retried = queue::retry(&tx, &job.unwrap(), JobQuota::Available, 1, origin).await;
+    retried.expect("it can't be retried");
     let db = app.db.clone();
     let pruned = tokio::spawn(async move { worker::prune::once(&db, MONTH).await });
     if app.db.backend() == DbBackend::Postgres {
@@ -247,7 +243,7 @@ async fn a_worker_that_has_been_gone_for_a_day_is_forgotten() {
 async fn trusts(app: &TestApp, time: Timestamp) -> bool {
     let check = app
         .db
-        .transact(move |tx| cleanup_clock::Entity::check(tx, time).boxed());
+        .transaction(async move |tx| cleanup_clock::Entity::check(tx, time).await);
     check.await.unwrap() == Trust::Trusted
 }
 

@@ -44,7 +44,11 @@ async fn rows(app: &TestApp) -> (u64, u64, i64) {
     let db = app.db.read();
     let posts = post::Entity::find().count(db).await.unwrap();
     let jobs = job::Entity::find().count(db).await.unwrap();
-    (posts, jobs, shared::queue::length(db).await.unwrap())
+    (
+        posts,
+        jobs,
+        shared::queue::count_deliveries(db).await.unwrap(),
+    )
 }
 
 #[tokio::test]

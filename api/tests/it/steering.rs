@@ -2,17 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use entity::job;
+use entity::{job, post};
 use futures_util::future::join;
 use reqwest::Method;
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, DbBackend, EntityTrait, IntoActiveModel, QueryFilter,
-    QueryOrder, Set,
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, IntoActiveModel,
+    QueryFilter, QueryOrder, Set,
 };
 use serde_json::{Value, json};
-use shared::queue::{self, Payload};
+use shared::queue;
 use uuid::Uuid;
 
+use crate::deliveries;
 use crate::job_life::{at_first, outcomes};
 use crate::jobs::{cancel, job_path};
 use crate::stub_openai::Mood;
@@ -43,7 +44,7 @@ async fn a_queued_job_is_canceled_at_once() {
     assert_eq!(canceled.header("retry-after"), "");
     assert_eq!(canceled.body["status"], "canceled");
     assert!(canceled.body["finished_at"].is_string());
-    assert_eq!(queue::length(app.db.read()).await.unwrap(), 0);
+    assert_eq!(queue::count_deliveries(app.db.read()).await.unwrap(), 0);
     let post = ann.post_now(&asked).await;
     assert_eq!(
         (&post["status"], &post["content"]),
@@ -356,42 +357,68 @@ async fn nobody_who_calls_off_many_jobs_and_a_worker_wait_for_each_other() {
                 .json(&json!({ "action": "cancel", "filter": { "user_id": id } })),
         };
         let worker = app.begin().await;
-        queue::lock(&worker, &[&first]).await.unwrap();
+        deliveries::lock(&worker, &first).await;
         let goes_on = async {
             if app.db.backend() == DbBackend::Postgres {
                 app.waiting(1).await;
             }
-            queue::lock(&worker, &[&second]).await.unwrap();
+            deliveries::lock(&worker, &second).await;
             worker.commit().await.unwrap();
         };
         let (answer, ()) = join(ann.send(request), goes_on).await;
         assert!(matches!(answer.status, 200 | 204), "{way}: {answer:?}");
-        assert_eq!(queue::length(app.db.read()).await.unwrap(), 0, "{way}");
+        assert_eq!(
+            queue::count_deliveries(app.db.read()).await.unwrap(),
+            0,
+            "{way}"
+        );
     }
+}
+
+/// A user's queued jobs, as many as one statement can't name, made of one.
+async fn many_jobs(app: &TestApp, ann: &TestClient) {
+    let post = ann.ask("Growing tomatoes").await;
+    let job: Uuid = text(&post["job"]["id"]).parse().unwrap();
+    let job = job::Entity::find_by_id(job).one(app.db.read()).await;
+    let job = job.unwrap().unwrap();
+    let post = post::Entity::find_by_id(job.post_id).one(app.db.read());
+    let post = post.await.unwrap().unwrap();
+    let tx = app.begin().await;
+    for _ in 0..1001 {
+        let (insert, delivery) = deliveries::insert(app.db.backend(), "{}");
+        tx.execute_unprepared(&insert).await.unwrap();
+        let post = post::Model {
+            id: Uuid::now_v7(),
+            ..post.clone()
+        };
+        let job = job::Model {
+            id: Uuid::now_v7(),
+            post_id: post.id,
+            delivery_id: Some(delivery),
+            ..job.clone()
+        };
+        let insert = post::Entity::insert(post.into_active_model().reset_all());
+        insert.exec_without_returning(&tx).await.unwrap();
+        let insert = job::Entity::insert(job.into_active_model().reset_all());
+        insert.exec_without_returning(&tx).await.unwrap();
+    }
+    tx.commit().await.unwrap();
 }
 
 #[tokio::test]
 async fn of_very_many_deliveries_all_are_taken_and_no_other() {
     let app = TestApp::new().await;
-    let ann = app.user("ann").await;
+    let (ann, bob) = (app.user("ann").await, app.user("bob").await);
     let kept = ann.ask("Growing tomatoes").await;
-    let deliveries: Vec<_> = (0..1001)
-        .map(|_| queue::delivery_id(Duration::ZERO))
-        .collect();
-    let payload = Payload {
-        job: Uuid::now_v7(),
-        attempt: 1,
-    };
-    let tx = app.begin().await;
-    for delivery in &deliveries {
-        queue::push(&tx, delivery, payload, Duration::ZERO)
-            .await
-            .unwrap();
-    }
-    assert_eq!(queue::length(&tx).await.unwrap(), 1002);
-    queue::take_all(&tx, deliveries).await.unwrap();
-    tx.commit().await.unwrap();
-    assert_eq!(queue::length(app.db.read()).await.unwrap(), 1);
+    many_jobs(&app, &bob).await;
+    let before = queue::count_deliveries(app.db.read()).await;
+    assert_eq!(before.unwrap(), 1003);
+    let request = bob
+        .request(Method::DELETE, "/users/me")
+        .json(&json!({ "password": PASSWORD }));
+    assert_eq!(bob.send(request).await.status, 204);
+    let left = queue::count_deliveries(app.db.read()).await;
+    assert_eq!(left.unwrap(), 1);
     app.run_jobs().await;
     assert_eq!(ann.job_now(&kept).await["status"], "succeeded");
 }

@@ -316,7 +316,7 @@ async fn unfinished(db: &Database) -> u64 {
     let jobs = job::Entity::find()
         .filter(job::Column::Status.is_in([Queued, Running, Canceling]))
         .count(db.read());
-    let deliveries = shared::queue::length(db.read()).await.unwrap();
+    let deliveries = shared::queue::count_deliveries(db.read()).await.unwrap();
     jobs.await.unwrap() + u64::try_from(deliveries).unwrap()
 }
 

@@ -30,13 +30,10 @@ async fn a_transaction_that_was_begun_is_done_though_nobody_waits_for_it() {
     app.db.write().execute_unprepared(table).await.unwrap();
     // Their callers leave sooner or later, before they are through.
     for leaves in 1..=20 {
-        let mut marked = Box::pin(app.db.transact(move |tx| {
-            async move {
-                let sql = format!("INSERT INTO marks VALUES ({leaves})");
-                tx.execute_unprepared(&sql).await?;
-                Ok::<(), DbErr>(())
-            }
-            .boxed()
+        let mut marked = Box::pin(app.db.transaction(async move |tx| {
+            let sql = format!("INSERT INTO marks VALUES ({leaves})");
+            tx.execute_unprepared(&sql).await?;
+            Ok::<(), DbErr>(())
         }));
         for _ in 0..leaves {
             if poll_immediate(&mut marked).await.is_some() {

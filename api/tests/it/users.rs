@@ -639,7 +639,7 @@ async fn an_account_goes_with_all_that_is_its_own() {
     assert_eq!(refresh_token::Entity::find().count(db).await.unwrap(), 1);
     assert_eq!(post::Entity::find().count(db).await.unwrap(), 1);
     assert_eq!(job::Entity::find().count(db).await.unwrap(), 1);
-    assert_eq!(shared::queue::length(db).await.unwrap(), 1);
+    assert_eq!(shared::queue::count_deliveries(db).await.unwrap(), 1);
 
     app.run_jobs().await;
     assert_eq!(bob.post_now(&kept).await["status"], "ready");

@@ -146,7 +146,7 @@ async fn an_api_killed_amid_requests_has_done_each_wholly_or_not_at_all() {
     let db = service.database().await;
     let posts = post::Entity::find().count(db.read()).await.unwrap();
     let jobs = job::Entity::find().count(db.read()).await.unwrap();
-    let deliveries = shared::queue::length(db.read()).await.unwrap();
+    let deliveries = shared::queue::count_deliveries(db.read()).await.unwrap();
     assert_eq!((posts, posts), (jobs, u64::try_from(deliveries).unwrap()));
     db.close().await;
 

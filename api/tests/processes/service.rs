@@ -136,7 +136,7 @@ impl Service {
         let unfinished = job::Column::Status.is_in([Queued, Running, Canceling]);
         let unfinished = job::Entity::find().filter(unfinished).count(db.read());
         assert_eq!(unfinished.await.unwrap(), 0, "unfinished jobs");
-        assert_eq!(shared::queue::length(db.read()).await.unwrap(), 0);
+        assert_eq!(shared::queue::count_deliveries(db.read()).await.unwrap(), 0);
         let held = job::Column::LeaseUntil.is_not_null();
         let held = held.or(job::Column::AttemptId.is_not_null());
         let held = job::Entity::find().filter(held).count(db.read());

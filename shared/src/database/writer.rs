@@ -27,7 +27,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{Instrument, Span};
 
-use super::SQLITE_PATIENCE;
+use super::{SQLITE_PATIENCE, Work, run};
 use crate::private_file;
 
 /// So many transactions may share a commit: none waits long for it.
@@ -37,7 +37,7 @@ const MOST: usize = 64;
 const LINE: usize = 1024;
 
 /// A transaction that waits for its turn.
-type Work = Box<dyn for<'t> FnOnce(&'t DatabaseTransaction) -> BoxFuture<'t, Done> + Send>;
+type BoxedWork = Box<dyn for<'t> FnOnce(&'t DatabaseTransaction) -> BoxFuture<'t, Done> + Send>;
 
 /// A transaction that has run.
 struct Done {
@@ -51,35 +51,34 @@ type Tell = Box<dyn FnOnce(Result<(), &DbErr>) + Send>;
 
 /// Hands transactions to the task that runs them.
 #[derive(Clone, Debug)]
-pub(super) struct Writer(mpsc::Sender<Work>);
+pub(super) struct Writer(mpsc::Sender<BoxedWork>);
 
 impl Writer {
     /// A writer on `db`, an SQLite database of one connection, in `file`.
     pub(super) fn new(db: DatabaseConnection, file: &Path) -> anyhow::Result<Self> {
         let locks = Locks::open(file)?;
         let (send, receive) = mpsc::channel(LINE);
-        tokio::spawn(run(db, locks, receive));
+        tokio::spawn(run_writer(db, locks, receive));
         Ok(Writer(send))
     }
 
     /// Runs `work` in a transaction that is committed if it succeeds. It goes on
     /// even if nobody waits for it any longer.
-    pub(super) async fn transact<T, E>(
-        &self,
-        work: impl for<'t> FnOnce(&'t DatabaseTransaction) -> BoxFuture<'t, Result<T, E>>
-        + Send
-        + 'static,
-    ) -> Result<T, E>
+    pub(super) async fn transaction<T, E, W>(&self, work: W) -> Result<T, E>
     where
+        W: AsyncFnOnce(&DatabaseTransaction) -> Result<T, E>
+            + for<'t> Work<'t, Result<T, E>>
+            + Send
+            + 'static,
         T: Send + 'static,
         E: From<DbErr> + Send + 'static,
     {
         let (tell, told) = oneshot::channel();
         // What the database has to say of it is said of who asked.
         let span = Span::current();
-        let work: Work = Box::new(|tx| {
+        let work: BoxedWork = Box::new(|tx| {
             async move {
-                let result = AssertUnwindSafe(async { work(tx).await }.instrument(span))
+                let result = AssertUnwindSafe(async { run(work, tx).await }.instrument(span))
                     .catch_unwind()
                     .await;
                 let kept = matches!(result, Ok(Ok(_)));
@@ -110,7 +109,7 @@ fn closed() -> DbErr {
     DbErr::Conn(RuntimeErr::Internal(why))
 }
 
-async fn run(db: DatabaseConnection, locks: Locks, mut waiting: mpsc::Receiver<Work>) {
+async fn run_writer(db: DatabaseConnection, locks: Locks, mut waiting: mpsc::Receiver<BoxedWork>) {
     while let Some(first) = waiting.recv().await {
         let mut done = Vec::new();
         let committed = commit(&db, &locks, first, &mut waiting, &mut done).await;
@@ -127,8 +126,8 @@ async fn run(db: DatabaseConnection, locks: Locks, mut waiting: mpsc::Receiver<W
 async fn commit(
     db: &DatabaseConnection,
     locks: &Locks,
-    first: Work,
-    waiting: &mut mpsc::Receiver<Work>,
+    first: BoxedWork,
+    waiting: &mut mpsc::Receiver<BoxedWork>,
     done: &mut Vec<Done>,
 ) -> Result<(), DbErr> {
     let _turn = locks.turn().await;

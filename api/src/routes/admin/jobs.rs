@@ -4,23 +4,22 @@ use axum::Json;
 use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderMap, StatusCode};
 use entity::audit::{Action, Event, Source, Who};
-use entity::job::lifecycle::{self, Origin, Room};
 use entity::{job, user};
-use futures_util::FutureExt;
 use sea_orm::ColumnTrait;
 use sea_orm::{DatabaseTransaction, EntityTrait, QueryFilter, QuerySelect};
 use serde::Serialize;
 use serde_json::json;
+use shared::queue::{self, JobQuota, RequestOrigin};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::AppState;
 use crate::auth::{Admin, SignedIn};
 use crate::client::Client;
 use crate::error::{Error, Result, both};
 use crate::observe::origin;
 use crate::page::{After, List, limit, link, look_through};
 use crate::query::{Id, Params};
-use crate::{AppState, cancel, enqueue};
 
 pub mod bulk;
 mod filter;
@@ -118,7 +117,7 @@ pub async fn cancel(
 ) -> Result<(StatusCode, Json<AdminJob>)> {
     let job = state
         .db
-        .transact(move |tx| call_off(tx, me, client.source(), id).boxed())
+        .transaction(async move |tx| call_off(tx, me, client.source(), id).await)
         .await?;
     state.metrics.canceled(&job);
     let job = AdminJob::load_one(state.db.read(), job).await?;
@@ -132,7 +131,7 @@ async fn call_off(
     id: Uuid,
 ) -> Result<job::Model> {
     hold(tx, id).await?;
-    let job = cancel::job(tx, id).await?.ok_or(Error::JobFinished)?;
+    let job = queue::cancel(tx, id).await?.ok_or(Error::JobFinished)?;
     record(tx, Action::JobCanceled, me, source, &job).await?;
     Ok(job)
 }
@@ -159,7 +158,7 @@ pub async fn retry(
     let (origin, attempts) = (origin(), state.config.job_max_attempts);
     let job = state
         .db
-        .transact(move |tx| try_again(tx, me, client.source(), id, origin, attempts).boxed())
+        .transaction(async move |tx| try_again(tx, me, client.source(), id, origin, attempts).await)
         .await?;
     let job = AdminJob::load_one(state.db.read(), job).await?;
     Ok((StatusCode::ACCEPTED, Json(job)))
@@ -170,17 +169,17 @@ async fn try_again(
     me: SignedIn,
     source: Source,
     id: Uuid,
-    origin: Origin,
+    origin: RequestOrigin,
     attempts: i32,
 ) -> Result<job::Model> {
     let job = job::Entity::find_by_id(id).one(tx).await?;
     let owner = job.ok_or(Error::NotFound)?.user_id;
-    let room = lifecycle::room(tx, owner, u32::MAX).await?;
-    if room == Room::Disabled {
+    let room = queue::check_quota(tx, owner, u32::MAX).await?;
+    if room == JobQuota::AccountDisabled {
         return Err(Error::OwnerDisabled);
     }
     let before = hold(tx, id).await?;
-    let job = enqueue::again(tx, before, room, attempts, origin).await?;
+    let job = queue::retry(tx, &before, room, attempts, origin).await?;
     record(tx, Action::JobRetried, me, source, &job).await?;
     Ok(job)
 }

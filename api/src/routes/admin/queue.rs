@@ -7,11 +7,10 @@ use axum::extract::State;
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::audit::{Action, Event, Source, Who};
 use entity::clock::now;
-use entity::job::{self, Counts, Times};
 use entity::queue_state;
-use futures_util::FutureExt;
 use sea_orm::{ConnectionTrait, DatabaseTransaction};
 use serde::Serialize;
+use shared::queue::{self, JobTimings};
 use utoipa::ToSchema;
 
 use crate::AppState;
@@ -70,8 +69,8 @@ pub struct Percentiles {
     p99: i64,
 }
 
-impl From<Counts> for StatusCounts {
-    fn from(counts: Counts) -> Self {
+impl From<queue::StatusCounts> for StatusCounts {
+    fn from(counts: queue::StatusCounts) -> Self {
         StatusCounts {
             queued: counts.queued,
             running: counts.running,
@@ -87,10 +86,10 @@ impl Queue {
     async fn load(db: &impl ConnectionTrait) -> Result<Queue> {
         let now = now();
         let paused_at = queue_state::Entity::paused_at(db).await?;
-        let counts = job::Entity::counts(db, MOST_COUNTED).await?;
-        let oldest_queued_at = job::Entity::oldest_queued(db).await?;
+        let counts = queue::status_counts(db, MOST_COUNTED).await?;
+        let oldest_queued_at = queue::oldest_queued(db).await?;
         let hour = now - TimeDelta::hours(1);
-        let over = job::Entity::over_since(db, hour, MOST_MEASURED).await?;
+        let over = queue::finished_since(db, hour, MOST_MEASURED).await?;
         let pickups = over
             .iter()
             .filter_map(|job| Some(job.started_at? - job.asked_at));
@@ -112,7 +111,7 @@ impl Queue {
 }
 
 /// The rate of the last minute, or of the shorter time that `over` reaches back.
-fn per_minute(over: &[Times], now: DateTime<Utc>) -> f64 {
+fn per_minute(over: &[JobTimings], now: DateTime<Utc>) -> f64 {
     let minute = TimeDelta::minutes(1);
     let recent = over
         .iter()
@@ -191,7 +190,7 @@ async fn switch(
 ) -> Result<Json<Queue>> {
     state
         .db
-        .transact(move |tx| set(tx, action, me, client.source()).boxed())
+        .transaction(async move |tx| set(tx, action, me, client.source()).await)
         .await?;
     Ok(Json(Queue::load(state.db.read()).await?))
 }
@@ -240,7 +239,7 @@ mod tests {
     #[test]
     fn the_rate_is_that_of_the_last_minute() {
         let now = now();
-        let over = |ago: i64| Times {
+        let over = |ago: i64| JobTimings {
             asked_at: now - TimeDelta::hours(2),
             started_at: None,
             finished_at: now - TimeDelta::seconds(ago),

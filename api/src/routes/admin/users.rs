@@ -7,7 +7,6 @@ use chrono::{DateTime, Utc};
 use entity::audit::{Action, Event, Source, Who};
 use entity::clock::now;
 use entity::{job, session, user};
-use futures_util::FutureExt;
 use sea_orm::sea_query::Expr;
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, Condition, DatabaseTransaction, EntityTrait, IntoActiveModel,
@@ -26,7 +25,9 @@ use crate::page::{After, List, limit, link, look_through};
 use crate::query::{Id, Params, searched};
 use crate::routes::users::Role;
 use crate::routes::{optional_timestamp, timestamp};
-use crate::{AppState, cancel, search};
+use shared::queue::{self, CANCEL_BATCH};
+
+use crate::{AppState, search};
 
 /// Which users to list.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -171,17 +172,32 @@ pub async fn update(
 ) -> Result<Json<Account>> {
     let (user, canceled) = state
         .db
-        .transact(move |tx| apply(tx, me.user, client.source(), id, change).boxed())
+        .transaction(async move |tx| apply(tx, me.user, client.source(), id, change).await)
         .await?;
     canceled.iter().for_each(|job| state.metrics.canceled(job));
-    if canceled.len() as u64 == cancel::BATCH {
-        cancel::rest_of_disabled(&state, id).await?;
+    if canceled.len() as u64 == CANCEL_BATCH {
+        cancel_remaining(&state, id).await?;
     }
     Ok(Json(user.into()))
 }
 
 /// Makes the change, and writes it down. Returns the user as they are then, and
 /// the first of their jobs that were called off.
+/// Cancels what is left of the jobs of a disabled user, batch by batch. Should this
+/// break off, the cleanup goes on with it.
+async fn cancel_remaining(state: &AppState, user: Uuid) -> Result<()> {
+    loop {
+        let canceled = state
+            .db
+            .transaction(async move |tx| queue::cancel_for_disabled(tx, user, CANCEL_BATCH).await)
+            .await?;
+        canceled.iter().for_each(|job| state.metrics.canceled(job));
+        if canceled.is_empty() {
+            return Ok(());
+        }
+    }
+}
+
 async fn apply(
     tx: &DatabaseTransaction,
     me: user::Model,
@@ -224,7 +240,7 @@ async fn apply(
     let mut canceled = Vec::new();
     if change.disabled == Some(true) {
         session::Entity::revoke_all(tx, id, None).await?;
-        canceled = cancel::some_of(tx, id, cancel::BATCH).await?;
+        canceled = queue::cancel_for_user(tx, id, CANCEL_BATCH).await?;
     }
     Ok((after, canceled))
 }

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use entity::{attempt, job};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder};
 use serde::{Deserialize, Serialize};
+use shared::queue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -212,7 +213,7 @@ impl Job {
         let queued = jobs.iter().filter(|job| job.status == job::Status::Queued);
         let queued: Vec<Uuid> = queued.map(|job| job.id).collect();
         if !queued.is_empty() {
-            let found = job::Entity::places(db, &queued).await?;
+            let found = queue::positions(db, &queued).await?;
             places.extend(found.iter().map(|place| (place.id, place.position)));
         }
         let job = |job: job::Model| {

@@ -4,9 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use rustix::process::Signal;
-use sea_orm::{ConnectionTrait, DbErr};
+use sea_orm::ConnectionTrait;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
@@ -70,9 +69,9 @@ async fn freeze(worker: &Process, service: &Service) {
         while !stands_still(worker.id()) {
             sleep(Duration::from_millis(1)).await;
         }
-        let touch = db.transact::<_, DbErr>(|tx| {
+        let touch = db.transaction(async |tx| {
             tx.execute_unprepared("UPDATE generation_jobs SET percent = percent")
-                .boxed()
+                .await
         });
         if timeout(Duration::from_secs(1), touch).await.is_ok() {
             break;

@@ -5,25 +5,24 @@ use std::collections::BTreeSet;
 use axum::Json;
 use axum::extract::State;
 use entity::audit::{Action, Event, Source, Who};
-use entity::job::lifecycle::{Origin, Room};
 use entity::{job, user};
-use futures_util::FutureExt;
 use sea_orm::sea_query::LockType;
 use sea_orm::{
     ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use shared::queue::{self, EnqueueError, JobQuota, RequestOrigin};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{Selection, page};
+use crate::AppState;
 use crate::auth::{Admin, SignedIn};
 use crate::body::{Body, Fields, Valid, any};
 use crate::client::Client;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::observe::origin;
-use crate::{AppState, cancel, enqueue};
 
 /// How many jobs are changed in one transaction, so that nobody has to wait long
 /// for it.
@@ -96,7 +95,7 @@ pub async fn change(
     let (source, told) = (client.source(), change.clone());
     state
         .db
-        .transact(move |tx| record(tx, me, source, told).boxed())
+        .transaction(async move |tx| record(tx, me, source, told).await)
         .await?;
     let mut outcome = BulkOutcome {
         matched: 0,
@@ -139,9 +138,9 @@ async fn apply(state: &AppState, action: BulkAction, jobs: Vec<job::Model>) -> R
         return Ok(0);
     }
     let (attempts, origin) = (state.config.job_max_attempts, origin());
-    let changed = state.db.transact(move |tx| match action {
-        BulkAction::Cancel => call_off(tx, jobs).boxed(),
-        BulkAction::Retry => try_again(tx, jobs, attempts, origin).boxed(),
+    let changed = state.db.transaction(async move |tx| match action {
+        BulkAction::Cancel => call_off(tx, jobs).await,
+        BulkAction::Retry => try_again(tx, jobs, attempts, origin).await,
     });
     let changed = changed.await?;
     changed.iter().for_each(|job| state.metrics.canceled(job));
@@ -151,14 +150,14 @@ async fn apply(state: &AppState, action: BulkAction, jobs: Vec<job::Model>) -> R
 async fn call_off(tx: &DatabaseTransaction, jobs: Vec<job::Model>) -> Result<Vec<job::Model>> {
     let held = hold(tx, &jobs).await?;
     let ids: Vec<Uuid> = held.iter().map(|job| job.id).collect();
-    Ok(cancel::jobs(tx, &ids).await?)
+    Ok(queue::cancel_many(tx, &ids).await?)
 }
 
 async fn try_again(
     tx: &DatabaseTransaction,
     jobs: Vec<job::Model>,
     attempts: i32,
-    origin: Origin,
+    origin: RequestOrigin,
 ) -> Result<Vec<job::Model>> {
     let mut changed = Vec::new();
     let owners = hold_owners(tx, &jobs).await?;
@@ -166,10 +165,10 @@ async fn try_again(
         if !owners.contains(&job.user_id) {
             continue;
         }
-        match enqueue::again(tx, job, Room::Free, attempts, origin.clone()).await {
+        match queue::retry(tx, &job, JobQuota::Available, attempts, origin.clone()).await {
             Ok(job) => changed.push(job),
-            Err(Error::JobFinished | Error::GenerationInProgress) => {}
-            Err(error) => return Err(error),
+            Err(EnqueueError::AlreadyFinished | EnqueueError::AlreadyRunning) => {}
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(changed)

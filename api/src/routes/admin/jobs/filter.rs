@@ -134,7 +134,7 @@ impl Selection {
                 .as_ref()
                 .map(|code| Column::ErrorCode.eq(code)),
             self.status
-                .map(|status| job::Entity::all_that_are(status.into())),
+                .map(|status| job::Status::from(status).is_in_index()),
             self.model.as_ref().map(|model| Column::Model.eq(model)),
         ];
         let mut indexed = indexed.into_iter().flatten();

@@ -16,7 +16,7 @@ use sqlx::postgres::PgPoolOptions;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{Delivery, QUEUE};
+use super::delivery::{Delivery, QUEUE};
 use crate::changes::Changes;
 use crate::database::Database;
 

@@ -1,0 +1,130 @@
+//! Canceling jobs, and taking them out of the queue when their posts are deleted.
+
+use entity::job::{Column, Entity, Model, Status};
+use entity::user;
+use sea_orm::entity::prelude::*;
+use sea_orm::{DatabaseTransaction, ExprTrait, QueryOrder, QuerySelect, QueryTrait};
+
+use super::delivery;
+use super::transition::{Ending, UNFINISHED, end_jobs};
+
+/// How many jobs are canceled in one transaction, so that nobody has to wait long
+/// for it.
+pub const CANCEL_BATCH: u64 = 200;
+
+const NOT_CANCELING: &str = "status <> 'canceling'";
+
+/// Cancels a job: at once if it is queued, otherwise by asking its worker to stop.
+/// None if it had finished already.
+pub async fn cancel(tx: &DatabaseTransaction, job: Uuid) -> Result<Option<Model>, DbErr> {
+    Ok(cancel_many(tx, &[job]).await?.pop())
+}
+
+/// Cancels jobs, and returns those that had not finished already.
+pub async fn cancel_many(tx: &DatabaseTransaction, jobs: &[Uuid]) -> Result<Vec<Model>, DbErr> {
+    // A worker that holds one of them may be about to put back the delivery of
+    // another: so all are locked first.
+    lock_in_order(
+        tx,
+        Entity::find().filter(Column::Id.is_in(jobs.iter().copied())),
+    )
+    .await?;
+    let mut canceled = end_jobs(tx, Ending::CanceledInQueue, |update| {
+        update
+            .filter(Column::Id.is_in(jobs.iter().copied()))
+            .filter(Column::Status.eq(Status::Queued))
+    })
+    .await?;
+    let canceling = Entity::update_many()
+        .col_expr(Column::Status, Expr::value(Status::Canceling))
+        .filter(Column::Id.is_in(jobs.iter().copied()))
+        .filter(Column::Status.is_in([Status::Running, Status::Canceling]));
+    canceled.extend(canceling.exec_with_returning(tx).await?);
+    Ok(canceled)
+}
+
+/// Cancels up to `limit` jobs of a user, and returns them. The caller has locked the
+/// user's row.
+pub async fn cancel_for_user(
+    tx: &DatabaseTransaction,
+    user: Uuid,
+    limit: u64,
+) -> Result<Vec<Model>, DbErr> {
+    let jobs = Entity::owned_by(user)
+        .filter(Expr::cust(UNFINISHED))
+        .filter(Expr::cust(NOT_CANCELING))
+        .limit(limit);
+    let jobs = lock_in_order(tx, jobs).await?;
+    cancel_many(tx, &jobs).await
+}
+
+/// Cancels up to `limit` jobs of a user, if the user is disabled, and returns them.
+pub async fn cancel_for_disabled(
+    tx: &DatabaseTransaction,
+    user: Uuid,
+    limit: u64,
+) -> Result<Vec<Model>, DbErr> {
+    match user::Entity::hold(tx, user).await? {
+        Some(user) if user.disabled_at.is_some() => cancel_for_user(tx, user.id, limit).await,
+        // Enabled again meanwhile, or gone.
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// Cancels up to `limit` jobs of a disabled user who has some all the same, for the
+/// API that was to cancel them may have died, and says how many.
+pub async fn cancel_next_of_disabled(tx: &DatabaseTransaction, limit: u64) -> Result<u64, DbErr> {
+    let jobs = Entity::find()
+        .select_only()
+        .expr(Expr::cust("1"))
+        .filter(Expr::col((Entity, Column::UserId)).equals((user::Entity, user::Column::Id)))
+        .filter(Expr::cust(UNFINISHED))
+        .filter(Expr::cust(NOT_CANCELING))
+        .into_query();
+    let user = user::Entity::find()
+        .select_only()
+        .column(user::Column::Id)
+        .filter(user::Column::DisabledAt.is_not_null())
+        .filter(Expr::exists(jobs))
+        .into_tuple()
+        .one(tx)
+        .await?;
+    let Some(user) = user else { return Ok(0) };
+    let canceled = cancel_for_disabled(tx, user, limit).await?;
+    Ok(canceled.len() as u64)
+}
+
+/// Takes a post's job out of the queue, before the post is deleted and its jobs with
+/// it. A worker that runs one finds it gone at its next write, and stops.
+pub async fn detach_post(tx: &DatabaseTransaction, post: Uuid) -> Result<(), DbErr> {
+    // The latest alone can be unfinished.
+    detach(tx, Entity::of_post(post).limit(1)).await
+}
+
+/// Takes a user's jobs out of the queue, before the user is deleted and the jobs
+/// with them.
+pub async fn detach_user(tx: &DatabaseTransaction, user: Uuid) -> Result<(), DbErr> {
+    let unfinished = Entity::owned_by(user).filter(Expr::cust(UNFINISHED));
+    detach(tx, unfinished.order_by_asc(Column::Id)).await
+}
+
+async fn detach(tx: &DatabaseTransaction, jobs: Select<Entity>) -> Result<(), DbErr> {
+    let deliveries: Vec<Option<String>> = jobs
+        .lock_exclusive()
+        .select_only()
+        .column(Column::DeliveryId)
+        .into_tuple()
+        .all(tx)
+        .await?;
+    delivery::delete_in_order(tx, deliveries.into_iter().flatten().collect()).await
+}
+
+async fn lock_in_order(tx: &DatabaseTransaction, jobs: Select<Entity>) -> Result<Vec<Uuid>, DbErr> {
+    jobs.order_by_asc(Column::Id)
+        .lock_exclusive()
+        .select_only()
+        .column(Column::Id)
+        .into_tuple()
+        .all(tx)
+        .await
+}

@@ -1,0 +1,219 @@
+//! How an attempt ends, and what follows for its job.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use entity::attempt::{self, Outcome};
+use entity::clock::db_after;
+use entity::given::{given, with_list};
+use entity::job::{Column, Model, Status};
+use entity::post::Text;
+use entity::step;
+use sea_orm::entity::prelude::*;
+use sea_orm::{DatabaseTransaction, ExprTrait};
+
+use super::transition::{Ending, close_attempts, end_jobs, queue_job, set_error};
+use super::{Lease, LeaseStatus, LockMode, lease::LockedJobs};
+
+/// An error as the client reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobError {
+    /// The contract's `error.code`.
+    pub code: &'static str,
+    /// Words fit for a user: no keys, no addresses, no stack.
+    pub message: String,
+    /// Whether another attempt could help.
+    pub retryable: bool,
+}
+
+/// How an attempt ended, as it is to be recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AttemptResult {
+    /// With a post.
+    Written(Text),
+    /// With an error; the next attempt is due after this delay at the earliest.
+    Failed(JobError, Duration),
+    /// Its worker can't go on; the attempt does not count.
+    Released,
+    /// It was stopped, for the job is to be canceled.
+    Canceled,
+    /// The job is another attempt's, or gone.
+    Lost,
+}
+
+/// What was recorded of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordedOutcome {
+    /// The post is stored.
+    Succeeded,
+    /// The job has failed, with this code.
+    Failed(&'static str),
+    /// The job is queued for another attempt, due after this delay.
+    Retried(&'static str, Duration),
+    /// The job is queued again, and due at once.
+    Released,
+    /// The job is canceled.
+    Canceled,
+    /// Nothing: the job is another attempt's, or gone.
+    Lost,
+}
+
+/// Stores posts and ends their jobs as succeeded, and says of each whether it did.
+/// Not if the job is no longer the caller's, or is to be canceled; then nothing is
+/// stored of it.
+pub async fn complete(
+    tx: &DatabaseTransaction,
+    written: &[(Lease, Text)],
+    lock_mode: LockMode,
+) -> Result<Vec<bool>, DbErr> {
+    let locked = LockedJobs::lock(tx, written.iter().map(|(lease, _)| lease), lock_mode).await?;
+    let is_active = |lease: &Lease| locked.status(lease) == LeaseStatus::Active;
+    let active: Vec<_> = written
+        .iter()
+        .filter(|(lease, _)| is_active(lease))
+        .collect();
+    if !active.is_empty() {
+        let texts: HashMap<_, _> = active
+            .iter()
+            .map(|(lease, text)| (lease.job, text))
+            .collect();
+        let words = active.iter().map(|(lease, text)| {
+            vec![
+                lease.job.into(),
+                lease.attempt.into(),
+                text.word_count.into(),
+            ]
+        });
+        let ended = end_jobs(tx, Ending::Succeeded(texts), |update| {
+            with_list(set_error(update, None), words)
+                .col_expr(Column::Percent, Expr::value(100))
+                .col_expr(Column::Words, given(3))
+                .filter(Expr::col(Column::Id).eq(given(1)))
+                .filter(Expr::col(Column::AttemptId).eq(given(2)))
+                .filter(Column::Status.eq(Status::Running))
+        });
+        delete_steps(tx, ended.await?).await?;
+    }
+    Ok(written.iter().map(|(lease, _)| is_active(lease)).collect())
+}
+
+/// Once the posts are stored, their steps are in them.
+async fn delete_steps(tx: &DatabaseTransaction, ended: Vec<Model>) -> Result<(), DbErr> {
+    step::Entity::delete_many()
+        .filter(step::Column::JobId.is_in(ended.iter().map(|job| job.id)))
+        .exec(tx)
+        .await?;
+    Ok(())
+}
+
+/// Records how an attempt at `job` ended that has no post, or could not
+/// [`complete`] it. What is retried is due after `backoff`, or later if its error
+/// says so. However often this is called, the outcome is recorded once: that a
+/// commit went well may be lost on the way.
+pub async fn record(
+    tx: &DatabaseTransaction,
+    lease: &Lease,
+    job: &Model,
+    result: &AttemptResult,
+    backoff: Duration,
+) -> Result<RecordedOutcome, DbErr> {
+    let recorded = match result {
+        AttemptResult::Failed(error, _) if is_last(job, error) => fail(tx, lease, error).await?,
+        AttemptResult::Failed(error, delay) => {
+            schedule_retry(tx, lease, error, backoff.max(*delay)).await?
+        }
+        AttemptResult::Released => release(tx, lease).await?,
+        AttemptResult::Written(_) | AttemptResult::Canceled | AttemptResult::Lost => None,
+    };
+    if let Some(recorded) = recorded {
+        return Ok(recorded);
+    }
+    // Whatever the attempt brought, a cancel that came before it wins.
+    if confirm_cancel(tx, lease).await? {
+        return Ok(RecordedOutcome::Canceled);
+    }
+    let before = attempt::Entity::find_by_id(lease.attempt).one(tx).await?;
+    let before = before.and_then(|attempt| attempt.outcome);
+    Ok(match (before, result) {
+        (Some(Outcome::Succeeded), AttemptResult::Written(_)) => RecordedOutcome::Succeeded,
+        (Some(Outcome::Failed), AttemptResult::Failed(error, _)) if is_last(job, error) => {
+            RecordedOutcome::Failed(error.code)
+        }
+        (Some(Outcome::Failed), AttemptResult::Failed(error, delay)) => {
+            RecordedOutcome::Retried(error.code, *delay)
+        }
+        (Some(Outcome::Released), AttemptResult::Released) => RecordedOutcome::Released,
+        (Some(Outcome::Canceled), _) => RecordedOutcome::Canceled,
+        _ => RecordedOutcome::Lost,
+    })
+}
+
+/// Whether the job fails with this error.
+fn is_last(job: &Model, error: &JobError) -> bool {
+    !error.retryable || job.attempt >= job.max_attempts
+}
+
+// Each does nothing if the job is no longer the caller's, or is to be canceled.
+
+async fn fail(
+    tx: &DatabaseTransaction,
+    lease: &Lease,
+    error: &JobError,
+) -> Result<Option<RecordedOutcome>, DbErr> {
+    let ended = end_jobs(tx, Ending::Failed(Outcome::Failed, error), |update| {
+        held_by(update, lease).filter(Column::Status.eq(Status::Running))
+    });
+    let failed = !ended.await?.is_empty();
+    Ok(failed.then_some(RecordedOutcome::Failed(error.code)))
+}
+
+async fn schedule_retry(
+    tx: &DatabaseTransaction,
+    lease: &Lease,
+    error: &JobError,
+    delay: Duration,
+) -> Result<Option<RecordedOutcome>, DbErr> {
+    let due = db_after(tx.get_database_backend(), delay);
+    let queued = queue_job(tx, delay, |update| {
+        held_by(set_error(update, Some(error)), lease)
+            .col_expr(Column::NextAttemptAt, due)
+            .filter(Column::Status.eq(Status::Running))
+    });
+    let Some(job) = queued.await? else {
+        return Ok(None);
+    };
+    close_attempts(tx, [job.id].into_iter(), Outcome::Failed, Some(error)).await?;
+    Ok(Some(RecordedOutcome::Retried(error.code, delay)))
+}
+
+async fn release(
+    tx: &DatabaseTransaction,
+    lease: &Lease,
+) -> Result<Option<RecordedOutcome>, DbErr> {
+    let queued = queue_job(tx, Duration::ZERO, |update| {
+        held_by(update, lease)
+            .col_expr(Column::Attempt, Expr::col(Column::Attempt).sub(1))
+            .filter(Column::Status.eq(Status::Running))
+    });
+    let Some(job) = queued.await? else {
+        return Ok(None);
+    };
+    close_attempts(tx, [job.id].into_iter(), Outcome::Released, None).await?;
+    Ok(Some(RecordedOutcome::Released))
+}
+
+async fn confirm_cancel(tx: &DatabaseTransaction, lease: &Lease) -> Result<bool, DbErr> {
+    let ended = end_jobs(tx, Ending::Canceled(Outcome::Canceled, None), |update| {
+        held_by(update, lease).filter(Column::Status.eq(Status::Canceling))
+    });
+    Ok(!ended.await?.is_empty())
+}
+
+fn held_by(
+    update: sea_orm::UpdateMany<entity::job::Entity>,
+    lease: &Lease,
+) -> sea_orm::UpdateMany<entity::job::Entity> {
+    update
+        .filter(Column::Id.eq(lease.job))
+        .filter(Column::AttemptId.eq(lease.attempt))
+}

@@ -1,0 +1,353 @@
+//! Deliveries: the rows of apalis' table that wake workers. No other file names
+//! that table.
+
+use std::time::Duration;
+
+use apalis_postgres::PostgresStorage;
+use apalis_sqlite::SqliteStorage;
+use entity::clock::{Timestamp, now};
+use entity::job;
+use sea_orm::entity::prelude::*;
+use sea_orm::{
+    DatabaseTransaction, DbBackend, FromQueryResult, IdenStatic, Iterable, Statement, Value,
+};
+use serde::{Deserialize, Serialize};
+use ulid::Ulid;
+
+/// The queue's name in apalis' tables. Rows that wait there under another name
+/// would never be taken, so it never changes.
+pub(super) const QUEUE: &str = "blog-generation";
+
+/// How many deliveries a statement names when there are very many; databases
+/// bound it.
+const MAX_IDS: usize = 500;
+
+/// Indexes of apalis' table on SQLite that no query of ours or of its worker
+/// uses: they are there for its board.
+const UNUSED_INDEXES: [&str; 11] = [
+    "JTIdx",
+    "SIdx",
+    "TIdx",
+    "idx_jobs_claimable",
+    "idx_jobs_completed_done_at",
+    "idx_jobs_job_type_covering",
+    "idx_jobs_job_type_run_at",
+    "idx_jobs_job_type_status_run_at",
+    "idx_jobs_run_at_status",
+    "idx_jobs_running",
+    "idx_jobs_status_run_at",
+];
+
+/// What a delivery carries: for whom it was made. It is there for people who
+/// look into the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Payload {
+    /// The job.
+    pub job: Uuid,
+    /// The number of the attempt that it is for, from 1.
+    pub attempt: i32,
+}
+
+/// A delivery as a worker receives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Its row's id.
+    pub id: String,
+    /// What it carries; an error if that can't be read.
+    pub payload: Result<Payload, String>,
+}
+
+/// Makes apalis' tables, or brings them up to date. Those of a newer version are
+/// left as they are.
+///
+/// # Errors
+/// When one of its migrations fails.
+pub async fn create_tables(db: &DatabaseConnection) -> anyhow::Result<()> {
+    match db.get_database_backend() {
+        DbBackend::Postgres => {
+            let pool = db.get_postgres_connection_pool();
+            let mut tables = PostgresStorage::<()>::migrations();
+            tables.set_ignore_missing(true).run(pool).await?;
+        }
+        _ => {
+            // Not its `setup`, which would also turn `synchronous` off.
+            let pool = db.get_sqlite_connection_pool();
+            let mut tables = SqliteStorage::<()>::migrations();
+            tables.set_ignore_missing(true).run(pool).await?;
+            // Each would have to be kept in step with every delivery.
+            for index in UNUSED_INDEXES {
+                db.execute_unprepared(&format!("DROP INDEX IF EXISTS {index}"))
+                    .await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A new delivery's id: a ULID whose time is the moment when it is due, so that
+/// ids sort in the order of the queue.
+pub(super) fn new_id(delay: Duration) -> String {
+    Ulid::from_datetime((now() + delay).into()).to_string()
+}
+
+/// For how long a delivery has been due; nothing if it is not due yet, or its
+/// id is none of ours.
+pub fn lateness(delivery: &str) -> Option<Duration> {
+    let due = Ulid::from_string(delivery).ok()?.datetime();
+    (now() - Timestamp::from(due)).to_std().ok()
+}
+
+/// Inserts a delivery of `job` for its next attempt, due after `delay`.
+pub(super) async fn insert(
+    tx: &DatabaseTransaction,
+    id: &str,
+    job: &job::Model,
+    delay: Duration,
+) -> Result<(), DbErr> {
+    let backend = tx.get_database_backend();
+    let payload = Payload {
+        job: job.id,
+        attempt: job.attempt + 1,
+    };
+    let body = serde_json::to_vec(&payload).map_err(|e| DbErr::Custom(e.to_string()))?;
+    // On SQLite apalis counts whole seconds. A delivery that came too early would
+    // be refused, so its time is rounded up. On Postgres its trigger wakes workers
+    // only for what is due when the transaction began, which is now().
+    let sql = match backend {
+        DbBackend::Postgres => {
+            "INSERT INTO apalis.jobs \
+             (id, job_type, job, status, attempts, max_attempts, run_at, priority, metadata) \
+             VALUES ($1, $2, $3, 'Pending', 0, 1, \
+             CASE $4 WHEN 0 THEN now() \
+             ELSE statement_timestamp() + $4 * interval '1 millisecond' END, \
+             0, ''::hstore)"
+        }
+        _ => {
+            "INSERT INTO Jobs \
+             (id, job_type, job, status, attempts, max_attempts, run_at, priority, metadata) \
+             VALUES ($1, $2, $3, 'Pending', 0, 1, $4, 0, '{}')"
+        }
+    };
+    let when = match backend {
+        DbBackend::Postgres => i64::try_from(delay.as_millis()).unwrap_or(i64::MAX),
+        _ => due_second(delay),
+    };
+    let values = [id.into(), QUEUE.into(), body.into(), when.into()];
+    tx.execute_raw(Statement::from_sql_and_values(backend, sql, values))
+        .await?;
+    Ok(())
+}
+
+/// The second by which a delay is over; for none, the present one.
+fn due_second(delay: Duration) -> i64 {
+    let now = now().timestamp_millis();
+    if delay.is_zero() {
+        return now / 1000;
+    }
+    let delay = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX / 2);
+    (now.saturating_add(delay)).saturating_add(999) / 1000
+}
+
+/// Locks deliveries until the transaction ends, where several may write at once.
+/// Whoever is to [`delete`] some and [`release`] others begins with this: a worker
+/// may have been woken by the delivery of another's job, and the other by the
+/// delivery of its. In the order of their ids neither waits for ever.
+pub(super) async fn lock(tx: &DatabaseTransaction, deliveries: &[&str]) -> Result<(), DbErr> {
+    if tx.get_database_backend() != DbBackend::Postgres {
+        return Ok(());
+    }
+    let some = placeholders(deliveries);
+    let lock = format!("SELECT FROM apalis.jobs WHERE id IN {some} ORDER BY id FOR UPDATE");
+    execute(tx, lock, deliveries).await
+}
+
+/// Deletes deliveries that are there.
+pub(super) async fn delete(tx: &DatabaseTransaction, deliveries: &[&str]) -> Result<(), DbErr> {
+    let (jobs, some) = (table(tx), placeholders(deliveries));
+    let delete = format!("DELETE FROM {jobs} WHERE id IN {some}");
+    execute(tx, delete, deliveries).await
+}
+
+/// Deletes deliveries that are there, however many, in the order
+/// of their ids: a worker that was woken by some may be about to lock them.
+pub(super) async fn delete_in_order(
+    tx: &DatabaseTransaction,
+    mut deliveries: Vec<String>,
+) -> Result<(), DbErr> {
+    deliveries.sort_unstable();
+    let deliveries: Vec<&str> = deliveries.iter().map(String::as_str).collect();
+    for some in deliveries.chunks(MAX_IDS) {
+        lock(tx, some).await?;
+        delete(tx, some).await?;
+    }
+    Ok(())
+}
+
+/// Puts one delivery back that woke a worker and was not used, to wake others.
+pub async fn release_delivery(tx: &DatabaseTransaction, delivery: &str) -> Result<(), DbErr> {
+    release(tx, &[delivery]).await
+}
+
+/// Puts deliveries back that woke a worker and were not used: others must be
+/// woken by them. Those that stand for no queued job are removed.
+pub(super) async fn release(tx: &DatabaseTransaction, deliveries: &[&str]) -> Result<(), DbErr> {
+    let (jobs, some) = (table(tx), placeholders(deliveries));
+    let orphaned = format!(
+        "DELETE FROM {jobs} AS delivery WHERE id IN {some} AND NOT EXISTS \
+         (SELECT 1 FROM generation_jobs WHERE status = 'queued' AND delivery_id = delivery.id)"
+    );
+    execute(tx, orphaned, deliveries).await?;
+    // As apalis' trigger does it, which minds only what is new.
+    let notify = match tx.get_database_backend() {
+        DbBackend::Postgres => {
+            "RETURNING pg_notify('apalis::job::insert', \
+             json_build_object('job_type', job_type, 'id', id)::text)"
+        }
+        _ => "",
+    };
+    let pending = format!(
+        "UPDATE {jobs} SET status = 'Pending', lock_at = NULL, lock_by = NULL \
+         WHERE id IN {some} {notify}"
+    );
+    execute(tx, pending, deliveries).await
+}
+
+fn table(tx: &DatabaseTransaction) -> &'static str {
+    match tx.get_database_backend() {
+        DbBackend::Postgres => "apalis.jobs",
+        _ => "Jobs",
+    }
+}
+
+/// `($1, $2, …)` for so many values.
+fn placeholders(values: &[&str]) -> String {
+    let numbers: Vec<String> = (1..=values.len()).map(|n| format!("${n}")).collect();
+    format!("({})", numbers.join(", "))
+}
+
+async fn execute(tx: &DatabaseTransaction, sql: String, values: &[&str]) -> Result<(), DbErr> {
+    if values.is_empty() {
+        return Ok(());
+    }
+    let (backend, values) = (tx.get_database_backend(), values.iter().copied());
+    let statement = Statement::from_sql_and_values(backend, sql, values.map(Value::from));
+    tx.execute_raw(statement).await?;
+    Ok(())
+}
+
+/// Among how many of the next jobs lost deliveries are looked for. A job far back in
+/// a long queue needs none: whoever is at work claims the next ones without being
+/// woken.
+const MAX_EXAMINED: i64 = 1000;
+
+/// Those of the next jobs whose delivery is missing, is due or was handed over
+/// in the future, for the clock was set back, or was handed to a worker that has not
+/// taken or handed it back within `timeout`; and jobs whose next attempt is due and
+/// whose delivery is missing.
+pub async fn missing_deliveries(
+    db: &impl ConnectionTrait,
+    timeout: Duration,
+    limit: u64,
+) -> Result<Vec<job::Model>, DbErr> {
+    let backend = db.get_database_backend();
+    let seconds = i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX);
+    let columns = |table: &str| {
+        let names = job::Column::iter().map(|column| format!("{table}{}", column.as_str()));
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let (job, all) = (columns("job."), columns(""));
+    let ready = format!(
+        "SELECT {all} FROM generation_jobs \
+         WHERE status = 'queued' AND next_attempt_at IS NULL ORDER BY turn, id LIMIT $3"
+    );
+    let due = |now: &str| {
+        format!(
+            "SELECT {all} FROM generation_jobs \
+             WHERE status = 'queued' AND next_attempt_at IS NOT NULL \
+             AND next_attempt_at <= {now} ORDER BY next_attempt_at LIMIT $3"
+        )
+    };
+    let sql = match backend {
+        DbBackend::Postgres => format!(
+            "SELECT {job} FROM (({ready}) UNION ALL ({due})) job \
+             LEFT JOIN apalis.jobs delivery ON delivery.id = job.delivery_id \
+             WHERE delivery.id IS NULL OR delivery.lock_at < now() - $1 * interval '1 second' \
+             OR delivery.lock_at > now() + $1 * interval '1 second' \
+             OR (job.next_attempt_at IS NULL \
+             AND delivery.run_at > now() + $1 * interval '1 second') \
+             LIMIT $2",
+            due = due("now()")
+        ),
+        _ => format!(
+            "SELECT {job} FROM (SELECT {all} FROM ({ready}) \
+             UNION ALL SELECT {all} FROM ({due})) job \
+             LEFT JOIN Jobs delivery ON delivery.id = job.delivery_id \
+             WHERE delivery.id IS NULL \
+             OR delivery.lock_at < $5 - $1 OR delivery.lock_at > $5 + $1 \
+             OR (job.next_attempt_at IS NULL AND delivery.run_at > $5 + $1) \
+             LIMIT $2",
+            due = due("$4")
+        ),
+    };
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut values = vec![seconds.into(), limit.into(), MAX_EXAMINED.into()];
+    if backend != DbBackend::Postgres {
+        values.extend([now().into(), now().timestamp().into()]);
+    }
+    job::Model::find_by_statement(Statement::from_sql_and_values(backend, sql, values))
+        .all(db)
+        .await
+}
+
+/// Removes deliveries that a worker was handed and that stand for no queued
+/// job, and says how many. They are none of ours: some can't even be read, and
+/// apalis would hand them out for ever.
+pub async fn delete_orphaned_deliveries(tx: &DatabaseTransaction) -> Result<u64, DbErr> {
+    let sql = match tx.get_database_backend() {
+        DbBackend::Postgres => {
+            "DELETE FROM apalis.jobs delivery WHERE lock_by IS NOT NULL AND NOT EXISTS \
+             (SELECT 1 FROM generation_jobs \
+             WHERE status = 'queued' AND delivery_id = delivery.id)"
+        }
+        _ => {
+            "DELETE FROM Jobs AS delivery WHERE lock_by IS NOT NULL AND NOT EXISTS \
+             (SELECT 1 FROM generation_jobs \
+             WHERE status = 'queued' AND delivery_id = delivery.id)"
+        }
+    };
+    Ok(tx.execute_unprepared(sql).await?.rows_affected())
+}
+
+/// Removes up to `limit` of apalis' records of workers that have been gone for
+/// a day, and says how many. It makes one each time that a worker starts.
+pub async fn delete_stale_consumers(tx: &DatabaseTransaction, limit: u64) -> Result<u64, DbErr> {
+    let backend = tx.get_database_backend();
+    let sql = match backend {
+        DbBackend::Postgres => {
+            "DELETE FROM apalis.workers WHERE id IN (SELECT id FROM apalis.workers gone \
+             WHERE last_seen < now() - interval '1 day' \
+             AND NOT EXISTS (SELECT 1 FROM apalis.jobs WHERE lock_by = gone.id) LIMIT $1)"
+        }
+        _ => {
+            "DELETE FROM Workers WHERE id IN (SELECT id FROM Workers gone \
+             WHERE last_seen < CAST(strftime('%s', 'now') AS INTEGER) - 86400 \
+             AND NOT EXISTS (SELECT 1 FROM Jobs WHERE lock_by = gone.id) LIMIT $1)"
+        }
+    };
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let statement = Statement::from_sql_and_values(backend, sql, [limit.into()]);
+    Ok(tx.execute_raw(statement).await?.rows_affected())
+}
+
+/// How many deliveries there are, whatever their state.
+pub async fn count_deliveries(db: &impl ConnectionTrait) -> Result<i64, DbErr> {
+    let backend = db.get_database_backend();
+    let sql = match backend {
+        DbBackend::Postgres => "SELECT COUNT(*) FROM apalis.jobs WHERE job_type = $1",
+        _ => "SELECT COUNT(*) FROM Jobs WHERE job_type = $1",
+    };
+    let count = db
+        .query_one_raw(Statement::from_sql_and_values(backend, sql, [QUEUE.into()]))
+        .await?;
+    count.map_or(Ok(0), |row| row.try_get_by_index(0))
+}

@@ -1,0 +1,230 @@
+//! Putting jobs into the queue: new ones, and finished ones once more.
+
+use std::time::Duration;
+
+use entity::clock::{new_id, new_id_after, now};
+use entity::job::{ActiveModel, Column, Entity, Model, Status};
+use entity::{post, user};
+use sea_orm::entity::prelude::*;
+use sea_orm::{DatabaseTransaction, ExprTrait, QuerySelect, Set, SqlErr};
+
+use super::transition::{UNFINISHED, queue_job, set_error, sql_null};
+use super::{delivery, fair_order};
+
+/// A job to be made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewJob {
+    /// The post it is to write.
+    pub post: Uuid,
+    /// The post's owner.
+    pub user: Uuid,
+    /// Whether the post is new, too, and so has no other job.
+    pub is_first: bool,
+    /// The client's options, as the HTTP contract names them.
+    pub options: Json,
+    /// The model to ask.
+    pub model: String,
+    /// How many attempts may be made.
+    pub max_attempts: i32,
+    /// The request that asks for it.
+    pub origin: RequestOrigin,
+}
+
+/// The request that a job comes from. It goes with the job, so that the log of
+/// every attempt can tell it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestOrigin {
+    /// Its id, as logs have it.
+    pub request_id: Option<String>,
+    /// Its place in a distributed trace, as W3C's `traceparent` has it.
+    pub traceparent: Option<String>,
+}
+
+/// Why no job was queued.
+#[derive(Debug, thiserror::Error)]
+pub enum EnqueueError {
+    /// The user has as many unfinished jobs as they may have.
+    #[error("the user has too many unfinished jobs")]
+    QuotaExceeded,
+    /// The user is disabled, and may have no jobs.
+    #[error("the user is disabled")]
+    AccountDisabled,
+    /// Another job of the post is unfinished, or this one is.
+    #[error("the post has an unfinished job")]
+    AlreadyRunning,
+    /// The job has succeeded, or a later job of the post has finished.
+    #[error("the job is finished for good")]
+    AlreadyFinished,
+    /// The database refused.
+    #[error(transparent)]
+    Database(#[from] DbErr),
+}
+
+/// Whether a user may have one more unfinished job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobQuota {
+    /// They may.
+    Available,
+    /// They have as many as they may have.
+    Exceeded,
+    /// They are disabled, and may have none.
+    AccountDisabled,
+}
+
+impl JobQuota {
+    fn check(self) -> Result<(), EnqueueError> {
+        match self {
+            JobQuota::Available => Ok(()),
+            JobQuota::Exceeded => Err(EnqueueError::QuotaExceeded),
+            JobQuota::AccountDisabled => Err(EnqueueError::AccountDisabled),
+        }
+    }
+}
+
+/// Whether a user may have one more unfinished job, who may have `max_active`. Until
+/// `tx` ends they get no other, and are not disabled.
+pub async fn check_quota(
+    tx: &DatabaseTransaction,
+    user: Uuid,
+    max_active: u32,
+) -> Result<JobQuota, DbErr> {
+    let user_row = user::Entity::hold_to_count(tx, user).await?;
+    // The session was looked up before this transaction.
+    if user_row.is_some_and(|user| user.disabled_at.is_some()) {
+        return Ok(JobQuota::AccountDisabled);
+    }
+    let last = Entity::find()
+        .select_only()
+        .column(Column::Id)
+        .filter(Column::UserId.eq(user))
+        .filter(Expr::cust(UNFINISHED))
+        .offset(u64::from(max_active.saturating_sub(1)))
+        .into_tuple::<Uuid>()
+        .one(tx)
+        .await?;
+    Ok(match last {
+        None => JobQuota::Available,
+        Some(_) => JobQuota::Exceeded,
+    })
+}
+
+/// Makes a job and its delivery, for a user who may have `max_active` that are
+/// unfinished.
+///
+/// # Errors
+/// When the post has an unfinished job, or the user may have no more.
+pub async fn enqueue(
+    tx: &DatabaseTransaction,
+    new: NewJob,
+    max_active: u32,
+) -> Result<Model, EnqueueError> {
+    check_quota(tx, new.user, max_active).await?.check()?;
+    let turn = fair_order::next_turn(tx, new.user).await?;
+    let id = match new.is_first {
+        true => new_id(),
+        false => next_id(tx, new.post).await?,
+    };
+    let delivery = delivery::new_id(Duration::ZERO);
+    let row = ActiveModel {
+        id: Set(id),
+        post_id: Set(new.post),
+        user_id: Set(new.user),
+        status: Set(Status::Queued),
+        phase: Set(None),
+        percent: Set(0),
+        words: Set(0),
+        options: Set(new.options),
+        model: Set(new.model),
+        attempt: Set(0),
+        max_attempts: Set(new.max_attempts),
+        turn: Set(turn),
+        attempt_id: Set(None),
+        lease_until: Set(None),
+        delivery_id: Set(Some(delivery.clone())),
+        request_id: Set(new.origin.request_id),
+        traceparent: Set(new.origin.traceparent),
+        next_attempt_at: Set(None),
+        input_tokens: Set(0),
+        output_tokens: Set(0),
+        error_code: Set(None),
+        error_message: Set(None),
+        error_retryable: Set(None),
+        created_at: Set(now()),
+        retried_at: Set(None),
+        started_at: Set(None),
+        finished_at: Set(None),
+    };
+    let job = Entity::insert(row).exec_with_returning(tx).await;
+    let job = job.map_err(unfinished_job)?;
+    delivery::insert(tx, &delivery, &job, Duration::ZERO).await?;
+    Ok(job)
+}
+
+/// The database refuses a second unfinished job of a post.
+fn unfinished_job(error: DbErr) -> EnqueueError {
+    match error.sql_err() {
+        Some(SqlErr::UniqueConstraintViolation(_)) => EnqueueError::AlreadyRunning,
+        _ => EnqueueError::Database(error),
+    }
+}
+
+/// An id for a post's next job. The latest job of a post is the one with the
+/// greatest id, and no clock may decide which that is.
+async fn next_id(tx: &DatabaseTransaction, post: Uuid) -> Result<Uuid, DbErr> {
+    let latest = Entity::of_post(post)
+        .select_only()
+        .column(Column::Id)
+        .into_tuple()
+        .one(tx)
+        .await?;
+    Ok(latest.map_or_else(new_id, new_id_after))
+}
+
+/// Queues a job again that failed or was canceled, and that the caller has locked
+/// after its owner's `quota` was checked, with `attempts` more to make. What it had
+/// finished is kept; its times begin anew, for nobody wants to know how long it lay
+/// about as failed.
+///
+/// # Errors
+/// When it is not the post's latest job or in another status, or the owner may have
+/// no more.
+pub async fn retry(
+    tx: &DatabaseTransaction,
+    before: &Model,
+    quota: JobQuota,
+    attempts: i32,
+    origin: RequestOrigin,
+) -> Result<Model, EnqueueError> {
+    let latest = Entity::of_post(before.post_id).one(tx).await?;
+    match latest.filter(|latest| latest.id != before.id) {
+        Some(latest) if latest.status.is_over() => return Err(EnqueueError::AlreadyFinished),
+        Some(_) => return Err(EnqueueError::AlreadyRunning),
+        None => quota.check()?,
+    }
+    let turn = fair_order::next_turn(tx, before.user_id).await?;
+    let queued = queue_job(tx, Duration::ZERO, |update| {
+        set_error(update, None)
+            .col_expr(Column::Turn, Expr::value(turn))
+            .col_expr(
+                Column::MaxAttempts,
+                Expr::col(Column::Attempt).add(attempts),
+            )
+            .col_expr(Column::RetriedAt, Expr::value(now()))
+            .col_expr(Column::StartedAt, sql_null())
+            .col_expr(Column::FinishedAt, sql_null())
+            .col_expr(Column::RequestId, Expr::value(origin.request_id))
+            .col_expr(Column::Traceparent, Expr::value(origin.traceparent))
+            .filter(Column::Id.eq(before.id))
+            .filter(Column::Status.is_in([Status::Failed, Status::Canceled]))
+    });
+    let job = match queued.await {
+        Ok(Some(job)) => job,
+        Ok(None) if before.status == Status::Succeeded => {
+            return Err(EnqueueError::AlreadyFinished);
+        }
+        Ok(None) => return Err(EnqueueError::AlreadyRunning),
+        Err(error) => return Err(unfinished_job(error)),
+    };
+    post::Entity::set_statuses(tx, [job.post_id].into_iter(), post::Status::Generating).await?;
+    Ok(job)
+}

@@ -1,0 +1,210 @@
+//! What the worker that holds a job may do with it while it runs.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use entity::clock::{db_after, now};
+use entity::given::{given, with_list};
+use entity::job::{Column, Entity, Model, Phase, Status};
+use entity::step;
+use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::{LockBehavior, LockType, OnConflict, SimpleExpr};
+use sea_orm::{
+    ActiveEnum, DatabaseTransaction, ExprTrait, QueryOrder, QuerySelect, Set, UpdateMany,
+};
+
+/// The longest lease that a worker may take.
+pub const MAX_LEASE: Duration = Duration::from_secs(3600);
+
+/// A worker's hold on a job: lost as soon as a write says [`LeaseStatus::Lost`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The job.
+    pub job: Uuid,
+    /// The attempt that holds it.
+    pub attempt: Uuid,
+    /// For how long each write renews the hold.
+    pub length: Duration,
+}
+
+/// What became of a worker's write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseStatus {
+    /// It counts; go on.
+    Active,
+    /// The owner wants it stopped: stop, then record it.
+    CancelRequested,
+    /// The job is someone else's, or gone: stop, and write nothing.
+    Lost,
+}
+
+/// How far an attempt is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// What it does.
+    pub phase: Phase,
+    /// 0 to 100.
+    pub percent: i32,
+    /// Words written so far.
+    pub words: i32,
+}
+
+/// A finished step and its price in tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// How far the attempt is with it.
+    pub progress: Progress,
+    /// 0 is the outline, and n the nth section.
+    pub position: i32,
+    /// What it brought.
+    pub content: String,
+    /// Tokens read by the model.
+    pub input_tokens: i32,
+    /// Tokens written by the model.
+    pub output_tokens: i32,
+}
+
+/// What is done where another transaction holds a job that is to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockMode {
+    /// Nothing at all, at once: no other job has to wait for that one.
+    NoWait,
+    /// It is waited for.
+    Wait,
+}
+
+/// Says how far an attempt is, and renews its lease.
+pub async fn renew(
+    db: &impl ConnectionTrait,
+    lease: Lease,
+    progress: Progress,
+) -> Result<LeaseStatus, DbErr> {
+    let renewed = extend_lease(db, lease.length)
+        .col_expr(Column::Phase, Expr::value(progress.phase))
+        .col_expr(Column::Percent, Expr::value(progress.percent))
+        .col_expr(Column::Words, Expr::value(progress.words))
+        .filter(Column::Id.eq(lease.job))
+        .filter(Column::AttemptId.eq(lease.attempt));
+    Ok(lease_status(renewed.exec_with_returning(db).await?.first()))
+}
+
+/// Keeps finished steps, each of another attempt of one worker, adds their
+/// price to their jobs, and renews the leases. Once, however often it is tried:
+/// that a commit went well may be lost on the way.
+pub async fn checkpoint(
+    tx: &DatabaseTransaction,
+    done: &[(Lease, Checkpoint)],
+    lock_mode: LockMode,
+) -> Result<Vec<LeaseStatus>, DbErr> {
+    let held = LockedJobs::lock(tx, done.iter().map(|(lease, _)| lease), lock_mode).await?;
+    let kept: Vec<_> = done.iter().filter(|(lease, _)| held.has(lease)).collect();
+    if let Some((Lease { length, .. }, _)) = kept.first() {
+        let list = kept.iter().map(|(lease, done)| {
+            vec![
+                lease.job.into(),
+                lease.attempt.into(),
+                done.progress.phase.to_value().into(),
+                done.progress.percent.into(),
+                done.progress.words.into(),
+                done.input_tokens.into(),
+                done.output_tokens.into(),
+            ]
+        });
+        let renewed = with_list(extend_lease(tx, *length), list)
+            .col_expr(Column::Phase, given(3))
+            .col_expr(Column::Percent, given(4))
+            .col_expr(Column::Words, given(5));
+        add_usage(renewed, [given(6), given(7)])
+            .filter(Expr::col(Column::Id).eq(given(1)))
+            .filter(Expr::col(Column::AttemptId).eq(given(2)))
+            .exec(tx)
+            .await?;
+        insert_steps(tx, &kept).await?;
+    }
+    Ok(done.iter().map(|(lease, _)| held.status(lease)).collect())
+}
+
+/// Those that were there already are not paid for twice.
+async fn insert_steps(
+    tx: &DatabaseTransaction,
+    done: &[&(Lease, Checkpoint)],
+) -> Result<(), DbErr> {
+    let rows = done.iter().map(|(lease, done)| step::ActiveModel {
+        job_id: Set(lease.job),
+        position: Set(done.position),
+        content: Set(done.content.clone()),
+        created_at: Set(now()),
+    });
+    let id = [step::Column::JobId, step::Column::Position];
+    let kept = step::Entity::insert_many(rows)
+        .on_conflict(OnConflict::columns(id).do_nothing().to_owned())
+        .exec_with_returning_keys(tx)
+        .await?;
+    for (lease, done) in done {
+        if kept.contains(&(lease.job, done.position)) {
+            continue;
+        }
+        let refund = [done.input_tokens, done.output_tokens].map(|tokens| Expr::value(-tokens));
+        let again = Entity::update_many().filter(Column::Id.eq(lease.job));
+        add_usage(again, refund).exec(tx).await?;
+    }
+    Ok(())
+}
+
+fn add_usage(update: UpdateMany<Entity>, [input, output]: [SimpleExpr; 2]) -> UpdateMany<Entity> {
+    let sum = |column, tokens| Expr::col(column).add(tokens);
+    update
+        .col_expr(Column::InputTokens, sum(Column::InputTokens, input))
+        .col_expr(Column::OutputTokens, sum(Column::OutputTokens, output))
+}
+
+/// Jobs, locked until the transaction ends, by the attempts that hold them.
+pub(super) struct LockedJobs(HashMap<Uuid, Model>);
+
+impl LockedJobs {
+    /// In the order of their ids, so that no two who lock several wait for each
+    /// other.
+    pub(super) async fn lock(
+        tx: &DatabaseTransaction,
+        leases: impl Iterator<Item = &Lease>,
+        lock_mode: LockMode,
+    ) -> Result<Self, DbErr> {
+        let jobs = Entity::find()
+            .filter(Column::Id.is_in(leases.map(|lease| lease.job)))
+            .order_by_asc(Column::Id);
+        let jobs = match lock_mode {
+            LockMode::NoWait => jobs.lock_with_behavior(LockType::Update, LockBehavior::Nowait),
+            LockMode::Wait => jobs.lock_exclusive(),
+        };
+        let jobs = jobs.all(tx).await?;
+        let by_attempt = |job: Model| Some((job.attempt_id?, job));
+        Ok(LockedJobs(
+            jobs.into_iter().filter_map(by_attempt).collect(),
+        ))
+    }
+
+    pub(super) fn job(&self, lease: &Lease) -> Option<&Model> {
+        self.0.get(&lease.attempt)
+    }
+
+    fn has(&self, lease: &Lease) -> bool {
+        self.0.contains_key(&lease.attempt)
+    }
+
+    pub(super) fn status(&self, lease: &Lease) -> LeaseStatus {
+        lease_status(self.job(lease))
+    }
+}
+
+fn extend_lease(db: &impl ConnectionTrait, lease: Duration) -> UpdateMany<Entity> {
+    let until = db_after(db.get_database_backend(), lease);
+    Entity::update_many().col_expr(Column::LeaseUntil, until)
+}
+
+fn lease_status(job: Option<&Model>) -> LeaseStatus {
+    match job.map(|job| job.status) {
+        Some(Status::Canceling) => LeaseStatus::CancelRequested,
+        Some(_) => LeaseStatus::Active,
+        None => LeaseStatus::Lost,
+    }
+}

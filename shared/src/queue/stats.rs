@@ -1,0 +1,156 @@
+//! How long the queue is, and how it has done lately.
+
+use entity::clock::Timestamp;
+use entity::job::{Column, Entity, Status};
+use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::Func;
+use sea_orm::{ActiveEnum, FromQueryResult, Iterable, QueryOrder, QuerySelect, Statement};
+
+/// How much there is to do, at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, FromQueryResult)]
+pub struct QueueDepth {
+    /// Jobs that wait.
+    pub queued: i64,
+    /// Jobs that a worker holds.
+    pub running: i64,
+    /// The delivery that is to be taken next, if jobs wait.
+    pub next: Option<String>,
+    /// Since when no job is taken, if the queue is paused.
+    pub paused_at: Option<Timestamp>,
+}
+
+/// How long the queue is. Counting takes longer the longer it is, so it ends
+/// at `max`.
+pub async fn depth(db: &impl ConnectionTrait, max: u32) -> Result<QueueDepth, DbErr> {
+    // In the order of the partial indexes, or SQLite would rather count along
+    // one that has every job there ever was.
+    let sql = "SELECT \
+         (SELECT COUNT(*) FROM (SELECT 1 FROM generation_jobs \
+         WHERE status = 'queued' \
+         ORDER BY delivery_id LIMIT $1) AS waiting) AS queued, \
+         (SELECT COUNT(*) FROM (SELECT 1 FROM generation_jobs \
+         WHERE status IN ('running', 'canceling') \
+         ORDER BY lease_until LIMIT $1) AS held) AS running, \
+         (SELECT MIN(delivery_id) FROM generation_jobs \
+         WHERE status = 'queued') AS next, \
+         (SELECT paused_at FROM queue_state WHERE id = 1) AS paused_at";
+    let backend = db.get_database_backend();
+    let values = [i64::from(max).into()];
+    let depth = QueueDepth::find_by_statement(Statement::from_sql_and_values(backend, sql, values));
+    let none = || DbErr::RecordNotFound("a count".to_owned());
+    depth.one(db).await?.ok_or_else(none)
+}
+
+/// How many jobs there are of each status. Counting ends at a limit.
+#[derive(Clone, Debug, PartialEq, Eq, FromQueryResult)]
+#[allow(missing_docs, reason = "each is a status")]
+pub struct StatusCounts {
+    pub queued: i64,
+    pub running: i64,
+    pub canceling: i64,
+    pub succeeded: i64,
+    pub failed: i64,
+    pub canceled: i64,
+}
+
+/// The times of a job that is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromQueryResult)]
+pub struct JobTimings {
+    /// When it was asked for, or last asked to be tried again.
+    pub asked_at: Timestamp,
+    /// When its first attempt since then began, if it came to that.
+    pub started_at: Option<Timestamp>,
+    /// When it was over.
+    pub finished_at: Timestamp,
+}
+
+/// How many jobs there are of each status; `max` means that many or more.
+pub async fn status_counts(db: &impl ConnectionTrait, max: u32) -> Result<StatusCounts, DbErr> {
+    let of = |status: Status| {
+        let (name, which) = (status.to_value(), status.index_predicate());
+        format!(
+            "(SELECT COUNT(*) FROM (SELECT 1 FROM generation_jobs \
+             WHERE {which} ORDER BY id LIMIT $1) AS some_{name}) AS {name}"
+        )
+    };
+    let statuses = Status::iter().map(of);
+    let sql = format!("SELECT {}", statuses.collect::<Vec<_>>().join(", "));
+    let backend = db.get_database_backend();
+    let values = [i64::from(max).into()];
+    let counts =
+        StatusCounts::find_by_statement(Statement::from_sql_and_values(backend, sql, values));
+    let none = || DbErr::RecordNotFound("a count".to_owned());
+    counts.one(db).await?.ok_or_else(none)
+}
+
+/// When the job was asked for that has been in the queue for longest.
+pub async fn oldest_queued(db: &impl ConnectionTrait) -> Result<Option<Timestamp>, DbErr> {
+    Entity::find()
+        .select_only()
+        .column(Column::CreatedAt)
+        .filter(Status::Queued.is_in_index())
+        .order_by_asc(Column::Id)
+        .limit(1)
+        .into_tuple()
+        .one(db)
+        .await
+}
+
+/// The times of up to `limit` jobs that finished since `since`, the latest
+/// first.
+pub async fn finished_since(
+    db: &impl ConnectionTrait,
+    since: Timestamp,
+    limit: u64,
+) -> Result<Vec<JobTimings>, DbErr> {
+    let asked_at = Func::coalesce([Column::RetriedAt, Column::CreatedAt].map(Expr::col));
+    Entity::find()
+        .select_only()
+        .expr_as(asked_at, "asked_at")
+        .columns([Column::StartedAt, Column::FinishedAt])
+        .filter(Column::FinishedAt.gte(since))
+        .order_by_desc(Column::FinishedAt)
+        .limit(limit)
+        .into_model()
+        .all(db)
+        .await
+}
+
+/// A job's position in the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromQueryResult)]
+pub struct QueuePosition {
+    /// The job.
+    pub id: Uuid,
+    /// How many are to be claimed before it, and itself: 1 is next.
+    pub position: i64,
+}
+
+/// Farther back, a position says little and costs much to count.
+const MAX_POSITION: i64 = 1000;
+
+/// The positions of those of `jobs` that are among the next thousand.
+pub async fn positions(
+    db: &impl ConnectionTrait,
+    jobs: &[Uuid],
+) -> Result<Vec<QueuePosition>, DbErr> {
+    // Partial indexes fit only conditions that are written out: of a parameter,
+    // the planner does not know whether it will be what the index is for.
+    let position = Expr::cust(format!(
+        "(SELECT COUNT(*) FROM (SELECT 1 FROM generation_jobs AS ahead \
+         WHERE ahead.status = 'queued' AND ahead.next_attempt_at IS NULL \
+         AND (ahead.turn, ahead.id) <= (generation_jobs.turn, generation_jobs.id) \
+         LIMIT {}) AS counted)",
+        MAX_POSITION + 1
+    ));
+    let mut positions: Vec<QueuePosition> = Entity::find()
+        .select_only()
+        .column(Column::Id)
+        .expr_as(position, "position")
+        .filter(Expr::cust("status = 'queued' AND next_attempt_at IS NULL"))
+        .filter(Column::Id.is_in(jobs.iter().copied()))
+        .into_model()
+        .all(db)
+        .await?;
+    positions.retain(|job| job.position <= MAX_POSITION);
+    Ok(positions)
+}

@@ -1,0 +1,155 @@
+//! What all transitions have in common: a job is queued or ends together with its
+//! attempt, its post and its delivery.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use entity::attempt::{self, Outcome};
+use entity::clock::db_now;
+use entity::job::{Column, Entity, Model, Status};
+use entity::post::{self, Text};
+use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::SimpleExpr;
+use sea_orm::{DatabaseTransaction, UpdateMany};
+
+use super::{JobError, delivery};
+
+/// Written out, as the partial index has it.
+pub(super) const UNFINISHED: &str = "status IN ('queued', 'running', 'canceling')";
+
+/// How a job ends.
+pub(super) enum Ending<'a> {
+    /// With these posts, by the ids of the jobs that wrote them.
+    Succeeded(HashMap<Uuid, &'a Text>),
+    /// Its running attempt, which ends so, was the last one.
+    Failed(Outcome, &'a JobError),
+    /// With its running attempt, which ends so.
+    Canceled(Outcome, Option<&'a JobError>),
+    /// While it was queued.
+    CanceledInQueue,
+}
+
+impl Ending<'_> {
+    fn status(&self) -> Status {
+        match self {
+            Ending::Succeeded(_) => Status::Succeeded,
+            Ending::Failed(..) => Status::Failed,
+            Ending::Canceled(..) | Ending::CanceledInQueue => Status::Canceled,
+        }
+    }
+}
+
+/// Ends the jobs that `select` leads the update to, and returns them: every job
+/// ends here, and nowhere else.
+pub(super) async fn end_jobs(
+    tx: &DatabaseTransaction,
+    ending: Ending<'_>,
+    select: impl FnOnce(UpdateMany<Entity>) -> UpdateMany<Entity>,
+) -> Result<Vec<Model>, DbErr> {
+    let mut update = released()
+        .col_expr(Column::Status, Expr::value(ending.status()))
+        .col_expr(Column::NextAttemptAt, sql_null())
+        .col_expr(Column::FinishedAt, db_now(tx.get_database_backend()));
+    if let Ending::Failed(_, error) = &ending {
+        update = set_error(update, Some(error));
+    }
+    let ended = select(update).exec_with_returning(tx).await?;
+    if ended.is_empty() {
+        return Ok(ended);
+    }
+    let jobs = ended.iter().map(|job| job.id);
+    let posts = ended.iter().map(|job| job.post_id);
+    match ending {
+        Ending::Succeeded(texts) => {
+            let texts = ended.iter().filter_map(|job| {
+                let text = texts.get(&job.id)?;
+                Some((job.post_id, *text))
+            });
+            post::Entity::write_all(tx, texts).await?;
+            close_attempts(tx, jobs, Outcome::Succeeded, None).await?;
+        }
+        Ending::Failed(outcome, error) => {
+            post::Entity::set_statuses(tx, posts, post::Status::Failed).await?;
+            close_attempts(tx, jobs, outcome, Some(error)).await?;
+        }
+        Ending::Canceled(outcome, error) => {
+            post::Entity::set_statuses(tx, posts, post::Status::Canceled).await?;
+            close_attempts(tx, jobs, outcome, error).await?;
+        }
+        Ending::CanceledInQueue => {
+            let deliveries = ended.iter().filter_map(|job| job.delivery_id.clone());
+            delivery::delete_in_order(tx, deliveries.collect()).await?;
+            post::Entity::set_statuses(tx, posts, post::Status::Canceled).await?;
+        }
+    }
+    Ok(ended)
+}
+
+/// Queues the job that `select` leads the update to, to be claimed after `delay`,
+/// and inserts its delivery. None if there is no such job.
+pub(super) async fn queue_job(
+    tx: &DatabaseTransaction,
+    delay: Duration,
+    select: impl FnOnce(UpdateMany<Entity>) -> UpdateMany<Entity>,
+) -> Result<Option<Model>, DbErr> {
+    let id = delivery::new_id(delay);
+    let update = released()
+        .col_expr(Column::Status, Expr::value(Status::Queued))
+        .col_expr(Column::DeliveryId, Expr::value(id.as_str()));
+    let queued = select(update).exec_with_returning(tx).await?.pop();
+    if let Some(job) = &queued {
+        delivery::insert(tx, &id, job, delay).await?;
+    }
+    Ok(queued)
+}
+
+/// The job is held by no attempt.
+fn released() -> UpdateMany<Entity> {
+    Entity::update_many()
+        .col_expr(Column::AttemptId, sql_null())
+        .col_expr(Column::LeaseUntil, sql_null())
+        .col_expr(Column::Phase, sql_null())
+}
+
+pub(super) fn set_error(
+    update: UpdateMany<Entity>,
+    error: Option<&JobError>,
+) -> UpdateMany<Entity> {
+    let message = error.map(|error| error.message.clone());
+    update
+        .col_expr(Column::ErrorCode, Expr::value(error.map(|e| e.code)))
+        .col_expr(Column::ErrorMessage, Expr::value(message))
+        .col_expr(
+            Column::ErrorRetryable,
+            Expr::value(error.map(|e| e.retryable)),
+        )
+}
+
+/// Ends the running attempts of jobs.
+pub(super) async fn close_attempts(
+    tx: &DatabaseTransaction,
+    jobs: impl Iterator<Item = Uuid>,
+    outcome: Outcome,
+    error: Option<&JobError>,
+) -> Result<(), DbErr> {
+    use attempt::Column;
+    let message = error.map(|error| error.message.clone());
+    attempt::Entity::update_many()
+        .col_expr(Column::FinishedAt, db_now(tx.get_database_backend()))
+        .col_expr(Column::Outcome, Expr::value(outcome))
+        .col_expr(Column::ErrorCode, Expr::value(error.map(|e| e.code)))
+        .col_expr(Column::ErrorMessage, Expr::value(message))
+        .col_expr(
+            Column::ErrorRetryable,
+            Expr::value(error.map(|e| e.retryable)),
+        )
+        .filter(Column::JobId.is_in(jobs))
+        .filter(Column::FinishedAt.is_null())
+        .exec(tx)
+        .await?;
+    Ok(())
+}
+
+pub(super) fn sql_null() -> SimpleExpr {
+    Expr::cust("NULL")
+}
