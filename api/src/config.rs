@@ -7,7 +7,7 @@ use anyhow::bail;
 use clap::{Parser, Subcommand};
 use shared::config::{AgentSettings, LogSettings, Secret, StorageSettings, TraceSettings};
 
-use crate::address::Proxies;
+use crate::middleware::client_ip::TrustedProxy;
 
 /// The HTTP API: takes requests for blog posts, and tells what became of them.
 ///
@@ -72,7 +72,7 @@ pub struct Config {
     /// 10.0.0.0/8, separated by commas. What they tell of their clients in
     /// X-Forwarded-For is believed; of nobody else it is
     #[arg(long, env = "TRUSTED_PROXIES", value_delimiter = ',')]
-    pub trusted_proxies: Vec<Proxies>,
+    pub trusted_proxies: Vec<TrustedProxy>,
 
     /// How long open requests may take to end when the API is stopped, in seconds
     #[arg(long, env = "SHUTDOWN_GRACE_SECS", default_value_t = 30)]
@@ -105,7 +105,7 @@ pub enum Command {
     },
 }
 
-const SHORTEST_SECRET: usize = 32;
+const MIN_SECRET_LEN: usize = 32;
 
 impl Config {
     /// Reads the settings; ends the process on `--help` or a bad one.
@@ -116,9 +116,9 @@ impl Config {
         let config: Config = shared::config::load()?;
         config.agent.models()?;
         if let Some(secret) = &config.jwt_secret
-            && secret.expose().len() < SHORTEST_SECRET
+            && secret.expose().len() < MIN_SECRET_LEN
         {
-            bail!("JWT_SECRET: it must have at least {SHORTEST_SECRET} characters");
+            bail!("JWT_SECRET: it must have at least {MIN_SECRET_LEN} characters");
         }
         Ok(config)
     }

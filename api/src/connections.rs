@@ -16,13 +16,13 @@ use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::address::{Proxies, is_trusted, network};
 use crate::config::Config;
+use crate::middleware::client_ip::{TrustedProxy, ip_prefix, is_trusted};
 
 mod service;
 mod stream;
 
-pub(crate) use service::answer;
+pub(crate) use service::respond;
 pub(crate) use stream::ConnectionStream;
 
 /// How long a client may take for the head of a request.
@@ -67,7 +67,7 @@ pub struct ConnectionLimits {
     /// How long a connection may be idle, or its client not read what it is sent.
     pub idle_timeout: Duration,
     /// Who may have any number of connections: all their clients come from there.
-    pub trusted_proxies: Vec<Proxies>,
+    pub trusted_proxies: Vec<TrustedProxy>,
 }
 
 impl ConnectionLimits {
@@ -129,7 +129,7 @@ impl Phase {
 pub(crate) struct ConnectionTable {
     limits: ConnectionLimits,
     places: Arc<Semaphore>,
-    open: Mutex<Open>,
+    open: Mutex<OpenConnections>,
     /// Told when a connection begins to wait for its client.
     begins_to_wait: Notify,
 }
@@ -149,20 +149,20 @@ impl ConnectionTable {
     /// requests are being answered. Waits while all requests of everybody are.
     ///
     /// Only one may ask at a time.
-    pub(crate) async fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<Place> {
+    pub(crate) async fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<ConnectionSlot> {
         let is_limited = !is_trusted(&self.limits.trusted_proxies, peer);
-        let network = is_limited.then(|| network(peer));
+        let network = is_limited.then(|| ip_prefix(peer));
         let permit = if network.is_some_and(|network| self.is_at_limit(network)) {
             if !self.open().close_longest_waiting(network) {
                 return None;
             }
-            self.next_place().await
+            self.next_slot().await
         } else {
-            self.free_place().await
+            self.evict_for_slot().await
         };
         let (id, closing) = self.open().add(network);
         let table = self.clone();
-        Some(Place {
+        Some(ConnectionSlot {
             connection: Connection { table, id },
             closing,
             _permit: permit,
@@ -176,17 +176,17 @@ impl ConnectionTable {
     }
 
     /// A free place, or that of the connection that has waited longest.
-    async fn free_place(&self) -> Permit {
+    async fn evict_for_slot(&self) -> Permit {
         loop {
             if let Ok(permit) = self.places.clone().try_acquire_owned() {
                 return Ok(permit);
             }
             if self.open().close_longest_waiting(None) {
-                return self.next_place().await;
+                return self.next_slot().await;
             }
             let next = self.open().waiting.first().map(|(since, _)| *since);
             tokio::select! {
-                permit = self.next_place() => return permit,
+                permit = self.next_slot() => return permit,
                 () = self.begins_to_wait.notified() => {}
                 () = until(next) => {}
             }
@@ -195,11 +195,11 @@ impl ConnectionTable {
 
     /// The next place that is free. A connection that is closed still has its place,
     /// and an open file, until the task that serves it has ended.
-    async fn next_place(&self) -> Permit {
+    async fn next_slot(&self) -> Permit {
         self.places.clone().acquire_owned().await
     }
 
-    fn open(&self) -> MutexGuard<'_, Open> {
+    fn open(&self) -> MutexGuard<'_, OpenConnections> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -219,7 +219,7 @@ type Permit = Result<OwnedSemaphorePermit, AcquireError>;
 type Waiting = BTreeSet<(Instant, u64)>;
 
 #[derive(Debug, Default)]
-struct Open {
+struct OpenConnections {
     next_id: u64,
     entries: HashMap<u64, Entry>,
     waiting: Waiting,
@@ -241,7 +241,7 @@ struct Network {
     waiting: Waiting,
 }
 
-impl Open {
+impl OpenConnections {
     /// Adds a connection, from which the head of a request is awaited at once.
     fn add(&mut self, network: Option<IpAddr>) -> (u64, CancellationToken) {
         let id = self.next_id;
@@ -256,7 +256,7 @@ impl Open {
         if let Some(network) = network {
             self.networks.entry(network).or_default().open += 1;
         }
-        self.enter(id, Phase::Head(Instant::now()));
+        self.set_phase(id, Phase::Head(Instant::now()));
         (id, closing)
     }
 
@@ -265,7 +265,7 @@ impl Open {
         entry.map_or(Phase::Closing, |entry| entry.phase)
     }
 
-    fn enter(&mut self, id: u64, phase: Phase) {
+    fn set_phase(&mut self, id: u64, phase: Phase) {
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
@@ -293,7 +293,7 @@ impl Open {
         let Some((_, id)) = first.filter(|(since, _)| *since <= Instant::now()) else {
             return false;
         };
-        self.leave(id);
+        self.end_phase(id);
         if let Some(entry) = self.entries.get(&id) {
             entry.closing.cancel();
         }
@@ -301,13 +301,13 @@ impl Open {
     }
 
     fn remove(&mut self, id: u64) {
-        self.leave(id);
+        self.end_phase(id);
         self.entries.remove(&id);
     }
 
     /// From now on a connection neither waits nor counts.
-    fn leave(&mut self, id: u64) {
-        self.enter(id, Phase::Closing);
+    fn end_phase(&mut self, id: u64) {
+        self.set_phase(id, Phase::Closing);
         let entry = self.entries.get_mut(&id);
         let Some(address) = entry.and_then(|entry| entry.network.take()) else {
             return;
@@ -323,24 +323,24 @@ impl Open {
 
 /// A connection's place, which is free again when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct ConnectionSlot {
     connection: Connection,
     closing: CancellationToken,
     _permit: Permit,
 }
 
-impl Place {
+impl ConnectionSlot {
     pub(crate) fn connection(&self) -> Connection {
         self.connection.clone()
     }
 
     /// Waits until the connection is to be closed.
-    pub(crate) async fn is_wanted_back(&self) {
+    pub(crate) async fn evicted(&self) {
         self.closing.cancelled().await;
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.connection.table.open().remove(self.connection.id);
     }
@@ -366,8 +366,8 @@ impl Connection {
     }
 
     /// Bytes have come from the client.
-    fn receives(&self) {
-        self.moves_on(|phase| match phase {
+    fn bytes_received(&self) {
+        self.advance(|phase| match phase {
             Phase::Idle(_) => Phase::Head(Instant::now()),
             other => other,
         });
@@ -375,8 +375,8 @@ impl Connection {
 
     /// The head of a request is whole. False if it is too late, and the request must
     /// not be begun.
-    fn begins_answer(&self) -> bool {
-        self.moves_on(|phase| match phase {
+    fn begin_response(&self) -> bool {
+        self.advance(|phase| match phase {
             // The one before is not all sent.
             Phase::Answer(unread) | Phase::Flush(unread) => Phase::Answer(unread),
             _ => Phase::Answer(None),
@@ -386,8 +386,8 @@ impl Connection {
     /// The body of the request that began at `since` is wanted, and does not come.
     /// However many bytes come then, the client has been waited for since `since`
     /// until the body is whole: who sends a byte now and then gains nothing.
-    fn waits_for_body(&self, since: Instant) {
-        self.moves_on(|phase| match phase {
+    fn body_pending(&self, since: Instant) {
+        self.advance(|phase| match phase {
             Phase::Answer(_) => Phase::Body(since),
             other => other,
         });
@@ -395,16 +395,16 @@ impl Connection {
 
     /// The body of the request is whole, or no longer wanted. False if it is too late,
     /// and the request must not be gone on with.
-    fn has_body(&self) -> bool {
-        self.moves_on(|phase| match phase {
+    fn body_received(&self) -> bool {
+        self.advance(|phase| match phase {
             Phase::Body(_) => Phase::Answer(None),
             other => other,
         })
     }
 
     /// The answer is whole, and is to be sent.
-    fn has_answer(&self) {
-        self.moves_on(|phase| match phase {
+    fn response_ready(&self) {
+        self.advance(|phase| match phase {
             Phase::Answer(unread) => Phase::Flush(unread),
             Phase::Body(_) => Phase::Flush(None),
             other => other,
@@ -413,9 +413,9 @@ impl Connection {
 
     /// Nothing more of the answer can be sent, for its client does not read. A while
     /// later it is one that is waited for.
-    fn is_unread(&self) {
+    fn write_blocked(&self) {
         let later = Instant::now() + self.table.limits.head_timeout;
-        self.moves_on(|phase| match phase {
+        self.advance(|phase| match phase {
             Phase::Answer(None) => Phase::Answer(Some(later)),
             Phase::Flush(None) => Phase::Flush(Some(later)),
             other => other,
@@ -423,8 +423,8 @@ impl Connection {
     }
 
     /// Some more of the answer is sent.
-    fn is_read(&self) {
-        self.moves_on(|phase| match phase {
+    fn write_progressed(&self) {
+        self.advance(|phase| match phase {
             Phase::Answer(_) => Phase::Answer(None),
             Phase::Flush(_) => Phase::Flush(None),
             other => other,
@@ -432,15 +432,15 @@ impl Connection {
     }
 
     /// All that was to be sent is sent.
-    fn is_flushed(&self) {
-        self.moves_on(|phase| match phase {
+    fn flushed(&self) {
+        self.advance(|phase| match phase {
             Phase::Flush(_) => Phase::Idle(Instant::now()),
             other => other,
         });
     }
 
     /// False if the connection is closing, and remains so.
-    fn moves_on(&self, next: impl FnOnce(Phase) -> Phase) -> bool {
+    fn advance(&self, next: impl FnOnce(Phase) -> Phase) -> bool {
         let mut open = self.table.open();
         let phase = open.phase(self.id);
         if phase == Phase::Closing {
@@ -448,7 +448,7 @@ impl Connection {
         }
         let next = next(phase);
         if next != phase {
-            open.enter(self.id, next);
+            open.set_phase(self.id, next);
         }
         drop(open);
         if next != phase && next.waits_since().is_some() {
@@ -475,7 +475,7 @@ mod tests {
         })
     }
 
-    fn is_wanted_back(place: &Place) -> bool {
+    fn evicted(place: &ConnectionSlot) -> bool {
         place.closing.is_cancelled()
     }
 
@@ -492,17 +492,17 @@ mod tests {
         let table = table(2, 2);
         let slow = table.admit(ONE).await.unwrap();
         let body = slow.connection();
-        assert!(body.begins_answer());
+        assert!(body.begin_response());
         let since = Instant::now();
         tokio::time::advance(Duration::from_secs(1)).await;
         let other = table.admit(TWO).await.unwrap();
         tokio::time::advance(Duration::from_secs(1)).await;
         for _ in 0..3 {
-            body.receives();
-            body.waits_for_body(since);
+            body.bytes_received();
+            body.body_pending(since);
         }
         assert!(table.open().close_longest_waiting(None));
-        assert!(is_wanted_back(&slow) && !is_wanted_back(&other));
+        assert!(evicted(&slow) && !evicted(&other));
     }
 
     #[tokio::test]
@@ -511,9 +511,9 @@ mod tests {
         let place = table.admit(ONE).await.unwrap();
         let connection = place.connection();
         assert!(table.open().close_longest_waiting(None));
-        assert!(!connection.begins_answer());
-        connection.is_flushed();
-        assert!(!connection.has_body());
+        assert!(!connection.begin_response());
+        connection.flushed();
+        assert!(!connection.body_received());
         assert!(!table.open().close_longest_waiting(None));
     }
 
@@ -522,7 +522,7 @@ mod tests {
         let table = table(4, 2);
         for peer in [ONE, ONE, ONE, TWO] {
             let place = table.admit(peer).await.unwrap();
-            place.connection().begins_answer();
+            place.connection().begin_response();
         }
         let places = [table.admit(ONE).await, table.admit(TWO).await];
         assert!(table.open().close_longest_waiting(Some(ONE)));
@@ -539,7 +539,7 @@ mod tests {
         let first = admit("2001:db8:1:2::1").await;
         let other = admit("2001:db8:1:3::1").await;
         let second = admit("2001:db8:1:2::2").await;
-        assert!(is_wanted_back(&first));
-        assert!(!is_wanted_back(&other) && !is_wanted_back(&second));
+        assert!(evicted(&first));
+        assert!(!evicted(&other) && !evicted(&second));
     }
 }

@@ -12,10 +12,10 @@ use serde::Serialize;
 use shared::queue::EnqueueError;
 use utoipa::ToSchema;
 
-use crate::observe;
+use crate::middleware::request_context;
 
 /// A handler's answer.
-pub type Result<T> = std::result::Result<T, Error>;
+pub(crate) type Result<T> = std::result::Result<T, Error>;
 
 /// Why a request was not done.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub enum Error {
     AccountDisabled,
     Forbidden,
     NotFound,
-    JobForgotten,
+    JobPruned,
     MethodNotAllowed,
     UsernameTaken,
     GenerationInProgress,
@@ -51,9 +51,9 @@ pub enum Error {
     /// After so many seconds there is room again.
     RateLimited(u64),
     /// The database can't be reached.
-    Unavailable(DbErr),
+    DatabaseUnavailable(DbErr),
     /// Others have all places for such work.
-    Busy,
+    Overloaded,
     /// Our fault; the text is for the log.
     Internal(String),
 }
@@ -71,7 +71,7 @@ pub struct FieldError {
 
 /// What a client gets instead of what it asked for (RFC 9457).
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Problem {
+pub(crate) struct Problem {
     /// Always `about:blank`: the code says what it is.
     #[serde(rename = "type")]
     #[schema(example = "about:blank")]
@@ -95,7 +95,7 @@ pub struct Problem {
 
 /// How soon it is worth asking again for what may have passed by then, in
 /// seconds.
-const RETRY_SECONDS: u64 = 5;
+const RETRY_AFTER_SECONDS: u64 = 5;
 
 impl Error {
     /// One field that is at fault.
@@ -118,7 +118,7 @@ impl Error {
             | Error::InvalidCredentials
             | Error::RefreshTokenReused => StatusCode::UNAUTHORIZED,
             Error::AccountDisabled | Error::Forbidden => StatusCode::FORBIDDEN,
-            Error::NotFound | Error::JobForgotten => StatusCode::NOT_FOUND,
+            Error::NotFound | Error::JobPruned => StatusCode::NOT_FOUND,
             Error::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Error::UsernameTaken
             | Error::GenerationInProgress
@@ -134,7 +134,7 @@ impl Error {
             Error::QuotaExceeded | Error::StorageQuotaExceeded | Error::RateLimited(_) => {
                 StatusCode::TOO_MANY_REQUESTS
             }
-            Error::Unavailable(_) | Error::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Error::DatabaseUnavailable(_) | Error::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -150,7 +150,7 @@ impl Error {
             Error::InvalidCredentials => "invalid_credentials",
             Error::RefreshTokenReused => "refresh_token_reused",
             Error::AccountDisabled | Error::Forbidden => "forbidden",
-            Error::NotFound | Error::JobForgotten => "not_found",
+            Error::NotFound | Error::JobPruned => "not_found",
             Error::MethodNotAllowed => "method_not_allowed",
             Error::UsernameTaken => "username_taken",
             Error::GenerationInProgress => "generation_in_progress",
@@ -164,7 +164,7 @@ impl Error {
             Error::Validation(_) => "validation_failed",
             Error::QuotaExceeded | Error::StorageQuotaExceeded => "quota_exceeded",
             Error::RateLimited(_) => "rate_limited",
-            Error::Unavailable(_) | Error::Busy => "unavailable",
+            Error::DatabaseUnavailable(_) | Error::Overloaded => "unavailable",
             Error::Internal(_) => "internal",
         }
     }
@@ -186,7 +186,7 @@ impl Error {
             Error::AccountDisabled => "This account is disabled.",
             Error::Forbidden => "Only admins may do that.",
             Error::NotFound => "There is no such thing, or it is not yours.",
-            Error::JobForgotten => {
+            Error::JobPruned => {
                 "The post is here, but its job was over long ago and is no longer kept."
             }
             Error::MethodNotAllowed => "This path does not know that method; see Allow.",
@@ -221,8 +221,8 @@ impl Error {
                 "You have as many posts, or as much text in them, as you may. Delete some."
             }
             Error::RateLimited(_) => "You ask too often. Wait as long as Retry-After says.",
-            Error::Unavailable(_) => "The database can't be reached. Try again soon.",
-            Error::Busy => "Too many ask for that at once. Try again soon.",
+            Error::DatabaseUnavailable(_) => "The database can't be reached. Try again soon.",
+            Error::Overloaded => "Too many ask for that at once. Try again soon.",
             Error::Internal(_) => {
                 "Something went wrong on our side. Tell the operators the request's id."
             }
@@ -236,8 +236,8 @@ impl Error {
             Error::IdempotencyInProgress => Some(1),
             Error::QuotaExceeded
             | Error::StorageQuotaExceeded
-            | Error::Unavailable(_)
-            | Error::Busy => Some(RETRY_SECONDS),
+            | Error::DatabaseUnavailable(_)
+            | Error::Overloaded => Some(RETRY_AFTER_SECONDS),
             Error::RateLimited(seconds) => Some(*seconds),
             _ => None,
         }
@@ -245,8 +245,10 @@ impl Error {
 
     fn log(&self) {
         match self {
-            Error::Unavailable(error) => tracing::error!(%error, "the database can't be reached"),
-            Error::Busy => tracing::warn!("more is asked for than there are places"),
+            Error::DatabaseUnavailable(error) => {
+                tracing::error!(%error, "the database can't be reached")
+            }
+            Error::Overloaded => tracing::warn!("more is asked for than there are places"),
             Error::Internal(error) => tracing::error!(error, "a request failed"),
             fault => tracing::debug!(code = fault.code(), "a request was refused"),
         }
@@ -274,7 +276,7 @@ impl IntoResponse for Error {
             status: status.as_u16(),
             detail: self.detail(),
             code: self.code(),
-            request_id: observe::request_id(),
+            request_id: request_context::current_request_id(),
             errors: match self {
                 Error::Validation(errors) => errors,
                 _ => Vec::new(),
@@ -312,59 +314,59 @@ impl From<EnqueueError> for Error {
 impl From<DbErr> for Error {
     fn from(error: DbErr) -> Self {
         match &error {
-            DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => Error::Unavailable(error),
+            DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => Error::DatabaseUnavailable(error),
             DbErr::Exec(RuntimeErr::SqlxError(cause))
             | DbErr::Query(RuntimeErr::SqlxError(cause))
-                if took_too_long(cause) =>
+                if is_timeout(cause) =>
             {
-                Error::Busy
+                Error::Overloaded
             }
             DbErr::Exec(RuntimeErr::SqlxError(cause))
             | DbErr::Query(RuntimeErr::SqlxError(cause))
-                if may_pass(cause) =>
+                if is_transient(cause) =>
             {
-                Error::Unavailable(error)
+                Error::DatabaseUnavailable(error)
             }
             // What the row belongs to was deleted a moment ago.
-            _ if is_orphan(&error) => Error::NotFound,
+            _ if is_foreign_key_violation(&error) => Error::NotFound,
             _ => Error::Internal(error.to_string()),
         }
     }
 }
 
 /// Whether the database may do it when it is asked again.
-fn may_pass(error: &sqlx::Error) -> bool {
+fn is_transient(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => true,
         sqlx::Error::Database(error) => error.code().is_some_and(|code| match code.len() {
-            5 => postgres_may_pass(&code),
-            _ => code.parse().is_ok_and(sqlite_may_pass),
+            5 => is_transient_postgres(&code),
+            _ => code.parse().is_ok_and(is_transient_sqlite),
         }),
         _ => false,
     }
 }
 
 /// Whether Postgres has canceled the statement, because it took longer than allowed.
-fn took_too_long(error: &sqlx::Error) -> bool {
+fn is_timeout(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     code.is_some_and(|code| code == "57014")
 }
 
 /// Busy (5), the disk does not work (10) or is full (13), the file can't be
 /// opened (14); the higher bits say more: <https://www.sqlite.org/rescode.html>.
-fn sqlite_may_pass(code: u32) -> bool {
+fn is_transient_sqlite(code: u32) -> bool {
     matches!(code & 0xff, 5 | 10 | 13 | 14)
 }
 
 /// Broken connections (08), deadlocks and serialization (40), no room or too
 /// many connections (53), locks of others (55P), shutdown (57P), the disk (58):
 /// <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
-fn postgres_may_pass(code: &str) -> bool {
+fn is_transient_postgres(code: &str) -> bool {
     let classes = ["08", "40", "53", "55P", "57P", "58"];
     classes.iter().any(|class| code.starts_with(class))
 }
 
-fn is_orphan(error: &DbErr) -> bool {
+fn is_foreign_key_violation(error: &DbErr) -> bool {
     matches!(
         error.sql_err(),
         Some(SqlErr::ForeignKeyConstraintViolation(_))
@@ -375,7 +377,7 @@ fn is_orphan(error: &DbErr) -> bool {
 ///
 /// # Errors
 /// When either is one.
-pub fn both<A, B>(one: Result<A>, other: Result<B>) -> Result<(A, B)> {
+pub(crate) fn merge_violations<A, B>(one: Result<A>, other: Result<B>) -> Result<(A, B)> {
     match (one, other) {
         (Ok(one), Ok(other)) => Ok((one, other)),
         (Err(Error::Validation(mut faults)), Err(Error::Validation(more))) => {
@@ -387,6 +389,6 @@ pub fn both<A, B>(one: Result<A>, other: Result<B>) -> Result<(A, B)> {
 }
 
 /// Whether a row could not be written because another has what must be unique.
-pub fn is_duplicate(error: &DbErr) -> bool {
+pub(crate) fn is_unique_violation(error: &DbErr) -> bool {
     matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_)))
 }

@@ -3,12 +3,11 @@
 use std::io::Write;
 
 use anyhow::Context;
-use api::AppState;
-use api::commands::make_admin;
+use api::cli::make_admin;
 use api::config::{Command, Config};
 use api::connections::{ConnectionLimits, raise_open_file_limit};
-use api::serve::serve;
-use api::token::kept_secret;
+use api::server::serve;
+use api::{AppState, load_or_create_secret};
 use shared::config::StorageSettings;
 use shared::database::Database;
 use shared::trace;
@@ -20,10 +19,10 @@ fn main() -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     let stop = CancellationToken::new();
-    runtime.block_on(async { shared::stop::on_signal(stop.clone()) })?;
+    runtime.block_on(async { shared::shutdown::cancel_on_signal(stop.clone()) })?;
     let config = Config::load()?;
     if let Some(command) = config.command {
-        let obey = stop.run_until_cancelled(obey(command, &config.storage));
+        let obey = stop.run_until_cancelled(run_command(command, &config.storage));
         let said = runtime.block_on(obey).context("it was stopped")??;
         writeln!(std::io::stdout(), "{said}")?;
         return Ok(());
@@ -38,7 +37,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 /// Carries out a command, and says what was done.
-async fn obey(command: Command, storage: &StorageSettings) -> anyhow::Result<String> {
+async fn run_command(command: Command, storage: &StorageSettings) -> anyhow::Result<String> {
     let db = Database::open_existing(storage).await?;
     let Command::MakeAdmin { username } = command;
     let said = make_admin(&db, username).await;
@@ -54,7 +53,7 @@ async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let data_dir = config.storage.create_data_dir()?;
     let secret = match &config.jwt_secret {
         Some(secret) => secret.clone(),
-        None => kept_secret(data_dir)?,
+        None => load_or_create_secret(data_dir)?,
     };
     let opened = stop.run_until_cancelled(Database::open_and_migrate(&config.storage, 0));
     let Some(db) = opened.await else {
@@ -71,7 +70,7 @@ async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
         .with_context(|| format!("LISTEN_ADDR: can't listen on {address}"))?;
     tracing::info!(address = %listener.local_addr()?, "the API is ready");
 
-    let prune = api::prune::regularly(db.clone(), token_ttl);
+    let prune = api::cleanup::run_periodically(db.clone(), token_ttl);
     tokio::spawn(stop.clone().run_until_cancelled_owned(prune));
     tokio::spawn(
         stop.clone()

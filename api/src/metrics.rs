@@ -11,7 +11,7 @@ use axum::response::Response;
 use entity::job;
 use shared::database::Database;
 use shared::metrics::{
-    Gauge, HistogramVec, IntCounterVec, Registry, jobs_finished, of_process, of_scrape,
+    Gauge, HistogramVec, IntCounterVec, Registry, jobs_finished, process_registry, scrape_registry,
 };
 use shared::queue::{self, QueueDepth};
 use tokio::time::timeout;
@@ -19,18 +19,18 @@ use tokio::time::timeout;
 use crate::cached::Cached;
 
 /// Seconds. Who waits for a job may do so for a minute.
-const LATENCY: [f64; 15] = [
+const LATENCY_BUCKETS: [f64; 15] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 ];
 
 /// Where counting the jobs of the queue ends, so that a scrape stays cheap.
-const MOST_COUNTED: u32 = 100_000;
+const MAX_COUNTED: u32 = 100_000;
 
 /// How long a scrape waits for the database.
-const PATIENCE: Duration = Duration::from_secs(3);
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// For how long the queue is as it was measured last, however often anyone asks.
-const FRESH: Duration = Duration::from_secs(5);
+const DEPTH_MAX_AGE: Duration = Duration::from_secs(5);
 
 /// What is counted since the start.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Metrics {
     /// # Errors
     /// Never, but for the names below.
     pub fn new() -> Result<Self> {
-        let registry = of_process("api")?;
+        let registry = process_registry("api")?;
         Ok(Metrics {
             requests: registry.counters(
                 "blog_http_requests_total",
@@ -61,20 +61,20 @@ impl Metrics {
                 "blog_http_request_duration_seconds",
                 "How long answers took, with what a client asked to wait.",
                 &["method", "route"],
-                &LATENCY,
+                &LATENCY_BUCKETS,
             )?,
             in_flight: registry.gauge(
                 "blog_http_requests_in_flight",
                 "Requests that wait for their answer.",
             )?,
             jobs: jobs_finished(&registry)?,
-            queue: Cached::new(FRESH),
+            queue: Cached::new(DEPTH_MAX_AGE),
             registry,
         })
     }
 
     /// A job was canceled. If a worker has it, that counts it when it ends.
-    pub fn canceled(&self, job: &job::Model) {
+    pub fn job_canceled(&self, job: &job::Model) {
         if job.status == job::Status::Canceled {
             self.jobs.with_label_values(&["canceled", ""]).inc();
         }
@@ -84,10 +84,10 @@ impl Metrics {
     ///
     /// # Errors
     /// Never, but for the names below.
-    pub async fn text(&self, db: &Database) -> Result<String> {
-        let now = of_scrape()?;
+    pub async fn render(&self, db: &Database) -> Result<String> {
+        let now = scrape_registry()?;
         let db = db.clone();
-        let depth = self.queue.get(async move { depth(&db).await }).await;
+        let depth = self.queue.get(async move { queue_depth(&db).await }).await;
         let depth = depth.flatten();
         now.gauge(
             "blog_database_up",
@@ -95,14 +95,14 @@ impl Metrics {
         )?
         .set(f64::from(u8::from(depth.is_some())));
         if let Some(depth) = depth {
-            measure(&now, &depth)?;
+            set_queue_gauges(&now, &depth)?;
         }
-        Ok(self.registry.text()? + &now.text()?)
+        Ok(self.registry.render()? + &now.render()?)
     }
 }
 
-async fn depth(db: &Database) -> Option<QueueDepth> {
-    let depth = timeout(PATIENCE, queue::depth(db.read(), MOST_COUNTED));
+async fn queue_depth(db: &Database) -> Option<QueueDepth> {
+    let depth = timeout(SCRAPE_TIMEOUT, queue::depth(db.read(), MAX_COUNTED));
     match depth.await {
         Ok(Ok(depth)) => return Some(depth),
         Ok(Err(error)) => tracing::warn!(%error, "the queue can't be measured"),
@@ -111,7 +111,7 @@ async fn depth(db: &Database) -> Option<QueueDepth> {
     None
 }
 
-fn measure(now: &Registry, depth: &QueueDepth) -> Result<()> {
+fn set_queue_gauges(now: &Registry, depth: &QueueDepth) -> Result<()> {
     let jobs = now.gauges(
         "blog_queue_jobs",
         "Jobs that wait or run, of the whole service; counted up to 100000, and once in 5 seconds.",
@@ -134,8 +134,12 @@ fn measure(now: &Registry, depth: &QueueDepth) -> Result<()> {
 }
 
 /// Middleware: counts the request.
-pub async fn count(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
-    let method = name(request.method());
+pub async fn track_metrics(
+    State(metrics): State<Arc<Metrics>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let method = method_label(request.method());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("unknown", MatchedPath::as_str);
     let begun = Instant::now();
@@ -154,7 +158,7 @@ pub async fn count(State(metrics): State<Arc<Metrics>>, request: Request, next: 
 }
 
 /// Clients may invent methods, which must not become series.
-pub(crate) fn name(method: &Method) -> &'static str {
+pub(crate) fn method_label(method: &Method) -> &'static str {
     let mut known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"].into_iter();
     known.find(|known| method == known).unwrap_or("other")
 }

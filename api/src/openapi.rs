@@ -16,15 +16,15 @@ use utoipa::{OpenApi as _, ToSchema};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::AppState;
-use crate::body::blank_class;
 use crate::error::{Error, FieldError, Problem};
-use crate::idempotency;
-use crate::rate_limit::LIMITED;
+use crate::extract::idempotency;
+use crate::extract::json::blank_class;
+use crate::middleware::rate_limit::LIMITED_PREFIX;
 
 mod links;
 
 /// Where the document is served.
-pub const PATH: &str = "/api/v1/openapi.json";
+pub(crate) const PATH: &str = "/api/v1/openapi.json";
 
 /// The fields that tell of the limit on requests.
 const LIMIT_FIELDS: [(&str, &str, &str); 2] = [
@@ -41,7 +41,7 @@ const LIMIT_FIELDS: [(&str, &str, &str); 2] = [
 ];
 
 /// What the document says besides the routes.
-pub fn base() -> OpenApi {
+pub(crate) fn base_document() -> OpenApi {
     #[derive(utoipa::OpenApi)]
     #[openapi(
         info(
@@ -87,7 +87,7 @@ pub fn base() -> OpenApi {
 }
 
 /// Serves the document, and a page for it that needs nothing from elsewhere.
-pub fn docs(mut document: OpenApi) -> Router<AppState> {
+pub(crate) fn docs(mut document: OpenApi) -> Router<AppState> {
     for (path, item) in &mut document.paths.paths {
         for operation in operations(item) {
             mark_open(operation);
@@ -96,12 +96,12 @@ pub fn docs(mut document: OpenApi) -> Router<AppState> {
             add_replays(operation);
             add_problems(operation);
             links::add(operation);
-            if path.starts_with(LIMITED) {
+            if path.starts_with(LIMITED_PREFIX) {
                 add_limit(operation);
             }
         }
     }
-    let document = written_out(&document);
+    let document = expand_shorthands(&document);
     let config = Config::from(PATH).persist_authorization(true);
     // By default it has a validator on the internet read the document.
     let page = SwaggerUi::new("/docs").config(config.validator_url("none"));
@@ -113,23 +113,25 @@ pub fn docs(mut document: OpenApi) -> Router<AppState> {
 
 /// The document with its patterns as they are meant: the attributes write `\\s` for
 /// all that leaves nothing to see.
-fn written_out(document: &OpenApi) -> Value {
+fn expand_shorthands(document: &OpenApi) -> Value {
     let mut document = serde_json::to_value(document).unwrap_or_default();
     let visible = format!("[^{}]", blank_class());
-    write_out(&mut document, &visible);
+    expand_shorthand(&mut document, &visible);
     document
 }
 
-fn write_out(value: &mut Value, visible: &str) {
+fn expand_shorthand(value: &mut Value, visible: &str) {
     match value {
-        Value::Array(items) => items.iter_mut().for_each(|item| write_out(item, visible)),
+        Value::Array(items) => items
+            .iter_mut()
+            .for_each(|item| expand_shorthand(item, visible)),
         Value::Object(fields) => {
             for (name, field) in fields {
                 match field {
                     Value::String(pattern) if name == "pattern" => {
                         *pattern = pattern.replace(VISIBLE, visible);
                     }
-                    other => write_out(other, visible),
+                    other => expand_shorthand(other, visible),
                 }
             }
         }

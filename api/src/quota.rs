@@ -60,7 +60,7 @@ impl Quota {
             return Ok(());
         }
         let posts = post::Entity::usage(tx, user).await?.bytes;
-        let answers = idempotency::Entity::kept_bytes(tx, user).await?;
+        let answers = idempotency::Entity::stored_bytes(tx, user).await?;
         match posts.saturating_add(answers) < self.bytes {
             true => Ok(()),
             false => Err(Error::StorageQuotaExceeded),
@@ -69,9 +69,9 @@ impl Quota {
 
     /// Holds the row of a user who is about to change a post, until `tx` ends: users
     /// are locked before posts.
-    pub(crate) async fn hold(&self, tx: &DatabaseTransaction, user: Uuid) -> Result<()> {
+    pub(crate) async fn lock_user(&self, tx: &DatabaseTransaction, user: Uuid) -> Result<()> {
         if !self.is_unlimited() {
-            user::Entity::hold_to_count(tx, user).await?;
+            user::Entity::lock_for_quota(tx, user).await?;
         }
         Ok(())
     }

@@ -1,14 +1,14 @@
 //! One file for each resource: its types and its handlers, nothing else.
 
-pub mod admin;
-pub mod blogs;
-pub mod health;
-pub mod jobs;
-pub mod models;
-pub mod scrape;
-pub mod sessions;
-pub mod sign_in;
-pub mod users;
+pub(crate) mod admin;
+pub(crate) mod auth;
+pub(crate) mod health;
+pub(crate) mod jobs;
+pub(crate) mod metrics;
+pub(crate) mod models;
+pub(crate) mod posts;
+pub(crate) mod sessions;
+pub(crate) mod users;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serializer;

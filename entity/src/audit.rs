@@ -77,16 +77,16 @@ impl ActiveModelBehavior for ActiveModel {}
 
 /// A user, as they were called at the time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Who {
+pub struct UserRef {
     /// Their id.
     pub id: Uuid,
     /// Their name.
     pub name: String,
 }
 
-impl From<&user::Model> for Who {
+impl From<&user::Model> for UserRef {
     fn from(user: &user::Model) -> Self {
-        Who {
+        UserRef {
             id: user.id,
             name: user.username.clone(),
         }
@@ -95,7 +95,7 @@ impl From<&user::Model> for Who {
 
 /// From where something was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Source {
+pub struct RequestMetadata {
     /// The client's address.
     pub address: Option<String>,
     /// The request's id.
@@ -104,25 +104,25 @@ pub struct Source {
 
 /// Something that was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
+pub struct AuditEvent {
     /// What.
     pub action: Action,
     /// By whom, if they are known.
-    pub actor: Option<Who>,
+    pub actor: Option<UserRef>,
     /// To whom, if it was a user.
-    pub subject: Option<Who>,
+    pub subject: Option<UserRef>,
     /// From where.
-    pub source: Source,
+    pub source: RequestMetadata,
     /// What else there is to say. Neither passwords nor tokens, nor what was
     /// typed as a name and is none: it may have been meant as a password.
     pub details: Option<Json>,
 }
 
-impl Event {
+impl AuditEvent {
     /// Writes it down, in the transaction of what it tells of: the two are
     /// committed together or not at all.
-    pub async fn record(self, tx: &impl ConnectionTrait) -> Result<(), DbErr> {
-        let parts = |who: Option<Who>| who.map(|who| (who.id, who.name)).unzip();
+    pub async fn insert(self, tx: &impl ConnectionTrait) -> Result<(), DbErr> {
+        let parts = |who: Option<UserRef>| who.map(|who| (who.id, who.name)).unzip();
         let (actor_id, actor) = parts(self.actor);
         let (subject_id, subject) = parts(self.subject);
         let row = ActiveModel {
@@ -144,7 +144,7 @@ impl Event {
 
 impl Entity {
     /// Removes up to `limit` events from before `before`, and says how many.
-    pub async fn forget_old(
+    pub async fn delete_old(
         db: &impl ConnectionTrait,
         before: Timestamp,
         limit: u64,

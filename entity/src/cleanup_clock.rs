@@ -42,7 +42,7 @@ const MAX_DOUBTS: i32 = 24 * 60;
 
 /// Whether to delete what is old.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trust {
+pub enum ClockTrust {
     /// The clock can be believed.
     Trusted,
     /// It can't.
@@ -54,7 +54,7 @@ pub enum Trust {
 
 impl Entity {
     /// Whether a clock that shows `now` can be believed. Remembers what it shows then.
-    pub async fn check(tx: &DatabaseTransaction, now: Timestamp) -> Result<Trust, DbErr> {
+    pub async fn check(tx: &DatabaseTransaction, now: Timestamp) -> Result<ClockTrust, DbErr> {
         let row = Entity::find_by_id(1).lock_exclusive().one(tx).await?;
         let none = || DbErr::RecordNotFound("the row of cleanup_clock".to_owned());
         let row = row.ok_or_else(none)?;
@@ -63,7 +63,7 @@ impl Entity {
         let doubts = row.doubts + i32::from(row.doubted_at.is_none_or(is_new));
         let is_doubted = ahead > MAX_GAP && doubts <= MAX_DOUBTS;
         let update = match is_doubted {
-            true if doubts == row.doubts => return Ok(Trust::Doubted { ahead }),
+            true if doubts == row.doubts => return Ok(ClockTrust::Doubted { ahead }),
             true => Entity::update_many()
                 .col_expr(Column::Doubts, Expr::value(doubts))
                 .col_expr(Column::DoubtedAt, Expr::value(now)),
@@ -78,8 +78,8 @@ impl Entity {
         };
         update.exec(tx).await?;
         Ok(match is_doubted {
-            true => Trust::Doubted { ahead },
-            false => Trust::Trusted,
+            true => ClockTrust::Doubted { ahead },
+            false => ClockTrust::Trusted,
         })
     }
 }

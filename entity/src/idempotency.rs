@@ -11,7 +11,7 @@ use sea_orm::{
 use crate::clock::{Timestamp, now};
 
 /// How long a key is kept.
-const LIFETIME: TimeDelta = TimeDelta::hours(24);
+const KEY_TTL: TimeDelta = TimeDelta::hours(24);
 
 /// A row of `idempotency_keys`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -44,13 +44,13 @@ impl ActiveModelBehavior for ActiveModel {}
 
 /// What is kept no longer. It counts for nothing, whether or not it has been
 /// removed yet.
-fn expired() -> SimpleExpr {
-    Column::CreatedAt.lte(now() - LIFETIME)
+fn is_expired() -> SimpleExpr {
+    Column::CreatedAt.lte(now() - KEY_TTL)
 }
 
 impl Entity {
     /// How many bytes a user's answers take, about.
-    pub async fn kept_bytes(db: &impl ConnectionTrait, user: Uuid) -> Result<i64, DbErr> {
+    pub async fn stored_bytes(db: &impl ConnectionTrait, user: Uuid) -> Result<i64, DbErr> {
         // On SQLite as the index has it. Neither database reads the answers.
         let sql = match db.get_database_backend() {
             DbBackend::Postgres => {
@@ -70,7 +70,7 @@ impl Entity {
 
     /// Erases the answers that tell of a post. The keys stay taken, so that nothing
     /// is done twice.
-    pub async fn erase_answers(tx: &DatabaseTransaction, post: Uuid) -> Result<(), DbErr> {
+    pub async fn erase_responses(tx: &DatabaseTransaction, post: Uuid) -> Result<(), DbErr> {
         // In one order, as all who lock several.
         Entity::find()
             .select_only()
@@ -91,12 +91,12 @@ impl Entity {
     }
 
     /// Removes up to `limit` expired keys, and says how many.
-    pub async fn forget_expired(db: &impl ConnectionTrait, limit: u64) -> Result<u64, DbErr> {
+    pub async fn delete_expired(db: &impl ConnectionTrait, limit: u64) -> Result<u64, DbErr> {
         let ids = [Column::UserId, Column::Key];
         let some = Entity::find()
             .select_only()
             .columns(ids)
-            .filter(expired())
+            .filter(is_expired())
             .limit(limit)
             // One that somebody holds is about to be of use again.
             .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
@@ -104,7 +104,7 @@ impl Entity {
         let removed = Entity::delete_many()
             .filter(Expr::tuple(ids.map(Expr::col)).in_subquery(some))
             // One that was found may have been claimed anew meanwhile.
-            .filter(expired())
+            .filter(is_expired())
             .exec(db)
             .await?;
         Ok(removed.rows_affected)
@@ -126,7 +126,7 @@ impl Model {
                 Column::CreatedAt,
                 Column::PendingUntil,
             ])
-            .action_and_where(expired())
+            .action_and_where(is_expired())
             .to_owned();
         let claimed = Entity::insert(self.clone().into_active_model())
             .on_conflict(replace_expired)
@@ -136,13 +136,13 @@ impl Model {
     }
 
     /// Keeps the answer, which tells of `post`, in the transaction that took the key.
-    pub async fn keep(
+    pub async fn store_response(
         &self,
         tx: &DatabaseTransaction,
         answer: Json,
         post: Uuid,
     ) -> Result<(), DbErr> {
-        self.answered(answer)
+        self.set_response(answer)
             .col_expr(Column::PostId, Expr::value(post))
             .exec(tx)
             .await?;
@@ -151,8 +151,12 @@ impl Model {
 
     /// Keeps a better answer, unless it comes so late that the first may have
     /// been given meanwhile, or its post is deleted.
-    pub async fn settle(&self, tx: &DatabaseTransaction, answer: Json) -> Result<(), DbErr> {
-        self.answered(answer)
+    pub async fn replace_response(
+        &self,
+        tx: &DatabaseTransaction,
+        answer: Json,
+    ) -> Result<(), DbErr> {
+        self.set_response(answer)
             .col_expr(Column::PendingUntil, Expr::cust("NULL"))
             .filter(Column::PendingUntil.gt(now()))
             .filter(Column::Answer.is_not_null())
@@ -162,12 +166,12 @@ impl Model {
     }
 
     /// The row that has the key.
-    pub async fn present(&self, tx: &DatabaseTransaction) -> Result<Option<Model>, DbErr> {
+    pub async fn find(&self, tx: &DatabaseTransaction) -> Result<Option<Model>, DbErr> {
         let id = (self.user_id, self.key.clone());
         Entity::find_by_id(id).one(tx).await
     }
 
-    fn answered(&self, answer: Json) -> UpdateMany<Entity> {
+    fn set_response(&self, answer: Json) -> UpdateMany<Entity> {
         Entity::update_many()
             .col_expr(Column::Answer, Expr::value(answer))
             .filter(Column::UserId.eq(self.user_id))

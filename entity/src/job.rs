@@ -93,7 +93,7 @@ pub enum Status {
 
 impl Status {
     /// Whether nothing more will happen unless someone asks for it.
-    pub fn is_over(self) -> bool {
+    pub fn is_finished(self) -> bool {
         matches!(self, Status::Succeeded | Status::Failed | Status::Canceled)
     }
 
@@ -138,7 +138,7 @@ impl ActiveModelBehavior for ActiveModel {}
 impl Model {
     /// From when on its times are measured: when it was asked for, or last asked
     /// to be tried again.
-    pub fn asked_at(&self) -> Timestamp {
+    pub fn requested_at(&self) -> Timestamp {
         self.retried_at.unwrap_or(self.created_at)
     }
 }
@@ -179,7 +179,7 @@ impl Entity {
 
 /// What clients wait for a change of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct State {
+pub struct JobState {
     /// Where the job stands.
     pub status: Status,
     /// What the running attempt does.
@@ -194,7 +194,7 @@ impl Entity {
     pub async fn states(
         db: &impl ConnectionTrait,
         jobs: &[Uuid],
-    ) -> Result<Vec<(Uuid, State)>, DbErr> {
+    ) -> Result<Vec<(Uuid, JobState)>, DbErr> {
         let mut states = Vec::with_capacity(jobs.len());
         for some in jobs.chunks(MAX_IDS) {
             let rows: Vec<(Uuid, Status, Option<Phase>)> = Entity::find()
@@ -205,7 +205,7 @@ impl Entity {
                 .all(db)
                 .await?;
             let rows = rows.into_iter();
-            states.extend(rows.map(|(id, status, phase)| (id, State { status, phase })));
+            states.extend(rows.map(|(id, status, phase)| (id, JobState { status, phase })));
         }
         Ok(states)
     }
@@ -214,7 +214,7 @@ impl Entity {
 impl Entity {
     /// Removes up to `limit` jobs that were over before `before`, with their
     /// attempts and steps, and says how many. Their posts stay.
-    pub async fn forget_finished(
+    pub async fn delete_finished(
         db: &impl ConnectionTrait,
         before: Timestamp,
         limit: u64,

@@ -8,12 +8,12 @@
 
 pub mod attempt;
 pub mod audit;
+pub mod bulk_update;
 pub mod cleanup_clock;
 pub mod clock;
-pub mod given;
 pub mod idempotency;
 pub mod job;
-pub mod login_delay;
+pub mod login_throttle;
 pub mod post;
 pub mod queue_state;
 pub mod refresh_token;

@@ -6,8 +6,8 @@ use sea_orm::{
     DatabaseTransaction, DbBackend, ExprTrait, FromQueryResult, Iterable, QuerySelect, Statement,
 };
 
+use crate::bulk_update::{from_values, value_column};
 use crate::clock::{Timestamp, now};
-use crate::given::{given, with_list};
 
 /// A row of `blog_posts`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -66,7 +66,7 @@ impl ActiveModelBehavior for ActiveModel {}
 
 /// A title and its text, with what is derived from the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Text {
+pub struct PostContent {
     title: Option<String>,
     content: String,
     excerpt: String,
@@ -74,10 +74,10 @@ pub struct Text {
     pub word_count: i32,
 }
 
-impl Text {
+impl PostContent {
     /// `content` is Markdown. Without a `title`, the post keeps the one it has.
     pub fn new(title: Option<String>, content: String) -> Self {
-        Text {
+        PostContent {
             title,
             excerpt: excerpt(&content),
             word_count: word_count(&content),
@@ -121,19 +121,19 @@ impl Entity {
     }
 
     /// An update of a post that raises its version, as each must.
-    pub fn change(id: Uuid) -> sea_orm::UpdateMany<Entity> {
-        changes().filter(Column::Id.eq(id))
+    pub fn update_by_id(id: Uuid) -> sea_orm::UpdateMany<Entity> {
+        update_raising_version().filter(Column::Id.eq(id))
     }
 
     /// Gives a post its text and makes it ready. `version`, if given, must be
     /// the present one; None if it is not, or the post is gone.
-    pub async fn write(
+    pub async fn set_content(
         db: &impl ConnectionTrait,
         id: Uuid,
-        text: &Text,
+        text: &PostContent,
         version: Option<i32>,
     ) -> Result<Option<Model>, DbErr> {
-        let mut change = Entity::change(id)
+        let mut change = Entity::update_by_id(id)
             .col_expr(Column::Content, Expr::value(text.content.clone()))
             .col_expr(Column::Excerpt, Expr::value(text.excerpt.clone()))
             .col_expr(Column::WordCount, Expr::value(text.word_count))
@@ -148,9 +148,9 @@ impl Entity {
     }
 
     /// Gives posts their texts and makes them ready.
-    pub async fn write_all(
+    pub async fn set_contents(
         tx: &DatabaseTransaction,
-        texts: impl Iterator<Item = (Uuid, &Text)>,
+        texts: impl Iterator<Item = (Uuid, &PostContent)>,
     ) -> Result<(), DbErr> {
         let list = texts.map(|(id, text)| {
             vec![
@@ -161,14 +161,14 @@ impl Entity {
                 text.title.clone().into(),
             ]
         });
-        let title = Func::coalesce([given(5), Expr::col(Column::Title)]);
-        with_list(changes(), list)
-            .col_expr(Column::Content, given(2))
-            .col_expr(Column::Excerpt, given(3))
-            .col_expr(Column::WordCount, given(4))
+        let title = Func::coalesce([value_column(5), Expr::col(Column::Title)]);
+        from_values(update_raising_version(), list)
+            .col_expr(Column::Content, value_column(2))
+            .col_expr(Column::Excerpt, value_column(3))
+            .col_expr(Column::WordCount, value_column(4))
             .col_expr(Column::Title, title.into())
             .col_expr(Column::Status, Expr::value(Status::Ready))
-            .filter(Expr::col(Column::Id).eq(given(1)))
+            .filter(Expr::col(Column::Id).eq(value_column(1)))
             .exec(tx)
             .await?;
         Ok(())
@@ -180,7 +180,7 @@ impl Entity {
         id: Uuid,
         options: Json,
     ) -> Result<(), DbErr> {
-        let change = Entity::change(id)
+        let change = Entity::update_by_id(id)
             .col_expr(Column::Options, Expr::value(options))
             .col_expr(Column::Status, Expr::value(Status::Generating));
         change.exec(db).await?;
@@ -193,7 +193,7 @@ impl Entity {
         ids: impl Iterator<Item = Uuid>,
         status: Status,
     ) -> Result<(), DbErr> {
-        changes()
+        update_raising_version()
             .col_expr(Column::Status, Expr::value(status))
             .filter(Column::Id.is_in(ids))
             .exec(db)
@@ -202,7 +202,7 @@ impl Entity {
     }
 }
 
-fn changes() -> sea_orm::UpdateMany<Entity> {
+fn update_raising_version() -> sea_orm::UpdateMany<Entity> {
     Entity::update_many()
         .col_expr(Column::Version, Expr::col(Column::Version).add(1))
         .col_expr(Column::UpdatedAt, Expr::value(now()))
@@ -247,10 +247,10 @@ fn excerpt(content: &str) -> String {
         .filter(|c| !matches!(c, '*' | '_' | '`' | '>' | '#'))
         .collect();
     let words: Vec<&str> = plain.split_whitespace().collect();
-    shorten(&words.join(" "))
+    truncate(&words.join(" "))
 }
 
-fn shorten(text: &str) -> String {
+fn truncate(text: &str) -> String {
     let Some((end, _)) = text.char_indices().nth(EXCERPT_CHARS) else {
         return text.to_owned();
     };

@@ -42,7 +42,7 @@ impl Entity {
 
     /// Uses up a token; false if it was used before, or never existed. Of two
     /// at once, one wins.
-    pub async fn spend(db: &impl ConnectionTrait, hash: &str) -> Result<bool, DbErr> {
+    pub async fn consume(db: &impl ConnectionTrait, hash: &str) -> Result<bool, DbErr> {
         let spent = Entity::update_many()
             .col_expr(Column::SpentAt, Expr::value(now()))
             .filter(Column::Hash.eq(hash))
@@ -54,7 +54,7 @@ impl Entity {
 
     /// Removes up to `limit` tokens that were spent before `before`, and says
     /// how many. A second use of one of them is no longer recognised as such.
-    pub async fn forget_spent(
+    pub async fn delete_consumed(
         db: &impl ConnectionTrait,
         before: Timestamp,
         limit: u64,

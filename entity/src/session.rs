@@ -50,14 +50,14 @@ impl ActiveModelBehavior for ActiveModel {}
 
 impl Model {
     /// Whether tokens of this session are still good.
-    pub fn is_live(&self) -> bool {
+    pub fn is_active(&self) -> bool {
         self.revoked_at.is_none() && self.expires_at > now()
     }
 }
 
 impl Entity {
     /// A user's sessions that are neither ended nor expired.
-    pub fn live_of(user: Uuid) -> Select<Entity> {
+    pub fn active_of(user: Uuid) -> Select<Entity> {
         Entity::find()
             .filter(Column::UserId.eq(user))
             .filter(Column::RevokedAt.is_null())
@@ -66,7 +66,7 @@ impl Entity {
 
     /// Ends one of a user's sessions; false if there is no such live session.
     pub async fn revoke(db: &impl ConnectionTrait, user: Uuid, id: Uuid) -> Result<bool, DbErr> {
-        let done = revocation(user)
+        let done = set_revoked(user)
             .filter(Column::Id.eq(id))
             .filter(Column::ExpiresAt.gt(now()))
             .exec(db)
@@ -76,14 +76,18 @@ impl Entity {
 
     /// Ends those of a user's live sessions that have not been used for longest,
     /// so that fewer than `most` are left.
-    pub async fn make_room(db: &impl ConnectionTrait, user: Uuid, most: u64) -> Result<(), DbErr> {
-        let surplus = Entity::live_of(user)
+    pub async fn enforce_limit(
+        db: &impl ConnectionTrait,
+        user: Uuid,
+        most: u64,
+    ) -> Result<(), DbErr> {
+        let surplus = Entity::active_of(user)
             .order_by_desc(Column::LastUsedAt)
             .offset(most - 1);
         let Some(surplus) = surplus.one(db).await? else {
             return Ok(());
         };
-        revocation(user)
+        set_revoked(user)
             .filter(Column::LastUsedAt.lte(surplus.last_used_at))
             .exec(db)
             .await?;
@@ -96,7 +100,7 @@ impl Entity {
         user: Uuid,
         keep: Option<Uuid>,
     ) -> Result<(), DbErr> {
-        let mut all = revocation(user);
+        let mut all = set_revoked(user);
         if let Some(keep) = keep {
             all = all.filter(Column::Id.ne(keep));
         }
@@ -108,20 +112,20 @@ impl Entity {
 impl Entity {
     /// Removes up to `limit` sessions that ended before `before`, with their
     /// refresh tokens, and says how many.
-    pub async fn forget_ended(
+    pub async fn delete_ended(
         db: &impl ConnectionTrait,
         before: Timestamp,
         limit: u64,
     ) -> Result<u64, DbErr> {
-        let revoked = remove(Column::RevokedAt.lt(before), limit);
-        let expired = remove(Column::ExpiresAt.lt(before), limit);
+        let revoked = delete_batch(Column::RevokedAt.lt(before), limit);
+        let expired = delete_batch(Column::ExpiresAt.lt(before), limit);
         let revoked = revoked.exec(db).await?.rows_affected;
         let expired = expired.exec(db).await?.rows_affected;
         Ok(revoked.max(expired))
     }
 }
 
-fn remove(which: SimpleExpr, limit: u64) -> DeleteMany<Entity> {
+fn delete_batch(which: SimpleExpr, limit: u64) -> DeleteMany<Entity> {
     let ids = Entity::find()
         .select_only()
         .column(Column::Id)
@@ -131,7 +135,7 @@ fn remove(which: SimpleExpr, limit: u64) -> DeleteMany<Entity> {
     Entity::delete_many().filter(Column::Id.in_subquery(ids))
 }
 
-fn revocation(user: Uuid) -> sea_orm::UpdateMany<Entity> {
+fn set_revoked(user: Uuid) -> sea_orm::UpdateMany<Entity> {
     Entity::update_many()
         .col_expr(Column::RevokedAt, Expr::value(now()))
         .filter(Column::UserId.eq(user))

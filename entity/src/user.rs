@@ -67,7 +67,10 @@ impl Entity {
     }
 
     /// A user's row, which nobody else changes before `tx` ends.
-    pub async fn hold(tx: &DatabaseTransaction, id: Uuid) -> Result<Option<Model>, DbErr> {
+    pub async fn lock_for_update(
+        tx: &DatabaseTransaction,
+        id: Uuid,
+    ) -> Result<Option<Model>, DbErr> {
         Entity::find_by_id(id).lock_exclusive().one(tx).await
     }
 
@@ -75,7 +78,10 @@ impl Entity {
     /// the user has, the second sees what the first has made. Rows that refer to the
     /// user may be made meanwhile; a stronger lock would wait for whoever has made
     /// one and in turn waits for this lock.
-    pub async fn hold_to_count(tx: &DatabaseTransaction, id: Uuid) -> Result<Option<Model>, DbErr> {
+    pub async fn lock_for_quota(
+        tx: &DatabaseTransaction,
+        id: Uuid,
+    ) -> Result<Option<Model>, DbErr> {
         let held = Entity::find_by_id(id).lock(LockType::NoKeyUpdate);
         held.one(tx).await
     }
@@ -86,7 +92,7 @@ impl Entity {
     /// Whoever is about to take an admin away begins with this: of two who do so
     /// at once, the second finds what the first has left. They are held in the
     /// order of their ids, as all do it, so that no two wait for each other.
-    pub async fn hold_with_admins(tx: &DatabaseTransaction, id: Uuid) -> Result<Vec<Model>, DbErr> {
+    pub async fn lock_with_admins(tx: &DatabaseTransaction, id: Uuid) -> Result<Vec<Model>, DbErr> {
         let admins: Vec<Uuid> = Entity::find()
             .select_only()
             .column(Column::Id)

@@ -10,10 +10,10 @@ use sea_orm::{ExprTrait, FromQueryResult, IntoActiveModel, QueryOrder, QuerySele
 use crate::clock::{Timestamp, db_ago, db_now};
 
 /// How often a worker is heard of.
-pub const BEAT: Duration = Duration::from_secs(5);
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A worker that has not been heard of for so long is not alive.
-const SILENCE: Duration = Duration::from_secs(15);
+const LOST_AFTER: Duration = Duration::from_secs(15);
 
 /// A row of `job_workers`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -46,7 +46,7 @@ impl ActiveModelBehavior for ActiveModel {}
 
 /// A worker, and how it is at the moment.
 #[derive(Clone, Debug, PartialEq, Eq, FromQueryResult)]
-pub struct Present {
+pub struct WorkerStatus {
     /// What it told of itself.
     #[sea_orm(nested)]
     pub worker: Model,
@@ -56,7 +56,7 @@ pub struct Present {
 
 /// A job that a worker holds.
 #[derive(Clone, Debug, PartialEq, Eq, FromQueryResult)]
-pub struct Held {
+pub struct RunningJob {
     /// The worker's name.
     pub worker: String,
     /// The job.
@@ -65,7 +65,7 @@ pub struct Held {
 
 impl Model {
     /// Tells that it is there; for the first time, or again.
-    pub async fn beat(self, tx: &impl ConnectionTrait) -> Result<(), DbErr> {
+    pub async fn heartbeat(self, tx: &impl ConnectionTrait) -> Result<(), DbErr> {
         let seen = Entity::update_many()
             .col_expr(Column::SeenAt, db_now(tx.get_database_backend()))
             .filter(Column::Name.eq(&self.name))
@@ -83,8 +83,8 @@ impl Model {
 
 impl Entity {
     /// Up to `most` workers, those that were heard of last first.
-    pub async fn present(db: &impl ConnectionTrait, most: u64) -> Result<Vec<Present>, DbErr> {
-        let lately = db_ago(db.get_database_backend(), SILENCE);
+    pub async fn list(db: &impl ConnectionTrait, most: u64) -> Result<Vec<WorkerStatus>, DbErr> {
+        let lately = db_ago(db.get_database_backend(), LOST_AFTER);
         Entity::find()
             .expr_as(Expr::col(Column::SeenAt).gt(lately), "alive")
             .order_by_desc(Column::SeenAt)
@@ -96,21 +96,24 @@ impl Entity {
 
     /// Up to `most` jobs that workers hold, those that were not heard of for
     /// longest first.
-    pub async fn held(db: &impl ConnectionTrait, most: u64) -> Result<Vec<Held>, DbErr> {
+    pub async fn running_jobs(
+        db: &impl ConnectionTrait,
+        most: u64,
+    ) -> Result<Vec<RunningJob>, DbErr> {
         let sql = "SELECT attempt.worker, job.id AS job_id FROM generation_jobs job \
              JOIN job_attempts attempt ON attempt.id = job.attempt_id \
              WHERE job.status IN ('running', 'canceling') \
              ORDER BY job.lease_until LIMIT $1";
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         let backend = db.get_database_backend();
-        Held::find_by_statement(Statement::from_sql_and_values(backend, sql, [most.into()]))
+        RunningJob::find_by_statement(Statement::from_sql_and_values(backend, sql, [most.into()]))
             .all(db)
             .await
     }
 
     /// Removes workers that have not been heard of since `before`, and says how
     /// many.
-    pub async fn forget_silent(db: &impl ConnectionTrait, before: Timestamp) -> Result<u64, DbErr> {
+    pub async fn delete_lost(db: &impl ConnectionTrait, before: Timestamp) -> Result<u64, DbErr> {
         let silent = Entity::delete_many().filter(Column::SeenAt.lt(before));
         Ok(silent.exec(db).await?.rows_affected)
     }

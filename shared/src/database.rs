@@ -24,38 +24,38 @@ use crate::config::StorageSettings;
 use crate::migrate::lock_file;
 use crate::private_file;
 
+mod group_commit;
 mod reader;
-mod silence;
-mod writer;
+mod stall_detector;
 
+use group_commit::GroupCommitWriter;
 pub use reader::Reader;
-use silence::Silence;
-use writer::Writer;
+use stall_detector::StallDetector;
 
 /// How long a write waits for other writers on SQLite.
-const SQLITE_PATIENCE: Duration = Duration::from_secs(30);
+const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long anyone waits for a connection to Postgres: clients are told soon
 /// when it is away.
-const POSTGRES_PATIENCE: Duration = Duration::from_secs(5);
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// For how long a connection to Postgres is taken to live without a look.
-const TRUSTED: Duration = Duration::from_secs(1);
+const SKIP_PING_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long a server may take to say that it is there.
-const PING: Duration = Duration::from_secs(2);
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a transaction may take on Postgres. One that has to wait for others
 /// fails earlier; this is for a server that has vanished without a word, of
 /// which the system tells only after a quarter of an hour.
-const LONGEST: Duration = Duration::from_secs(30);
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a process that stops waits for its last writes.
-const CLOSING: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Prepared statements that a connection keeps. Those about many rows at once
 /// come in as many forms as there are numbers of rows.
-const STATEMENTS: usize = 500;
+const STATEMENT_CACHE_CAPACITY: usize = 500;
 
 /// How long a statement may take on Postgres, which ends it then: as long as who
 /// has asked for it waits at most.
@@ -73,7 +73,7 @@ pub struct Database {
     read: Reader,
     write: DatabaseConnection,
     /// On SQLite.
-    writer: Option<Writer>,
+    writer: Option<GroupCommitWriter>,
 }
 
 impl Database {
@@ -137,7 +137,7 @@ impl Database {
 
     /// Writes past [`Database::transaction`]: for the queue's own library, and for
     /// tests that meddle.
-    pub fn write(&self) -> &DatabaseConnection {
+    pub fn raw_connection(&self) -> &DatabaseConnection {
         &self.write
     }
 
@@ -148,8 +148,8 @@ impl Database {
 
     /// Waits until a connection turns out to be dead whose server has vanished
     /// without a word: others may be, too.
-    pub async fn silent(&self) {
-        self.read.silence.next().await;
+    pub async fn stalled(&self) {
+        self.read.silence.stalled().await;
     }
 
     /// Says in the log how many connections this process may open, `extra` ones of
@@ -209,7 +209,7 @@ impl Database {
             done
         };
         let silence = self.read.silence.clone();
-        let whole = async move { silence.bounds(LONGEST, whole).await };
+        let whole = async move { silence.with_timeout(TRANSACTION_TIMEOUT, whole).await };
         match tokio::spawn(whole.in_current_span()).await {
             Ok(Ok(done)) => done,
             Ok(Err(silent)) => Err(silent.into()),
@@ -219,7 +219,7 @@ impl Database {
 
     /// Lets go of all connections once their users are done, or are late.
     pub async fn close(self) {
-        if timeout(CLOSING, self.close_in_order()).await.is_err() {
+        if timeout(CLOSE_TIMEOUT, self.close_in_order()).await.is_err() {
             tracing::debug!("the database did not answer any more");
         }
     }
@@ -266,10 +266,10 @@ async fn open_sqlite(url: &str) -> anyhow::Result<Database> {
     // Of several that turn a new file's log on at once, SQLite lets some fail.
     let lock = lock_file(options.get_filename()).await;
     let _lock = lock.with_context(|| format!("DATABASE_URL: can't open {url}"))?;
-    keep_private(options.get_filename()).context("DATABASE_URL")?;
+    create_private(options.get_filename()).context("DATABASE_URL")?;
     let write = SqlitePoolOptions::new()
         .max_connections(1)
-        .acquire_timeout(SQLITE_PATIENCE)
+        .acquire_timeout(SQLITE_BUSY_TIMEOUT)
         .idle_timeout(None)
         .max_lifetime(None)
         .after_release(|connection, _| is_out_of_transactions(connection).boxed())
@@ -278,7 +278,7 @@ async fn open_sqlite(url: &str) -> anyhow::Result<Database> {
         .with_context(|| format!("DATABASE_URL: can't open {url}"))?;
     let read = SqlitePoolOptions::new()
         .max_connections(SQLITE_READERS)
-        .acquire_timeout(SQLITE_PATIENCE)
+        .acquire_timeout(SQLITE_BUSY_TIMEOUT)
         .connect_with(options.clone().pragma("query_only", "ON"))
         .await?;
     let write = SqlxSqliteConnector::from_sqlx_sqlite_pool(write);
@@ -288,24 +288,27 @@ async fn open_sqlite(url: &str) -> anyhow::Result<Database> {
     };
     Ok(Database {
         read,
-        writer: Some(Writer::new(write.clone(), options.get_filename())?),
+        writer: Some(GroupCommitWriter::new(
+            write.clone(),
+            options.get_filename(),
+        )?),
         write,
     })
 }
 
 /// Makes the file of a new database, for SQLite would make it readable to everyone;
 /// its log gets the permissions that the file has.
-fn keep_private(file: &Path) -> anyhow::Result<()> {
+fn create_private(file: &Path) -> anyhow::Result<()> {
     // Not one that is there: closing it would take this process' locks on it, which are
     // SQLite's. <https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_>
     if !file.exists() {
         private_file::open(file)?;
     }
-    private_file::close_to_others(file);
+    private_file::restrict_permissions(file);
     for extension in ["-wal", "-shm"] {
         let mut path = file.as_os_str().to_owned();
         path.push(extension);
-        private_file::close_to_others(path.as_ref());
+        private_file::restrict_permissions(path.as_ref());
     }
     Ok(())
 }
@@ -339,8 +342,8 @@ fn sqlite_options(url: &str) -> anyhow::Result<SqliteConnectOptions> {
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(SQLITE_PATIENCE)
-        .statement_cache_capacity(STATEMENTS)
+        .busy_timeout(SQLITE_BUSY_TIMEOUT)
+        .statement_cache_capacity(STATEMENT_CACHE_CAPACITY)
         .foreign_keys(true)
         // What is deleted is overwritten, and not only forgotten.
         .pragma("secure_delete", "ON")
@@ -348,23 +351,23 @@ fn sqlite_options(url: &str) -> anyhow::Result<SqliteConnectOptions> {
 }
 
 async fn open_postgres(url: &str, max_connections: u32) -> anyhow::Result<Database> {
-    let silence = Arc::new(Silence::default());
+    let silence = Arc::new(StallDetector::default());
     let (before, after) = (silence.clone(), silence.clone());
     let pool = PgPoolOptions::new()
         .max_connections(max_connections)
-        .acquire_timeout(POSTGRES_PATIENCE)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
         // A ping takes as long as a small query, so one that was in use a moment
         // ago is trusted.
         .test_before_acquire(false)
         .before_acquire(move |connection, since| {
-            let (is_trusted, silence) = (since.idle_for < TRUSTED, before.clone());
-            async move { Ok(is_trusted || lives(connection, &silence).await.is_ok()) }.boxed()
+            let (is_trusted, silence) = (since.idle_for < SKIP_PING_WITHIN, before.clone());
+            async move { Ok(is_trusted || ping(connection, &silence).await.is_ok()) }.boxed()
         })
         // sqlx looks by itself, but for as long as it takes: a connection whose
         // server has vanished would keep its place among the others.
         .after_release(move |connection, _| {
             let silence = after.clone();
-            async move { Ok(!silence.is_recent() || lives(connection, &silence).await?) }.boxed()
+            async move { Ok(!silence.is_recent() || ping(connection, &silence).await?) }.boxed()
         })
         .connect_with(postgres_options(url)?)
         .await
@@ -401,8 +404,8 @@ async fn server_connections(pool: &PgPool) -> Result<(i64, i64), sqlx::Error> {
 
 /// Whether a connection can be used. An error if not: it is then dropped without
 /// a farewell.
-async fn lives(connection: &mut PgConnection, silence: &Silence) -> Result<bool, sqlx::Error> {
-    match silence.bounds(PING, connection.ping()).await {
+async fn ping(connection: &mut PgConnection, silence: &StallDetector) -> Result<bool, sqlx::Error> {
+    match silence.with_timeout(PING_TIMEOUT, connection.ping()).await {
         Ok(answer) => answer.map(|()| true),
         Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
     }
@@ -411,7 +414,7 @@ async fn lives(connection: &mut PgConnection, silence: &Silence) -> Result<bool,
 /// How every connection to Postgres is made.
 fn postgres_options(url: &str) -> anyhow::Result<PgConnectOptions> {
     let options = PgConnectOptions::from_str(url).context("DATABASE_URL: can't read it")?;
-    let options = options.statement_cache_capacity(STATEMENTS);
+    let options = options.statement_cache_capacity(STATEMENT_CACHE_CAPACITY);
     // A process that freezes in a transaction must not hold its locks for long, and
     // nobody waits for ever for those of who is not one of us.
     let options = options.options([

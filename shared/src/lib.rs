@@ -1,7 +1,8 @@
 //! What the API and the workers must agree on: the settings that both read, how
 //! the database is opened, the queue between them, how they log and are measured.
 
-pub mod changes;
+pub mod change_watcher;
+pub mod cleanup;
 pub mod clock;
 pub mod config;
 pub mod database;
@@ -9,7 +10,6 @@ pub mod log;
 pub mod metrics;
 pub mod migrate;
 pub mod private_file;
-pub mod prune;
 pub mod queue;
-pub mod stop;
+pub mod shutdown;
 pub mod trace;

@@ -11,7 +11,7 @@ use crate::config::{LogFormat, LogSettings};
 /// do is in our own lines. What Postgres remarks is nothing wrong: such as that
 /// a commit which a stop has broken off can't be undone any more. A directive in
 /// `RUST_LOG` that names one wins.
-const QUIET: &str = "apalis_core=warn,apalis_sqlite=warn,apalis_postgres=warn,\
+const LIBRARY_LEVELS: &str = "apalis_core=warn,apalis_sqlite=warn,apalis_postgres=warn,\
                      sea_orm=warn,sea_orm_migration=warn,sqlx=warn,sqlx::postgres::notice=error,\
                      hyper=warn,reqwest=warn";
 
@@ -20,7 +20,7 @@ const QUIET: &str = "apalis_core=warn,apalis_sqlite=warn,apalis_postgres=warn,\
 /// # Errors
 /// When `RUST_LOG` can't be read as filter directives.
 pub fn init(settings: &LogSettings) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(format!("{QUIET},{}", settings.rust_log))
+    let filter = EnvFilter::try_new(format!("{LIBRARY_LEVELS},{}", settings.rust_log))
         .with_context(|| format!("RUST_LOG: {:?} is no filter", settings.rust_log))?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter);
     match settings.log_format {

@@ -63,7 +63,7 @@ impl Registry {
     }
 
     /// All of them, in the text format that Prometheus reads.
-    pub fn text(&self) -> Result<String> {
+    pub fn render(&self) -> Result<String> {
         Ok(TextEncoder::new().encode_to_string(&self.0.gather())?)
     }
 }
@@ -72,7 +72,7 @@ impl Registry {
 ///
 /// # Errors
 /// Never, but for the names below.
-pub fn of_process(program: &str) -> Result<Registry> {
+pub fn process_registry(program: &str) -> Result<Registry> {
     let registry = Registry::default();
     let help = "Always 1; what runs is in the labels.";
     registry
@@ -104,7 +104,7 @@ pub fn jobs_finished(registry: &Registry) -> Result<IntCounterVec> {
 ///
 /// # Errors
 /// Never, but for the names below.
-pub fn of_scrape() -> Result<Registry> {
+pub fn scrape_registry() -> Result<Registry> {
     let registry = Registry::default();
     let help = "Time on all processors, in seconds.";
     registry
@@ -120,7 +120,7 @@ pub fn of_scrape() -> Result<Registry> {
         (
             "process_max_fds",
             "File descriptors that may be used.",
-            most_files(),
+            max_open_files(),
         ),
     ];
     for (name, help, value) in gauges {
@@ -146,6 +146,6 @@ fn open_files() -> Option<f64> {
     Some(std::fs::read_dir("/proc/self/fd").ok()?.count() as f64)
 }
 
-fn most_files() -> Option<f64> {
+fn max_open_files() -> Option<f64> {
     Some(getrlimit(Resource::Nofile).current? as f64)
 }

@@ -77,7 +77,7 @@ impl Database {
     }
 
     async fn migrate_sqlite(&self) -> anyhow::Result<()> {
-        let db = self.write();
+        let db = self.raw_connection();
         let options = db.get_sqlite_connection_pool().connect_options();
         let _lock = lock_file(options.get_filename()).await?;
         let status = checked_status(db).await?;
@@ -101,7 +101,7 @@ impl Database {
     }
 
     async fn migrate_postgres(&self) -> anyhow::Result<()> {
-        let pool = self.write().get_postgres_connection_pool();
+        let pool = self.raw_connection().get_postgres_connection_pool();
         let options = pool.connect_options().as_ref().clone();
         // A migration, and whoever waits for it, may take as long as it takes.
         let patient = ["lock_timeout", "statement_timeout"].map(|name| (name, "0"));

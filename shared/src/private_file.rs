@@ -11,7 +11,7 @@ use anyhow::Context;
 pub const MODE: u32 = 0o600;
 
 /// The permissions that nobody else may have.
-const OTHERS: u32 = 0o077;
+const GROUP_AND_OTHERS: u32 = 0o077;
 
 /// Opens a file for appending, and makes it if need be.
 ///
@@ -24,18 +24,18 @@ pub fn open(path: &Path) -> anyhow::Result<File> {
         .mode(MODE)
         .open(path);
     let file = file.with_context(|| format!("can't make {}", path.display()))?;
-    close_to_others(path);
+    restrict_permissions(path);
     Ok(file)
 }
 
 /// Makes a file that is there already private, and says so in the log if it was
 /// not, or can't be made so. Nothing is done if there is none.
-pub fn close_to_others(path: &Path) {
+pub fn restrict_permissions(path: &Path) {
     let Ok(metadata) = path.metadata() else {
         return;
     };
     let mode = metadata.permissions().mode() & 0o777;
-    if mode & OTHERS == 0 {
+    if mode & GROUP_AND_OTHERS == 0 {
         return;
     }
     let (file, mode) = (path.display(), format!("{mode:o}"));

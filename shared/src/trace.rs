@@ -14,7 +14,7 @@ use opentelemetry::{Context, KeyValue, Value, global};
 
 mod export;
 
-pub use export::{Export, start};
+pub use export::{ExportGuard, start};
 
 /// Something that takes time. It ends when it is dropped.
 #[derive(Clone, Debug)]
@@ -22,26 +22,26 @@ pub struct Span(Context);
 
 impl Span {
     /// The answer to a request: a part of its caller's trace, if that is told.
-    pub fn of_request(name: impl Display, caller: Option<&str>) -> Self {
-        let within = match caller.and_then(place) {
+    pub fn server(name: impl Display, caller: Option<&str>) -> Self {
+        let within = match caller.and_then(parse_traceparent) {
             Some(caller) => Context::new().with_remote_span_context(caller),
             None => Context::new(),
         };
-        begin(of_kind(SpanKind::Server, name), &within)
+        start_span(of_kind(SpanKind::Server, name), &within)
     }
 
     /// Work that was asked for by a request, perhaps long ago: a trace of its
     /// own, linked to the request's.
-    pub fn of_work(name: impl Display, request: Option<&str>) -> Self {
-        let request = request.and_then(place).map(Link::with_context);
+    pub fn consumer(name: impl Display, request: Option<&str>) -> Self {
+        let request = request.and_then(parse_traceparent).map(Link::with_context);
         let links = request.into_iter().collect();
         let span = of_kind(SpanKind::Consumer, name).with_links(links);
-        begin(span, &Context::new())
+        start_span(span, &Context::new())
     }
 
     /// A call to another service, as a part of the present span.
-    pub fn of_call(name: impl Display) -> Self {
-        begin(of_kind(SpanKind::Client, name), &Context::current())
+    pub fn client(name: impl Display) -> Self {
+        start_span(of_kind(SpanKind::Client, name), &Context::current())
     }
 
     /// The span within which we are.
@@ -50,19 +50,19 @@ impl Span {
     }
 
     /// Does something within the span.
-    pub fn around<W: Future>(&self, work: W) -> impl Future<Output = W::Output> + use<W> {
+    pub fn scope<W: Future>(&self, work: W) -> impl Future<Output = W::Output> + use<W> {
         work.with_context(self.0.clone())
     }
 
     /// Tells something of it.
-    pub fn tell(&self, key: &'static str, value: impl Into<Value>) {
+    pub fn set_attribute(&self, key: &'static str, value: impl Into<Value>) {
         self.0.span().set_attribute(KeyValue::new(key, value));
     }
 
     /// Tells that it went wrong, with the code of the error.
-    pub fn fail(&self, code: impl Display) {
+    pub fn set_error(&self, code: impl Display) {
         let code = code.to_string();
-        self.tell("error.type", code.clone());
+        self.set_attribute("error.type", code.clone());
         self.0.span().set_status(Status::error(code));
     }
 
@@ -80,13 +80,13 @@ fn of_kind(kind: SpanKind, name: impl Display) -> SpanBuilder {
     SpanBuilder::from_name(name.to_string()).with_kind(kind)
 }
 
-fn begin(span: SpanBuilder, within: &Context) -> Span {
+fn start_span(span: SpanBuilder, within: &Context) -> Span {
     let span = global::tracer("blog-post-api").build_with_context(span, within);
     Span(within.with_span(span))
 }
 
 /// What a `traceparent` says.
-fn place(traceparent: &str) -> Option<SpanContext> {
+fn parse_traceparent(traceparent: &str) -> Option<SpanContext> {
     trace_id(traceparent)?;
     let mut parts = traceparent.split('-').skip(1);
     let trace = TraceId::from_hex(parts.next()?).ok()?;
@@ -129,10 +129,10 @@ mod tests {
     fn without_a_collector_a_span_passes_on_what_its_caller_told() {
         for flags in ["00", "01", "ff"] {
             let told = format!("00-{TRACE}-{PARENT}-{flags}");
-            let span = Span::of_request("GET /", Some(&told));
+            let span = Span::server("GET /", Some(&told));
             assert_eq!(span.traceparent(), Some(told));
         }
-        assert_eq!(Span::of_request("GET /", None).traceparent(), None);
+        assert_eq!(Span::server("GET /", None).traceparent(), None);
     }
 
     #[test]

@@ -15,23 +15,25 @@ use shared::queue::{self, Checkpoint, ClaimedJob, Lease, LeaseStatus, Progress};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::Worker;
-use crate::agent::{AgentError, Event, Failure, Reply, Request, Scope, Usage};
-use crate::outcome::Stop;
+use crate::agent::{
+    AgentError, AgentErrorKind, CallScope, Completion, CompletionRequest, Event, Usage,
+};
+use crate::outcome::AttemptError;
 use crate::writing::{
-    Brief, Options, Outline, Prompt, assemble, outline_prompt, read_outline, read_post,
+    Outline, PostBrief, Prompt, WritingOptions, assemble, outline_prompt, read_outline, read_post,
     read_section, section_prompt,
 };
 
 /// How often the lease is renewed, and so the longest until a cancel is noticed.
-const BEAT: Duration = Duration::from_secs(1);
+const LEASE_RENEW_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How far the post is when the outline stands.
-const OUTLINED: i32 = 10;
+const PERCENT_OUTLINED: i32 = 10;
 /// How far it is when all sections stand.
-const WRITTEN: i32 = 95;
+const PERCENT_WRITTEN: i32 = 95;
 
-fn request(attempt: &ClaimedJob, prompt: Prompt) -> Request {
-    Request {
+fn request(attempt: &ClaimedJob, prompt: Prompt) -> CompletionRequest {
+    CompletionRequest {
         job_id: attempt.job.id,
         topic: attempt.post.topic.clone(),
         options: attempt.job.options.clone(),
@@ -43,15 +45,15 @@ fn request(attempt: &ClaimedJob, prompt: Prompt) -> Request {
 }
 
 /// How far an attempt is, told by the agent's call and read by the renewal.
-struct Meter {
+struct ProgressTracker {
     phase: Phase,
     percent: AtomicI32,
     words: AtomicI32,
 }
 
-impl Meter {
+impl ProgressTracker {
     fn new(phase: Phase, percent: i32, words: i32) -> Self {
-        Meter {
+        ProgressTracker {
             phase,
             percent: percent.into(),
             words: words.into(),
@@ -75,17 +77,23 @@ impl Meter {
 
 impl Worker {
     /// Writes the post.
-    pub(crate) async fn generate(&self, attempt: ClaimedJob) -> Result<post::Text, Stop> {
+    pub(crate) async fn generate(
+        &self,
+        attempt: ClaimedJob,
+    ) -> Result<post::PostContent, AttemptError> {
         let (title, content) = match self.agent.scope() {
-            Scope::Post => self.whole(&attempt).await?,
-            Scope::Step => self.in_steps(&attempt).await?,
+            CallScope::WholePost => self.generate_in_one_call(&attempt).await?,
+            CallScope::Section => self.generate_by_section(&attempt).await?,
         };
-        Ok(post::Text::new(Some(title), content))
+        Ok(post::PostContent::new(Some(title), content))
     }
 
     /// Has the agent write the whole post in one call.
-    async fn whole(&self, attempt: &ClaimedJob) -> Result<(String, String), Stop> {
-        let meter = Meter::new(Phase::Writing, 0, 0);
+    async fn generate_in_one_call(
+        &self,
+        attempt: &ClaimedJob,
+    ) -> Result<(String, String), AttemptError> {
+        let meter = ProgressTracker::new(Phase::Writing, 0, 0);
         let nothing = Prompt {
             system: String::new(),
             user: String::new(),
@@ -93,10 +101,10 @@ impl Worker {
         };
         let on_event = |event: Event| match event {
             Event::Progress { percent, .. } => {
-                let percent = i32::from(percent).min(WRITTEN);
+                let percent = i32::from(percent).min(PERCENT_WRITTEN);
                 meter.percent.fetch_max(percent, Ordering::Relaxed);
             }
-            Event::Text(text) => count(&meter.words, &text),
+            Event::Text(text) => add_words(&meter.words, &text),
         };
         let reply = self.call(attempt, nothing, &meter, &on_event).await?;
         let post = read_post(&attempt.post.topic, reply.title, &reply.text);
@@ -104,14 +112,18 @@ impl Worker {
     }
 
     /// Leads the agent from the outline through the sections.
-    async fn in_steps(&self, attempt: &ClaimedJob) -> Result<(String, String), Stop> {
-        let options = serde_json::from_value::<Options>(attempt.job.options.clone());
-        let brief = Brief {
+    async fn generate_by_section(
+        &self,
+        attempt: &ClaimedJob,
+    ) -> Result<(String, String), AttemptError> {
+        let options = serde_json::from_value::<WritingOptions>(attempt.job.options.clone());
+        let brief = PostBrief {
             topic: attempt.post.topic.clone(),
             options: options.unwrap_or_default(),
         };
         let job = attempt.job.id;
-        let done = self.insist(|| step::Entity::of_job(job).all(self.db.read()).boxed());
+        let done =
+            self.retry_until_stored(|| step::Entity::of_job(job).all(self.db.read()).boxed());
         let mut done = done.await?.into_iter().map(|step| step.content);
         let outline = match done.next() {
             Some(text) => Outline::from_text(&text)
@@ -120,9 +132,9 @@ impl Worker {
         };
         let mut sections: Vec<String> = done.collect();
         if !sections.is_empty() {
-            let progress = written(&outline, &sections);
-            let renewed = self.insist(|| self.renew(attempt.lease, progress).boxed());
-            go_on(renewed.await?)?;
+            let progress = progress_after(&outline, &sections);
+            let renewed = self.retry_until_stored(|| self.renew(attempt.lease, progress).boxed());
+            check_lease(renewed.await?)?;
         }
         while let Some(prompt) = section_prompt(&brief, &outline, &sections) {
             let section = self.section(attempt, &outline, &sections, prompt).await?;
@@ -131,19 +143,23 @@ impl Worker {
         Ok(assemble(&outline, &sections))
     }
 
-    async fn outline(&self, attempt: &ClaimedJob, brief: &Brief) -> Result<Outline, Stop> {
-        let meter = Meter::new(Phase::Outline, 0, 0);
+    async fn outline(
+        &self,
+        attempt: &ClaimedJob,
+        brief: &PostBrief,
+    ) -> Result<Outline, AttemptError> {
+        let meter = ProgressTracker::new(Phase::Outline, 0, 0);
         let reply = self.call(attempt, outline_prompt(brief), &meter, &|_| {});
         let reply = reply.await?;
-        let outline = read_outline(brief, &reply.text, reply.cut_short);
+        let outline = read_outline(brief, &reply.text, reply.truncated);
         let done = Checkpoint {
             position: 0,
             content: outline.to_string(),
-            progress: written(&outline, &[]),
-            input_tokens: tokens(reply.usage.input_tokens),
-            output_tokens: tokens(reply.usage.output_tokens),
+            progress: progress_after(&outline, &[]),
+            input_tokens: clamp_tokens(reply.usage.input_tokens),
+            output_tokens: clamp_tokens(reply.usage.output_tokens),
         };
-        self.keep(attempt, done).await?;
+        self.save_checkpoint(attempt, done).await?;
         Ok(outline)
     }
 
@@ -155,20 +171,20 @@ impl Worker {
         outline: &Outline,
         before: &[String],
         prompt: Prompt,
-    ) -> Result<String, Stop> {
+    ) -> Result<String, AttemptError> {
         let Progress {
             percent: from,
             words: words_before,
             ..
-        } = written(outline, before);
+        } = progress_after(outline, before);
         let to = percent(outline, before.len() + 1);
         let expected = (prompt.max_tokens as i32 * 3 / 4).max(1);
         let mut usage = Usage::default();
         for _ in 0..2 {
-            let meter = Meter::new(Phase::Writing, from, words_before);
+            let meter = ProgressTracker::new(Phase::Writing, from, words_before);
             let on_event = |event: Event| {
                 let Event::Text(text) = event else { return };
-                count(&meter.words, &text);
+                add_words(&meter.words, &text);
                 let here = meter.words.load(Ordering::Relaxed) - words_before;
                 let percent = from + (to - from) * here.min(expected) / expected;
                 meter.percent.store(percent, Ordering::Relaxed);
@@ -178,16 +194,16 @@ impl Worker {
                 .await?;
             usage = usage.and(reply.usage);
             let number = before.len() + 1;
-            if let Some(text) = read_section(outline, before, &reply.text, reply.cut_short) {
+            if let Some(text) = read_section(outline, before, &reply.text, reply.truncated) {
                 let sections = [before, std::slice::from_ref(&text)].concat();
                 let done = Checkpoint {
                     position: number as i32,
                     content: text.clone(),
-                    progress: written(outline, &sections),
-                    input_tokens: tokens(usage.input_tokens),
-                    output_tokens: tokens(usage.output_tokens),
+                    progress: progress_after(outline, &sections),
+                    input_tokens: clamp_tokens(usage.input_tokens),
+                    output_tokens: clamp_tokens(usage.output_tokens),
                 };
-                self.keep(attempt, done).await?;
+                self.save_checkpoint(attempt, done).await?;
                 return Ok(text);
             }
             tracing::info!(section = number, "a section came without a text");
@@ -201,49 +217,57 @@ impl Worker {
         &self,
         attempt: &ClaimedJob,
         prompt: Prompt,
-        meter: &Meter,
+        meter: &ProgressTracker,
         on_event: &(dyn Fn(Event) + Send + Sync),
-    ) -> Result<Reply, Stop> {
+    ) -> Result<Completion, AttemptError> {
         let request = request(attempt, prompt);
         tokio::select! {
-            reply = self.ask(&request, meter, on_event) => reply,
-            stop = self.hold(attempt, meter) => Err(stop),
+            reply = self.call_with_limit(&request, meter, on_event) => reply,
+            stop = self.keep_lease_alive(attempt, meter) => Err(stop),
         }
     }
 
     /// Makes the call at the pace that the agent allows. If it is refused for
     /// its pace it is made again in the same attempt, when it may; but if that is
     /// too late the attempt ends, and counts only if this call was refused itself.
-    async fn ask(
+    async fn call_with_limit(
         &self,
-        request: &Request,
-        meter: &Meter,
+        request: &CompletionRequest,
+        meter: &ProgressTracker,
         on_event: &(dyn Fn(Event) + Send + Sync),
-    ) -> Result<Reply, Stop> {
-        let deadline = Instant::now() + self.patience;
+    ) -> Result<Completion, AttemptError> {
+        let deadline = Instant::now() + self.call_timeout;
         let begun = meter.read();
         let mut refusal = None;
-        while let Some(call) = self.pace.call(deadline).await {
+        while let Some(call) = self.limit.acquire_call(deadline).await {
             let reply = self.agent.call(request, on_event);
             let reply = self.metrics.call(&request.model, reply).await;
-            call.end(&reply);
+            call.finish(&reply);
             match reply {
-                Err(error) if error.wants_pause().is_some() => refusal = Some(error),
+                Err(error) if error.rate_limit_delay().is_some() => refusal = Some(error),
                 reply => return Ok(reply?),
             }
             meter.reset(begun);
         }
-        Err(refusal.map_or(Stop::Released, Stop::Agent))
+        Err(refusal.map_or(AttemptError::Released, AttemptError::Agent))
     }
 
     /// Renews the lease until it is lost.
-    async fn hold(&self, attempt: &ClaimedJob, meter: &Meter) -> Stop {
-        let mut beats = interval(BEAT.min(self.lease / 3));
+    async fn keep_lease_alive(
+        &self,
+        attempt: &ClaimedJob,
+        meter: &ProgressTracker,
+    ) -> AttemptError {
+        let mut beats = interval(LEASE_RENEW_INTERVAL.min(self.lease / 3));
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         beats.tick().await;
         loop {
             beats.tick().await;
-            match self.renew(attempt.lease, meter.read()).await.map(go_on) {
+            match self
+                .renew(attempt.lease, meter.read())
+                .await
+                .map(check_lease)
+            {
                 Ok(Ok(())) => {}
                 Ok(Err(stop)) => return stop,
                 // The agent's work is worth more than one missed renewal. If
@@ -260,23 +284,27 @@ impl Worker {
     }
 
     /// Makes a finished step a checkpoint.
-    async fn keep(&self, attempt: &ClaimedJob, done: Checkpoint) -> Result<(), Stop> {
+    async fn save_checkpoint(
+        &self,
+        attempt: &ClaimedJob,
+        done: Checkpoint,
+    ) -> Result<(), AttemptError> {
         let done = (attempt.lease, done);
-        let hold = self.insist(|| self.checkpoints.add(done.clone()).boxed());
-        go_on(hold.await?)
+        let hold = self.retry_until_stored(|| self.checkpoints.submit(done.clone()).boxed());
+        check_lease(hold.await?)
     }
 }
 
 /// What an attempt begins with, before it is known what earlier ones have done.
-pub(crate) fn first_phase(scope: Scope) -> Phase {
+pub(crate) fn first_phase(scope: CallScope) -> Phase {
     match scope {
-        Scope::Post => Phase::Writing,
-        Scope::Step => Phase::Outline,
+        CallScope::WholePost => Phase::Writing,
+        CallScope::Section => Phase::Outline,
     }
 }
 
 /// How far a post is with these sections.
-fn written(outline: &Outline, sections: &[String]) -> Progress {
+fn progress_after(outline: &Outline, sections: &[String]) -> Progress {
     Progress {
         phase: match sections.len() < outline.headings.len() {
             true => Phase::Writing,
@@ -288,35 +316,35 @@ fn written(outline: &Outline, sections: &[String]) -> Progress {
 }
 
 fn percent(outline: &Outline, sections: usize) -> i32 {
-    let share = (WRITTEN - OUTLINED) * sections as i32;
-    OUTLINED + share / outline.headings.len().max(1) as i32
+    let share = (PERCENT_WRITTEN - PERCENT_OUTLINED) * sections as i32;
+    PERCENT_OUTLINED + share / outline.headings.len().max(1) as i32
 }
 
-fn go_on(hold: LeaseStatus) -> Result<(), Stop> {
+fn check_lease(hold: LeaseStatus) -> Result<(), AttemptError> {
     match hold {
         LeaseStatus::Active => Ok(()),
-        LeaseStatus::CancelRequested => Err(Stop::Canceling),
-        LeaseStatus::Lost => Err(Stop::Lost),
+        LeaseStatus::CancelRequested => Err(AttemptError::CancelRequested),
+        LeaseStatus::Lost => Err(AttemptError::Lost),
     }
 }
 
 /// No call costs more; what a provider says beyond that is nonsense, and would
 /// not fit into the sum.
-const MOST_TOKENS: u32 = 10_000_000;
+const MAX_TOKENS: u32 = 10_000_000;
 
-fn tokens(told: u32) -> i32 {
-    told.min(MOST_TOKENS) as i32
+fn clamp_tokens(told: u32) -> i32 {
+    told.min(MAX_TOKENS) as i32
 }
 
 /// Words begin after white space; good enough for a progress bar.
-fn count(words: &AtomicI32, text: &str) {
+fn add_words(words: &AtomicI32, text: &str) {
     let begun = text.matches(char::is_whitespace).count();
     words.fetch_add(begun as i32, Ordering::Relaxed);
 }
 
-fn bad_output(message: &str) -> Stop {
-    Stop::Agent(AgentError::Retry {
-        failure: Failure::BadOutput,
+fn bad_output(message: &str) -> AttemptError {
+    AttemptError::Agent(AgentError::Retry {
+        failure: AgentErrorKind::BadOutput,
         after: None,
         message: message.to_owned(),
     })

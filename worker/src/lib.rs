@@ -5,18 +5,15 @@
 //! have left behind.
 
 pub mod agent;
-mod batch;
+mod batcher;
 pub mod config;
 pub mod generate;
 pub mod init;
+pub mod maintenance;
 pub mod metrics;
-mod observe;
+pub mod metrics_server;
 pub mod outcome;
-mod pace;
-mod presence;
-pub mod prune;
-pub mod scrape;
-pub mod sweep;
+mod telemetry;
 pub mod writing;
 
 use std::sync::Arc;
@@ -25,7 +22,7 @@ use std::time::Duration;
 use entity::clock::{new_id, now};
 use entity::{job, post, worker};
 use futures_util::FutureExt;
-use shared::changes::Changes;
+use shared::change_watcher::ChangeWatcher;
 use shared::database::Database;
 use shared::queue::{
     self, Checkpoint, ClaimRequest, ClaimedJob, Consumer, Delivery, Lease, LeaseStatus,
@@ -36,16 +33,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::Instrument;
 
+use crate::agent::adaptive_limit::{AdaptiveLimit, JobPermit};
 use crate::agent::{Agent, Traced};
-use crate::batch::Batch;
+use crate::batcher::Batcher;
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::outcome::Stop;
-use crate::pace::{Pace, Slot};
+use crate::outcome::AttemptError;
 
 /// How long running jobs may take to be given back: longer than any of them
 /// insists on it.
-const LAST_WORDS: Duration = Duration::from_secs(10);
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A worker at work.
 pub struct Worker {
@@ -53,19 +50,19 @@ pub struct Worker {
     agent: Arc<dyn Agent>,
     metrics: Arc<Metrics>,
     /// Claims a job if one is in line.
-    claims: Batch<ClaimRequest, Option<ClaimedJob>>,
-    checkpoints: Batch<(Lease, Checkpoint), LeaseStatus>,
+    claims: Batcher<ClaimRequest, Option<ClaimedJob>>,
+    checkpoints: Batcher<(Lease, Checkpoint), LeaseStatus>,
     /// Stores posts, and says whether each was still ours to write.
-    posts: Batch<(Lease, post::Text), bool>,
+    posts: Batcher<(Lease, post::PostContent), bool>,
     /// Unique for each start, so that no one is taken for a predecessor.
     name: String,
     lease: Duration,
     backoff: Duration,
     /// How long a call may wait until it is made.
-    patience: Duration,
+    call_timeout: Duration,
     /// Has a slot for each job that may run at once. apalis counts too, so that it
     /// fetches no more than can run, but forgets what runs when it begins anew.
-    pace: Pace,
+    limit: AdaptiveLimit,
     /// Canceled when no more jobs are to be taken.
     stop: CancellationToken,
     /// Canceled when running jobs are to be given back.
@@ -96,21 +93,21 @@ pub async fn run(
         db: db.clone(),
         agent: Arc::new(Traced::new(agent, config.agent.name())),
         metrics,
-        claims: Batch::new(db.clone(), move |tx, claims, _| {
+        claims: Batcher::new(db.clone(), move |tx, claims, _| {
             let claimer = claimer.clone();
             async move { queue::claim(tx, &claimer, lease, phase, &claims).await }.boxed()
         }),
-        checkpoints: Batch::new(db.clone(), |tx, done, lock_mode| {
+        checkpoints: Batcher::new(db.clone(), |tx, done, lock_mode| {
             async move { queue::checkpoint(tx, &done, lock_mode).await }.boxed()
         }),
-        posts: Batch::new(db.clone(), |tx, written, lock_mode| {
+        posts: Batcher::new(db.clone(), |tx, written, lock_mode| {
             async move { queue::complete(tx, &written, lock_mode).await }.boxed()
         }),
         name,
         lease,
         backoff: config.job_backoff_base(),
-        patience: config.agent_timeout(),
-        pace: Pace::new(config.worker_concurrency.into()),
+        call_timeout: config.agent_timeout(),
+        limit: AdaptiveLimit::new(config.worker_concurrency.into()),
         stop: stop.clone(),
         release: CancellationToken::new(),
     });
@@ -134,14 +131,14 @@ pub async fn run(
     let (tasks, gone) = (TaskTracker::new(), CancellationToken::new());
     let _gone = gone.clone().drop_guard();
     let (taker, taken) = (worker.clone(), tasks.clone());
-    let changes = Changes::watch(&db);
+    let changes = ChangeWatcher::watch(&db);
     let consumer = Consumer {
         db,
         changes: changes.clone(),
         concurrency: config.worker_concurrency.into(),
         name: worker.name.clone(),
         handler: Arc::new(move |delivery| {
-            let work = taker.clone().take(delivery);
+            let work = taker.clone().work_loop(delivery);
             let task = taken.spawn(gone.clone().run_until_cancelled_owned(work));
             async move {
                 if let Err(panic) = task.await {
@@ -157,7 +154,7 @@ pub async fn run(
         stopping.cancelled().await;
         sleep(grace).await;
         release.cancel();
-        sleep(LAST_WORDS).await;
+        sleep(RELEASE_TIMEOUT).await;
         tracing::warn!("the database stayed away: others take up what could not be given back");
     };
     let work = async move {
@@ -170,9 +167,9 @@ pub async fn run(
         () = release_in_time => {}
         () = worker.clone().sweep() => {}
         () = worker.db.clone().follow_clock() => {}
-        () = worker.clone().beat(myself) => {}
-        () = worker.clone().heed_pauses(changes) => {}
-        () = prune::regularly(worker.db.clone(), config.finished_jobs_keep()) => {}
+        () = worker.clone().heartbeat(myself) => {}
+        () = worker.clone().watch_pause(changes) => {}
+        () = maintenance::cleanup::run_periodically(worker.db.clone(), config.finished_jobs_keep()) => {}
     }
     tracing::info!(worker = worker.name, "the worker has stopped");
 }
@@ -180,18 +177,21 @@ pub async fn run(
 impl Worker {
     /// Takes jobs and makes attempts at them, one after the other, until none is
     /// in line. The delivery is what woke us; whose turn it is the line says.
-    async fn take(self: Arc<Self>, delivery: Delivery) {
+    async fn work_loop(self: Arc<Self>, delivery: Delivery) {
         if let Err(error) = &delivery.payload {
             tracing::error!(error, delivery = delivery.id, "a delivery can't be read");
         }
         let mut woken_by = Some(delivery.id);
-        while let Some(_slot) = self.slot(&mut woken_by).await {
+        while let Some(_slot) = self.acquire_permit(&mut woken_by).await {
             let claim = ClaimRequest {
                 delivery_id: woken_by.take(),
                 attempt: new_id(),
             };
-            match self.insist(|| self.claims.add(claim.clone()).boxed()).await {
-                Ok(Some(attempt)) => self.clone().attempt(attempt).await,
+            match self
+                .retry_until_stored(|| self.claims.submit(claim.clone()).boxed())
+                .await
+            {
+                Ok(Some(attempt)) => self.clone().run_attempt(attempt).await,
                 // The next slot is to be had when the queue is resumed.
                 Ok(None) if self.is_paused().await.unwrap_or(false) => {}
                 Ok(None) => return,
@@ -203,18 +203,20 @@ impl Worker {
 
     /// Waits until there is room for a job; None if no more are to be taken. If
     /// that takes time the delivery is put back, to wake others.
-    async fn slot(&self, woken_by: &mut Option<String>) -> Option<Slot<'_>> {
-        let slot = self.pace.slot().now_or_never();
+    async fn acquire_permit(&self, woken_by: &mut Option<String>) -> Option<JobPermit<'_>> {
+        let slot = self.limit.acquire_job().now_or_never();
         if slot.is_some() && !self.stop.is_cancelled() {
             return slot;
         }
         if let Some(unused) = woken_by.take() {
-            self.hand_back(unused).await;
+            self.release_delivery(unused).await;
         }
-        self.stop.run_until_cancelled(self.pace.slot()).await
+        self.stop
+            .run_until_cancelled(self.limit.acquire_job())
+            .await
     }
 
-    async fn hand_back(&self, delivery: String) {
+    async fn release_delivery(&self, delivery: String) {
         let hand_back = self
             .db
             .transaction(async move |tx| queue::release_delivery(tx, &delivery).await);
@@ -225,42 +227,49 @@ impl Worker {
 
     /// Makes an attempt in a task of its own, so that it holds up no other, and
     /// records how it went.
-    async fn attempt(self: Arc<Self>, attempt: ClaimedJob) {
+    async fn run_attempt(self: Arc<Self>, attempt: ClaimedJob) {
         let (lease, job) = (attempt.lease, attempt.job.clone());
         let running = self.metrics.attempt(&job);
-        let (span, trace) = (observe::span(&job), observe::trace(&job, &self.name));
+        let (span, trace) = (
+            telemetry::log_span(&job),
+            telemetry::trace_span(&job, &self.name),
+        );
         let worker = self.clone();
         let work = async move {
             tracing::info!("begun");
             tokio::select! {
                 text = worker.generate(attempt) => text,
-                () = worker.release.cancelled() => Err(Stop::Released),
+                () = worker.release.cancelled() => Err(AttemptError::Released),
             }
         };
-        let work = trace.around(work).instrument(span.clone());
+        let work = trace.scope(work).instrument(span.clone());
         let written = tokio::spawn(work);
         let written = AbortOnDropHandle::new(written).await;
-        let written = written.unwrap_or_else(|panic| Err(Stop::Panicked(panic.to_string())));
-        let record = self.record(&lease, &job, written).instrument(span).await;
+        let written =
+            written.unwrap_or_else(|panic| Err(AttemptError::Panicked(panic.to_string())));
+        let record = self
+            .record_outcome(&lease, &job, written)
+            .instrument(span)
+            .await;
         running.ended(&job, record);
-        observe::end(&trace, record);
+        telemetry::end_trace_span(&trace, record);
     }
 
     /// What was recorded; None if nothing could be.
-    async fn record(
+    async fn record_outcome(
         &self,
         lease: &Lease,
         job: &job::Model,
-        written: Result<post::Text, Stop>,
+        written: Result<post::PostContent, AttemptError>,
     ) -> Option<RecordedOutcome> {
         if let Err(stop) = &written {
             stop.log();
         }
-        let ending = outcome::result(written);
-        let recorded = self.insist(|| self.settle(lease, job, &ending).boxed());
+        let ending = outcome::attempt_result(written);
+        let recorded = self.retry_until_stored(|| self.record_result(lease, job, &ending).boxed());
         let recorded = recorded.await;
         match &recorded {
-            Ok(record) => outcome::log(*record),
+            Ok(record) => outcome::log_outcome(*record),
             Err(error) => {
                 tracing::error!(%error, "can't record how an attempt ended; the sweep will");
             }

@@ -11,7 +11,7 @@ use worker::agent::supervise;
 use worker::config::Config;
 use worker::init;
 use worker::metrics::Metrics;
-use worker::scrape;
+use worker::metrics_server;
 
 fn main() -> anyhow::Result<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
@@ -28,7 +28,7 @@ fn main() -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()?;
     let stop = CancellationToken::new();
-    runtime.block_on(async { shared::stop::on_signal(stop.clone()) })?;
+    runtime.block_on(async { shared::shutdown::cancel_on_signal(stop.clone()) })?;
     let config = Config::load()?;
     shared::log::init(&config.log)?;
     let export = trace::start(&config.traces, "blog-worker")?;
@@ -42,8 +42,8 @@ fn main() -> anyhow::Result<ExitCode> {
 async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let agent = config.agent()?;
     let metrics = Arc::new(Metrics::new(&config)?);
-    if let Some(listener) = scrape::listen(config.metrics_addr).await? {
-        tokio::spawn(scrape::serve(listener, metrics.clone()));
+    if let Some(listener) = metrics_server::listen(config.metrics_addr).await? {
+        tokio::spawn(metrics_server::serve(listener, metrics.clone()));
     }
     config.storage.create_data_dir()?;
     let opening = Database::open_and_migrate(&config.storage, queue::CONNECTIONS);

@@ -6,24 +6,24 @@ use anyhow::Result;
 use entity::job;
 use shared::config::Model;
 use shared::metrics::{
-    Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, Registry, jobs_finished, of_process,
-    of_scrape,
+    Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, Registry, jobs_finished,
+    process_registry, scrape_registry,
 };
 use shared::queue;
 use shared::queue::RescueOutcome;
 
-use crate::agent::{AgentError, Failure, Reply};
+use crate::agent::{AgentError, AgentErrorKind, Completion};
 use crate::config::Config;
 use crate::outcome;
 use shared::queue::RecordedOutcome;
 
 /// Seconds from when a job is due until a worker has it.
-const PICKUP: [f64; 16] = [
+const PICKUP_BUCKETS: [f64; 16] = [
     0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0,
 ];
 
 /// Seconds that writing takes.
-const WRITING: [f64; 16] = [
+const WRITING_BUCKETS: [f64; 16] = [
     0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0,
     3600.0,
 ];
@@ -53,7 +53,7 @@ impl Metrics {
     /// # Errors
     /// When a setting is bad.
     pub fn new(config: &Config) -> Result<Self> {
-        let registry = of_process("worker")?;
+        let registry = process_registry("worker")?;
         registry
             .gauge(
                 "blog_worker_concurrency",
@@ -69,7 +69,7 @@ impl Metrics {
             pickup: registry.histogram(
                 "blog_job_pickup_seconds",
                 "From when a job was due until a worker had it.",
-                &PICKUP,
+                &PICKUP_BUCKETS,
             )?,
             attempts: registry.counters(
                 "blog_job_attempts_total",
@@ -80,14 +80,14 @@ impl Metrics {
                 "blog_job_attempt_duration_seconds",
                 "How long attempts took.",
                 &["outcome"],
-                &WRITING,
+                &WRITING_BUCKETS,
             )?,
             jobs: jobs_finished(&registry)?,
             job_duration: registry.histograms(
                 "blog_job_duration_seconds",
                 "From when a job was asked for, or tried again by hand, until it was over.",
                 &["outcome"],
-                &WRITING,
+                &WRITING_BUCKETS,
             )?,
             calls: registry.counters(
                 "blog_agent_calls_total",
@@ -98,7 +98,7 @@ impl Metrics {
                 "blog_agent_call_duration_seconds",
                 "How long calls to the agent took.",
                 &["agent", "model"],
-                &WRITING,
+                &WRITING_BUCKETS,
             )?,
             tokens: registry.counters(
                 "blog_agent_tokens_total",
@@ -132,7 +132,7 @@ impl Metrics {
             self.attempts.with_label_values(&[outcome, ""]);
         }
         self.jobs.with_label_values(&["succeeded", ""]);
-        let codes = Failure::ALL.map(Failure::code);
+        let codes = AgentErrorKind::ALL.map(AgentErrorKind::code);
         for error in codes.into_iter().chain(["internal"]) {
             self.attempts.with_label_values(&["retried", error]);
             self.attempts.with_label_values(&["failed", error]);
@@ -161,17 +161,17 @@ impl Metrics {
     ///
     /// # Errors
     /// Never, but for the names of the metrics.
-    pub fn text(&self) -> Result<String> {
-        Ok(self.registry.text()? + &of_scrape()?.text()?)
+    pub fn render(&self) -> Result<String> {
+        Ok(self.registry.render()? + &scrape_registry()?.render()?)
     }
 
     /// A job was claimed, and an attempt at it begins.
-    pub(crate) fn attempt(&self, job: &job::Model) -> Running<'_> {
+    pub(crate) fn attempt(&self, job: &job::Model) -> RunningAttempt<'_> {
         if let Some(waited) = job.delivery_id.as_deref().and_then(queue::lateness) {
             self.pickup.observe(waited.as_secs_f64());
         }
         self.running.inc();
-        Running {
+        RunningAttempt {
             metrics: self,
             begun: Instant::now(),
         }
@@ -181,9 +181,9 @@ impl Metrics {
     pub(crate) async fn call(
         &self,
         model: &str,
-        call: impl Future<Output = Result<Reply, AgentError>>,
-    ) -> Result<Reply, AgentError> {
-        let mut calling = Calling {
+        call: impl Future<Output = Result<Completion, AgentError>>,
+    ) -> Result<Completion, AgentError> {
+        let mut calling = RunningCall {
             metrics: self,
             labels: self.labels(model),
             begun: Instant::now(),
@@ -192,9 +192,9 @@ impl Metrics {
         let reply = call.await;
         calling.outcome = match &reply {
             Ok(_) => "succeeded",
-            Err(error) => error.failure().code(),
+            Err(error) => error.kind().code(),
         };
-        if let Ok(Reply { usage, .. }) = &reply {
+        if let Ok(Completion { usage, .. }) = &reply {
             let [agent, model] = calling.labels;
             let counted = [("in", usage.input_tokens), ("out", usage.output_tokens)];
             for (direction, tokens) in counted {
@@ -229,8 +229,8 @@ impl Metrics {
         };
         self.rescues.with_label_values(&[outcome]).inc();
         match rescue {
-            RescueOutcome::Failed => self.over(job, outcome, "worker_lost"),
-            RescueOutcome::Canceled => self.over(job, outcome, ""),
+            RescueOutcome::Failed => self.job_finished(job, outcome, "worker_lost"),
+            RescueOutcome::Canceled => self.job_finished(job, outcome, ""),
             RescueOutcome::Requeued | RescueOutcome::Skipped => {}
         }
     }
@@ -240,51 +240,51 @@ impl Metrics {
         self.redeliveries.inc();
     }
 
-    fn over(&self, job: &job::Model, outcome: &str, error: &str) {
+    fn job_finished(&self, job: &job::Model, outcome: &str, error: &str) {
         self.jobs.with_label_values(&[outcome, error]).inc();
         // None if the clock of who asked is ahead of ours.
-        let took = (entity::clock::now() - job.asked_at()).to_std();
+        let took = (entity::clock::now() - job.requested_at()).to_std();
         let duration = self.job_duration.with_label_values(&[outcome]);
         duration.observe(took.unwrap_or_default().as_secs_f64());
     }
 }
 
 /// An attempt under way.
-pub(crate) struct Running<'a> {
+pub(crate) struct RunningAttempt<'a> {
     metrics: &'a Metrics,
     begun: Instant,
 }
 
-impl Running<'_> {
+impl RunningAttempt<'_> {
     /// The attempt has ended, and what was recorded of it, if it could be.
     pub(crate) fn ended(self, job: &job::Model, record: Option<RecordedOutcome>) {
         let metrics = self.metrics;
-        let (outcome, error) = outcome::words(record);
+        let (outcome, error) = outcome::metric_labels(record);
         let attempts = &metrics.attempts;
         attempts.with_label_values(&[outcome, error]).inc();
         let duration = metrics.attempt_duration.with_label_values(&[outcome]);
         duration.observe(self.begun.elapsed().as_secs_f64());
         if matches!(outcome, "succeeded" | "failed" | "canceled") {
-            metrics.over(job, outcome, error);
+            metrics.job_finished(job, outcome, error);
         }
     }
 }
 
-impl Drop for Running<'_> {
+impl Drop for RunningAttempt<'_> {
     fn drop(&mut self) {
         self.metrics.running.dec();
     }
 }
 
 /// A call under way, counted when it ends, however it does.
-struct Calling<'a> {
+struct RunningCall<'a> {
     metrics: &'a Metrics,
     labels: [&'a str; 2],
     begun: Instant,
     outcome: &'static str,
 }
 
-impl Drop for Calling<'_> {
+impl Drop for RunningCall<'_> {
     fn drop(&mut self) {
         let [agent, model] = self.labels;
         let calls = &self.metrics.calls;

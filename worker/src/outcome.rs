@@ -14,11 +14,11 @@ use crate::agent::{self, AgentError};
 
 /// Why an attempt ended without a text.
 #[derive(Debug)]
-pub enum Stop {
+pub enum AttemptError {
     /// The agent brought none.
     Agent(AgentError),
     /// The owner called it off.
-    Canceling,
+    CancelRequested,
     /// The job is someone else's, or gone.
     Lost,
     /// This worker is stopping, or must not call its agent for long.
@@ -29,45 +29,45 @@ pub enum Stop {
     Panicked(String),
 }
 
-impl Stop {
+impl AttemptError {
     /// What operators learn; clients read less.
     pub(crate) fn log(&self) {
         match self {
-            Stop::Agent(error) => tracing::warn!(%error, "the agent brought no text"),
-            Stop::Database(error) => tracing::error!(%error, "the database stayed away"),
-            Stop::Panicked(panic) => tracing::error!(panic, "an attempt panicked"),
-            Stop::Canceling | Stop::Lost | Stop::Released => {}
+            AttemptError::Agent(error) => tracing::warn!(%error, "the agent brought no text"),
+            AttemptError::Database(error) => tracing::error!(%error, "the database stayed away"),
+            AttemptError::Panicked(panic) => tracing::error!(panic, "an attempt panicked"),
+            AttemptError::CancelRequested | AttemptError::Lost | AttemptError::Released => {}
         }
     }
 }
 
-impl From<AgentError> for Stop {
+impl From<AgentError> for AttemptError {
     fn from(error: AgentError) -> Self {
-        Stop::Agent(error)
+        AttemptError::Agent(error)
     }
 }
 
-impl From<DbErr> for Stop {
+impl From<DbErr> for AttemptError {
     fn from(error: DbErr) -> Self {
-        Stop::Database(error)
+        AttemptError::Database(error)
     }
 }
 
 /// What is to be recorded of an attempt.
-pub(crate) fn result(written: Result<post::Text, Stop>) -> AttemptResult {
+pub(crate) fn attempt_result(written: Result<post::PostContent, AttemptError>) -> AttemptResult {
     match written {
         Ok(text) => AttemptResult::Written(text),
-        Err(Stop::Agent(error)) => failed(&error),
-        Err(Stop::Database(_) | Stop::Panicked(_)) => internal(),
-        Err(Stop::Canceling) => AttemptResult::Canceled,
-        Err(Stop::Released) => AttemptResult::Released,
-        Err(Stop::Lost) => AttemptResult::Lost,
+        Err(AttemptError::Agent(error)) => agent_failure(&error),
+        Err(AttemptError::Database(_) | AttemptError::Panicked(_)) => internal_failure(),
+        Err(AttemptError::CancelRequested) => AttemptResult::Canceled,
+        Err(AttemptError::Released) => AttemptResult::Released,
+        Err(AttemptError::Lost) => AttemptResult::Lost,
     }
 }
 
 /// How metrics and traces name what was recorded, and the code of its error, if it is
 /// one.
-pub(crate) fn words(record: Option<RecordedOutcome>) -> (&'static str, &'static str) {
+pub(crate) fn metric_labels(record: Option<RecordedOutcome>) -> (&'static str, &'static str) {
     match record {
         Some(RecordedOutcome::Succeeded) => ("succeeded", ""),
         Some(RecordedOutcome::Failed(code)) => ("failed", code),
@@ -79,7 +79,7 @@ pub(crate) fn words(record: Option<RecordedOutcome>) -> (&'static str, &'static 
     }
 }
 
-pub(crate) fn log(record: RecordedOutcome) {
+pub(crate) fn log_outcome(record: RecordedOutcome) {
     match record {
         RecordedOutcome::Succeeded => tracing::info!("succeeded"),
         RecordedOutcome::Failed(code) => {
@@ -97,18 +97,18 @@ pub(crate) fn log(record: RecordedOutcome) {
 }
 
 /// No pause is longer, however many attempts there were.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(600);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(600);
 
 /// How long a worker keeps trying to write down what was paid for.
-const PERSISTENCE: Duration = Duration::from_secs(60);
+const DB_RETRY_WINDOW: Duration = Duration::from_secs(60);
 /// The same once it should have stopped.
-const PERSISTENCE_AT_STOP: Duration = Duration::from_secs(5);
-const PAUSE: Duration = Duration::from_millis(500);
+const DB_RETRY_WINDOW_AT_STOP: Duration = Duration::from_secs(5);
+const DB_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 impl Worker {
     /// Does something that must be done, though the database may be away for a
     /// while.
-    pub(crate) async fn insist<'a, T>(
+    pub(crate) async fn retry_until_stored<'a, T>(
         &self,
         work: impl Fn() -> BoxFuture<'a, Result<T, DbErr>>,
     ) -> Result<T, DbErr> {
@@ -120,23 +120,23 @@ impl Worker {
                         tracing::warn!(%error, "the database did not answer; trying again");
                     }
                 }
-                sleep(PAUSE).await;
+                sleep(DB_RETRY_INTERVAL).await;
             }
         };
         let stopped = async {
             self.release.cancelled().await;
-            sleep(PERSISTENCE_AT_STOP).await;
+            sleep(DB_RETRY_WINDOW_AT_STOP).await;
         };
         let gave_up = || DbErr::Custom("the database stayed away".to_owned());
         tokio::select! {
             done = insist => Ok(done),
-            () = sleep(PERSISTENCE) => Err(gave_up()),
+            () = sleep(DB_RETRY_WINDOW) => Err(gave_up()),
             () = stopped => Err(gave_up()),
         }
     }
 
     /// Records how an attempt ended.
-    pub(crate) async fn settle(
+    pub(crate) async fn record_result(
         &self,
         lease: &Lease,
         job: &job::Model,
@@ -144,13 +144,13 @@ impl Worker {
     ) -> Result<RecordedOutcome, DbErr> {
         match ending {
             AttemptResult::Lost => return Ok(RecordedOutcome::Lost),
-            AttemptResult::Written(text) if self.posts.add((*lease, text.clone())).await? => {
+            AttemptResult::Written(text) if self.posts.submit((*lease, text.clone())).await? => {
                 return Ok(RecordedOutcome::Succeeded);
             }
             _ => {}
         }
         let (lease, job, ending) = (*lease, job.clone(), ending.clone());
-        let backoff = self.pause(job.attempt);
+        let backoff = self.retry_delay(job.attempt);
         self.db
             .transaction(async move |tx| queue::record(tx, &lease, &job, &ending, backoff).await)
             .await
@@ -159,40 +159,40 @@ impl Worker {
     /// How long to wait after an attempt: exponential, with full jitter, so that
     /// jobs that failed together don't come back together.
     /// <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>
-    fn pause(&self, attempt: i32) -> Duration {
+    fn retry_delay(&self, attempt: i32) -> Duration {
         let doublings = u32::try_from(attempt - 1).unwrap_or(0).min(20);
         let longest = self.backoff.saturating_mul(1 << doublings);
-        longest.min(LONGEST_BACKOFF).mul_f64(rand::rng().random())
+        longest.min(MAX_RETRY_DELAY).mul_f64(rand::rng().random())
     }
 }
 
-fn failed(error: &AgentError) -> AttemptResult {
+fn agent_failure(error: &AgentError) -> AttemptResult {
     let (kind, retryable, after) = match error {
         AgentError::Retry { failure, after, .. } => (*failure, true, *after),
         AgentError::Fatal { failure, .. } => (*failure, false, None),
     };
     let failure = JobError {
         code: kind.code(),
-        message: message(kind).to_owned(),
+        message: user_message(kind).to_owned(),
         retryable,
     };
     AttemptResult::Failed(failure, after.unwrap_or_default())
 }
 
 /// What the client reads: no keys, no addresses, nothing the provider said.
-fn message(kind: agent::Failure) -> &'static str {
+fn user_message(kind: agent::AgentErrorKind) -> &'static str {
     match kind {
-        agent::Failure::Unavailable => "The writing agent can't be reached.",
-        agent::Failure::RateLimited => {
+        agent::AgentErrorKind::Unavailable => "The writing agent can't be reached.",
+        agent::AgentErrorKind::RateLimited => {
             "The writing agent has too much to do, or its quota is used up."
         }
-        agent::Failure::Rejected => "The writing agent refused the request.",
-        agent::Failure::Timeout => "The writing agent took too long.",
-        agent::Failure::BadOutput => "The writing agent brought nothing usable.",
+        agent::AgentErrorKind::Rejected => "The writing agent refused the request.",
+        agent::AgentErrorKind::Timeout => "The writing agent took too long.",
+        agent::AgentErrorKind::BadOutput => "The writing agent brought nothing usable.",
     }
 }
 
-fn internal() -> AttemptResult {
+fn internal_failure() -> AttemptResult {
     let failure = JobError {
         code: "internal",
         message: "Something went wrong on our side.".to_owned(),

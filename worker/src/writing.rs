@@ -10,40 +10,38 @@
 //! and a section is either clean Markdown or not there at all.
 
 mod assemble;
-mod blocks;
-mod clean;
+mod cleanup;
+mod fallback_outline;
 mod heading;
 mod outline;
-mod peel;
-mod plain;
 mod prompts;
-mod said;
+mod section;
 mod sentences;
 
 use serde::Deserialize;
 
 pub use assemble::{assemble, read_post};
-pub use clean::read_section;
 pub use outline::{Outline, read_outline};
 pub use prompts::{Prompt, outline_prompt, section_prompt};
+pub use section::read_section;
 
 /// How long a post is to be if the client does not say.
 const DEFAULT_WORDS: u32 = 500;
 
 /// What the client wants.
 #[derive(Clone, Debug, Default)]
-pub struct Brief {
+pub struct PostBrief {
     /// What the post is about.
     pub topic: String,
     /// How it is to be written.
-    pub options: Options,
+    pub options: WritingOptions,
 }
 
 /// The client's options, as the HTTP contract names them. What is not about the
 /// writing, such as the model, is left out.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Options {
+pub struct WritingOptions {
     /// The tone of voice.
     pub tone: Option<String>,
     /// Who will read it.
@@ -58,10 +56,10 @@ pub struct Options {
     pub instructions: Option<String>,
 }
 
-impl Brief {
+impl PostBrief {
     /// Into how many sections the post is divided.
     fn sections(&self) -> usize {
-        (self.words() as usize / 125).clamp(outline::FEWEST, outline::MOST)
+        (self.words() as usize / 125).clamp(outline::MIN_SECTIONS, outline::MAX_SECTIONS)
     }
 
     /// About how many words the post is to have.

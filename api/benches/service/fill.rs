@@ -42,12 +42,14 @@ pub(crate) async fn fill(db: &Database) -> Result<()> {
          72, '{{}}', 'instant', 1, 5, 9, 9, CASE job WHEN 1 THEN 'agent_timeout' END, {now}, \
          {now}, {now} FROM users, {posts}, {jobs}"
     );
-    db.write().execute_unprepared(&insert_posts).await?;
-    db.write().execute_unprepared(&insert_jobs).await?;
+    db.raw_connection()
+        .execute_unprepared(&insert_posts)
+        .await?;
+    db.raw_connection().execute_unprepared(&insert_jobs).await?;
     let tidy = match backend {
         DbBackend::Postgres => "VACUUM ANALYZE",
         _ => "ANALYZE",
     };
-    db.write().execute_unprepared(tidy).await?;
+    db.raw_connection().execute_unprepared(tidy).await?;
     Ok(())
 }

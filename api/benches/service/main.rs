@@ -218,7 +218,7 @@ async fn reads(kind: Kind, agent: &str) -> Result<Lines> {
     let user = User::register(&url, "ann").await?;
     user::Entity::update_many()
         .col_expr(user::Column::Role, Expr::value(user::Role::Admin))
-        .exec(db.write())
+        .exec(db.raw_connection())
         .await?;
     let mut job = String::new();
     for _ in 0..30 {

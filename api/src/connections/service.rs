@@ -17,13 +17,13 @@ use tokio::time::Instant;
 use super::Connection;
 
 /// Has the app answer a request.
-pub(crate) async fn answer(
+pub(crate) async fn respond(
     app: TowerToHyperService<Router>,
     request: Request<Incoming>,
     address: SocketAddr,
     connection: Connection,
-) -> Result<Response<AnswerBody>, Infallible> {
-    if !connection.begins_answer() {
+) -> Result<Response<ResponseBody>, Infallible> {
+    if !connection.begin_response() {
         return closing().await;
     }
     let since = Instant::now();
@@ -35,7 +35,7 @@ pub(crate) async fn answer(
     });
     request.extensions_mut().insert(ConnectInfo(address));
     let response = app.call(request).await?;
-    Ok(response.map(|body| AnswerBody { body, connection }))
+    Ok(response.map(|body| ResponseBody { body, connection }))
 }
 
 /// Nothing more is done for a connection that is to be closed: its task ends as soon
@@ -62,9 +62,9 @@ impl hyper::body::Body for RequestBody {
     ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         match frame {
-            Poll::Pending => self.connection.waits_for_body(self.since),
+            Poll::Pending => self.connection.body_pending(self.since),
             // As in `closing`: the request must not be carried out.
-            Poll::Ready(None) if !self.connection.has_body() => return Poll::Pending,
+            Poll::Ready(None) if !self.connection.body_received() => return Poll::Pending,
             Poll::Ready(_) => {}
         }
         frame
@@ -81,18 +81,18 @@ impl hyper::body::Body for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        self.connection.has_body();
+        self.connection.body_received();
     }
 }
 
 /// An answer's body, which tells when it is whole.
 #[derive(Debug)]
-pub(crate) struct AnswerBody {
+pub(crate) struct ResponseBody {
     body: Body,
     connection: Connection,
 }
 
-impl hyper::body::Body for AnswerBody {
+impl hyper::body::Body for ResponseBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -112,8 +112,8 @@ impl hyper::body::Body for AnswerBody {
     }
 }
 
-impl Drop for AnswerBody {
+impl Drop for ResponseBody {
     fn drop(&mut self) {
-        self.connection.has_answer();
+        self.connection.response_ready();
     }
 }

@@ -46,8 +46,8 @@ impl ConnectionStream {
 
     fn note(&self, written: &Poll<io::Result<usize>>) {
         match written {
-            Poll::Pending => self.connection.is_unread(),
-            Poll::Ready(_) => self.connection.is_read(),
+            Poll::Pending => self.connection.write_blocked(),
+            Poll::Ready(_) => self.connection.write_progressed(),
         }
     }
 }
@@ -61,7 +61,7 @@ impl AsyncRead for ConnectionStream {
         let before = buffer.filled().len();
         let read = self.stream.as_mut().poll_read(cx, buffer);
         if buffer.filled().len() > before {
-            self.connection.receives();
+            self.connection.bytes_received();
         }
         if read.is_pending() && self.is_overdue(cx) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
@@ -85,7 +85,7 @@ impl AsyncWrite for ConnectionStream {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = self.stream.as_mut().poll_flush(cx);
         if matches!(flushed, Poll::Ready(Ok(()))) {
-            self.connection.is_flushed();
+            self.connection.flushed();
             // hyper reads no more until a byte comes, so this is what wakes the task.
             if self.is_overdue(cx) {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));

@@ -1,8 +1,8 @@
 //! What admins see and do. Everyone else is refused by the extractor
-//! [`crate::auth::Admin`], which every handler here takes.
+//! [`crate::auth::current_user::AdminUser`], which every handler here takes.
 
-pub mod audit;
-pub mod jobs;
-pub mod queue;
-pub mod users;
-pub mod workers;
+pub(crate) mod audit;
+pub(crate) mod jobs;
+pub(crate) mod queue;
+pub(crate) mod users;
+pub(crate) mod workers;

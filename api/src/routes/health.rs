@@ -21,7 +21,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How the service is.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Health {
+pub(crate) struct Health {
     /// `ok`, or `unavailable`.
     status: &'static str,
     /// What is missing, where something is.
@@ -33,7 +33,7 @@ pub struct Health {
     get, path = "/health", tag = "operation", security(()),
     responses((status = 200, body = Health)),
 )]
-pub async fn health() -> Json<Health> {
+pub(crate) async fn health() -> Json<Health> {
     Json(Health {
         status: "ok",
         missing: Vec::new(),
@@ -45,9 +45,12 @@ pub async fn health() -> Json<Health> {
     get, path = "/ready", tag = "operation", security(()),
     responses((status = 200, body = Health), (status = 503, body = Health)),
 )]
-pub async fn ready(State(state): State<AppState>) -> Response {
+pub(crate) async fn ready(State(state): State<AppState>) -> Response {
     let db = state.db.clone();
-    let missing = state.readiness.get(async move { missing(&db).await }).await;
+    let missing = state
+        .readiness
+        .get(async move { failed_checks(&db).await })
+        .await;
     let missing = missing.unwrap_or_else(|| vec!["the database".to_owned()]);
     if missing.is_empty() {
         let status = "ok";
@@ -62,7 +65,7 @@ pub async fn ready(State(state): State<AppState>) -> Response {
 }
 
 /// What the service lacks to work.
-async fn missing(db: &Database) -> Vec<String> {
+async fn failed_checks(db: &Database) -> Vec<String> {
     let status = match timeout(READY_TIMEOUT, db.schema_status()).await {
         Ok(Ok(status)) => status,
         Ok(Err(error)) => {

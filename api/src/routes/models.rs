@@ -6,17 +6,17 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::AppState;
-use crate::auth::SignedIn;
+use crate::auth::current_user::CurrentUser;
 
 /// The models to choose from.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Models {
+pub(crate) struct Models {
     items: Vec<Model>,
 }
 
 /// A model.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Model {
+pub(crate) struct Model {
     /// Its name, for `options.model`.
     id: String,
     /// Who serves it.
@@ -31,7 +31,7 @@ pub struct Model {
     get, path = "/models", tag = "blogs", operation_id = "list_models",
     responses((status = 200, body = Models)),
 )]
-pub async fn list(State(state): State<AppState>, _: SignedIn) -> Json<Models> {
+pub(crate) async fn list(State(state): State<AppState>, _: CurrentUser) -> Json<Models> {
     let items = state.models.iter().enumerate().map(|(index, model)| Model {
         id: model.id.clone(),
         agent: model.agent,

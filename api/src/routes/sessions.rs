@@ -12,20 +12,20 @@ use uuid::Uuid;
 
 use super::timestamp;
 use crate::AppState;
-use crate::auth::SignedIn;
+use crate::auth::current_user::CurrentUser;
 use crate::error::{Error, Result};
-use crate::query::Id;
+use crate::extract::query::PathId;
 
 /// A user's sign-ins that are not over.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Sessions {
+pub(crate) struct Sessions {
     #[schema(max_items = 100)]
     items: Vec<Session>,
 }
 
 /// A sign-in.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Session {
+pub(crate) struct Session {
     id: Uuid,
     #[serde(serialize_with = "timestamp")]
     created_at: DateTime<Utc>,
@@ -62,8 +62,8 @@ impl Session {
     get, path = "/users/me/sessions", tag = "users", operation_id = "list_sessions",
     responses((status = 200, body = Sessions)),
 )]
-pub async fn list(State(state): State<AppState>, me: SignedIn) -> Result<Json<Sessions>> {
-    let sessions = session::Entity::live_of(me.user.id)
+pub(crate) async fn list(State(state): State<AppState>, me: CurrentUser) -> Result<Json<Sessions>> {
+    let sessions = session::Entity::active_of(me.user.id)
         .order_by_desc(session::Column::Id)
         .all(state.db.read())
         .await?;
@@ -80,7 +80,11 @@ pub async fn list(State(state): State<AppState>, me: SignedIn) -> Result<Json<Se
     params(("id" = Uuid, Path)),
     responses((status = 204)),
 )]
-pub async fn revoke(State(state): State<AppState>, me: SignedIn, Id(id): Id) -> Result<StatusCode> {
+pub(crate) async fn revoke(
+    State(state): State<AppState>,
+    me: CurrentUser,
+    PathId(id): PathId,
+) -> Result<StatusCode> {
     let revoked = state
         .db
         .transaction(async move |tx| session::Entity::revoke(tx, me.user.id, id).await)
@@ -97,7 +101,10 @@ pub async fn revoke(State(state): State<AppState>, me: SignedIn, Id(id): Id) -> 
     delete, path = "/users/me/sessions", tag = "users", operation_id = "revoke_other_sessions",
     responses((status = 204)),
 )]
-pub async fn revoke_others(State(state): State<AppState>, me: SignedIn) -> Result<StatusCode> {
+pub(crate) async fn revoke_others(
+    State(state): State<AppState>,
+    me: CurrentUser,
+) -> Result<StatusCode> {
     let (user, present) = (me.user.id, Some(me.session.id));
     state
         .db

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
-use entity::audit::{Action, Event, Who};
+use entity::audit::{Action, AuditEvent, UserRef};
 use entity::{session, user};
 use sea_orm::{
     ActiveModelTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, Set,
@@ -16,16 +16,16 @@ use uuid::Uuid;
 
 use super::timestamp;
 use crate::AppState;
-use crate::auth::SignedIn;
-use crate::body::{Body, Fault, Fields, Valid, any};
-use crate::client::Client;
+use crate::auth::current_user::CurrentUser;
+use crate::auth::login_throttle::{AdmittedAttempt, LoginThrottle, PasswordCheck};
+use crate::auth::password::{Verification, is_common};
 use crate::error::{Error, Result};
-use crate::guard::{Proof, Try, Visitor};
-use crate::password::{Verdict, is_common};
+use crate::extract::client_info::ClientInfo;
+use crate::extract::json::{FieldReader, FromFields, ValidatedJson, Violation, accept_any};
 
 /// A user.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct User {
+pub(crate) struct User {
     id: Uuid,
     username: String,
     role: Role,
@@ -75,7 +75,7 @@ impl From<user::Model> for User {
 /// The old password and the new one.
 #[derive(Debug, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct PasswordChange {
+pub(crate) struct ChangePasswordRequest {
     #[schema(max_length = 128, format = Password)]
     current_password: String,
     /// Any characters; not a common one, nor the username.
@@ -83,11 +83,11 @@ pub struct PasswordChange {
     new_password: String,
 }
 
-impl Body for PasswordChange {
-    fn read(fields: &mut Fields) -> Option<Self> {
-        let current_password = fields.required("current_password", any);
+impl FromFields for ChangePasswordRequest {
+    fn from_fields(fields: &mut FieldReader) -> Option<Self> {
+        let current_password = fields.required("current_password", accept_any);
         let new_password = fields.required("new_password", |new| new_password(new, ""));
-        Some(PasswordChange {
+        Some(ChangePasswordRequest {
             current_password: current_password?,
             new_password: new_password?,
         })
@@ -97,15 +97,15 @@ impl Body for PasswordChange {
 /// The password, once more.
 #[derive(Debug, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Confirmation {
+pub(crate) struct DeleteAccountRequest {
     #[schema(max_length = 128, format = Password)]
     password: String,
 }
 
-impl Body for Confirmation {
-    fn read(fields: &mut Fields) -> Option<Self> {
-        let password = fields.required("password", any)?;
-        Some(Confirmation { password })
+impl FromFields for DeleteAccountRequest {
+    fn from_fields(fields: &mut FieldReader) -> Option<Self> {
+        let password = fields.required("password", accept_any)?;
+        Some(DeleteAccountRequest { password })
     }
 }
 
@@ -114,7 +114,7 @@ impl Body for Confirmation {
     get, path = "/users/me", tag = "users", operation_id = "get_me",
     responses((status = 200, body = User)),
 )]
-pub async fn me(me: SignedIn) -> Json<User> {
+pub(crate) async fn me(me: CurrentUser) -> Json<User> {
     Json(me.user.into())
 }
 
@@ -123,38 +123,38 @@ pub async fn me(me: SignedIn) -> Json<User> {
 /// Every other session ends.
 #[utoipa::path(
     put, path = "/users/me/password", tag = "users",
-    request_body = PasswordChange,
+    request_body = ChangePasswordRequest,
     responses((status = 204)),
 )]
-pub async fn change_password(
+pub(crate) async fn change_password(
     State(state): State<AppState>,
-    me: SignedIn,
-    client: Client,
-    Valid(change): Valid<PasswordChange>,
+    me: CurrentUser,
+    client: ClientInfo,
+    ValidatedJson(change): ValidatedJson<ChangePasswordRequest>,
 ) -> Result<StatusCode> {
     if is_username(&change.new_password, &me.user.username) {
         let (code, message) = password_is_username();
         return Err(Error::invalid("new_password", code, message));
     }
-    confirm(&state, &me.user, &client, change.current_password).await?;
+    verify_password(&state, &me.user, &client, change.current_password).await?;
     let hash = state.passwords.hash(change.new_password).await?;
     state
         .db
-        .transaction(async move |tx| replace_password(tx, me, client, hash).await)
+        .transaction(async move |tx| change_password_tx(tx, me, client, hash).await)
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn replace_password(
+async fn change_password_tx(
     tx: &DatabaseTransaction,
-    me: SignedIn,
-    client: Client,
+    me: CurrentUser,
+    client: ClientInfo,
     hash: String,
 ) -> Result<()> {
-    let user = unchanged(tx, &me.user).await?;
+    let user = lock_if_password_unchanged(tx, &me.user).await?;
     session::Entity::revoke_all(tx, user.id, Some(me.session.id)).await?;
-    own_act(Action::PasswordChanged, &user, &client)
-        .record(tx)
+    self_event(Action::PasswordChanged, &user, &client)
+        .insert(tx)
         .await?;
     set_password(tx, user, hash).await
 }
@@ -164,55 +164,59 @@ async fn replace_password(
 /// Its posts, jobs and sessions go with it; jobs that run are stopped.
 #[utoipa::path(
     delete, path = "/users/me", tag = "users",
-    request_body = Confirmation,
+    request_body = DeleteAccountRequest,
     responses(
         (status = 204),
         (status = 409, description = "There would be no admin left.", body = crate::error::Problem,
             content_type = "application/problem+json"),
     ),
 )]
-pub async fn delete_me(
+pub(crate) async fn delete_me(
     State(state): State<AppState>,
-    me: SignedIn,
-    client: Client,
-    Valid(given): Valid<Confirmation>,
+    me: CurrentUser,
+    client: ClientInfo,
+    ValidatedJson(given): ValidatedJson<DeleteAccountRequest>,
 ) -> Result<StatusCode> {
-    confirm(&state, &me.user, &client, given.password).await?;
+    verify_password(&state, &me.user, &client, given.password).await?;
     state
         .db
-        .transaction(async move |tx| leave(tx, me.user, client).await)
+        .transaction(async move |tx| delete_me_tx(tx, me.user, client).await)
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Removes a user and all that is theirs.
-async fn leave(tx: &DatabaseTransaction, user: user::Model, client: Client) -> Result<()> {
+async fn delete_me_tx(
+    tx: &DatabaseTransaction,
+    user: user::Model,
+    client: ClientInfo,
+) -> Result<()> {
     // Who was made an admin since the request came is taken for the only one, and
     // may ask again.
     let held = match user.role {
-        user::Role::Admin => user::Entity::hold_with_admins(tx, user.id).await?,
+        user::Role::Admin => user::Entity::lock_with_admins(tx, user.id).await?,
         user::Role::User => Vec::new(),
     };
-    let user = unchanged(tx, &user).await?;
+    let user = lock_if_password_unchanged(tx, &user).await?;
     let mut others = held.iter().filter(|admin| admin.id != user.id);
     if user.is_admin() && !others.any(user::Model::is_admin) {
         return Err(Error::LastAdmin);
     }
     queue::detach_user(tx, user.id).await?;
     user::Entity::delete_by_id(user.id).exec(tx).await?;
-    own_act(Action::AccountDeleted, &user, &client)
-        .record(tx)
+    self_event(Action::AccountDeleted, &user, &client)
+        .insert(tx)
         .await?;
     Ok(())
 }
 
 /// What a user does to their own account.
-fn own_act(action: Action, user: &user::Model, client: &Client) -> Event {
-    Event {
+fn self_event(action: Action, user: &user::Model, client: &ClientInfo) -> AuditEvent {
+    AuditEvent {
         action,
-        actor: Some(Who::from(user)),
-        subject: Some(Who::from(user)),
-        source: client.source(),
+        actor: Some(UserRef::from(user)),
+        subject: Some(UserRef::from(user)),
+        source: client.request_metadata(),
         details: None,
     }
 }
@@ -230,41 +234,49 @@ pub(super) async fn set_password(
 
 /// Has the user prove again that it is them. Whoever has stolen a token guesses
 /// no faster here than at the front door.
-async fn confirm(
+async fn verify_password(
     state: &AppState,
     user: &user::Model,
-    client: &Client,
+    client: &ClientInfo,
     password: String,
 ) -> Result<()> {
-    let visitor = Visitor::new(&state.keys, &user.username, client);
+    let visitor = LoginThrottle::new(&state.keys, &user.username, client);
     let (state, user) = (state.clone(), user.clone());
     let db = state.db.clone();
-    let prove = |attempt: Try| async move {
+    let prove = |attempt: AdmittedAttempt| async move {
         let stored = Some(user.password_hash.as_str());
-        if state.passwords.verify(password, stored).await? == Verdict::Wrong {
-            attempt.failed(&state.db, Some(&user), Some(&user)).await?;
-            return Ok(Proof::Wrong(Error::InvalidCredentials));
+        if state.passwords.verify(password, stored).await? == Verification::Mismatch {
+            attempt
+                .record_failure(&state.db, Some(&user), Some(&user))
+                .await?;
+            return Ok(PasswordCheck::Wrong(Error::InvalidCredentials));
         }
         state
             .db
-            .transaction(async move |tx| attempt.passed(tx).await)
+            .transaction(async move |tx| attempt.record_success(tx).await)
             .await
-            .map(Proof::Right)
+            .map(PasswordCheck::Right)
     };
     visitor.attempt(db, prove).await
 }
 
 /// Holds a user's row, unless its password is another by now: then what was
 /// proved with the old one is worth nothing.
-async fn unchanged(tx: &DatabaseTransaction, before: &user::Model) -> Result<user::Model> {
-    match user::Entity::hold(tx, before.id).await? {
+async fn lock_if_password_unchanged(
+    tx: &DatabaseTransaction,
+    before: &user::Model,
+) -> Result<user::Model> {
+    match user::Entity::lock_for_update(tx, before.id).await? {
         Some(user) if user.password_hash == before.password_hash => Ok(user),
         _ => Err(Error::InvalidCredentials),
     }
 }
 
 /// A password that a user wants to have, if it may be one.
-pub(super) fn new_password(password: String, username: &str) -> std::result::Result<String, Fault> {
+pub(super) fn new_password(
+    password: String,
+    username: &str,
+) -> std::result::Result<String, Violation> {
     match password.chars().count() {
         ..8 => Err(("too_short", "must have at least 8 characters".to_owned())),
         129.. => Err(("too_long", "must have at most 128 characters".to_owned())),
@@ -281,6 +293,6 @@ fn is_username(password: &str, username: &str) -> bool {
     password.eq_ignore_ascii_case(username)
 }
 
-fn password_is_username() -> Fault {
+fn password_is_username() -> Violation {
     ("same_as_username", "must not be the username".to_owned())
 }

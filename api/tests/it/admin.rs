@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::test_app::{Answer, PASSWORD, TestApp, TestClient, text};
+use crate::test_app::{PASSWORD, TestApp, TestClient, TestResponse, text};
 
 /// Every operation for admins, whichever there are, with a body if it takes one.
 async fn operations(app: &TestApp) -> Vec<(Method, String, Option<Value>)> {
@@ -25,7 +25,12 @@ async fn operations(app: &TestApp) -> Vec<(Method, String, Option<Value>)> {
     operations
 }
 
-async fn sent(client: &TestClient, method: &Method, path: &str, body: &Option<Value>) -> Answer {
+async fn sent(
+    client: &TestClient,
+    method: &Method,
+    path: &str,
+    body: &Option<Value>,
+) -> TestResponse {
     let request = client.request(method.clone(), path);
     client
         .send(match body {
@@ -40,7 +45,8 @@ async fn every_route_for_admins_is_closed_to_everyone_else() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.admin("ann").await, app.user("bob").await);
     let demoted = app.admin("eve").await;
-    app.set(&ann, "eve", json!({ "role": "user" })).await;
+    app.update_user(&ann, "eve", json!({ "role": "user" }))
+        .await;
     for (method, path, body) in operations(&app).await {
         for client in [&bob, &demoted] {
             let answer = sent(client, &method, &path, &body).await;
@@ -66,7 +72,7 @@ async fn nobody_is_an_admin_until_the_command_line_makes_them_one() {
     assert_eq!(ann.get("/users/me").await.body["role"], "user");
     assert_eq!(ann.get("/admin/users").await.status, 403);
 
-    let make_admin = async |name: &str| api::commands::make_admin(&app.db, name.to_owned()).await;
+    let make_admin = async |name: &str| api::cli::make_admin(&app.db, name.to_owned()).await;
     assert_eq!(make_admin("ann").await.unwrap(), "Ann is an admin now.");
     // It acts at once.
     assert_eq!(ann.get("/users/me").await.body["role"], "admin");
@@ -81,7 +87,8 @@ async fn nobody_is_an_admin_until_the_command_line_makes_them_one() {
         "there is no user \"bob\"; sign up first"
     );
     app.user("bob").await;
-    app.set(&ann, "bob", json!({ "disabled": true })).await;
+    app.update_user(&ann, "bob", json!({ "disabled": true }))
+        .await;
     let disabled = make_admin("bob").await.unwrap_err();
     assert!(disabled.to_string().contains("disabled"), "{disabled}");
 
@@ -100,7 +107,7 @@ async fn what_a_user_may_do_is_theirs_neither_to_choose_nor_to_change() {
     let app = TestApp::new().await;
     let body = json!({ "username": "eve", "password": PASSWORD, "role": "admin" });
     let answer = app.anonymous().post("/users/register", body).await;
-    assert_eq!(answer.faults(), ["role: unknown_field"]);
+    assert_eq!(answer.field_errors(), ["role: unknown_field"]);
     let eve = app.user("eve").await;
     let id = text(&eve.get("/users/me").await.body["id"]);
     let path = format!("/admin/users/{id}");

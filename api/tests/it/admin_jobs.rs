@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use shared::queue;
 
 use crate::stub_openai::Mood;
-use crate::test_app::{Answer, TestApp, TestClient, text};
+use crate::test_app::{TestApp, TestClient, TestResponse, text};
 
 /// The topics on a page.
-fn topics(page: &Answer) -> Vec<String> {
+fn topics(page: &TestResponse) -> Vec<String> {
     assert_eq!(page.status, 200, "{page:?}");
     let items = page.body["items"].as_array().unwrap();
     items.iter().map(|job| text(&job["topic"])).collect()
@@ -48,8 +48,8 @@ async fn an_admin_sees_all_jobs_with_whose_they_are() {
         app.user("ann").await,
         app.user("bob").await,
     );
-    let of_ann = ann.ask("Tomatoes").await;
-    bob.ask("Onions").await;
+    let of_ann = ann.create_post("Tomatoes").await;
+    bob.create_post("Onions").await;
     app.run_jobs().await;
     let page = root.get("/admin/jobs").await;
     assert_eq!(topics(&page), ["Onions", "Tomatoes"]);
@@ -84,20 +84,20 @@ async fn jobs_are_found_by_each_filter_and_by_all_together() {
         app.user("ann").await,
         app.user("Bob").await,
     );
-    ann.ask("Red tomatoes").await;
+    ann.create_post("Red tomatoes").await;
     let body = json!({ "topic": "Green Tomatoes", "options": { "model": "stub-small" } });
     assert_eq!(ann.post("/blogs", body).await.status, 202);
     app.run_jobs().await;
     app.agent.set(Mood::Fail(401, "invalid_api_key"));
-    bob.ask("Red onions").await;
+    bob.create_post("Red onions").await;
     app.run_jobs().await;
-    let canceled = ann.ask("Leeks").await;
+    let canceled = ann.create_post("Leeks").await;
     let id = text(&canceled["job"]["id"]);
     ann.post(&format!("/jobs/{id}/cancel"), json!({})).await;
 
     let (ann, bob) = (app.id_of("ann").await, app.id_of("Bob").await);
     let all = ["Leeks", "Red onions", "Green Tomatoes", "Red tomatoes"];
-    let time = |page: &Answer, n: usize| text(&page.body["items"][n]["created_at"]);
+    let time = |page: &TestResponse, n: usize| text(&page.body["items"][n]["created_at"]);
     let page = root.get("/admin/jobs").await;
     let (newest, oldest) = (time(&page, 0), time(&page, 3));
     for (query, expected) in [
@@ -152,7 +152,7 @@ async fn jobs_are_found_by_each_filter_and_by_all_together() {
 async fn a_filter_that_nothing_can_match_is_refused_or_matches_nothing() {
     let app = TestApp::new().await;
     let (root, ann) = (app.admin("root").await, app.user("ann").await);
-    ann.ask("Onions").await;
+    ann.create_post("Onions").await;
     let long = "x".repeat(201);
     for query in [
         "model=a%00b".to_owned(),
@@ -177,10 +177,10 @@ async fn a_filter_that_nothing_can_match_is_refused_or_matches_nothing() {
 #[tokio::test]
 async fn a_list_that_is_filtered_comes_in_pages_too() {
     let mut app = TestApp::new().await;
-    app.may_leave_jobs();
+    app.allow_unfinished_jobs();
     let (root, ann) = (app.admin("root").await, app.user("ann").await);
     for topic in ["One apple", "Two pears", "Three apples", "Four apples"] {
-        ann.ask(topic).await;
+        ann.create_post(topic).await;
     }
     let query = "status=queued&q=apple&limit=2";
     let first = root.get(&format!("/admin/jobs?{query}")).await;
@@ -197,7 +197,7 @@ async fn a_list_that_is_filtered_comes_in_pages_too() {
 async fn an_admin_cancels_and_retries_jobs_of_others_and_that_is_written_down() {
     let app = TestApp::new().await;
     let (root, ann) = (app.admin("root").await, app.user("ann").await);
-    let asked = ann.ask("Tomatoes").await;
+    let asked = ann.create_post("Tomatoes").await;
     let path = format!("/admin/jobs/{}", text(&asked["job"]["id"]));
     let canceled = root.post(&format!("{path}/cancel"), json!({})).await;
     assert_eq!(
@@ -244,7 +244,7 @@ async fn a_job_that_runs_is_canceled_by_an_admin_within_moments() {
     let app = TestApp::new().await;
     let (root, ann) = (app.admin("root").await, app.user("ann").await);
     app.agent.set(Mood::Hang);
-    let asked = ann.ask("Tomatoes").await;
+    let asked = ann.create_post("Tomatoes").await;
     let worker = app.worker().await;
     app.job_once(&ann, &asked, |job| job["status"] == "running")
         .await;
@@ -265,8 +265,9 @@ async fn a_job_that_runs_is_canceled_by_an_admin_within_moments() {
 async fn a_job_of_who_is_disabled_is_not_tried_again() {
     let app = TestApp::new().await;
     let (root, ann) = (app.admin("root").await, app.user("ann").await);
-    let asked = ann.ask("Tomatoes").await;
-    app.set(&root, "ann", json!({ "disabled": true })).await;
+    let asked = ann.create_post("Tomatoes").await;
+    app.update_user(&root, "ann", json!({ "disabled": true }))
+        .await;
     let path = format!("/admin/jobs/{}/retry", text(&asked["job"]["id"]));
     let refused = root.post(&path, json!({})).await;
     assert_eq!((refused.status, refused.code()), (409, "job_finished"));
@@ -288,10 +289,10 @@ async fn all_jobs_that_a_filter_matches_are_canceled_and_no_others() {
         app.user("bob").await,
     );
     for number in 0..60 {
-        ann.ask(&format!("Tomatoes {number}")).await;
+        ann.create_post(&format!("Tomatoes {number}")).await;
     }
-    ann.ask("Onions").await;
-    bob.ask("Tomatoes, too").await;
+    ann.create_post("Onions").await;
+    bob.create_post("Tomatoes, too").await;
     let filter = json!({ "user_id": app.id_of("ann").await, "q": "tomatoes" });
     let outcome = bulk(&root, "cancel", filter.clone()).await;
     assert_eq!(
@@ -330,9 +331,9 @@ async fn all_jobs_that_a_filter_matches_are_canceled_and_no_others() {
 #[tokio::test]
 async fn a_thousand_failed_jobs_are_tried_again_at_once_beyond_their_owners_quota() {
     let mut app = TestApp::new().await;
-    app.may_leave_jobs();
+    app.allow_unfinished_jobs();
     let (root, ann) = (app.admin("root").await, app.user("ann").await);
-    let asked = ann.ask("Tomatoes").await;
+    let asked = ann.create_post("Tomatoes").await;
     ann.post(
         &format!("/jobs/{}/cancel", text(&asked["job"]["id"])),
         json!({}),
@@ -347,7 +348,11 @@ async fn a_thousand_failed_jobs_are_tried_again_at_once_beyond_their_owners_quot
             _ => "randomblob(16)",
         };
         let sql = sql.replace("ID", id);
-        app.db.write().execute_unprepared(&sql).await.unwrap();
+        app.db
+            .raw_connection()
+            .execute_unprepared(&sql)
+            .await
+            .unwrap();
     }
     let begun = Instant::now();
     let outcome = bulk(&root, "retry", json!({ "status": "failed" })).await;
@@ -370,7 +375,7 @@ async fn a_thousand_failed_jobs_are_tried_again_at_once_beyond_their_owners_quot
 async fn a_bulk_change_that_makes_no_sense_changes_nothing() {
     let app = TestApp::new().await;
     let (root, ann) = (app.admin("root").await, app.user("ann").await);
-    ann.ask("Tomatoes").await;
+    ann.create_post("Tomatoes").await;
     let before = audit::Entity::find().count(app.db.read()).await.unwrap();
     for (body, field) in [
         (json!({ "filter": {} }), "action"),

@@ -8,7 +8,7 @@ use entity::{job, worker};
 use sea_orm::sea_query::Expr;
 use sea_orm::{EntityTrait, PaginatorTrait};
 use serde_json::{Value, json};
-use shared::changes::Changes;
+use shared::change_watcher::ChangeWatcher;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::stub_openai::Mood;
@@ -38,14 +38,14 @@ async fn workers_once(
     admin: &TestClient,
     wanted: impl Fn(&[Value]) -> bool,
 ) -> Vec<Value> {
-    let mut changes = Changes::watch(&app.db);
+    let mut changes = ChangeWatcher::watch(&app.db);
     let workers = async {
         loop {
             let workers = workers(admin).await;
             if wanted(&workers) {
                 return workers;
             }
-            changes.next().await;
+            changes.changed().await;
         }
     };
     timeout(Duration::from_secs(30), workers).await.unwrap()
@@ -63,11 +63,11 @@ async fn the_queue_tells_how_it_is_doing() {
     });
     assert_eq!(queue(&root).await, none);
     for topic in ["One", "Two", "Three"] {
-        ann.ask(topic).await;
+        ann.create_post(topic).await;
     }
     app.run_jobs().await;
-    let oldest = ann.ask("Four").await;
-    ann.ask("Five").await;
+    let oldest = ann.create_post("Four").await;
+    ann.create_post("Five").await;
     let now = queue(&root).await;
     assert_eq!(
         (&now["counts"]["succeeded"], &now["counts"]["queued"]),
@@ -93,14 +93,14 @@ async fn two_days_later(app: &TestApp) {
     ] {
         jobs = jobs.col_expr(column, Expr::value(ago));
     }
-    jobs.exec(app.db.write()).await.unwrap();
+    jobs.exec(app.db.raw_connection()).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_job_that_is_tried_again_by_hand_is_measured_from_then_on() {
     let app = TestApp::new().await;
     let (root, ann) = (app.admin("root").await, app.user("ann").await);
-    let asked = ann.ask("One").await;
+    let asked = ann.create_post("One").await;
     let job = format!("/jobs/{}", text(&asked["job"]["id"]));
     app.agent.set(Mood::Fail(401, "invalid_api_key"));
     app.run_jobs().await;
@@ -122,13 +122,13 @@ async fn a_job_that_is_tried_again_by_hand_is_measured_from_then_on() {
     ann.post(&format!("{job}/retry"), json!({})).await;
     app.agent.set(Mood::Well);
     let worker = app.worker().await;
-    app.jobs_over().await;
+    app.wait_until_jobs_finished().await;
     let now = queue(&root).await;
     for measured in ["pickup_ms", "duration_ms"] {
         let p99 = now[measured]["p99"].as_i64().unwrap();
         assert!(p99 < 60_000, "{measured}: {p99}");
     }
-    let metrics = worker.metrics.text().unwrap();
+    let metrics = worker.metrics.render().unwrap();
     let sum = "blog_job_duration_seconds_sum{outcome=\"succeeded\"} ";
     let sum = metrics.lines().find_map(|line| line.strip_prefix(sum));
     let took: f64 = sum.unwrap().parse().unwrap();
@@ -148,7 +148,7 @@ async fn a_paused_queue_accepts_jobs_and_no_worker_takes_any_until_it_is_resumed
         paused["paused_at"]
     );
     let worker = app.worker().await;
-    let asked = [ann.ask("One").await, ann.ask("Two").await];
+    let asked = [ann.create_post("One").await, ann.create_post("Two").await];
     // Its safety net comes by twice.
     sleep(Duration::from_millis(1200)).await;
     assert_eq!(queue(&root).await["counts"]["queued"], 2);
@@ -169,7 +169,7 @@ async fn a_paused_queue_accepts_jobs_and_no_worker_takes_any_until_it_is_resumed
         "{:?}",
         begun.elapsed()
     );
-    app.jobs_over().await;
+    app.wait_until_jobs_finished().await;
     worker.stop().await;
     let page = root.get("/admin/audit").await.body;
     let actions = page["items"]
@@ -188,11 +188,11 @@ async fn what_runs_goes_on_when_the_queue_is_paused() {
     let app = TestApp::new().await;
     let (root, ann) = (app.admin("root").await, app.user("ann").await);
     app.agent.set(Mood::Hang);
-    let running = ann.ask("One").await;
+    let running = ann.create_post("One").await;
     let worker = app.worker_with(&["--worker-concurrency=1"]).await;
     app.job_once(&ann, &running, |job| job["status"] == "running")
         .await;
-    let waiting = ann.ask("Two").await;
+    let waiting = ann.create_post("Two").await;
     switch(&root, "pause").await;
     app.agent.set(Mood::Well);
     let path = format!("/jobs/{}/cancel", text(&running["job"]["id"]));
@@ -201,9 +201,9 @@ async fn what_runs_goes_on_when_the_queue_is_paused() {
         .await;
     // The slot is free now.
     sleep(Duration::from_millis(700)).await;
-    assert_eq!(ann.job_now(&waiting).await["status"], "queued");
+    assert_eq!(ann.get_job(&waiting).await["status"], "queued");
     switch(&root, "resume").await;
-    app.jobs_over().await;
+    app.wait_until_jobs_finished().await;
     worker.stop().await;
 }
 
@@ -214,7 +214,7 @@ async fn a_worker_shows_what_it_is_and_what_it_runs() {
     assert_eq!(workers(&root).await, [] as [Value; 0]);
     app.agent.set(Mood::Hang);
     let worker = app.worker_with(&["--worker-concurrency=7"]).await;
-    let asked = ann.ask("One").await;
+    let asked = ann.create_post("One").await;
     let job = app
         .job_once(&ann, &asked, |job| job["status"] == "running")
         .await;
@@ -236,7 +236,7 @@ async fn a_worker_shows_what_it_is_and_what_it_runs() {
         (&json!(7), &json!(true))
     );
     ann.post(&format!("/jobs/{id}/cancel"), json!({})).await;
-    app.jobs_over().await;
+    app.wait_until_jobs_finished().await;
     worker.stop().await;
     assert_eq!(workers(&root).await[0]["running_jobs"], json!([]));
 }
@@ -255,20 +255,20 @@ async fn a_worker_that_is_silent_is_not_alive_and_is_forgotten_after_a_day() {
         started_at: now(),
         seen_at: now(),
     };
-    told.beat(app.db.write()).await.unwrap();
+    told.heartbeat(app.db.raw_connection()).await.unwrap();
     let silent_for = async |seconds: u64| {
         let seen = now() - Duration::from_secs(seconds);
         let update =
             worker::Entity::update_many().col_expr(worker::Column::SeenAt, Expr::value(seen));
-        update.exec(app.db.write()).await.unwrap();
+        update.exec(app.db.raw_connection()).await.unwrap();
     };
     for (seconds, alive) in [(10, true), (20, false), (23 * 3600, false)] {
         silent_for(seconds).await;
-        ::worker::prune::once(&app.db, Duration::from_secs(3600)).await;
+        ::worker::maintenance::cleanup::run_once(&app.db, Duration::from_secs(3600)).await;
         assert_eq!(workers(&root).await[0]["alive"], alive, "{seconds}");
     }
     silent_for(25 * 3600).await;
-    ::worker::prune::once(&app.db, Duration::from_secs(3600)).await;
+    ::worker::maintenance::cleanup::run_once(&app.db, Duration::from_secs(3600)).await;
     assert_eq!(
         worker::Entity::find().count(app.db.read()).await.unwrap(),
         0

@@ -15,18 +15,18 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::stub_openai::Mood;
-use crate::test_app::{Answer, PASSWORD, Settings, TestApp, TestClient, text};
+use crate::test_app::{PASSWORD, Settings, TestApp, TestClient, TestResponse, text};
 
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The names on a page.
-fn names(page: &Answer) -> Vec<String> {
+fn names(page: &TestResponse) -> Vec<String> {
     assert_eq!(page.status, 200, "{page:?}");
     let items = page.body["items"].as_array().unwrap();
     items.iter().map(|user| text(&user["username"])).collect()
 }
 
-async fn login(app: &TestApp, name: &str, password: &str) -> Answer {
+async fn login(app: &TestApp, name: &str, password: &str) -> TestResponse {
     let body = json!({ "username": name, "password": password });
     app.anonymous().post("/users/login", body).await
 }
@@ -43,7 +43,8 @@ async fn an_admin_sees_all_users_the_newest_first() {
     let app = TestApp::new().await;
     let ann = app.admin("Ann").await;
     let bob = app.user("bob").await;
-    app.set(&ann, "bob", json!({ "disabled": true })).await;
+    app.update_user(&ann, "bob", json!({ "disabled": true }))
+        .await;
     let page = ann.get("/admin/users").await;
     assert_eq!(names(&page), ["bob", "Ann"]);
     assert_eq!(page.body["next_cursor"], Value::Null);
@@ -80,7 +81,8 @@ async fn the_list_comes_in_pages() {
     // A cursor is good for its own list of its own reader.
     let audit = ann.get(&format!("/admin/audit?cursor={next}")).await;
     assert_eq!((audit.status, audit.code()), (400, "invalid_cursor"));
-    app.set(&ann, "bob", json!({ "role": "admin" })).await;
+    app.update_user(&ann, "bob", json!({ "role": "admin" }))
+        .await;
     let other = app.login("bob").await;
     let answer = other.get(&format!("/admin/users?cursor={next}")).await;
     assert_eq!((answer.status, answer.code()), (400, "invalid_cursor"));
@@ -133,7 +135,7 @@ async fn crowd(app: &TestApp, size: usize) {
         .collect();
     for some in users.chunks(2000) {
         let insert = user::Entity::insert_many(some.to_vec());
-        insert.exec(app.db.write()).await.unwrap();
+        insert.exec(app.db.raw_connection()).await.unwrap();
     }
 }
 
@@ -176,11 +178,14 @@ async fn a_search_for_what_is_rare_goes_on_where_a_page_has_looked_far_enough() 
 async fn a_role_that_is_changed_acts_at_once() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.admin("ann").await, app.user("bob").await);
-    let answer = app.set(&ann, "bob", json!({ "role": "admin" })).await;
+    let answer = app
+        .update_user(&ann, "bob", json!({ "role": "admin" }))
+        .await;
     assert_eq!(answer.body["role"], "admin");
     assert_eq!(answer.body["username"], "bob");
     assert_eq!(bob.get("/admin/users").await.status, 200);
-    app.set(&bob, "ann", json!({ "role": "user" })).await;
+    app.update_user(&bob, "ann", json!({ "role": "user" }))
+        .await;
     assert_eq!(ann.get("/admin/users").await.code(), "forbidden");
     assert_eq!(ann.get("/users/me").await.body["role"], "user");
 }
@@ -198,7 +203,7 @@ async fn a_change_of_nothing_changes_nothing() {
         json!({ "role": "user" }),
         json!({ "disabled": false }),
     ] {
-        let answer = app.set(&ann, "bob", nothing).await;
+        let answer = app.update_user(&ann, "bob", nothing).await;
         assert_eq!(answer.body, before["items"][0]);
     }
     assert_eq!(ann.get("/admin/users").await.body, before);
@@ -219,7 +224,7 @@ async fn a_change_that_cannot_be_is_refused() {
         "disabled: invalid_type",
         "username: unknown_field",
     ];
-    assert_eq!(answer.faults(), faults);
+    assert_eq!(answer.field_errors(), faults);
     for nobody in [Uuid::now_v7().to_string(), "ann".to_owned()] {
         let path = format!("/admin/users/{nobody}");
         let answer = ann.patch(&path, json!({ "disabled": true })).await;
@@ -232,7 +237,9 @@ async fn a_disabled_user_is_out_at_once_and_for_as_long_as_they_are_disabled() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.admin("ann").await, app.user("bob").await);
     let elsewhere = app.login("bob").await;
-    let since = app.set(&ann, "bob", json!({ "disabled": true })).await;
+    let since = app
+        .update_user(&ann, "bob", json!({ "disabled": true }))
+        .await;
     assert_eq!(since.body["disabled"], true);
     for client in [&bob, &elsewhere] {
         assert_eq!(client.get("/users/me").await.code(), "session_revoked");
@@ -246,10 +253,14 @@ async fn a_disabled_user_is_out_at_once_and_for_as_long_as_they_are_disabled() {
     let answer = login(&app, "bob", "not the password").await;
     assert_eq!((answer.status, answer.code()), (401, "invalid_credentials"));
     // Disabling again is nothing new.
-    let again = app.set(&ann, "bob", json!({ "disabled": true })).await;
+    let again = app
+        .update_user(&ann, "bob", json!({ "disabled": true }))
+        .await;
     assert_eq!(again.body, since.body);
 
-    let enabled = app.set(&ann, "bob", json!({ "disabled": false })).await;
+    let enabled = app
+        .update_user(&ann, "bob", json!({ "disabled": false }))
+        .await;
     assert_eq!(enabled.body["disabled_at"], Value::Null);
     assert_eq!(app.login("bob").await.get("/users/me").await.status, 200);
     // What was ended stays ended.
@@ -264,13 +275,14 @@ async fn the_jobs_of_a_disabled_user_are_called_off_and_those_of_others_are_not(
     // Its slot is free then, and it may take the job that is kept.
     let settings = ["--worker-concurrency=1", "--shutdown-grace-secs=1"];
     let worker = app.worker_with(&settings).await;
-    let running = bob.ask("Growing tomatoes").await;
+    let running = bob.create_post("Growing tomatoes").await;
     app.job_once(&bob, &running, |job| job["phase"] == "outline")
         .await;
-    let queued = bob.ask("Growing basil").await;
-    let kept = ann.ask("Growing nothing").await;
+    let queued = bob.create_post("Growing basil").await;
+    let kept = ann.create_post("Growing nothing").await;
 
-    app.set(&ann, "bob", json!({ "disabled": true })).await;
+    app.update_user(&ann, "bob", json!({ "disabled": true }))
+        .await;
     app.agent.client_gone().await;
     worker.stop().await;
     for post in [&running, &queued] {
@@ -289,12 +301,12 @@ async fn the_jobs_of_a_disabled_user_are_called_off_and_those_of_others_are_not(
     );
     app.agent.set(Mood::Well);
     app.run_jobs().await;
-    assert_eq!(ann.job_now(&kept).await["status"], "succeeded");
+    assert_eq!(ann.get_job(&kept).await["status"], "succeeded");
 }
 
 /// Gives a user so many queued jobs, without deliveries, as copies of a real one.
 async fn many_jobs(app: &TestApp, owner: &TestClient, count: usize) {
-    let asked = owner.ask("One of many").await;
+    let asked = owner.create_post("One of many").await;
     let id = Uuid::parse_str(&text(&asked["job"]["id"])).unwrap();
     let job = job::Entity::find_by_id(id).one(app.db.read()).await;
     let job = job.unwrap().unwrap();
@@ -308,7 +320,7 @@ async fn many_jobs(app: &TestApp, owner: &TestClient, count: usize) {
         ..post.clone().into_active_model().reset_all()
     });
     post::Entity::insert_many(posts)
-        .exec(app.db.write())
+        .exec(app.db.raw_connection())
         .await
         .unwrap();
     let jobs = ids.iter().map(|id| job::ActiveModel {
@@ -317,7 +329,7 @@ async fn many_jobs(app: &TestApp, owner: &TestClient, count: usize) {
         ..job.clone().into_active_model().reset_all()
     });
     job::Entity::insert_many(jobs)
-        .exec(app.db.write())
+        .exec(app.db.raw_connection())
         .await
         .unwrap();
 }
@@ -328,7 +340,8 @@ async fn very_many_jobs_of_a_disabled_user_are_called_off_as_well() {
     let (ann, bob) = (app.admin("ann").await, app.user("bob").await);
     many_jobs(&app, &bob, 450).await;
     assert_eq!(unfinished(&app).await, 450);
-    app.set(&ann, "bob", json!({ "disabled": true })).await;
+    app.update_user(&ann, "bob", json!({ "disabled": true }))
+        .await;
     assert_eq!(unfinished(&app).await, 0);
     let canceled = post::Column::Status.eq(post::Status::Canceled);
     let posts = post::Entity::find().filter(canceled).count(app.db.read());
@@ -340,32 +353,32 @@ async fn what_an_api_that_died_has_left_of_a_disabled_user_is_called_off_by_anot
     let app = TestApp::new().await;
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
     many_jobs(&app, &bob, 250).await;
-    let kept = ann.ask("Growing nothing").await;
+    let kept = ann.create_post("Growing nothing").await;
     // It had set the flag, and got no farther.
     user::Entity::update_many()
         .col_expr(user::Column::DisabledAt, Expr::value(now()))
         .filter(user::Column::Username.eq("bob"))
-        .exec(app.db.write())
+        .exec(app.db.raw_connection())
         .await
         .unwrap();
-    api::prune::once(&app.db, YEAR).await;
+    api::cleanup::run_once(&app.db, YEAR).await;
     assert_eq!(unfinished(&app).await, 1);
     app.run_jobs().await;
-    assert_eq!(ann.job_now(&kept).await["status"], "succeeded");
+    assert_eq!(ann.get_job(&kept).await["status"], "succeeded");
 }
 
 #[tokio::test]
 async fn nothing_is_asked_for_beside_the_disabling_that_outlives_it() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.admin("ann").await, app.user("bob").await);
-    let asked = bob.ask("Growing tomatoes").await;
+    let asked = bob.create_post("Growing tomatoes").await;
     let failed = format!("/jobs/{}/cancel", text(&asked["job"]["id"]));
     assert_eq!(bob.post(&failed, Value::Null).await.status, 202);
     let again = format!("/jobs/{}/retry", text(&asked["job"]["id"]));
     for _ in 0..4 {
         let (before, disabled, retried, after) = tokio::join!(
             join_all((0..8).map(|_| bob.post("/blogs", json!({ "topic": "Straws" })))),
-            app.set(&ann, "bob", json!({ "disabled": true })),
+            app.update_user(&ann, "bob", json!({ "disabled": true })),
             bob.send(bob.request(Method::POST, &again)),
             join_all((0..8).map(|_| bob.post("/blogs", json!({ "topic": "Straws" })))),
         );
@@ -375,13 +388,14 @@ async fn nothing_is_asked_for_beside_the_disabling_that_outlives_it() {
             assert!(expected.contains(&answer.status), "{answer:?}");
         }
         assert_eq!(unfinished(&app).await, 0);
-        app.set(&ann, "bob", json!({ "disabled": false })).await;
+        app.update_user(&ann, "bob", json!({ "disabled": false }))
+            .await;
         // As if the sessions had not ended: the flag alone keeps jobs out.
         let revive = entity::session::Entity::update_many().col_expr(
             entity::session::Column::RevokedAt,
             Expr::value(None::<entity::clock::Timestamp>),
         );
-        revive.exec(app.db.write()).await.unwrap();
+        revive.exec(app.db.raw_connection()).await.unwrap();
     }
 }
 
@@ -412,9 +426,11 @@ async fn the_last_admin_stays_one() {
     last().await;
     // Who can't come in is no admin to rely on.
     let bob = app.admin("bob").await;
-    app.set(&ann, "bob", json!({ "disabled": true })).await;
+    app.update_user(&ann, "bob", json!({ "disabled": true }))
+        .await;
     last().await;
-    app.set(&ann, "bob", json!({ "disabled": false })).await;
+    app.update_user(&ann, "bob", json!({ "disabled": false }))
+        .await;
     assert_eq!(bob.get("/users/me").await.status, 401);
     let bob = app.login("bob").await;
     assert_eq!(delete(&ann).await.status, 204);
@@ -457,7 +473,7 @@ async fn of_admins_who_take_each_other_away_at_once_one_is_left() {
         // They make room for the next two.
         user::Entity::update_many()
             .col_expr(user::Column::Role, Expr::value(user::Role::User))
-            .exec(app.db.write())
+            .exec(app.db.raw_connection())
             .await
             .unwrap();
     }
@@ -470,7 +486,7 @@ async fn a_change_of_a_user_who_is_older_than_an_admin_meets_their_jobs_politely
     let ann = app.user("ann").await;
     let (root, boss) = (app.admin("root").await, app.admin("boss").await);
     for owner in [&ann, &boss] {
-        let asked = owner.ask("Growing tomatoes").await;
+        let asked = owner.create_post("Growing tomatoes").await;
         let path = format!("/jobs/{}/cancel", text(&asked["job"]["id"]));
         assert_eq!(owner.post(&path, Value::Null).await.status, 202);
     }
@@ -486,13 +502,13 @@ async fn a_change_of_a_user_who_is_older_than_an_admin_meets_their_jobs_politely
         root.post("/admin/jobs/bulk", retry),
         async {
             if on_postgres {
-                app.waiting(1).await;
+                app.wait_for_lock_waiters(1).await;
             }
             root.patch(&path, json!({ "role": "admin" })).await
         },
         async {
             if on_postgres {
-                app.waiting(2).await;
+                app.wait_for_lock_waiters(2).await;
             }
             tx.commit().await.unwrap();
         },
@@ -526,7 +542,7 @@ async fn an_admin_who_has_reached_their_own_limit_may_still_administer() {
     };
     let app = TestApp::with(settings).await;
     let ann = app.admin("ann").await;
-    ann.ask("Growing tomatoes").await;
+    ann.create_post("Growing tomatoes").await;
     assert_eq!(ann.get("/admin/users").await.status, 200);
     app.run_jobs().await;
 }

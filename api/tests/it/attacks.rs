@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use entity::login_delay;
+use entity::login_throttle;
 use reqwest::{Method, RequestBuilder};
 use ring::hmac;
 use sea_orm::EntityTrait;
@@ -15,16 +15,16 @@ use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
 
 use crate::auth::{Route, forge, open, routes};
-use crate::test_app::{Answer, PASSWORD, SECRET, Settings, TestApp, TestClient, text};
+use crate::test_app::{PASSWORD, SECRET, Settings, TestApp, TestClient, TestResponse, text};
 
 const WRONG: &str = "not the password";
 
-async fn login(client: &TestClient, name: &str, password: &str) -> Answer {
+async fn login(client: &TestClient, name: &str, password: &str) -> TestResponse {
     let body = json!({ "username": name, "password": password });
     client.post("/users/login", body).await
 }
 
-async fn refresh(app: &TestApp, token: &str) -> Answer {
+async fn refresh(app: &TestApp, token: &str) -> TestResponse {
     let body = json!({ "refresh_token": token });
     app.anonymous().post("/users/refresh", body).await
 }
@@ -82,7 +82,7 @@ async fn a_session_that_is_over_opens_no_route() {
     let change = json!({ "current_password": PASSWORD, "new_password": "another horse" });
     let change = elsewhere.put("/users/me/password", change).await;
     assert_eq!(change.status, 204);
-    app.set(&root, &disabled.name, json!({ "disabled": true }))
+    app.update_user(&root, &disabled.name, json!({ "disabled": true }))
         .await;
     let delete = deleted.request(Method::DELETE, "/users/me");
     let delete = delete.json(&json!({ "password": PASSWORD }));
@@ -112,8 +112,8 @@ async fn a_session_that_is_over_opens_no_route() {
 async fn no_answer_tells_anything_of_somebody_else() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.user("annabella").await, app.user("bob").await);
-    let theirs = ann.ask("Growing artichokes").await;
-    let own = bob.ask("Growing basil").await;
+    let theirs = ann.create_post("Growing artichokes").await;
+    let own = bob.create_post("Growing basil").await;
     app.run_jobs().await;
     let me = ann.get("/users/me").await.body;
     let [of_ann, of_bob] = [session(&ann).await, session(&bob).await];
@@ -150,10 +150,10 @@ async fn no_answer_tells_anything_of_somebody_else() {
 async fn an_admin_is_no_reader_of_others() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.admin("ann").await, app.user("bob").await);
-    let post = bob.ask("Growing artichokes").await;
+    let post = bob.create_post("Growing artichokes").await;
     app.run_jobs().await;
     let of_bob = session(&bob).await;
-    let before = bob.post_now(&post).await;
+    let before = bob.get_post(&post).await;
     for route in routes(&app).await {
         let is_admins = route.path.starts_with("/api/v1/admin/");
         if is_admins || !route.path.contains('{') {
@@ -168,7 +168,7 @@ async fn an_admin_is_no_reader_of_others() {
         let answer = ann.send(request).await;
         assert_eq!((answer.status, answer.code()), (404, "not_found"), "{path}");
     }
-    assert_eq!(bob.post_now(&post).await, before);
+    assert_eq!(bob.get_post(&post).await, before);
     assert_eq!(session(&bob).await["id"], of_bob["id"]);
     // Nor do the lists for admins tell what was written.
     let words = text(&before["content"]);
@@ -182,10 +182,10 @@ async fn an_admin_is_no_reader_of_others() {
 async fn nobody_sets_what_is_not_theirs_to_set() {
     let app = TestApp::new().await;
     let ann = app.admin("ann").await;
-    let own = ann.ask("Growing tomatoes").await;
+    let own = ann.create_post("Growing tomatoes").await;
     app.run_jobs().await;
     let before = [
-        ann.post_now(&own).await,
+        ann.get_post(&own).await,
         ann.get("/users/me").await.body,
         ann.get("/admin/users").await.body,
     ];
@@ -225,7 +225,7 @@ async fn nobody_sets_what_is_not_theirs_to_set() {
         let request = ann.request(route.method.clone(), &path).json(&body);
         let answer = ann.send(request).await;
         assert_eq!(answer.status, 422, "{route:?}: {answer:?}");
-        let faults = answer.faults();
+        let faults = answer.field_errors();
         for name in foreign {
             let fault = format!("{name}: unknown_field");
             assert!(faults.contains(&fault), "{route:?}: no {fault}");
@@ -234,7 +234,7 @@ async fn nobody_sets_what_is_not_theirs_to_set() {
     }
     assert!(tried >= 10, "only {tried}");
     let after = [
-        ann.post_now(&own).await,
+        ann.get_post(&own).await,
         ann.get("/users/me").await.body,
         ann.get("/admin/users").await.body,
     ];
@@ -245,7 +245,7 @@ async fn nobody_sets_what_is_not_theirs_to_set() {
 async fn no_header_makes_one_somebody_else_or_a_request_another() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.admin("ann").await, app.user("bob").await);
-    let own = bob.ask("Growing tomatoes").await;
+    let own = bob.create_post("Growing tomatoes").await;
     app.run_jobs().await;
     let id_of_ann = app.id_of("ann").await;
     let cookie = format!("access_token={0}; token={0}; session={0}", ann.token);
@@ -297,12 +297,12 @@ async fn no_header_makes_one_somebody_else_or_a_request_another() {
         }
     }
     // Of links, none leads where a header says.
-    let another = bob.ask("Growing basil").await;
+    let another = bob.create_post("Growing basil").await;
     let page = send(Method::GET, "/blogs?limit=1").await;
     assert!(page.header("link").starts_with("</api/v1/blogs?limit=1&"));
     assert!(!format!("{page:?}").contains("internal"), "{page:?}");
     app.run_jobs().await;
-    assert_eq!(bob.post_now(&another).await["status"], "ready");
+    assert_eq!(bob.get_post(&another).await["status"], "ready");
 }
 
 /// A request that claims to come from elsewhere, in every way that proxies know.
@@ -322,7 +322,7 @@ fn from_elsewhere(request: RequestBuilder, address: &str) -> RequestBuilder {
 async fn nobody_chooses_the_address_that_they_are_known_by() {
     let app = TestApp::new().await;
     let ann = app.admin("ann").await;
-    let stranger = app.stranger(2);
+    let stranger = app.client_from_ip(2);
     let mut statuses = Vec::new();
     for number in 1..=6 {
         let password = if number == 1 { PASSWORD } else { WRONG };
@@ -337,7 +337,7 @@ async fn nobody_chooses_the_address_that_they_are_known_by() {
     // All were counted together; on a slow machine the wait may be over already.
     let answer = stranger.send(from_elsewhere(request, "192.0.2.7")).await;
     assert!([401, 429].contains(&answer.status), "{answer:?}");
-    let counted = login_delay::Entity::find().all(app.db.read()).await;
+    let counted = login_throttle::Entity::find().all(app.db.read()).await;
     let failures: Vec<i32> = counted.unwrap().iter().map(|row| row.failures).collect();
     assert_eq!(failures.iter().filter(|failures| **failures > 0).count(), 1);
 
@@ -423,8 +423,8 @@ async fn a_key_that_a_token_brings_or_names_is_not_used() {
 async fn what_is_signed_for_one_purpose_is_good_for_no_other() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    ann.ask("Growing tomatoes").await;
-    ann.ask("Growing basil").await;
+    ann.create_post("Growing tomatoes").await;
+    ann.create_post("Growing basil").await;
     let page = ann.get("/blogs?limit=1").await.body;
     let cursor = text(&page["next_cursor"]);
     let (_, mut claims) = open(&ann.token);
@@ -451,8 +451,8 @@ async fn a_cursor_is_good_for_nobody_else_and_for_no_other_list() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.admin("ann").await, app.admin("bob").await);
     for client in [&ann, &bob] {
-        client.ask("Growing tomatoes").await;
-        client.ask("Growing basil").await;
+        client.create_post("Growing tomatoes").await;
+        client.create_post("Growing basil").await;
     }
     app.run_jobs().await;
     let routes = routes(&app).await;
@@ -618,5 +618,5 @@ async fn a_sign_in_is_never_one_that_somebody_else_has_prepared() {
     assert_ne!(of_new["sid"], of_bob["sid"]);
     let body = json!({ "username": "ann", "password": PASSWORD, "sid": of_bob["sid"] });
     let answer = app.anonymous().post("/users/login", body).await;
-    assert_eq!(answer.faults(), ["sid: unknown_field"]);
+    assert_eq!(answer.field_errors(), ["sid: unknown_field"]);
 }

@@ -44,11 +44,13 @@ async fn all_that_bears_on_who_may_do_what_is_written_down() {
     bob.put("/users/me/password", change).await;
     let change = json!({ "current_password": PASSWORD, "new_password": "another horse" });
     assert_eq!(bob.put("/users/me/password", change).await.status, 204);
-    app.set(&ann, "bob", json!({ "role": "admin" })).await;
-    app.set(&ann, "bob", json!({ "disabled": true })).await;
+    app.update_user(&ann, "bob", json!({ "role": "admin" }))
+        .await;
+    app.update_user(&ann, "bob", json!({ "disabled": true }))
+        .await;
     let login = json!({ "username": "bob", "password": "another horse" });
     app.anonymous().post("/users/login", login).await;
-    app.set(&ann, "bob", json!({ "disabled": false, "role": "user" }))
+    app.update_user(&ann, "bob", json!({ "disabled": false, "role": "user" }))
         .await;
     let cay = app.user("cay").await;
     let leave = cay.request(Method::DELETE, "/users/me");
@@ -127,8 +129,10 @@ async fn a_refresh_token_that_comes_again_is_told_of_once() {
 async fn the_trail_outlives_those_whom_it_tells_of() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.admin("ann").await, app.admin("bob").await);
-    app.set(&bob, "ann", json!({ "role": "user" })).await;
-    app.set(&bob, "ann", json!({ "role": "admin" })).await;
+    app.update_user(&bob, "ann", json!({ "role": "user" }))
+        .await;
+    app.update_user(&bob, "ann", json!({ "role": "admin" }))
+        .await;
     let leave = bob.request(Method::DELETE, "/users/me");
     let left = bob.send(leave.json(&json!({ "password": PASSWORD })));
     assert_eq!(left.await.status, 204);
@@ -148,7 +152,8 @@ async fn the_trail_comes_in_pages_and_only_to_be_read() {
     let ann = app.admin("ann").await;
     app.user("bob").await;
     for disabled in [true, false, true, false] {
-        app.set(&ann, "bob", json!({ "disabled": disabled })).await;
+        app.update_user(&ann, "bob", json!({ "disabled": disabled }))
+            .await;
     }
     let all = trail(&ann).await;
     let mut path = "/admin/audit?limit=2".to_owned();
@@ -180,10 +185,10 @@ async fn events_are_forgotten_after_400_days() {
         let at = now() - TimeDelta::days(days);
         audit::Entity::update_many()
             .col_expr(audit::Column::At, Expr::value(at))
-            .exec(app.db.write())
+            .exec(app.db.raw_connection())
             .await
             .unwrap();
-        api::prune::once(&app.db, std::time::Duration::from_secs(3600)).await;
+        api::cleanup::run_once(&app.db, std::time::Duration::from_secs(3600)).await;
         audit::Entity::find().count(app.db.read()).await.unwrap()
     };
     assert_eq!(aged(399).await, 1);

@@ -13,7 +13,7 @@ use sea_orm::sea_query::Expr;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::test_app::{Answer, PASSWORD, SECRET, Settings, TestApp, TestClient, text};
+use crate::test_app::{PASSWORD, SECRET, Settings, TestApp, TestClient, TestResponse, text};
 
 /// The parts of a token, decoded: its header and its claims.
 pub(crate) fn open(token: &str) -> (Value, Value) {
@@ -49,14 +49,14 @@ pub(crate) fn sign(claims: &Value) -> String {
 }
 
 /// What is told to whoever sends this `Authorization`.
-async fn with_header(app: &TestApp, value: impl Into<Vec<u8>>) -> Answer {
+async fn with_header(app: &TestApp, value: impl Into<Vec<u8>>) -> TestResponse {
     let client = app.anonymous();
     let value = reqwest::header::HeaderValue::from_bytes(&value.into()).unwrap();
     let request = client.request(Method::GET, "/users/me");
     client.send(request.header("authorization", value)).await
 }
 
-fn assert_refused(answer: &Answer, code: &str) {
+fn assert_refused(answer: &TestResponse, code: &str) {
     assert_eq!((answer.status, answer.code()), (401, code), "{answer:?}");
     assert_eq!(answer.header("www-authenticate"), "Bearer");
 }
@@ -323,7 +323,7 @@ async fn a_disabled_account_is_kept_out_at_once() {
 async fn disable(app: &TestApp, since: Option<entity::clock::Timestamp>) {
     let update = user::Entity::update_many();
     let update = update.col_expr(user::Column::DisabledAt, Expr::value(since));
-    update.exec(app.db.write()).await.unwrap();
+    update.exec(app.db.raw_connection()).await.unwrap();
 }
 
 /// A route of the OpenAPI document.
@@ -428,10 +428,10 @@ async fn told(client: &TestClient, route: &Route, id: &str) -> (u16, Vec<String>
 async fn what_is_someone_elses_cannot_be_told_from_what_is_not() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
-    let ready = ann.ask("Growing tomatoes").await;
+    let ready = ann.create_post("Growing tomatoes").await;
     app.run_jobs().await;
-    let waiting = ann.ask("Growing basil").await;
-    let before = [ann.post_now(&ready).await, ann.post_now(&waiting).await];
+    let waiting = ann.create_post("Growing basil").await;
+    let before = [ann.get_post(&ready).await, ann.get_post(&waiting).await];
     let session = ann.get("/users/me/sessions").await.body;
     let session = text(&session["items"][0]["id"]);
 
@@ -461,7 +461,7 @@ async fn what_is_someone_elses_cannot_be_told_from_what_is_not() {
     }
     assert!(tried > 12, "only {tried}");
     assert_eq!(
-        [ann.post_now(&ready).await, ann.post_now(&waiting).await],
+        [ann.get_post(&ready).await, ann.get_post(&waiting).await],
         before
     );
     assert_eq!(bob.get("/blogs").await.body["items"], json!([]));

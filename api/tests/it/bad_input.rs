@@ -7,7 +7,7 @@ use sea_orm::{EntityTrait, PaginatorTrait};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::test_app::{Answer, PASSWORD, TestApp, TestClient, text};
+use crate::test_app::{PASSWORD, TestApp, TestClient, TestResponse, text};
 
 /// How many rows each table has.
 async fn rows(app: &TestApp) -> [u64; 9] {
@@ -31,7 +31,7 @@ async fn rows(app: &TestApp) -> [u64; 9] {
 
 /// Sends a request that is refused with this status and code, and changes
 /// nothing.
-async fn refused(app: &TestApp, request: RequestBuilder, status: u16, code: &str) -> Answer {
+async fn refused(app: &TestApp, request: RequestBuilder, status: u16, code: &str) -> TestResponse {
     let before = rows(app).await;
     let shown = format!("{request:?}");
     let answer = app.anonymous().send(request).await;
@@ -52,7 +52,7 @@ async fn refused(app: &TestApp, request: RequestBuilder, status: u16, code: &str
 /// As [`refused`], of a body whose fields are at fault.
 async fn faulty(app: &TestApp, request: RequestBuilder, faults: &[&str]) {
     let answer = refused(app, request, 422, "validation_failed").await;
-    assert_eq!(answer.faults(), faults);
+    assert_eq!(answer.field_errors(), faults);
 }
 
 /// A post asked for with this body, whatever it is.
@@ -178,10 +178,10 @@ async fn fields_that_nobody_knows_are_refused_wherever_they_are() {
     ];
     faulty(&app, asking(&ann, &body), &faults).await;
 
-    let post = ann.ask("Growing tomatoes").await;
+    let post = ann.create_post("Growing tomatoes").await;
     let path = format!("/blogs/{}", text(&post["id"]));
     app.run_jobs().await;
-    let before = ann.post_now(&post).await;
+    let before = ann.get_post(&post).await;
     let put = ann.request(Method::PUT, &path);
     let put = put.json(&json!({ "content": "", "title": " ", "version": 7 }));
     let faults = [
@@ -194,7 +194,7 @@ async fn fields_that_nobody_knows_are_refused_wherever_they_are() {
     let again = again.json(&json!({ "topic": "Growing basil", "options": { "x": 1 } }));
     let faults = ["options.x: unknown_field", "topic: unknown_field"];
     faulty(&app, again, &faults).await;
-    assert_eq!(ann.post_now(&post).await, before);
+    assert_eq!(ann.get_post(&post).await, before);
 }
 
 #[tokio::test]
@@ -347,7 +347,7 @@ async fn a_topic_has_3_to_500_characters_that_can_be_seen() {
     }
     for topic in ["abc", "🦀🦀🦀", &"é".repeat(500)] {
         let padded = format!(" \n{topic}\t ");
-        assert_eq!(ann.ask(&padded).await["topic"], *topic);
+        assert_eq!(ann.create_post(&padded).await["topic"], *topic);
     }
     app.run_jobs().await;
 }
@@ -487,7 +487,7 @@ async fn a_query_that_cannot_be_read_is_refused() {
 async fn nobody_waits_longer_than_a_minute() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let post = ann.ask("Growing tomatoes").await;
+    let post = ann.create_post("Growing tomatoes").await;
     let path = format!("/jobs/{}", text(&post["job"]["id"]));
     for wait in ["61", "18446744073709551615"] {
         let request = ann.request(Method::GET, &format!("{path}?wait={wait}"));
@@ -512,8 +512,8 @@ async fn cursor(client: &TestClient, list: &str) -> String {
 async fn a_cursor_that_was_changed_anywhere_is_refused() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    ann.ask("Growing tomatoes").await;
-    ann.ask("Growing basil").await;
+    ann.create_post("Growing tomatoes").await;
+    ann.create_post("Growing basil").await;
     for list in ["/blogs", "/jobs"] {
         let good = cursor(&ann, &format!("{list}?limit=1")).await;
         let next = ann.get(&format!("{list}?cursor={good}")).await;
@@ -548,8 +548,8 @@ async fn a_cursor_is_good_for_its_own_list_only() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
     for client in [&ann, &bob] {
-        client.ask("Growing tomatoes").await;
-        client.ask("Growing basil").await;
+        client.create_post("Growing tomatoes").await;
+        client.create_post("Growing basil").await;
     }
     let lists = [
         "/blogs?limit=1",
@@ -686,9 +686,9 @@ async fn a_method_that_a_path_does_not_know_is_refused_with_those_it_does() {
 async fn a_change_of_a_version_that_is_past_is_refused() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let post = ann.ask("Growing tomatoes").await;
+    let post = ann.create_post("Growing tomatoes").await;
     app.run_jobs().await;
-    let before = ann.post_now(&post).await;
+    let before = ann.get_post(&post).await;
     let path = format!("/blogs/{}", text(&post["id"]));
     let past = format!("\"{}\"", before["version"].as_i64().unwrap() - 1);
     for tag in [past.as_str(), "\"\"", "nonsense", "1", "\"1\", \"99\""] {
@@ -696,5 +696,5 @@ async fn a_change_of_a_version_that_is_past_is_refused() {
         let put = put.json(&json!({ "content": "New." }));
         refused(&app, put, 412, "version_conflict").await;
     }
-    assert_eq!(ann.post_now(&post).await, before);
+    assert_eq!(ann.get_post(&post).await, before);
 }

@@ -6,22 +6,22 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::job_life::time;
-use crate::stub::Call;
+use crate::stub::RecordedRequest;
 use crate::stub_openai::Mood;
-use crate::test_app::{Answer, TestApp, TestClient, part, text};
+use crate::test_app::{TestApp, TestClient, TestResponse, part, text};
 
 fn path(post: &Value) -> String {
     format!("/blogs/{}", text(&post["id"]))
 }
 
 async fn ready(app: &TestApp, owner: &TestClient, topic: &str) -> Value {
-    let asked = owner.ask(topic).await;
+    let asked = owner.create_post(topic).await;
     app.run_jobs().await;
-    owner.post_now(&asked).await
+    owner.get_post(&asked).await
 }
 
 /// Asks for a post and waits for it.
-async fn ask_and_wait(owner: &TestClient, prefer: &str) -> Answer {
+async fn ask_and_wait(owner: &TestClient, prefer: &str) -> TestResponse {
     let request = owner
         .request(Method::POST, "/blogs")
         .header("prefer", prefer);
@@ -30,7 +30,7 @@ async fn ask_and_wait(owner: &TestClient, prefer: &str) -> Answer {
         .await
 }
 
-async fn read_as(owner: &TestClient, post: &Value, media_type: &str) -> Answer {
+async fn read_as(owner: &TestClient, post: &Value, media_type: &str) -> TestResponse {
     let request = owner.request(Method::GET, &path(post));
     owner.send(request.header("accept", media_type)).await
 }
@@ -65,7 +65,7 @@ async fn who_asks_for_a_post_gets_it_with_its_job() {
     });
     assert_eq!(post, &expected);
     assert_eq!(post["job"]["blog_id"], post["id"]);
-    assert_eq!(&ann.post_now(post).await, post);
+    assert_eq!(&ann.get_post(post).await, post);
     app.run_jobs().await;
 }
 
@@ -155,7 +155,7 @@ async fn who_waits_gets_the_post_when_it_is_ready() {
     assert_eq!(answer.header("retry-after"), "");
     assert_eq!(answer.body["status"], "ready");
     assert_eq!(answer.body["job"]["status"], "succeeded");
-    assert_eq!(answer.body, ann.post_now(&answer.body).await);
+    assert_eq!(answer.body, ann.get_post(&answer.body).await);
 }
 
 #[tokio::test]
@@ -212,7 +212,7 @@ async fn nobody_waits_longer_than_a_minute() {
         (answer.status, answer.header("preference-applied")),
         (202, "")
     );
-    app.jobs_over().await;
+    app.wait_until_jobs_finished().await;
     worker.stop().await;
 }
 
@@ -268,7 +268,12 @@ async fn who_has_a_post_in_one_format_is_sent_the_others() {
     assert_eq!((put.status, put.header("etag")), (200, "\"3\""));
 }
 
-async fn unless_unchanged(owner: &TestClient, post: &Value, media_type: &str, tag: &str) -> Answer {
+async fn unless_unchanged(
+    owner: &TestClient,
+    post: &Value,
+    media_type: &str,
+    tag: &str,
+) -> TestResponse {
     let request = owner.request(Method::GET, &path(post));
     let request = request.header("accept", media_type);
     owner.send(request.header("if-none-match", tag)).await
@@ -300,7 +305,7 @@ async fn a_post_is_sent_again_for_as_long_as_its_job_goes_on() {
 
     let cancel = text(&running.body["job"]["links"]["cancel"]).replace("/api/v1", "");
     ann.post(&cancel, json!({})).await;
-    app.jobs_over().await;
+    app.wait_until_jobs_finished().await;
     worker.stop().await;
     let canceled = unless_unchanged(&ann, &post, "application/json", tag).await;
     assert_eq!(
@@ -360,11 +365,12 @@ async fn a_post_can_be_read_as_markdown_and_as_html() {
 async fn nothing_that_an_agent_or_a_user_writes_can_run_in_a_page() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Attacks").await;
-    app.agent.set(Mood::by(|call: &Call| match part(call) {
-        1 => Mood::Say(HOSTILE),
-        _ => Mood::Well,
-    }));
+    let asked = ann.create_post("Attacks").await;
+    app.agent
+        .set(Mood::by(|call: &RecordedRequest| match part(call) {
+            1 => Mood::Say(HOSTILE),
+            _ => Mood::Well,
+        }));
     app.run_jobs().await;
     let written = read_as(&ann, &asked, "text/html").await;
     ann.put(&path(&asked), json!({ "content": HOSTILE })).await;
@@ -398,7 +404,7 @@ const HOSTILE: &str = "The quiet harbour lies behind the hill, and every boat th
 async fn content_that_is_not_there_yet_cannot_be_read() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Prophecies").await;
+    let asked = ann.create_post("Prophecies").await;
     for media_type in ["text/markdown", "text/html"] {
         let answer = read_as(&ann, &asked, media_type).await;
         assert_eq!(

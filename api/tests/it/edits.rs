@@ -10,26 +10,26 @@ use serde_json::{Value, json};
 
 use crate::job_life::at_first;
 use crate::stub_openai::Mood;
-use crate::test_app::{Answer, TestApp, TestClient, text};
+use crate::test_app::{TestApp, TestClient, TestResponse, text};
 
 fn path(post: &Value) -> String {
     format!("/blogs/{}", text(&post["id"]))
 }
 
 async fn ready(app: &TestApp, owner: &TestClient, topic: &str) -> Value {
-    let asked = owner.ask(topic).await;
+    let asked = owner.create_post(topic).await;
     app.run_jobs().await;
-    owner.post_now(&asked).await
+    owner.get_post(&asked).await
 }
 
-async fn put_if(owner: &TestClient, post: &Value, tag: &str, body: Value) -> Answer {
+async fn put_if(owner: &TestClient, post: &Value, tag: &str, body: Value) -> TestResponse {
     let request = owner
         .request(Method::PUT, &path(post))
         .header("if-match", tag);
     owner.send(request.json(&body)).await
 }
 
-async fn regenerate(owner: &TestClient, post: &Value) -> Answer {
+async fn regenerate(owner: &TestClient, post: &Value) -> TestResponse {
     let path = format!("{}/regenerate", path(post));
     owner.send(owner.request(Method::POST, &path)).await
 }
@@ -52,7 +52,7 @@ async fn an_edit_replaces_the_text_and_raises_the_version() {
     );
     assert_eq!(edited.body["created_at"], post["created_at"]);
     assert_ne!(edited.body["updated_at"], post["updated_at"]);
-    assert_eq!(ann.post_now(&post).await, edited.body);
+    assert_eq!(ann.get_post(&post).await, edited.body);
 
     let edited = ann
         .put(&path(&post), json!({ "content": "Only text." }))
@@ -73,7 +73,7 @@ async fn an_edit_of_an_old_version_is_refused() {
     assert_eq!(put_if(&ann, &post, "\"2\"", mine.clone()).await.status, 200);
     let stale = put_if(&ann, &post, "\"2\"", json!({ "content": "Stale." })).await;
     assert_eq!((stale.status, stale.code()), (412, "version_conflict"));
-    assert_eq!(ann.post_now(&post).await["content"], "Mine.");
+    assert_eq!(ann.get_post(&post).await["content"], "Mine.");
     assert_eq!(put_if(&ann, &post, "*", mine.clone()).await.status, 200);
     assert_eq!(
         put_if(&ann, &post, "\"3\", \"4\"", mine).await.body["version"],
@@ -91,28 +91,28 @@ async fn of_two_edits_at_once_one_is_refused() {
     let mut statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
     statuses.sort_unstable();
     assert_eq!(statuses, [200, 412, 412, 412, 412, 412, 412, 412]);
-    assert_eq!(ann.post_now(&post).await["version"], 3);
+    assert_eq!(ann.get_post(&post).await["version"], 3);
 }
 
 #[tokio::test]
 async fn a_post_that_is_being_generated_cannot_be_edited() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Impatience").await;
+    let asked = ann.create_post("Impatience").await;
     let refused = ann.put(&path(&asked), json!({ "content": "Mine." })).await;
     assert_eq!(
         (refused.status, refused.code()),
         (409, "generation_in_progress")
     );
     app.run_jobs().await;
-    assert_ne!(ann.post_now(&asked).await["content"], "Mine.");
+    assert_ne!(ann.get_post(&asked).await["content"], "Mine.");
 }
 
 #[tokio::test]
 async fn a_failed_post_becomes_ready_by_an_edit() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Do it yourself").await;
+    let asked = ann.create_post("Do it yourself").await;
     app.agent.set(Mood::Fail(401, "invalid_api_key"));
     app.run_jobs().await;
     let edited = ann.put(&path(&asked), json!({ "content": "Mine." })).await;
@@ -129,7 +129,7 @@ async fn a_deleted_post_is_gone_with_its_jobs() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let post = ready(&app, &ann, "Ephemera").await;
-    let queued = ann.ask("Never begun").await;
+    let queued = ann.create_post("Never begun").await;
     assert_eq!(
         shared::queue::count_deliveries(app.db.read())
             .await
@@ -159,7 +159,7 @@ async fn a_deleted_post_is_gone_with_its_jobs() {
 async fn deleting_a_post_stops_its_worker() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Trapdoors").await;
+    let asked = ann.create_post("Trapdoors").await;
     app.agent.set(Mood::Hang);
     let worker = app.worker().await;
     app.agent.called(1).await;
@@ -192,10 +192,10 @@ async fn a_post_keeps_its_text_until_the_new_one_is_ready() {
     for field in ["title", "content", "excerpt", "word_count"] {
         assert_eq!(again.body[field], post[field]);
     }
-    assert_eq!(ann.post_now(&post).await, again.body);
+    assert_eq!(ann.get_post(&post).await, again.body);
     app.run_jobs().await;
 
-    let new = ann.post_now(&post).await;
+    let new = ann.get_post(&post).await;
     assert_eq!(
         (&new["status"], &new["version"]),
         (&json!("ready"), &json!(4))
@@ -204,14 +204,14 @@ async fn a_post_keeps_its_text_until_the_new_one_is_ready() {
     assert_eq!(new["job"]["id"], again.body["job"]["id"]);
     let status = ann.get(&format!("{}/status", path(&post))).await.body;
     assert_eq!(status, new["job"]);
-    assert_eq!(app.parts(), [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]);
+    assert_eq!(app.requested_sections(), [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]);
 }
 
 #[tokio::test]
 async fn a_post_is_not_regenerated_twice_at_once() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Echoes").await;
+    let asked = ann.create_post("Echoes").await;
     let refused = regenerate(&ann, &asked).await;
     assert_eq!(
         (refused.status, refused.code()),
@@ -241,15 +241,15 @@ async fn a_post_is_not_regenerated_twice_at_once() {
 async fn a_failed_or_canceled_post_can_be_regenerated() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let failed = ann.ask("Failure").await;
+    let failed = ann.create_post("Failure").await;
     app.agent
         .set(at_first(1, 1, Mood::Fail(401, "invalid_api_key")));
     app.run_jobs().await;
-    let canceled = ann.ask("Cancellation").await;
+    let canceled = ann.create_post("Cancellation").await;
     let cancel = text(&canceled["job"]["links"]["cancel"]).replace("/api/v1", "");
     ann.post(&cancel, json!({})).await;
     for (post, status) in [(&failed, "failed"), (&canceled, "canceled")] {
-        assert_eq!(ann.post_now(post).await["status"], status);
+        assert_eq!(ann.get_post(post).await["status"], status);
         let again = regenerate(&ann, post).await;
         assert_eq!(
             (again.status, &again.body["status"]),
@@ -262,7 +262,7 @@ async fn a_failed_or_canceled_post_can_be_regenerated() {
     }
     app.run_jobs().await;
     for post in [failed, canceled] {
-        assert_eq!(ann.post_now(&post).await["status"], "ready");
+        assert_eq!(ann.get_post(&post).await["status"], "ready");
     }
 }
 
@@ -274,7 +274,7 @@ async fn a_regeneration_that_fails_leaves_the_old_text() {
     regenerate(&ann, &post).await;
     app.agent.set(Mood::Fail(401, "invalid_api_key"));
     app.run_jobs().await;
-    let after = ann.post_now(&post).await;
+    let after = ann.get_post(&post).await;
     assert_eq!(after["status"], "failed");
     assert_eq!(
         (&after["title"], &after["content"]),
@@ -290,7 +290,7 @@ async fn a_regeneration_takes_the_default_for_a_model_that_is_gone() {
     let options = Expr::value(json!({ "model": "gone", "words": 200 }));
     post::Entity::update_many()
         .col_expr(post::Column::Options, options)
-        .exec(app.db.write())
+        .exec(app.db.raw_connection())
         .await
         .unwrap();
     let again = regenerate(&ann, &post).await;
@@ -299,7 +299,7 @@ async fn a_regeneration_takes_the_default_for_a_model_that_is_gone() {
         (202, &json!("stub-large"))
     );
     app.run_jobs().await;
-    assert_eq!(ann.post_now(&post).await["status"], "ready");
+    assert_eq!(ann.get_post(&post).await["status"], "ready");
 }
 
 #[tokio::test]
@@ -359,5 +359,5 @@ async fn the_posts_of_others_cannot_be_seen_or_changed() {
     for answer in answers {
         assert_eq!((answer.status, answer.code()), (404, "not_found"));
     }
-    assert_eq!(ann.post_now(&post).await, post);
+    assert_eq!(ann.get_post(&post).await, post);
 }

@@ -24,14 +24,14 @@ const ALONE: &str = "--worker-concurrency=1";
 async fn ask(user: &TestClient, count: usize) -> Vec<Value> {
     let mut asked = Vec::new();
     for n in 0..count {
-        asked.push(user.ask(&format!("Chapter {n}")).await);
+        asked.push(user.create_post(&format!("Chapter {n}")).await);
     }
     asked
 }
 
 async fn run_one_by_one(app: &TestApp) {
     let worker = app.worker_with(&[ALONE]).await;
-    app.jobs_over().await;
+    app.wait_until_jobs_finished().await;
     worker.stop().await;
 }
 
@@ -87,7 +87,7 @@ async fn one_who_asks_again_whenever_a_job_is_taken_overtakes_nobody() {
         }
         gate.notify_one();
     }
-    app.jobs_over().await;
+    app.wait_until_jobs_finished().await;
     worker.stop().await;
     let by_turns = of_bob.iter().zip(&of_ann).flat_map(|(b, a)| [b, a]);
     assert_eq!(taken(&app).await, job_ids(by_turns));
@@ -108,7 +108,7 @@ async fn a_job_that_a_worker_gave_back_has_kept_its_place() {
     let [a, b] = [&of_ann, &of_bob];
     let expected = [&a[0], &a[0], &b[0], &a[1], &b[1]];
     assert_eq!(taken(&app).await, job_ids(expected));
-    let job = ann.job_now(&of_ann[0]).await;
+    let job = ann.get_job(&of_ann[0]).await;
     assert_eq!(outcomes(&job), ["released", "failed"]);
 }
 
@@ -130,13 +130,13 @@ async fn a_job_whose_worker_was_lost_has_kept_its_place() {
         .await;
     app.agent.set(BRIEFLY);
     gate.notify_one();
-    app.jobs_over().await;
+    app.wait_until_jobs_finished().await;
     worker.stop().await;
 
     let [a, b] = [&of_ann, &of_bob];
     let expected = [&a[0], &b[0], &a[0], &a[1], &b[1]];
     assert_eq!(taken(&app).await, job_ids(expected));
-    assert_eq!(outcomes(&ann.job_now(&of_ann[0]).await), ["lost", "failed"]);
+    assert_eq!(outcomes(&ann.get_job(&of_ann[0]).await), ["lost", "failed"]);
 }
 
 #[tokio::test]
@@ -171,7 +171,7 @@ async fn positions_are_the_order_in_which_jobs_are_taken() {
     cancel(user, &left).await;
     let mut line = Vec::new();
     for (user, post) in &asked {
-        let job = user.job_now(post).await;
+        let job = user.get_job(post).await;
         let listed = user.get("/blogs?limit=100").await.body;
         let mut listed = listed["items"].as_array().unwrap().iter();
         let listed = listed.find(|listed| listed["id"] == post["id"]).unwrap();
@@ -188,7 +188,7 @@ async fn positions_are_the_order_in_which_jobs_are_taken() {
 
 /// Puts so many jobs in front of all others, each like that of `asked`.
 async fn in_front(app: &TestApp, asked: &Value, count: usize) {
-    let db = app.db.write();
+    let db = app.db.raw_connection();
     let job = job::Entity::find_by_id(job_id(asked).parse::<Uuid>().unwrap());
     let job = job.one(db).await.unwrap().unwrap();
     let post = post::Entity::find_by_id(job.post_id).one(db).await;
@@ -212,13 +212,13 @@ async fn in_front(app: &TestApp, asked: &Value, count: usize) {
 #[tokio::test]
 async fn who_is_behind_a_thousand_others_is_told_no_position() {
     let mut app = TestApp::new().await;
-    app.may_leave_jobs();
+    app.allow_unfinished_jobs();
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
-    let of_ann = ann.ask("The first of both").await;
-    let of_bob = bob.ask("The last of both").await;
+    let of_ann = ann.create_post("The first of both").await;
+    let of_bob = bob.create_post("The last of both").await;
     in_front(&app, &of_ann, 998).await;
     let position =
-        async |user: &TestClient, post| user.job_now(post).await["queue_position"].clone();
+        async |user: &TestClient, post| user.get_job(post).await["queue_position"].clone();
     assert_eq!(position(&ann, &of_ann).await, 999);
     assert_eq!(position(&bob, &of_bob).await, 1000);
     in_front(&app, &of_ann, 1).await;

@@ -2,39 +2,39 @@
 
 use std::time::Duration;
 
-use api::client::Client;
-use api::error::Error;
-use api::guard::{Proof, Visitor};
-use api::token::Keys;
+use api::ClientInfo;
+use api::Error;
+use api::SigningKeys;
+use api::{LoginThrottle, PasswordCheck};
 use chrono::TimeDelta;
 use entity::clock::{Timestamp, now};
-use entity::{audit, login_delay, session};
+use entity::{audit, login_throttle, session};
 use futures_util::future::join_all;
 use reqwest::Method;
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder};
 use serde_json::json;
-use shared::changes::Changes;
+use shared::change_watcher::ChangeWatcher;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use crate::test_app::{Answer, PASSWORD, SECRET, TestApp, TestClient};
+use crate::test_app::{PASSWORD, SECRET, TestApp, TestClient, TestResponse};
 
 const WRONG: &str = "not the password";
 
-async fn login(client: &TestClient, name: &str, password: &str) -> Answer {
+async fn login(client: &TestClient, name: &str, password: &str) -> TestResponse {
     let body = json!({ "username": name, "password": password });
     client.post("/users/login", body).await
 }
 
-fn assert_wrong(answer: &Answer) {
+fn assert_wrong(answer: &TestResponse) {
     let told = (answer.status, answer.code());
     assert_eq!(told, (401, "invalid_credentials"), "{answer:?}");
 }
 
 /// Asserts that it has to wait, and returns for how many seconds.
-fn assert_waits(answer: &Answer) -> u64 {
+fn assert_waits(answer: &TestResponse) -> u64 {
     let told = (answer.status, answer.code());
     assert_eq!(told, (429, "rate_limited"), "{answer:?}");
     answer.header("retry-after").parse().unwrap()
@@ -52,23 +52,23 @@ async fn nobody_is_done_waiting(app: &TestApp) {
 }
 
 async fn move_delays(app: &TestApp, to: Timestamp) {
-    login_delay::Entity::update_many()
-        .col_expr(login_delay::Column::OpenAt, Expr::value(to))
-        .filter(login_delay::Column::OpenAt.is_not_null())
-        .exec(app.db.write())
+    login_throttle::Entity::update_many()
+        .col_expr(login_throttle::Column::OpenAt, Expr::value(to))
+        .filter(login_throttle::Column::OpenAt.is_not_null())
+        .exec(app.db.raw_connection())
         .await
         .unwrap();
 }
 
 /// Lets so many days pass.
 async fn later(app: &TestApp, days: i64) {
-    let rows = login_delay::Entity::find().all(app.db.read()).await;
+    let rows = login_throttle::Entity::find().all(app.db.read()).await;
     for row in rows.unwrap() {
         let forget_at = row.forget_at - TimeDelta::days(days);
-        login_delay::Entity::update_many()
-            .col_expr(login_delay::Column::ForgetAt, Expr::value(forget_at))
-            .filter(login_delay::Column::Key.eq(row.key))
-            .exec(app.db.write())
+        login_throttle::Entity::update_many()
+            .col_expr(login_throttle::Column::ForgetAt, Expr::value(forget_at))
+            .filter(login_throttle::Column::Key.eq(row.key))
+            .exec(app.db.raw_connection())
             .await
             .unwrap();
     }
@@ -87,7 +87,7 @@ async fn guess(app: &TestApp, client: &TestClient, name: &str, times: usize) {
 async fn after_five_wrong_passwords_even_the_right_one_has_to_wait() {
     let app = TestApp::new().await;
     app.user("ann").await;
-    let stranger = app.stranger(2);
+    let stranger = app.client_from_ip(2);
     guess(&app, &stranger, "ann", 5).await;
     assert_waits(&login(&stranger, "ann", PASSWORD).await);
     let wait = assert_waits(&login(&stranger, "ANN", WRONG).await);
@@ -103,7 +103,7 @@ async fn after_five_wrong_passwords_even_the_right_one_has_to_wait() {
 async fn whoever_waits_as_long_as_they_are_told_may_go_on() {
     let app = TestApp::new().await;
     app.user("ann").await;
-    let stranger = app.stranger(2);
+    let stranger = app.client_from_ip(2);
     for _ in 0..5 {
         assert_wrong(&login(&stranger, "ann", WRONG).await);
     }
@@ -123,7 +123,7 @@ async fn the_wait_doubles_up_to_five_minutes() {
     let app = TestApp::new().await;
     app.user("ann").await;
     for _ in 0..15 {
-        assert_wrong(&login(&app.stranger(2), "ann", WRONG).await);
+        assert_wrong(&login(&app.client_from_ip(2), "ann", WRONG).await);
         all_may_try(&app).await;
     }
     let events = audit::Entity::find().order_by_asc(audit::Column::Id);
@@ -150,31 +150,40 @@ async fn a_name_that_nobody_has_is_treated_as_one_that_somebody_has() {
         }
         told
     };
-    let of_ann = told(&app.stranger(2), "ann").await;
-    assert_eq!(told(&app.stranger(3), "nobody").await, of_ann);
-    assert_eq!(told(&app.stranger(4), "no such name!").await, of_ann);
+    let of_ann = told(&app.client_from_ip(2), "ann").await;
+    assert_eq!(told(&app.client_from_ip(3), "nobody").await, of_ann);
+    assert_eq!(told(&app.client_from_ip(4), "no such name!").await, of_ann);
 }
 
 #[tokio::test]
 async fn who_guesses_elsewhere_does_not_lock_the_owner_out() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    guess(&app, &app.stranger(2), "ann", 3).await;
-    guess(&app, &app.stranger(3), "ann", 2).await;
+    guess(&app, &app.client_from_ip(2), "ann", 3).await;
+    guess(&app, &app.client_from_ip(3), "ann", 2).await;
     // Strangers are counted together, wherever they are.
-    assert_waits(&login(&app.stranger(4), "ann", WRONG).await);
+    assert_waits(&login(&app.client_from_ip(4), "ann", WRONG).await);
     // The owner is not one of them where they have signed up or in before.
     assert_eq!(login(&app.anonymous(), "ann", PASSWORD).await.status, 200);
     assert_eq!(ann.get("/users/me").await.status, 200);
     all_may_try(&app).await;
-    assert_eq!(login(&app.stranger(9), "ann", PASSWORD).await.status, 200);
-    guess(&app, &app.stranger(2), "ann", 5).await;
-    assert_waits(&login(&app.stranger(2), "ann", WRONG).await);
-    assert_eq!(login(&app.stranger(9), "ann", PASSWORD).await.status, 200);
+    assert_eq!(
+        login(&app.client_from_ip(9), "ann", PASSWORD).await.status,
+        200
+    );
+    guess(&app, &app.client_from_ip(2), "ann", 5).await;
+    assert_waits(&login(&app.client_from_ip(2), "ann", WRONG).await);
+    assert_eq!(
+        login(&app.client_from_ip(9), "ann", PASSWORD).await.status,
+        200
+    );
     // But the owner's own place is counted as well.
     guess(&app, &app.anonymous(), "ann", 5).await;
     assert_waits(&login(&app.anonymous(), "ann", PASSWORD).await);
-    assert_eq!(login(&app.stranger(9), "ann", PASSWORD).await.status, 200);
+    assert_eq!(
+        login(&app.client_from_ip(9), "ann", PASSWORD).await.status,
+        200
+    );
 }
 
 #[tokio::test]
@@ -183,12 +192,12 @@ async fn a_place_where_the_owner_has_failed_once_stays_one_where_they_are_at_hom
     app.user("ann").await;
     assert_wrong(&login(&app.anonymous(), "ann", WRONG).await);
     later(&app, 30).await;
-    guess(&app, &app.stranger(2), "ann", 5).await;
-    assert_waits(&login(&app.stranger(3), "ann", PASSWORD).await);
+    guess(&app, &app.client_from_ip(2), "ann", 5).await;
+    assert_waits(&login(&app.client_from_ip(3), "ann", PASSWORD).await);
     assert_eq!(login(&app.anonymous(), "ann", PASSWORD).await.status, 200);
     // After 90 days without a visit it is forgotten.
     later(&app, 91).await;
-    guess(&app, &app.stranger(2), "ann", 5).await;
+    guess(&app, &app.client_from_ip(2), "ann", 5).await;
     assert_waits(&login(&app.anonymous(), "ann", PASSWORD).await);
 }
 
@@ -197,7 +206,7 @@ async fn a_place_has_twenty_tries_at_the_accounts_of_others() {
     let app = TestApp::new().await;
     app.user("ann").await;
     app.user("bob").await;
-    let there = app.stranger(2);
+    let there = app.client_from_ip(2);
     assert_eq!(login(&there, "bob", PASSWORD).await.status, 200);
     for number in 0..20 {
         assert_wrong(&login(&there, &format!("name{number}"), WRONG).await);
@@ -207,7 +216,7 @@ async fn a_place_has_twenty_tries_at_the_accounts_of_others() {
     assert_waits(&login(&there, "ann", PASSWORD).await);
     // Those who are at home there, or come from elsewhere, don't notice.
     assert_eq!(login(&there, "bob", PASSWORD).await.status, 200);
-    assert_wrong(&login(&app.stranger(3), "one-more", WRONG).await);
+    assert_wrong(&login(&app.client_from_ip(3), "one-more", WRONG).await);
 
     // Nor does one who is let in take anything from the others' failures.
     all_may_try(&app).await;
@@ -222,7 +231,7 @@ async fn those_who_know_their_passwords_use_up_no_tries_of_their_place() {
     for number in 0..22 {
         app.user(&format!("user{number}")).await;
     }
-    let there = app.stranger(2);
+    let there = app.client_from_ip(2);
     for number in 0..22 {
         let answer = login(&there, &format!("user{number}"), PASSWORD).await;
         assert_eq!(answer.status, 200, "{number}: {answer:?}");
@@ -233,7 +242,7 @@ async fn those_who_know_their_passwords_use_up_no_tries_of_their_place() {
 async fn of_many_guesses_at_once_no_more_get_through_than_one_after_the_other() {
     let app = TestApp::new().await;
     app.user("ann").await;
-    let stranger = app.stranger(2);
+    let stranger = app.client_from_ip(2);
     let guesses = (0..64).map(|_| login(&stranger, "ann", WRONG));
     let answers = join_all(guesses).await;
     let (wrong, waits): (Vec<_>, Vec<_>) = answers.iter().partition(|a| a.status == 401);
@@ -248,7 +257,7 @@ async fn of_many_guesses_at_once_no_more_get_through_than_one_after_the_other() 
 async fn whoever_stole_a_token_guesses_no_faster_with_it() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let mut thief = app.stranger(2);
+    let mut thief = app.client_from_ip(2);
     thief.token = ann.token.clone();
     let change = json!({ "current_password": WRONG, "new_password": "another horse" });
     let delete = async |client: &TestClient| {
@@ -275,10 +284,10 @@ async fn whoever_stole_a_token_guesses_no_faster_with_it() {
 async fn what_was_typed_is_stored_nowhere() {
     let app = TestApp::new().await;
     app.user("ann").await;
-    let stranger = app.stranger(2);
+    let stranger = app.client_from_ip(2);
     assert_wrong(&login(&stranger, "hunter2-in-the-wrong-field", WRONG).await);
     assert_wrong(&login(&stranger, "ann", "hunter2-in-the-right-one").await);
-    let delays = login_delay::Entity::find()
+    let delays = login_throttle::Entity::find()
         .all(app.db.read())
         .await
         .unwrap();
@@ -295,7 +304,7 @@ async fn what_was_typed_is_stored_nowhere() {
 async fn the_trail_grows_no_faster_than_passwords_are_tried() {
     let app = TestApp::new().await;
     app.user("ann").await;
-    let stranger = app.stranger(2);
+    let stranger = app.client_from_ip(2);
     guess(&app, &stranger, "ann", 5).await;
     for _ in 0..12 {
         assert_waits(&login(&stranger, "ann", WRONG).await);
@@ -308,11 +317,11 @@ async fn the_trail_grows_no_faster_than_passwords_are_tried() {
 async fn what_was_counted_is_forgotten_after_a_day_and_where_one_is_at_home_is_not() {
     let app = TestApp::new().await;
     app.user("ann").await;
-    let stranger = app.stranger(2);
+    let stranger = app.client_from_ip(2);
     guess(&app, &stranger, "ann", 5).await;
     let left = async || {
-        api::prune::once(&app.db, Duration::from_secs(3600)).await;
-        let rows = login_delay::Entity::find().count(app.db.read()).await;
+        api::cleanup::run_once(&app.db, Duration::from_secs(3600)).await;
+        let rows = login_throttle::Entity::find().count(app.db.read()).await;
         rows.unwrap()
     };
     assert_eq!(left().await, 3);
@@ -349,13 +358,13 @@ async fn login_and_hang_up(app: &TestApp, name: &str, password: &str) {
 async fn the_right_password_counts_as_right_though_its_client_has_hung_up() {
     let app = TestApp::new().await;
     app.user("ann").await;
-    let mut changes = Changes::watch(&app.db);
+    let mut changes = ChangeWatcher::watch(&app.db);
     for hung_up in 1..=8 {
         login_and_hang_up(&app, "ann", PASSWORD).await;
         let signed_in = async {
             let sessions = || session::Entity::find().count(app.db.read());
             while sessions().await.unwrap() < 1 + hung_up {
-                changes.next().await;
+                changes.changed().await;
             }
         };
         let signed_in = timeout(Duration::from_secs(30), signed_in).await;
@@ -369,11 +378,11 @@ async fn the_right_password_counts_as_right_though_its_client_has_hung_up() {
 async fn a_wrong_password_counts_as_wrong_though_its_client_has_hung_up() {
     let app = TestApp::new().await;
     app.user("ann").await;
-    let mut changes = Changes::watch(&app.db);
+    let mut changes = ChangeWatcher::watch(&app.db);
     login_and_hang_up(&app, "ann", WRONG).await;
     let told = async {
         while audit::Entity::find().count(app.db.read()).await.unwrap() < 1 {
-            changes.next().await;
+            changes.changed().await;
         }
     };
     let told = timeout(Duration::from_secs(30), told).await;
@@ -383,7 +392,7 @@ async fn a_wrong_password_counts_as_wrong_though_its_client_has_hung_up() {
 
 /// The most failures in a row that are counted under any key.
 async fn failures(app: &TestApp) -> i32 {
-    let rows = login_delay::Entity::find().all(app.db.read()).await;
+    let rows = login_throttle::Entity::find().all(app.db.read()).await;
     let failures = rows.unwrap().into_iter().map(|row| row.failures);
     failures.max().unwrap_or_default()
 }
@@ -391,23 +400,23 @@ async fn failures(app: &TestApp) -> i32 {
 #[tokio::test]
 async fn a_try_that_nobody_has_verified_has_not_failed() {
     let app = TestApp::new().await;
-    let client = Client {
+    let client = ClientInfo {
         user_agent: None,
         ip: Some([192, 0, 2, 1].into()),
         request_id: None,
     };
-    let keys = Keys::new(&SECRET.into());
-    let attempt = async |proof: fn() -> Result<Proof<()>, Error>| {
-        let visitor = Visitor::new(&keys, "ann", &client);
+    let keys = SigningKeys::new(&SECRET.into());
+    let attempt = async |proof: fn() -> Result<PasswordCheck<()>, Error>| {
+        let visitor = LoginThrottle::new(&keys, "ann", &client);
         let prove = move |_| async move { proof() };
         visitor.attempt(app.db.clone(), prove).await
     };
     for _ in 0..30 {
-        let refused = attempt(|| Err(Error::Busy)).await;
-        assert!(matches!(refused, Err(Error::Busy)), "{refused:?}");
+        let refused = attempt(|| Err(Error::Overloaded)).await;
+        assert!(matches!(refused, Err(Error::Overloaded)), "{refused:?}");
     }
     assert_eq!(failures(&app).await, 0);
-    let wrong = attempt(|| Ok(Proof::Wrong(Error::InvalidCredentials))).await;
+    let wrong = attempt(|| Ok(PasswordCheck::Wrong(Error::InvalidCredentials))).await;
     assert!(matches!(wrong, Err(Error::InvalidCredentials)), "{wrong:?}");
     assert_eq!(failures(&app).await, 1);
 }

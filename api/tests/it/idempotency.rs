@@ -12,13 +12,13 @@ use reqwest::{Method, RequestBuilder};
 use sea_orm::sea_query::Expr;
 use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, PaginatorTrait};
 use serde_json::{Value, json};
-use shared::changes::Changes;
+use shared::change_watcher::ChangeWatcher;
 use tokio::sync::Notify;
 
 use crate::job_life::at_first;
 use crate::jobs::{cancel, job_path};
 use crate::stub_openai::Mood;
-use crate::test_app::{Answer, PASSWORD, TestApp, TestClient, text};
+use crate::test_app::{PASSWORD, TestApp, TestClient, TestResponse, text};
 
 const BLOGS: &str = "/blogs";
 
@@ -40,27 +40,27 @@ fn keyed(owner: &TestClient, key: &str, path: &str) -> RequestBuilder {
 }
 
 /// Sends a request under a key.
-async fn send(owner: &TestClient, key: &str, path: &str, body: Value) -> Answer {
+async fn send(owner: &TestClient, key: &str, path: &str, body: Value) -> TestResponse {
     owner.send(keyed(owner, key, path).json(&body)).await
 }
 
 /// Asks for a post under a key, and waits for it.
-async fn ask_and_wait(owner: &TestClient, key: &str, wait: u32) -> Answer {
+async fn ask_and_wait(owner: &TestClient, key: &str, wait: u32) -> TestResponse {
     let request = keyed(owner, key, BLOGS).header("prefer", format!("wait={wait}"));
     owner.send(request.json(&about("Waiting"))).await
 }
 
-fn is_replay(answer: &Answer) -> bool {
+fn is_replay(answer: &TestResponse) -> bool {
     answer.headers.contains_key("idempotency-replayed")
 }
 
 #[track_caller]
-fn assert_replays(replay: &Answer, first: &Answer) {
+fn assert_replays(replay: &TestResponse, first: &TestResponse) {
     assert!(!is_replay(first), "{first:?}");
     assert_eq!(replay.header("idempotency-replayed"), "true", "{replay:?}");
     assert_eq!(replay.status, first.status);
     assert_eq!(replay.text, first.text);
-    let but_its_own = |answer: &Answer| {
+    let but_its_own = |answer: &TestResponse| {
         let mut headers = answer.headers.clone();
         for own in ["idempotency-replayed", "x-request-id", "date"] {
             headers.remove(own);
@@ -71,7 +71,7 @@ fn assert_replays(replay: &Answer, first: &Answer) {
 }
 
 #[track_caller]
-fn assert_refused(answer: &Answer, status: u16, code: &str) {
+fn assert_refused(answer: &TestResponse, status: u16, code: &str) {
     assert_eq!((answer.status, answer.code()), (status, code), "{answer:?}");
     assert!(!is_replay(answer));
 }
@@ -90,7 +90,7 @@ async fn count(app: &TestApp) -> [u64; 3] {
 async fn age(app: &TestApp, age: TimeDelta) {
     idempotency::Entity::update_many()
         .col_expr(idempotency::Column::CreatedAt, Expr::value(now() - age))
-        .exec(app.db.write())
+        .exec(app.db.raw_connection())
         .await
         .unwrap();
 }
@@ -110,14 +110,14 @@ async fn a_post_that_is_asked_for_again_is_made_once() {
     // It is the first answer, whatever has happened since.
     assert_replays(&send(&ann, "k1", BLOGS, about("Echoes")).await, &first);
     assert_eq!(count(&app).await, [1, 1, 1]);
-    assert_eq!(ann.post_now(&first.body).await["status"], "ready");
+    assert_eq!(ann.get_post(&first.body).await["status"], "ready");
 }
 
 #[tokio::test]
 async fn a_regeneration_that_is_asked_for_again_is_done_once() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let path = regenerate_path(&ann.ask("Encores").await);
+    let path = regenerate_path(&ann.create_post("Encores").await);
     app.run_jobs().await;
     let first = ann.send(keyed(&ann, "k1", &path)).await;
     assert_eq!(first.status, 202);
@@ -131,7 +131,7 @@ async fn a_regeneration_that_is_asked_for_again_is_done_once() {
 async fn a_retry_that_is_asked_for_again_is_done_once() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Second chances").await;
+    let asked = ann.create_post("Second chances").await;
     cancel(&ann, &asked).await;
     let path = retry_path(&asked);
     let first = ann.send(keyed(&ann, "k1", &path)).await;
@@ -142,7 +142,7 @@ async fn a_retry_that_is_asked_for_again_is_done_once() {
     assert_replays(&ann.send(keyed(&ann, "k1", &path)).await, &first);
     app.run_jobs().await;
     assert_replays(&ann.send(keyed(&ann, "k1", &path)).await, &first);
-    let job = ann.job_now(&asked).await;
+    let job = ann.get_job(&asked).await;
     assert_eq!(
         (&job["status"], &job["attempt"]),
         (&json!("succeeded"), &json!(1))
@@ -284,7 +284,7 @@ async fn a_key_is_kept_for_a_day() {
     let ann = app.user("ann").await;
     let first = send(&ann, "k1", BLOGS, about("Yesterdays")).await;
     age(&app, TimeDelta::hours(24) - TimeDelta::minutes(1)).await;
-    api::prune::once(&app.db, Duration::ZERO).await;
+    api::cleanup::run_once(&app.db, Duration::ZERO).await;
     assert_replays(&send(&ann, "k1", BLOGS, about("Yesterdays")).await, &first);
     age(&app, TimeDelta::hours(24)).await;
     // The row may be there still, but it counts no longer.
@@ -293,7 +293,7 @@ async fn a_key_is_kept_for_a_day() {
     assert_replays(&send(&ann, "k1", BLOGS, about("Tomorrows")).await, &second);
     assert_eq!(count(&app).await, [2, 2, 1]);
     age(&app, TimeDelta::hours(24)).await;
-    api::prune::once(&app.db, Duration::ZERO).await;
+    api::cleanup::run_once(&app.db, Duration::ZERO).await;
     assert_eq!(count(&app).await, [2, 2, 0]);
     app.run_jobs().await;
 }
@@ -353,17 +353,17 @@ async fn who_goes_away_while_waiting_can_ask_for_the_post_later() {
         () = app.agent.called(3) => {}
     }
     gate.notify_one();
-    app.jobs_over().await;
+    app.wait_until_jobs_finished().await;
     worker.stop().await;
 
-    let mut changes = Changes::watch(&app.db);
+    let mut changes = ChangeWatcher::watch(&app.db);
     let later = async {
         loop {
             let answer = ask_and_wait(&ann, "k1", 30).await;
             if answer.code() != "idempotency_in_progress" {
                 return answer;
             }
-            changes.next().await;
+            changes.changed().await;
         }
     };
     let later = tokio::time::timeout(Duration::from_secs(5), later);
@@ -387,7 +387,7 @@ async fn of_an_api_that_died_while_a_client_waited_the_first_answer_is_left() {
                 idempotency::Column::PendingUntil,
                 Expr::value(now() - TimeDelta::seconds(1)),
             )
-            .exec(app.db.write())
+            .exec(app.db.raw_connection())
             .await
             .unwrap();
         let replay = ask_and_wait(&ann, "k1", 30).await;
@@ -419,7 +419,7 @@ async fn the_answers_go_with_their_post_and_nothing_is_done_twice() {
     let path = first.header("location").replace("/api/v1", "");
     let again = format!("{path}/regenerate");
     assert_eq!(send(&ann, "k2", &again, json!({})).await.status, 202);
-    app.jobs_over().await;
+    app.wait_until_jobs_finished().await;
     worker.stop().await;
     let third = ann.post(&again, json!({})).await;
     let job = text(&third.body["job"]["id"]);
@@ -447,12 +447,12 @@ async fn an_answer_that_comes_after_its_post_is_deleted_is_not_kept() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let meanwhile = async {
-        let mut changes = Changes::watch(&app.db);
+        let mut changes = ChangeWatcher::watch(&app.db);
         let post = loop {
             let posts = ann.get("/blogs").await;
             match posts.body["items"][0]["id"].as_str() {
                 Some(id) => break id.to_owned(),
-                None => changes.next().await,
+                None => changes.changed().await,
             }
         };
         assert_eq!(ann.delete(&format!("/blogs/{post}")).await.status, 200);
@@ -496,7 +496,11 @@ async fn break_commits(app: &TestApp) {
         "CREATE TABLE dangling (id INTEGER REFERENCES nowhere (id) DEFERRABLE INITIALLY DEFERRED)",
         trigger,
     ] {
-        app.db.write().execute_unprepared(sql).await.unwrap();
+        app.db
+            .raw_connection()
+            .execute_unprepared(sql)
+            .await
+            .unwrap();
     }
 }
 
@@ -509,7 +513,11 @@ async fn a_commit_that_fails_keeps_nothing() {
     assert!(failed.status >= 400, "{failed:?}");
     assert_eq!(count(&app).await, [0, 0, 0]);
     let mend = "INSERT INTO nowhere VALUES (1)";
-    app.db.write().execute_unprepared(mend).await.unwrap();
+    app.db
+        .raw_connection()
+        .execute_unprepared(mend)
+        .await
+        .unwrap();
     let first = send(&ann, "k1", BLOGS, about("Failures")).await;
     assert!(first.status == 202 && !is_replay(&first), "{first:?}");
     app.run_jobs().await;
@@ -544,12 +552,12 @@ async fn a_key_has_1_to_255_visible_ascii_characters() {
             let key = HeaderValue::from_bytes(key).unwrap();
             let answer = ann.send(request.header("idempotency-key", key)).await;
             assert_refused(&answer, 422, "validation_failed");
-            assert_eq!(answer.faults(), [format!("Idempotency-Key: {code}")]);
+            assert_eq!(answer.field_errors(), [format!("Idempotency-Key: {code}")]);
         }
         let twice = keyed(&ann, "k1", path).header("idempotency-key", "k1");
         let answer = ann.send(twice.json(&about("Locks"))).await;
         assert_refused(&answer, 422, "validation_failed");
-        assert_eq!(answer.faults(), ["Idempotency-Key: invalid"]);
+        assert_eq!(answer.field_errors(), ["Idempotency-Key: invalid"]);
     }
     assert_eq!(count(&app).await, before);
 }

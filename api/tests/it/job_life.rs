@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
-use crate::stub::Call;
+use crate::stub::RecordedRequest;
 use crate::stub_openai::{Mood, StubOpenAi};
 use crate::test_app::{OUTLINE, Settings, TestApp, part, text};
 
 /// `first` for the first calls that ask for `what`, so many `times`; well otherwise.
 pub(crate) fn at_first(times: usize, what: usize, first: Mood) -> Mood {
     let left = AtomicUsize::new(times);
-    Mood::by(move |call: &Call| {
+    Mood::by(move |call: &RecordedRequest| {
         let one_less = |left: usize| left.checked_sub(1);
         let order = Ordering::Relaxed;
         match part(call) == what && left.fetch_update(order, order, one_less).is_ok() {
@@ -37,12 +37,12 @@ pub(crate) fn time(value: &Value) -> DateTime<Utc> {
 async fn an_error_that_may_pass_is_tried_again_until_it_has_passed() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Storms").await;
+    let asked = ann.create_post("Storms").await;
     app.agent
         .set(at_first(2, 0, Mood::Fail(503, "server_error")));
     app.run_jobs().await;
 
-    let job = ann.job_now(&asked).await;
+    let job = ann.get_job(&asked).await;
     assert_eq!(job["status"], "succeeded", "{job}");
     assert_eq!((&job["attempt"], &job["error"]), (&json!(3), &Value::Null));
     assert_eq!(outcomes(&job), ["failed", "failed", "succeeded"]);
@@ -65,7 +65,7 @@ async fn an_error_that_may_pass_is_tried_again_until_it_has_passed() {
 async fn an_agent_that_asks_to_be_left_alone_is_left_alone() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Patience").await;
+    let asked = ann.create_post("Patience").await;
     app.agent.set(at_first(1, 0, Mood::Busy(2)));
     // Longer than the attempt waits itself.
     let worker = app.worker_with(&["--agent-timeout-secs=1"]).await;
@@ -86,9 +86,9 @@ async fn an_agent_that_asks_to_be_left_alone_is_left_alone() {
         "{job}"
     );
 
-    app.jobs_over().await;
+    app.wait_until_jobs_finished().await;
     worker.stop().await;
-    let job = ann.job_now(&asked).await;
+    let job = ann.get_job(&asked).await;
     assert_eq!(outcomes(&job), ["failed", "succeeded"]);
     assert!(time(&job["attempts"][1]["started_at"]) >= time(due));
     assert_eq!(job["next_attempt_at"], Value::Null);
@@ -98,11 +98,11 @@ async fn an_agent_that_asks_to_be_left_alone_is_left_alone() {
 async fn an_error_that_stays_fails_the_job_at_once() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Locks").await;
+    let asked = ann.create_post("Locks").await;
     app.agent.set(Mood::Fail(401, "invalid_api_key"));
     app.run_jobs().await;
 
-    let job = ann.job_now(&asked).await;
+    let job = ann.get_job(&asked).await;
     assert_eq!(job["status"], "failed");
     assert_eq!(job["error"]["code"], "agent_rejected");
     assert_eq!(job["error"]["retryable"], false);
@@ -110,7 +110,7 @@ async fn an_error_that_stays_fails_the_job_at_once() {
     assert_eq!(outcomes(&job), ["failed"]);
     assert!(job["finished_at"].is_string() && job["next_attempt_at"].is_null());
     assert_eq!(app.agent.calls().len(), 1);
-    let post = ann.post_now(&asked).await;
+    let post = ann.get_post(&asked).await;
     assert_eq!(post["status"], "failed");
     assert_eq!(
         (&post["title"], &post["content"]),
@@ -122,7 +122,7 @@ async fn an_error_that_stays_fails_the_job_at_once() {
 async fn a_job_fails_with_its_last_error_when_its_attempts_are_used_up() {
     let app = with_attempts("--job-max-attempts=2").await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Sisyphus").await;
+    let asked = ann.create_post("Sisyphus").await;
     assert_eq!(asked["job"]["max_attempts"], 2);
     let calls = AtomicUsize::new(0);
     app.agent.set(Mood::by(move |_| {
@@ -133,7 +133,7 @@ async fn a_job_fails_with_its_last_error_when_its_attempts_are_used_up() {
     }));
     app.run_jobs().await;
 
-    let job = ann.job_now(&asked).await;
+    let job = ann.get_job(&asked).await;
     assert_eq!(
         (&job["status"], &job["attempt"]),
         (&json!("failed"), &json!(2))
@@ -142,7 +142,7 @@ async fn a_job_fails_with_its_last_error_when_its_attempts_are_used_up() {
     assert_eq!(job["attempts"][0]["error"]["code"], "agent_unavailable");
     assert_eq!(job["error"]["code"], "agent_rate_limited");
     assert_eq!(job["error"]["retryable"], true);
-    assert_eq!(ann.post_now(&asked).await["status"], "failed");
+    assert_eq!(ann.get_post(&asked).await["status"], "failed");
 }
 
 #[tokio::test]
@@ -151,11 +151,11 @@ async fn an_agent_that_is_not_there_is_unavailable() {
     let ann = app.user("ann").await;
     let worker = app.worker().await;
     app.agent = StubOpenAi::writing(|_| String::new()).await;
-    let asked = ann.ask("Ghosts").await;
-    app.jobs_over().await;
+    let asked = ann.create_post("Ghosts").await;
+    app.wait_until_jobs_finished().await;
     worker.stop().await;
 
-    let job = ann.job_now(&asked).await;
+    let job = ann.get_job(&asked).await;
     assert_eq!(job["status"], "failed");
     assert_eq!(job["error"]["code"], "agent_unavailable");
     let told = text(&job["error"]["message"]);
@@ -169,20 +169,20 @@ async fn an_agent_that_is_not_there_is_unavailable() {
 async fn what_is_finished_is_not_asked_for_again() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Bridges").await;
+    let asked = ann.create_post("Bridges").await;
     app.agent
         .set(at_first(1, 3, Mood::Fail(500, "server_error")));
     app.run_jobs().await;
 
-    assert_eq!(app.parts(), [0, 1, 2, 3, 3, 4]);
-    let job = ann.job_now(&asked).await;
+    assert_eq!(app.requested_sections(), [0, 1, 2, 3, 3, 4]);
+    let job = ann.get_job(&asked).await;
     assert_eq!(outcomes(&job), ["failed", "succeeded"]);
     // The stub counts ten tokens for each question, and words; nothing for a
     // refusal.
     let words = OUTLINE.split(' ').count() + 4 * 26;
     let usage = json!({ "input_tokens": 50, "output_tokens": words });
     assert_eq!(job["usage"], usage);
-    let content = text(&ann.post_now(&asked).await["content"]);
+    let content = text(&ann.get_post(&asked).await["content"]);
     let headings = content.lines().filter(|line| line.starts_with("## "));
     let all = [
         "First Things",
@@ -197,12 +197,12 @@ async fn what_is_finished_is_not_asked_for_again() {
 async fn a_section_without_a_text_is_asked_for_once_more() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Silence").await;
+    let asked = ann.create_post("Silence").await;
     app.agent.set(at_first(1, 2, Mood::Say("Too short.")));
     app.run_jobs().await;
 
-    assert_eq!(app.parts(), [0, 1, 2, 2, 3, 4]);
-    let job = ann.job_now(&asked).await;
+    assert_eq!(app.requested_sections(), [0, 1, 2, 2, 3, 4]);
+    let job = ann.get_job(&asked).await;
     assert_eq!(outcomes(&job), ["succeeded"]);
     assert_eq!(job["usage"]["input_tokens"], 60);
 }
@@ -211,12 +211,12 @@ async fn a_section_without_a_text_is_asked_for_once_more() {
 async fn a_section_that_never_has_a_text_fails_the_attempt() {
     let app = with_attempts("--job-max-attempts=1").await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Silence").await;
+    let asked = ann.create_post("Silence").await;
     app.agent.set(at_first(9, 2, Mood::Say("Too short.")));
     app.run_jobs().await;
 
-    assert_eq!(app.parts(), [0, 1, 2, 2]);
-    let job = ann.job_now(&asked).await;
+    assert_eq!(app.requested_sections(), [0, 1, 2, 2]);
+    let job = ann.get_job(&asked).await;
     assert_eq!(job["error"]["code"], "agent_bad_output");
     assert_eq!(job["status"], "failed");
 }
@@ -230,24 +230,29 @@ async fn many_jobs_are_each_written_once() {
     let workers = (app.worker().await, app.worker().await);
     let ask = |n: usize| {
         let user = &users[n % 10];
-        async move { (user, user.ask(&format!("Chapter {n:02} of forty")).await) }
+        async move {
+            (
+                user,
+                user.create_post(&format!("Chapter {n:02} of forty")).await,
+            )
+        }
     };
     let posts = futures_util::future::join_all((0..40).map(ask)).await;
-    app.jobs_over().await;
+    app.wait_until_jobs_finished().await;
     workers.0.stop().await;
     workers.1.stop().await;
 
     let mut names = Vec::new();
     for (user, asked) in &posts {
-        let job = user.job_now(asked).await;
+        let job = user.get_job(asked).await;
         assert_eq!(outcomes(&job), ["succeeded"], "{job}");
         names.push(text(&job["attempts"][0]["worker"]));
-        let post = user.post_now(asked).await;
+        let post = user.get_post(asked).await;
         assert_eq!(
             (&post["status"], &post["version"]),
             (&json!("ready"), &json!(2))
         );
-        let about = |call: &&Call| {
+        let about = |call: &&RecordedRequest| {
             let topic = text(&asked["topic"]);
             call.body["messages"].to_string().contains(&topic)
         };

@@ -14,13 +14,13 @@ use uuid::Uuid;
 
 use crate::job_life::{at_first, time};
 use crate::stub_openai::Mood;
-use crate::test_app::{Answer, TestApp, TestClient, text};
+use crate::test_app::{TestApp, TestClient, TestResponse, text};
 
 pub(crate) fn job_path(post: &Value) -> String {
     format!("/jobs/{}", text(&post["job"]["id"]))
 }
 
-pub(crate) async fn cancel(owner: &TestClient, post: &Value) -> Answer {
+pub(crate) async fn cancel(owner: &TestClient, post: &Value) -> TestResponse {
     let path = format!("{}/cancel", job_path(post));
     owner.send(owner.request(Method::POST, &path)).await
 }
@@ -29,7 +29,7 @@ pub(crate) async fn cancel(owner: &TestClient, post: &Value) -> Answer {
 async fn a_queued_job_shows_every_field() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Waiting rooms").await;
+    let asked = ann.create_post("Waiting rooms").await;
     let answer = ann.get(&job_path(&asked)).await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.header("retry-after"), "1");
@@ -70,7 +70,7 @@ async fn a_queued_job_shows_every_field() {
 async fn a_running_job_tells_how_far_it_is() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Halfway houses").await;
+    let asked = ann.create_post("Halfway houses").await;
     let gate = Arc::new(Notify::new());
     app.agent.set(at_first(1, 3, Mood::Gate(gate.clone())));
     let worker = app.worker().await;
@@ -101,7 +101,7 @@ async fn a_running_job_tells_how_far_it_is() {
     assert_eq!(job["finished_at"], Value::Null);
 
     gate.notify_one();
-    app.jobs_over().await;
+    app.wait_until_jobs_finished().await;
     worker.stop().await;
     let answer = ann.get(&job_path(&asked)).await;
     assert_eq!(answer.header("retry-after"), "");
@@ -111,7 +111,7 @@ async fn a_running_job_tells_how_far_it_is() {
         (&json!("succeeded"), &Value::Null)
     );
     assert_eq!(job["progress"]["percent"], 100);
-    let post = ann.post_now(&asked).await;
+    let post = ann.get_post(&asked).await;
     assert_eq!(post["job"], job);
     assert!(time(&job["finished_at"]) >= time(&job["started_at"]));
     assert!(!job["attempts"][0]["finished_at"].is_null());
@@ -121,7 +121,7 @@ async fn a_running_job_tells_how_far_it_is() {
 async fn a_wait_ends_when_a_worker_takes_the_job() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Bus stops").await;
+    let asked = ann.create_post("Bus stops").await;
     app.agent.set(Mood::Hang);
     let path = format!("{}?wait=20", job_path(&asked));
     let since = Instant::now();
@@ -138,7 +138,7 @@ async fn a_wait_ends_when_a_worker_takes_the_job() {
         since.elapsed()
     );
     cancel(&ann, &asked).await;
-    app.jobs_over().await;
+    app.wait_until_jobs_finished().await;
     worker.stop().await;
 }
 
@@ -146,7 +146,7 @@ async fn a_wait_ends_when_a_worker_takes_the_job() {
 async fn a_wait_ends_with_the_next_phase() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Phases of the moon").await;
+    let asked = ann.create_post("Phases of the moon").await;
     let gate = Arc::new(Notify::new());
     let outline = gate.clone();
     app.agent
@@ -156,7 +156,7 @@ async fn a_wait_ends_with_the_next_phase() {
         }));
     let worker = app.worker().await;
     app.agent.called(1).await;
-    assert_eq!(ann.job_now(&asked).await["phase"], "outline");
+    assert_eq!(ann.get_job(&asked).await["phase"], "outline");
     let path = format!("{}?wait=20", job_path(&asked));
     let since = Instant::now();
     let open = async {
@@ -172,7 +172,7 @@ async fn a_wait_ends_with_the_next_phase() {
         since.elapsed()
     );
     cancel(&ann, &asked).await;
-    app.jobs_over().await;
+    app.wait_until_jobs_finished().await;
     worker.stop().await;
 }
 
@@ -180,7 +180,7 @@ async fn a_wait_ends_with_the_next_phase() {
 async fn a_wait_ends_at_its_deadline() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Godot").await;
+    let asked = ann.create_post("Godot").await;
     for (wait, least) in [(0, 0), (1, 1)] {
         let since = Instant::now();
         let answer = ann.get(&format!("{}?wait={wait}", job_path(&asked))).await;
@@ -209,7 +209,7 @@ async fn a_wait_ends_at_its_deadline() {
 async fn a_wait_ends_when_the_post_is_deleted() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Vapour").await;
+    let asked = ann.create_post("Vapour").await;
     let path = format!("{}?wait=20", job_path(&asked));
     let blog = format!("/blogs/{}", text(&asked["id"]));
     let since = Instant::now();
@@ -222,7 +222,7 @@ async fn a_wait_ends_when_the_post_is_deleted() {
 async fn an_unchanged_job_is_not_sent_again() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Statues").await;
+    let asked = ann.create_post("Statues").await;
     let first = ann.get(&job_path(&asked)).await;
     let tag = first.header("etag").to_owned();
     assert!(!tag.is_empty());
@@ -259,24 +259,24 @@ async fn a_queue_position_counts_all_who_wait_before() {
     for (n, user) in [&ann, &bob, &ann].into_iter().enumerate() {
         // Deliveries of the same millisecond are in no order.
         tokio::time::sleep(Duration::from_millis(2)).await;
-        let post = user.ask("Queues").await;
+        let post = user.create_post("Queues").await;
         assert_eq!(post["job"]["queue_position"], n + 1);
         asked.push((user, post));
     }
     let (user, last) = &asked[2];
     for (done, (first_user, first)) in asked[..2].iter().enumerate() {
         cancel(first_user, first).await;
-        assert_eq!(user.job_now(last).await["queue_position"], 2 - done);
+        assert_eq!(user.get_job(last).await["queue_position"], 2 - done);
     }
     cancel(user, last).await;
-    assert_eq!(user.job_now(last).await["queue_position"], Value::Null);
+    assert_eq!(user.get_job(last).await["queue_position"], Value::Null);
 }
 
 #[tokio::test]
 async fn the_jobs_of_others_cannot_be_seen_or_steered() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
-    let asked = ann.ask("Privacy").await;
+    let asked = ann.create_post("Privacy").await;
     let status = format!("/blogs/{}/status", text(&asked["id"]));
     let answers = [
         bob.get(&job_path(&asked)).await,
@@ -298,12 +298,12 @@ async fn the_jobs_of_others_cannot_be_seen_or_steered() {
 async fn the_latest_job_is_the_one_that_was_asked_for_last_whatever_clocks_say() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let post = ann.ask("Clocks").await;
+    let post = ann.create_post("Clocks").await;
     cancel(&ann, &post).await;
     let (day, millis) = (24 * 3600 * 1000, 80);
     let ahead = Uuid::from_u128(new_id().as_u128() + (day << millis));
     let moved = job::Entity::update_many().col_expr(job::Column::Id, Expr::value(ahead));
-    moved.exec(app.db.write()).await.unwrap();
+    moved.exec(app.db.raw_connection()).await.unwrap();
 
     let mut last = ahead;
     for _ in 0..3 {

@@ -116,8 +116,8 @@ async fn confirm_cancel(tx: &DatabaseTransaction, lease: &Lease) -> bool {
     record_result(tx, lease, AttemptResult::Canceled).await == RecordedOutcome::Canceled
 }
 
-fn new_text() -> post::Text {
-    post::Text::new(Some("Title".to_owned()), "Some text.".to_owned())
+fn new_text() -> post::PostContent {
+    post::PostContent::new(Some("Title".to_owned()), "Some text.".to_owned())
 }
 
 const HALF: Progress = Progress {
@@ -167,7 +167,7 @@ async fn first(tx: &DatabaseTransaction, worker: &str) -> Option<(Lease, job::Mo
 }
 
 /// Whether the post was stored.
-async fn finishes(tx: &DatabaseTransaction, lease: &Lease, text: post::Text) -> bool {
+async fn finishes(tx: &DatabaseTransaction, lease: &Lease, text: post::PostContent) -> bool {
     complete(tx, &[(*lease, text)], LockMode::Wait)
         .await
         .unwrap()
@@ -182,7 +182,7 @@ async fn keeps(tx: &DatabaseTransaction, lease: &Lease, done: Checkpoint) -> Lea
 
 /// A new job, claimed.
 async fn running(app: &TestApp, ann: &TestClient) -> Lease {
-    let asked = ann.ask("States").await;
+    let asked = ann.create_post("States").await;
     let id: Uuid = text(&asked["job"]["id"]).parse().unwrap();
     let tx = app.begin().await;
     let (lease, claimed) = first(&tx, "w1").await.unwrap();
@@ -292,7 +292,7 @@ async fn assert_consistent(tx: &DatabaseTransaction, job: &job::Model, at: &str)
     let held = matches!(job.status, Status::Running | Status::Canceling);
     assert_eq!(job.attempt_id.is_some(), held, "{at}");
     assert_eq!(job.lease_until.is_some(), held, "{at}");
-    assert_eq!(job.finished_at.is_some(), job.status.is_over(), "{at}");
+    assert_eq!(job.finished_at.is_some(), job.status.is_finished(), "{at}");
     assert!(
         job.delivery_id.is_some() || job.status != Status::Queued,
         "{at}"
@@ -348,7 +348,7 @@ async fn a_worker_that_was_replaced_writes_nothing_more() {
     assert_eq!(steps, 0);
     assert!(finishes(&tx, &present, new_text()).await);
     let over = row(&tx, late.job).await;
-    let late_text = post::Text::new(None, "Late.".to_owned());
+    let late_text = post::PostContent::new(None, "Late.".to_owned());
     assert!(!finishes(&tx, &late, late_text).await);
     assert_eq!(row(&tx, late.job).await, over);
     let post = post::Entity::find_by_id(over.post_id)
@@ -421,7 +421,7 @@ async fn a_step_that_is_written_down_twice_is_kept_and_paid_once() {
 async fn a_mixed_lot(app: &TestApp) -> Vec<Lease> {
     let ann = app.user("ann").await;
     for topic in ["One", "Two", "Three", "Four"] {
-        ann.ask(topic).await;
+        ann.create_post(topic).await;
     }
     let tx = app.begin().await;
     let claimed = claim_jobs(&tx, "w1", &requests(9)).await;
@@ -439,7 +439,7 @@ async fn a_mixed_lot(app: &TestApp) -> Vec<Lease> {
 #[tokio::test]
 async fn steps_of_many_attempts_are_kept_together_each_by_its_own_right() {
     let mut app = TestApp::new().await;
-    app.may_leave_jobs();
+    app.allow_unfinished_jobs();
     let leases = a_mixed_lot(&app).await;
     let tx = app.begin().await;
     let done: Vec<_> = leases.iter().map(|lease| (*lease, section(1))).collect();
@@ -459,10 +459,10 @@ async fn steps_of_many_attempts_are_kept_together_each_by_its_own_right() {
 #[tokio::test]
 async fn posts_of_many_attempts_are_stored_together_each_by_its_own_right() {
     let mut app = TestApp::new().await;
-    app.may_leave_jobs();
+    app.allow_unfinished_jobs();
     let leases = a_mixed_lot(&app).await;
     let tx = app.begin().await;
-    let text = |n: usize| post::Text::new(Some(format!("Title {n}")), format!("Text {n}."));
+    let text = |n: usize| post::PostContent::new(Some(format!("Title {n}")), format!("Text {n}."));
     let written = leases
         .iter()
         .enumerate()
@@ -486,8 +486,8 @@ async fn posts_of_many_attempts_are_stored_together_each_by_its_own_right() {
 async fn an_attempt_that_claims_twice_has_one_job_and_counts_once() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    ann.ask("One").await;
-    ann.ask("Two").await;
+    ann.create_post("One").await;
+    ann.create_post("Two").await;
     let tx = app.begin().await;
     let (ids, more) = (requests(1), requests(2));
     let claim = async |requests: &[ClaimRequest]| claim_jobs(&tx, "w1", requests).await;
@@ -532,7 +532,7 @@ async fn how_an_attempt_ended_can_be_read_afterwards() {
 async fn no_job_is_claimed_while_the_queue_is_paused() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    ann.ask("Patience").await;
+    ann.create_post("Patience").await;
     let tx = app.begin().await;
     assert!(queue_state::Entity::pause(&tx).await.unwrap());
     assert_eq!(first(&tx, "w1").await, None);

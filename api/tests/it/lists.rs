@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use api::page::{After, look_through};
+use api::pagination::{IdCursor, scan_page};
 use entity::clock::{new_id, now};
 use entity::user;
 use reqwest::Method;
@@ -19,13 +19,13 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::stub_openai::Mood;
-use crate::test_app::{Answer, TestApp, TestClient, text};
+use crate::test_app::{TestApp, TestClient, TestResponse, text};
 
 /// As many posts, whose jobs are canceled, so that nothing is left to do.
 async fn posts(owner: &TestClient, topics: impl IntoIterator<Item = &str>) -> Vec<Value> {
     let mut posts = Vec::new();
     for topic in topics {
-        let post = owner.ask(topic).await;
+        let post = owner.create_post(topic).await;
         let cancel = format!("/jobs/{}/cancel", text(&post["job"]["id"]));
         let cancel = owner.send(owner.request(Method::POST, &cancel)).await;
         assert_eq!(cancel.status, 202);
@@ -38,7 +38,7 @@ fn ids(items: &[Value]) -> Vec<String> {
     items.iter().map(|item| text(&item["id"])).collect()
 }
 
-fn items(answer: &Answer) -> Vec<Value> {
+fn items(answer: &TestResponse) -> Vec<Value> {
     assert_eq!(answer.status, 200, "{}", answer.body);
     answer.body["items"].as_array().unwrap().clone()
 }
@@ -105,7 +105,7 @@ async fn posts_of_the_same_moment_are_each_listed_once() {
     let ann = app.user("ann").await;
     let made = ids(&posts(&ann, SEVEN).await);
     let same = "UPDATE blog_posts SET updated_at = (SELECT MAX(updated_at) FROM blog_posts)";
-    sea_orm::ConnectionTrait::execute_unprepared(app.db.write(), same)
+    sea_orm::ConnectionTrait::execute_unprepared(app.db.raw_connection(), same)
         .await
         .unwrap();
     for sort in ["updated_at", "-updated_at"] {
@@ -168,7 +168,7 @@ async fn pages_lead_through_all_jobs_once() {
     let queued = ann.get("/jobs?status=queued").await;
     assert_eq!(queued.body, json!({ "items": [], "next_cursor": null }));
     let first = ann.get("/jobs?limit=1").await;
-    assert_eq!(first.body["items"][0], ann.job_now(&posts[6]).await);
+    assert_eq!(first.body["items"][0], ann.get_job(&posts[6]).await);
 }
 
 #[tokio::test]
@@ -216,12 +216,12 @@ async fn posts_are_found_by_their_status() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let canceled = posts(&ann, ["Canceled"]).await.remove(0);
-    let ready = ann.ask("Ready").await;
+    let ready = ann.create_post("Ready").await;
     app.run_jobs().await;
-    let failed = ann.ask("Failed").await;
+    let failed = ann.create_post("Failed").await;
     app.agent.set(Mood::Fail(401, "invalid_api_key"));
     app.run_jobs().await;
-    let generating = ann.ask("Generating").await;
+    let generating = ann.create_post("Generating").await;
     let all = [
         ("canceled", &canceled),
         ("ready", &ready),
@@ -314,9 +314,9 @@ async fn a_search_for_what_is_almost_found_everywhere_comes_to_an_end() {
 async fn a_summary_is_the_post_without_its_content() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Summaries").await;
+    let asked = ann.create_post("Summaries").await;
     app.run_jobs().await;
-    let mut post = ann.post_now(&asked).await;
+    let mut post = ann.get_post(&asked).await;
     assert!(post.as_object_mut().unwrap().remove("content").is_some());
     assert_eq!(items(&ann.get("/blogs").await), [post]);
 }
@@ -416,7 +416,7 @@ impl ConnectionTrait for Vanishing<'_> {
 #[tokio::test]
 async fn a_page_that_looks_through_many_passes_over_none_though_others_vanish() {
     let app = TestApp::new().await;
-    let db = app.db.write();
+    let db = app.db.raw_connection();
     let ids: Vec<Uuid> = std::iter::repeat_with(new_id).take(6000).collect();
     for (some, ids) in ids.chunks(500).enumerate() {
         let rows = ids.iter().enumerate().map(|(n, id)| user::ActiveModel {
@@ -438,7 +438,7 @@ async fn a_page_that_looks_through_many_passes_over_none_though_others_vanish() 
         db,
         left: Mutex::new(newest),
     };
-    let (mut found, mut after) = (Vec::new(), None::<After>);
+    let (mut found, mut after) = (Vec::new(), None::<IdCursor>);
     loop {
         let mut rows = user::Entity::find();
         if let Some(after) = after {
@@ -446,7 +446,7 @@ async fn a_page_that_looks_through_many_passes_over_none_though_others_vanish() 
         }
         let is_wanted = Condition::all().add(user::Column::Id.is_in(wanted.clone()));
         let id = user::Column::Id;
-        let page = look_through(&vanishing, rows, Some(is_wanted), id, |user| user.id, 7);
+        let page = scan_page(&vanishing, rows, Some(is_wanted), id, |user| user.id, 7);
         let (page, next) = page.await.unwrap();
         found.extend(page.into_iter().map(|user| user.id));
         after = next;

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::deliveries;
 use crate::job_life::{at_first, outcomes, with_attempts};
-use crate::stub::Call;
+use crate::stub::RecordedRequest;
 use crate::stub_openai::Mood;
 use crate::test_app::{TestApp, text};
 
@@ -27,7 +27,7 @@ pub(crate) async fn vanished(app: &TestApp) {
 
 async fn finish_with_short_lease(app: &TestApp) {
     let worker = app.worker_with(SHORT_LEASE).await;
-    app.jobs_over().await;
+    app.wait_until_jobs_finished().await;
     worker.stop().await;
 }
 
@@ -35,10 +35,10 @@ async fn finish_with_short_lease(app: &TestApp) {
 async fn the_job_of_a_worker_that_vanished_is_finished_by_another() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Vanishing").await;
+    let asked = ann.create_post("Vanishing").await;
     vanished(&app).await;
     let since = Instant::now();
-    assert_eq!(ann.job_now(&asked).await["status"], "running");
+    assert_eq!(ann.get_job(&asked).await["status"], "running");
     finish_with_short_lease(&app).await;
 
     assert!(
@@ -46,7 +46,7 @@ async fn the_job_of_a_worker_that_vanished_is_finished_by_another() {
         "{:?}",
         since.elapsed()
     );
-    let job = ann.job_now(&asked).await;
+    let job = ann.get_job(&asked).await;
     assert_eq!(job["status"], "succeeded");
     assert_eq!(outcomes(&job), ["lost", "succeeded"]);
     let attempts = &job["attempts"];
@@ -57,7 +57,7 @@ async fn the_job_of_a_worker_that_vanished_is_finished_by_another() {
     assert_eq!(attempts[0]["error"]["code"], "worker_lost");
     assert_ne!(attempts[0]["worker"], attempts[1]["worker"]);
     assert_eq!(
-        app.parts(),
+        app.requested_sections(),
         [0, 1, 2, 2, 3, 4],
         "sections were paid for twice"
     );
@@ -67,22 +67,22 @@ async fn the_job_of_a_worker_that_vanished_is_finished_by_another() {
 async fn a_job_that_loses_all_its_workers_fails() {
     let app = with_attempts("--job-max-attempts=1").await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Quicksand").await;
+    let asked = ann.create_post("Quicksand").await;
     vanished(&app).await;
     finish_with_short_lease(&app).await;
 
-    let job = ann.job_now(&asked).await;
+    let job = ann.get_job(&asked).await;
     assert_eq!(job["status"], "failed");
     assert_eq!(job["error"]["code"], "worker_lost");
     assert_eq!(outcomes(&job), ["lost"]);
-    assert_eq!(ann.post_now(&asked).await["status"], "failed");
+    assert_eq!(ann.get_post(&asked).await["status"], "failed");
 }
 
 #[tokio::test]
 async fn a_canceled_job_whose_worker_vanished_is_canceled_by_another() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Nobody home").await;
+    let asked = ann.create_post("Nobody home").await;
     vanished(&app).await;
     let cancel = text(&asked["job"]["links"]["cancel"]).replace("/api/v1", "");
     // Nobody is there to stop it yet, however often one asks.
@@ -94,23 +94,23 @@ async fn a_canceled_job_whose_worker_vanished_is_canceled_by_another() {
     }
     finish_with_short_lease(&app).await;
 
-    let job = ann.job_now(&asked).await;
+    let job = ann.get_job(&asked).await;
     assert_eq!(job["status"], "canceled");
     assert_eq!(outcomes(&job), ["lost"]);
-    assert_eq!(ann.post_now(&asked).await["status"], "canceled");
+    assert_eq!(ann.get_post(&asked).await["status"], "canceled");
 }
 
 #[tokio::test]
 async fn a_worker_that_stops_gives_its_job_back_uncounted() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Relays").await;
+    let asked = ann.create_post("Relays").await;
     app.agent.set(at_first(1, 2, Mood::Hang));
     let worker = app.worker_with(&["--shutdown-grace-secs=0"]).await;
     app.agent.called(3).await;
     worker.stop().await;
 
-    let job = ann.job_now(&asked).await;
+    let job = ann.get_job(&asked).await;
     assert_eq!(
         (&job["status"], &job["attempt"]),
         (&json!("queued"), &json!(0))
@@ -120,28 +120,28 @@ async fn a_worker_that_stops_gives_its_job_back_uncounted() {
     assert_eq!(outcomes(&job), ["released"]);
     app.run_jobs().await;
 
-    let job = ann.job_now(&asked).await;
+    let job = ann.get_job(&asked).await;
     assert_eq!(
         (&job["status"], &job["attempt"]),
         (&json!("succeeded"), &json!(1))
     );
     assert_eq!(outcomes(&job), ["released", "succeeded"]);
     assert_eq!(job["attempts"][1]["attempt"], 1);
-    assert_eq!(app.parts(), [0, 1, 2, 2, 3, 4]);
+    assert_eq!(app.requested_sections(), [0, 1, 2, 2, 3, 4]);
 }
 
 #[tokio::test]
 async fn a_worker_that_stops_finishes_its_job_if_there_is_time() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Last orders").await;
+    let asked = ann.create_post("Last orders").await;
     let gate = Arc::new(Notify::new());
     app.agent.set(at_first(1, 2, Mood::Gate(gate.clone())));
     let worker = app.worker().await;
     app.agent.called(3).await;
     tokio::join!(worker.stop(), async { gate.notify_one() });
 
-    let job = ann.job_now(&asked).await;
+    let job = ann.get_job(&asked).await;
     assert_eq!(outcomes(&job), ["succeeded"]);
 }
 
@@ -149,14 +149,14 @@ async fn a_worker_that_stops_finishes_its_job_if_there_is_time() {
 async fn a_busy_worker_leaves_the_queue_to_others() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let slow = ann.ask("Slow food").await;
-    let quick = ann.ask("Quick food").await;
-    app.agent.set(Mood::by(|call: &Call| {
-        match call.body["messages"].to_string().contains("Slow food") {
+    let slow = ann.create_post("Slow food").await;
+    let quick = ann.create_post("Quick food").await;
+    app.agent.set(Mood::by(
+        |call: &RecordedRequest| match call.body["messages"].to_string().contains("Slow food") {
             true => Mood::Hang,
             false => Mood::Well,
-        }
-    }));
+        },
+    ));
     let busy = app
         .worker_with(&["--worker-concurrency=1", "--shutdown-grace-secs=0"])
         .await;
@@ -173,7 +173,7 @@ async fn a_busy_worker_leaves_the_queue_to_others() {
         since.elapsed()
     );
 
-    let job = ann.job_now(&slow).await;
+    let job = ann.get_job(&slow).await;
     assert_eq!(job["status"], "running");
     ann.delete(&format!("/blogs/{}", text(&slow["id"]))).await;
     free.stop().await;
@@ -189,24 +189,24 @@ async fn push(app: &TestApp, job: Uuid, attempt: i32) {
 async fn deliveries_that_come_twice_do_no_harm() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Twins").await;
+    let asked = ann.create_post("Twins").await;
     let id: Uuid = text(&asked["job"]["id"]).parse().unwrap();
     for attempt in [0, 1, 1, 2] {
         push(&app, id, attempt).await;
     }
     let workers = (app.worker().await, app.worker().await);
-    app.jobs_over().await;
-    let job = ann.job_now(&asked).await;
+    app.wait_until_jobs_finished().await;
+    let job = ann.get_job(&asked).await;
     assert_eq!(outcomes(&job), ["succeeded"]);
 
     for attempt in [1, 2] {
         push(&app, id, attempt).await;
     }
-    app.jobs_over().await;
+    app.wait_until_jobs_finished().await;
     workers.0.stop().await;
     workers.1.stop().await;
-    assert_eq!(ann.job_now(&asked).await, job);
-    assert_eq!(app.parts(), [0, 1, 2, 3, 4]);
+    assert_eq!(ann.get_job(&asked).await, job);
+    assert_eq!(app.requested_sections(), [0, 1, 2, 3, 4]);
 }
 
 #[tokio::test]
@@ -215,15 +215,19 @@ async fn a_delivery_for_nothing_is_dropped() {
     let ann = app.user("ann").await;
     push(&app, Uuid::now_v7(), 1).await;
     strange_row(&app, r#"{"nonsense": true}"#).await;
-    let asked = ann.ask("Sense").await;
+    let asked = ann.create_post("Sense").await;
     app.run_jobs().await;
-    assert_eq!(outcomes(&ann.job_now(&asked).await), ["succeeded"]);
+    assert_eq!(outcomes(&ann.get_job(&asked).await), ["succeeded"]);
 }
 
 /// A delivery with `body` for its payload.
 async fn strange_row(app: &TestApp, body: &str) {
     let (sql, _) = deliveries::insert(app.db.backend(), body);
-    app.db.write().execute_unprepared(&sql).await.unwrap();
+    app.db
+        .raw_connection()
+        .execute_unprepared(&sql)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -232,11 +236,11 @@ async fn a_delivery_that_is_no_json_stops_neither_the_worker_nor_its_jobs() {
     let ann = app.user("ann").await;
     let gate = Arc::new(Notify::new());
     app.agent.set(at_first(1, 2, Mood::Gate(gate.clone())));
-    let running = ann.ask("Business as usual").await;
+    let running = ann.create_post("Business as usual").await;
     let worker = app.worker().await;
     app.agent.called(3).await;
     strange_row(&app, "no json at all").await;
-    let later = ann.ask("And more of it").await;
+    let later = ann.create_post("And more of it").await;
     app.job_once(&ann, &later, |job| job["status"] == "succeeded")
         .await;
     gate.notify_one();
@@ -245,7 +249,7 @@ async fn a_delivery_that_is_no_json_stops_neither_the_worker_nor_its_jobs() {
     let job = app.job_once(&ann, &running, over).await;
     assert_eq!(outcomes(&job), ["succeeded"], "{job}");
     // The row is swept away, or apalis would stumble over it for ever.
-    app.jobs_over().await;
+    app.wait_until_jobs_finished().await;
     worker.stop().await;
 }
 
@@ -253,11 +257,15 @@ async fn a_delivery_that_is_no_json_stops_neither_the_worker_nor_its_jobs() {
 async fn a_delivery_that_was_lost_is_made_again() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Lost property").await;
+    let asked = ann.create_post("Lost property").await;
     let lose = format!("DELETE FROM {}", deliveries::table(app.db.backend()));
-    app.db.write().execute_unprepared(&lose).await.unwrap();
+    app.db
+        .raw_connection()
+        .execute_unprepared(&lose)
+        .await
+        .unwrap();
     finish_with_short_lease(&app).await;
-    let job = ann.job_now(&asked).await;
+    let job = ann.get_job(&asked).await;
     assert_eq!(outcomes(&job), ["succeeded"]);
     assert_eq!(job["attempt"], 1);
 }
@@ -266,7 +274,7 @@ async fn a_delivery_that_was_lost_is_made_again() {
 async fn a_delivery_that_was_taken_by_a_dead_worker_is_made_again() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Dead letters").await;
+    let asked = ann.create_post("Dead letters").await;
     let long_ago = match app.db.backend() {
         DbBackend::Postgres => "to_timestamp(1)",
         _ => "1",
@@ -275,9 +283,13 @@ async fn a_delivery_that_was_taken_by_a_dead_worker_is_made_again() {
         "UPDATE {} SET status = 'Queued', lock_by = NULL, lock_at = {long_ago}",
         deliveries::table(app.db.backend())
     );
-    app.db.write().execute_unprepared(&taken).await.unwrap();
+    app.db
+        .raw_connection()
+        .execute_unprepared(&taken)
+        .await
+        .unwrap();
     finish_with_short_lease(&app).await;
-    assert_eq!(outcomes(&ann.job_now(&asked).await), ["succeeded"]);
+    assert_eq!(outcomes(&ann.get_job(&asked).await), ["succeeded"]);
 }
 
 /// As it is when the clock was set back after the job was asked for.
@@ -285,11 +297,15 @@ async fn a_delivery_that_was_taken_by_a_dead_worker_is_made_again() {
 async fn a_job_in_line_whose_delivery_is_due_in_hours_is_delivered_now() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    ann.ask("Growing tomatoes").await;
+    ann.create_post("Growing tomatoes").await;
     let ahead = match app.db.backend() {
         DbBackend::Postgres => "UPDATE apalis.jobs SET run_at = run_at + interval '3 hours'",
         _ => "UPDATE Jobs SET run_at = run_at + 3 * 3600",
     };
-    app.db.write().execute_unprepared(ahead).await.unwrap();
+    app.db
+        .raw_connection()
+        .execute_unprepared(ahead)
+        .await
+        .unwrap();
     finish_with_short_lease(&app).await;
 }

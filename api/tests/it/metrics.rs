@@ -27,7 +27,7 @@ async fn scrape(client: &TestClient) -> String {
 /// The API's metrics as if nobody had asked for them before.
 async fn first_scrape(app: &TestApp) -> String {
     let metrics = api::metrics::Metrics::new().unwrap();
-    metrics.text(&app.db).await.unwrap()
+    metrics.render(&app.db).await.unwrap()
 }
 
 /// The value of a series, if there is one.
@@ -41,7 +41,7 @@ fn value(scrape: &str, series: &str) -> Option<f64> {
 async fn a_request_is_counted_under_its_route_and_status() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let post = ann.ask("Counting sheep").await;
+    let post = ann.create_post("Counting sheep").await;
     for id in ["nobody", post["id"].as_str().unwrap()] {
         ann.get(&format!("/blogs/{id}")).await;
     }
@@ -88,7 +88,7 @@ async fn neither_paths_nor_methods_that_nobody_knows_become_series() {
 async fn a_client_that_goes_is_not_waited_for_any_more() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let post = ann.ask("Going, going").await;
+    let post = ann.create_post("Going, going").await;
     let path = format!("/jobs/{}?wait=60", post["job"]["id"].as_str().unwrap());
     let waiting = tokio::spawn(async move { ann.get(&path).await });
     let client = app.anonymous();
@@ -116,7 +116,7 @@ async fn the_queue_is_as_long_as_its_jobs_are_many() {
     assert_eq!(value(&text, oldest), Some(0.0));
 
     for topic in ["One thing", "Another thing"] {
-        ann.ask(topic).await;
+        ann.create_post(topic).await;
     }
     let text = first_scrape(&app).await;
     assert_eq!(value(&text, queued), Some(2.0));
@@ -157,7 +157,7 @@ async fn the_queue_is_measured_now_and_then_however_often_it_is_asked_for() {
     let ann = app.user("ann").await;
     let queued = async || value(&scrape(&ann).await, r#"blog_queue_jobs{status="queued"}"#);
     assert_eq!(queued().await, Some(0.0));
-    ann.ask("Patience").await;
+    ann.create_post("Patience").await;
     assert_eq!(queued().await, Some(0.0));
     let seen = async {
         while queued().await != Some(1.0) {
@@ -210,13 +210,13 @@ async fn a_process_tells_what_it_uses() {
 async fn a_job_is_counted_from_its_pickup_to_its_end() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    ann.ask("Life and times").await;
+    ann.create_post("Life and times").await;
     let worker = app.worker().await;
-    app.jobs_over().await;
+    app.wait_until_jobs_finished().await;
     let metrics = worker.metrics.clone();
     worker.stop().await;
 
-    let text = metrics.text().unwrap();
+    let text = metrics.render().unwrap();
     let read = |series: &str| value(&text, series).unwrap_or_else(|| panic!("{series}: {text}"));
     assert_eq!(read("blog_job_pickup_seconds_count"), 1.0);
     let succeeded = r#"{outcome="succeeded"}"#;
@@ -250,7 +250,7 @@ async fn a_job_is_counted_from_its_pickup_to_its_end() {
 async fn what_has_not_happened_yet_is_zero() {
     let app = TestApp::new().await;
     let worker = app.worker().await;
-    let text = worker.metrics.text().unwrap();
+    let text = worker.metrics.render().unwrap();
     for series in [
         r#"blog_jobs_finished_total{error="worker_lost",outcome="failed"}"#,
         r#"blog_job_attempts_total{error="agent_rate_limited",outcome="retried"}"#,
@@ -269,7 +269,7 @@ async fn what_has_not_happened_yet_is_zero() {
 async fn refusals_of_the_agent_are_counted_by_their_kind() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    ann.ask("No and no and no").await;
+    ann.create_post("No and no and no").await;
     let times = AtomicUsize::new(0);
     app.agent.set(Mood::by(move |_| {
         match times.fetch_add(1, Ordering::Relaxed) {
@@ -279,11 +279,11 @@ async fn refusals_of_the_agent_are_counted_by_their_kind() {
         }
     }));
     let worker = app.worker().await;
-    app.jobs_over().await;
+    app.wait_until_jobs_finished().await;
     let metrics = worker.metrics.clone();
     worker.stop().await;
 
-    let text = metrics.text().unwrap();
+    let text = metrics.render().unwrap();
     let calls = |outcome: &str| {
         let labels = format!(r#"{{agent="openai",model="stub-large",outcome="{outcome}"}}"#);
         value(&text, &format!("blog_agent_calls_total{labels}"))
@@ -311,20 +311,23 @@ async fn a_cancel_is_counted_by_whoever_ends_the_job() {
     let ann = app.user("ann").await;
     app.agent.set(Mood::Hang);
     let worker = app.worker_with(&["--worker-concurrency=1"]).await;
-    let running = ann.ask("Never mind").await;
+    let running = ann.create_post("Never mind").await;
     app.agent.called(1).await;
-    let at_work = value(&worker.metrics.text().unwrap(), "blog_worker_jobs_running");
+    let at_work = value(
+        &worker.metrics.render().unwrap(),
+        "blog_worker_jobs_running",
+    );
     assert_eq!(at_work, Some(1.0));
-    let queued = ann.ask("Never ever mind").await;
+    let queued = ann.create_post("Never ever mind").await;
     for asked in [queued, running] {
         let job = asked["job"]["id"].as_str().unwrap();
         ann.post(&format!("/jobs/{job}/cancel"), json!({})).await;
     }
-    app.jobs_over().await;
+    app.wait_until_jobs_finished().await;
     let metrics = worker.metrics.clone();
     worker.stop().await;
 
-    let text = metrics.text().unwrap();
+    let text = metrics.render().unwrap();
     let canceled = r#"blog_jobs_finished_total{error="",outcome="canceled"}"#;
     assert_eq!(value(&scrape(&ann).await, canceled), Some(1.0));
     for series in [
@@ -344,22 +347,26 @@ async fn lose_delivery(app: &TestApp, post: &Value) {
     let delivery = job.unwrap().unwrap().delivery_id.unwrap();
     let table = deliveries::table(app.db.backend());
     let delete = format!("DELETE FROM {table} WHERE id = '{delivery}'");
-    app.db.write().execute_unprepared(&delete).await.unwrap();
+    app.db
+        .raw_connection()
+        .execute_unprepared(&delete)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn a_rescue_and_a_new_delivery_are_counted() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    ann.ask("Man overboard").await;
+    ann.create_post("Man overboard").await;
     vanished(&app).await;
-    lose_delivery(&app, &ann.ask("Letter in a bottle").await).await;
+    lose_delivery(&app, &ann.create_post("Letter in a bottle").await).await;
     let worker = app.worker_with(SHORT_LEASE).await;
-    app.jobs_over().await;
+    app.wait_until_jobs_finished().await;
     let metrics = worker.metrics.clone();
     worker.stop().await;
 
-    let text = metrics.text().unwrap();
+    let text = metrics.render().unwrap();
     let rescued = r#"blog_rescues_total{outcome="requeued"}"#;
     assert_eq!(value(&text, rescued), Some(1.0), "{text}");
     assert_eq!(value(&text, "blog_redeliveries_total"), Some(1.0), "{text}");

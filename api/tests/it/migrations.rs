@@ -33,7 +33,7 @@ async fn posts_from_before_get_the_options_of_their_latest_jobs() {
         let body = json!({ "topic": topic, "options": german });
         asked(&ann, "/blogs", body).await;
     }
-    ann.ask("Without options").await;
+    ann.create_post("Without options").await;
     app.run_jobs().await;
     let posts = post::Entity::find().order_by_asc(post::Column::Id);
     let ids: Vec<_> = posts.clone().all(app.db.read()).await.unwrap();
@@ -43,7 +43,7 @@ async fn posts_from_before_get_the_options_of_their_latest_jobs() {
     asked(&ann, &again, json!({ "options": dutch })).await;
     app.run_jobs().await;
     let forgotten = job::Entity::delete_many().filter(job::Column::PostId.eq(ids[2]));
-    forgotten.exec(app.db.write()).await.unwrap();
+    forgotten.exec(app.db.raw_connection()).await.unwrap();
 
     // As the version before has left it.
     for sql in [
@@ -52,7 +52,11 @@ async fn posts_from_before_get_the_options_of_their_latest_jobs() {
         "ALTER TABLE generation_jobs DROP COLUMN retried_at",
         "DELETE FROM seaql_migrations WHERE version = 'm20261123_000005_regenerations_and_retries'",
     ] {
-        app.db.write().execute_unprepared(sql).await.unwrap();
+        app.db
+            .raw_connection()
+            .execute_unprepared(sql)
+            .await
+            .unwrap();
     }
     app.db.migrate().await.unwrap();
 
@@ -93,7 +97,7 @@ async fn a_start_that_is_broken_off_anywhere_is_made_good_by_the_next() {
     let whole = tempfile::tempdir().unwrap();
     let db = opened(&whole).await;
     db.migrate().await.unwrap();
-    let wanted = schema(db.write()).await;
+    let wanted = schema(db.raw_connection()).await;
     let mut polls = 1;
     loop {
         let folder = tempfile::tempdir().unwrap();
@@ -102,7 +106,11 @@ async fn a_start_that_is_broken_off_anywhere_is_made_good_by_the_next() {
         db.close().await;
         let db = opened(&folder).await;
         db.migrate().await.unwrap();
-        assert_eq!(schema(db.write()).await, wanted, "after {polls} polls");
+        assert_eq!(
+            schema(db.raw_connection()).await,
+            wanted,
+            "after {polls} polls"
+        );
         if ended {
             break;
         }
@@ -117,15 +125,19 @@ async fn tables_that_the_first_release_has_left_half_made_are_made_anew() {
     let whole = tempfile::tempdir().unwrap();
     let db = opened(&whole).await;
     db.migrate().await.unwrap();
-    let wanted = schema(db.write()).await;
+    let wanted = schema(db.raw_connection()).await;
     let mut polls = 3;
     loop {
         let folder = tempfile::tempdir().unwrap();
         let db = opened(&folder).await;
-        let first_release = migration::SETS[0].up(db.write(), None);
+        let first_release = migration::SETS[0].up(db.raw_connection(), None);
         let ended = ends_within(polls, first_release).await;
         db.migrate().await.unwrap();
-        assert_eq!(schema(db.write()).await, wanted, "after {polls} polls");
+        assert_eq!(
+            schema(db.raw_connection()).await,
+            wanted,
+            "after {polls} polls"
+        );
         if ended {
             break;
         }
@@ -138,7 +150,7 @@ async fn tables_that_the_first_release_has_left_half_made_are_made_anew() {
 async fn what_is_no_leftover_of_ours_stays_where_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let db = opened(&folder).await;
-    let first_two = migration::SETS[0].up(db.write(), Some(2));
+    let first_two = migration::SETS[0].up(db.raw_connection(), Some(2));
     first_two.await.unwrap();
     for sql in [
         "CREATE TABLE of_the_operator (id INTEGER)",
@@ -147,18 +159,25 @@ async fn what_is_no_leftover_of_ours_stays_where_it_is() {
         // The third was broken off here.
         "ALTER TABLE generation_jobs ADD COLUMN turn BIGINT NOT NULL DEFAULT 0",
     ] {
-        db.write().execute_unprepared(sql).await.unwrap();
+        db.raw_connection().execute_unprepared(sql).await.unwrap();
     }
     db.migrate().await.unwrap();
     let users = user::Entity::find().count(db.read()).await.unwrap();
     assert_eq!(users, 1);
     let insert = "INSERT INTO of_the_operator VALUES (1)";
-    db.write().execute_unprepared(insert).await.unwrap();
+    db.raw_connection()
+        .execute_unprepared(insert)
+        .await
+        .unwrap();
 }
 
 async fn newer(app: &TestApp, table: &str, name: &str) {
     let sql = format!("INSERT INTO {table} (version, applied_at) VALUES ('{name}', 0)");
-    app.db.write().execute_unprepared(&sql).await.unwrap();
+    app.db
+        .raw_connection()
+        .execute_unprepared(&sql)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -169,7 +188,7 @@ async fn a_database_that_is_newer_and_compatible_is_worked_with() {
     let ready = app.anonymous().get("//ready").await;
     assert_eq!(ready.status, 200, "{}", ready.body);
     let ann = app.user("ann").await;
-    ann.ask("Growing tomatoes").await;
+    ann.create_post("Growing tomatoes").await;
     app.run_jobs().await;
     let status = app.db.schema_status().await.unwrap();
     assert_eq!(status.newer, ["m29990101_000099_more"]);
@@ -227,7 +246,7 @@ async fn tables_with_rows_of_which_no_record_tells_are_left_alone() {
          VALUES (x'01', 'ann', 'ann', '', 'user', '2026-11-27')",
         "DELETE FROM seaql_migrations",
     ] {
-        db.write().execute_unprepared(sql).await.unwrap();
+        db.raw_connection().execute_unprepared(sql).await.unwrap();
     }
     let refused = db.migrate().await.unwrap_err().to_string();
     assert!(refused.contains("a table users with rows"), "{refused}");

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::test_app::{Answer, TestApp, text};
+use crate::test_app::{TestApp, TestResponse, text};
 
 const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
 
@@ -205,7 +205,7 @@ async fn every_response_is_described() {
 }
 
 /// A path outside of the API's base.
-async fn follow(app: &TestApp, path: &str) -> Answer {
+async fn follow(app: &TestApp, path: &str) -> TestResponse {
     let client = app.anonymous();
     let request = client.request(Method::GET, &format!("/{path}"));
     client.send(request).await

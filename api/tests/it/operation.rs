@@ -8,9 +8,9 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::auth::routes;
-use crate::test_app::{Answer, PASSWORD, TestApp, TestClient};
+use crate::test_app::{PASSWORD, TestApp, TestClient, TestResponse};
 
-async fn get(client: &TestClient, path: &str) -> Answer {
+async fn get(client: &TestClient, path: &str) -> TestResponse {
     client.send(client.request(Method::GET, path)).await
 }
 
@@ -29,7 +29,11 @@ async fn a_service_without_a_migration_is_not_ready_and_says_which() {
     let app = TestApp::new().await;
     let missing = "m20261122_000002_posts_and_jobs";
     let sql = format!("DELETE FROM seaql_migrations WHERE version = '{missing}'");
-    app.db.write().execute_unprepared(&sql).await.unwrap();
+    app.db
+        .raw_connection()
+        .execute_unprepared(&sql)
+        .await
+        .unwrap();
 
     let answer = get(&app.anonymous(), "//ready").await;
     assert_eq!(answer.status, 503);
@@ -46,7 +50,11 @@ async fn a_service_without_a_migration_is_not_ready_and_says_which() {
 async fn a_service_without_any_migration_is_not_ready() {
     let app = TestApp::new().await;
     let sql = "DROP TABLE seaql_migrations";
-    app.db.write().execute_unprepared(sql).await.unwrap();
+    app.db
+        .raw_connection()
+        .execute_unprepared(sql)
+        .await
+        .unwrap();
     let answer = get(&app.anonymous(), "//ready").await;
     assert_eq!(answer.status, 503);
     assert!(!answer.body["missing"].as_array().unwrap().is_empty());
@@ -56,7 +64,7 @@ async fn a_service_without_any_migration_is_not_ready() {
 async fn without_a_database_everyone_is_told_to_come_back() {
     let mut app = TestApp::new().await;
     let ann = app.user("ann").await;
-    app.may_leave_jobs();
+    app.allow_unfinished_jobs();
     app.db.clone().close().await;
 
     let account = json!({ "username": "bob", "password": PASSWORD });
@@ -97,7 +105,11 @@ async fn a_fault_of_ours_is_told_without_the_inside() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let sql = "ALTER TABLE blog_posts RENAME COLUMN topic TO subject";
-    app.db.write().execute_unprepared(sql).await.unwrap();
+    app.db
+        .raw_connection()
+        .execute_unprepared(sql)
+        .await
+        .unwrap();
     let answer = ann.get("/blogs").await;
     assert_eq!((answer.status, answer.code()), (500, "internal"));
     let text = answer.text.to_lowercase();

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use crate::job_life::{at_first, outcomes, with_attempts};
 use crate::jobs::cancel;
-use crate::stub::Call;
+use crate::stub::RecordedRequest;
 use crate::stub_openai::Mood;
 use crate::test_app::TestApp;
 
@@ -27,7 +27,7 @@ async fn a_pause_is_kept_by_all_jobs_and_burns_no_attempt() {
     let ann = app.user("ann").await;
     let mut posts = Vec::new();
     for n in 0..10 {
-        posts.push(ann.ask(&format!("Chapter {n} of ten")).await);
+        posts.push(ann.create_post(&format!("Chapter {n} of ten")).await);
     }
     // What comes within a second of the first call is refused, and what comes
     // first after that has to wait.
@@ -36,7 +36,7 @@ async fn a_pause_is_kept_by_all_jobs_and_burns_no_attempt() {
     let mood = {
         let (refused, reopened, first) = (refused.clone(), reopened.clone(), first.clone());
         let (begun, probed) = (std::sync::OnceLock::new(), AtomicBool::new(false));
-        move |_: &Call| {
+        move |_: &RecordedRequest| {
             if begun.get_or_init(Instant::now).elapsed() < Duration::from_secs(1) {
                 refused.fetch_add(1, Ordering::Relaxed);
                 return Mood::Busy(1);
@@ -62,15 +62,15 @@ async fn a_pause_is_kept_by_all_jobs_and_burns_no_attempt() {
     );
     let mut running = 0;
     for post in &posts {
-        running += usize::from(ann.job_now(post).await["status"] == "running");
+        running += usize::from(ann.get_job(post).await["status"] == "running");
     }
     assert!((1..=4).contains(&running), "{running} jobs were taken");
     first.notify_one();
-    app.jobs_over().await;
+    app.wait_until_jobs_finished().await;
     worker.stop().await;
 
     for post in &posts {
-        let job = ann.job_now(post).await;
+        let job = ann.get_job(post).await;
         assert_eq!(outcomes(&job), ["succeeded"], "{job}");
         assert_eq!((&job["attempt"], &job["error"]), (&json!(1), &Value::Null));
     }
@@ -81,7 +81,7 @@ async fn a_pause_is_kept_by_all_jobs_and_burns_no_attempt() {
 async fn a_refusal_that_names_no_time_is_waited_out_in_the_same_attempt() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Modesty").await;
+    let asked = ann.create_post("Modesty").await;
     let busy = Mood::Fail(429, "rate_limit_exceeded");
     app.agent.set(at_first(2, 3, busy));
     let since = Instant::now();
@@ -89,8 +89,8 @@ async fn a_refusal_that_names_no_time_is_waited_out_in_the_same_attempt() {
 
     // Half a second at least, and then twice that.
     assert!(since.elapsed() >= Duration::from_millis(1500));
-    assert_eq!(app.parts(), [0, 1, 2, 3, 3, 3, 4]);
-    let job = ann.job_now(&asked).await;
+    assert_eq!(app.requested_sections(), [0, 1, 2, 3, 3, 3, 4]);
+    let job = ann.get_job(&asked).await;
     assert_eq!(outcomes(&job), ["succeeded"]);
 }
 
@@ -98,7 +98,7 @@ async fn a_refusal_that_names_no_time_is_waited_out_in_the_same_attempt() {
 async fn a_job_that_waits_for_the_agent_is_canceled_within_a_second() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Second thoughts").await;
+    let asked = ann.create_post("Second thoughts").await;
     app.agent.set(Mood::Busy(LONG));
     let worker = app.worker().await;
     app.agent.called(1).await;
@@ -106,10 +106,10 @@ async fn a_job_that_waits_for_the_agent_is_canceled_within_a_second() {
 
     let since = Instant::now();
     assert_eq!(cancel(&ann, &asked).await.body["status"], "canceling");
-    app.jobs_over().await;
+    app.wait_until_jobs_finished().await;
     let took = since.elapsed();
     assert!(took < Duration::from_secs(2), "{took:?}");
-    let job = ann.job_now(&asked).await;
+    let job = ann.get_job(&asked).await;
     assert_eq!(outcomes(&job), ["canceled"]);
     assert_eq!(app.agent.calls().len(), 1);
     worker.stop().await;
@@ -119,31 +119,31 @@ async fn a_job_that_waits_for_the_agent_is_canceled_within_a_second() {
 async fn a_worker_that_stops_waits_for_no_agent() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Departures").await;
+    let asked = ann.create_post("Departures").await;
     app.agent.set(Mood::Busy(LONG));
     let worker = app.worker_with(&["--shutdown-grace-secs=1"]).await;
     app.agent.called(1).await;
     // This one is not even taken.
-    let waiting = ann.ask("Arrivals").await;
+    let waiting = ann.create_post("Arrivals").await;
     tokio::time::sleep(A_WHILE).await;
     let since = Instant::now();
     worker.stop().await;
     let took = since.elapsed();
     assert!(took < Duration::from_secs(3), "{took:?}");
 
-    let job = ann.job_now(&asked).await;
+    let job = ann.get_job(&asked).await;
     assert_eq!(outcomes(&job), ["released"]);
     assert_eq!(
         (&job["status"], &job["attempt"]),
         (&json!("queued"), &json!(0))
     );
-    let job = ann.job_now(&waiting).await;
+    let job = ann.get_job(&waiting).await;
     assert_eq!(outcomes(&job), [""; 0]);
     assert_eq!(app.agent.calls().len(), 1);
 
     app.agent.set(Mood::Well);
     app.run_jobs().await;
-    let job = ann.job_now(&asked).await;
+    let job = ann.get_job(&asked).await;
     assert_eq!(outcomes(&job), ["released", "succeeded"]);
 }
 
@@ -151,12 +151,12 @@ async fn a_worker_that_stops_waits_for_no_agent() {
 async fn an_idle_worker_stops_at_once_though_the_agent_wants_a_pause() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Departures").await;
+    let asked = ann.create_post("Departures").await;
     app.agent.set(Mood::Busy(TOO_LONG));
     let worker = app.worker().await;
     app.job_once(&ann, &asked, |job| !job["next_attempt_at"].is_null())
         .await;
-    let waiting = ann.ask("Arrivals").await;
+    let waiting = ann.create_post("Arrivals").await;
     tokio::time::sleep(A_WHILE).await;
     let since = Instant::now();
     worker.stop().await;
@@ -173,15 +173,15 @@ async fn an_idle_worker_stops_at_once_though_the_agent_wants_a_pause() {
 async fn a_worker_that_waits_for_its_agent_leaves_the_queue_to_others() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let refused = ann.ask("Closed for today").await;
+    let refused = ann.create_post("Closed for today").await;
     app.agent.set(Mood::Busy(TOO_LONG));
     let waits = app.worker().await;
     app.job_once(&ann, &refused, |job| !job["next_attempt_at"].is_null())
         .await;
-    let asked = ann.ask("Next door").await;
+    let asked = ann.create_post("Next door").await;
     tokio::time::sleep(A_WHILE).await;
     assert_eq!(app.agent.calls().len(), 1);
-    assert_eq!(outcomes(&ann.job_now(&asked).await), [""; 0]);
+    assert_eq!(outcomes(&ann.get_job(&asked).await), [""; 0]);
 
     app.agent.set(Mood::Well);
     let since = Instant::now();
@@ -191,7 +191,7 @@ async fn a_worker_that_waits_for_its_agent_leaves_the_queue_to_others() {
     let took = since.elapsed();
     assert!(took < Duration::from_secs(3), "{took:?}");
     cancel(&ann, &refused).await;
-    app.jobs_over().await;
+    app.wait_until_jobs_finished().await;
     waits.stop().await;
     other.stop().await;
 }
@@ -200,30 +200,30 @@ async fn a_worker_that_waits_for_its_agent_leaves_the_queue_to_others() {
 async fn a_lease_does_not_run_out_while_its_holder_waits_for_the_agent() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Perseverance").await;
+    let asked = ann.create_post("Perseverance").await;
     app.agent.set(at_first(1, 1, Mood::Busy(5)));
     let lease = &["--job-lease-secs=3"];
     let workers = (app.worker_with(lease).await, app.worker_with(lease).await);
-    app.jobs_over().await;
+    app.wait_until_jobs_finished().await;
     workers.0.stop().await;
     workers.1.stop().await;
 
-    let job = ann.job_now(&asked).await;
+    let job = ann.get_job(&asked).await;
     assert_eq!(outcomes(&job), ["succeeded"]);
-    assert_eq!(app.parts(), [0, 1, 1, 2, 3, 4]);
+    assert_eq!(app.requested_sections(), [0, 1, 1, 2, 3, 4]);
 }
 
 #[tokio::test]
 async fn an_agent_that_refuses_for_ever_fails_the_job() {
     let app = with_attempts("--job-max-attempts=2").await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Sisyphus").await;
+    let asked = ann.create_post("Sisyphus").await;
     app.agent.set(Mood::Busy(1));
     let worker = app.worker_with(&["--agent-timeout-secs=2"]).await;
-    app.jobs_over().await;
+    app.wait_until_jobs_finished().await;
     worker.stop().await;
 
-    let job = ann.job_now(&asked).await;
+    let job = ann.get_job(&asked).await;
     assert_eq!(outcomes(&job), ["failed", "failed"]);
     assert_eq!(job["error"]["code"], "agent_rate_limited");
     assert_eq!(job["error"]["retryable"], true);
@@ -235,11 +235,11 @@ async fn an_agent_that_refuses_for_ever_fails_the_job() {
 async fn a_quota_that_is_used_up_is_not_waited_for() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Austerity").await;
+    let asked = ann.create_post("Austerity").await;
     app.agent.set(Mood::Fail(429, "insufficient_quota"));
     app.run_jobs().await;
 
-    let job = ann.job_now(&asked).await;
+    let job = ann.get_job(&asked).await;
     assert_eq!(
         (outcomes(&job), app.agent.calls().len()),
         (vec![json!("failed")], 1)
@@ -252,12 +252,12 @@ async fn a_quota_that_is_used_up_is_not_waited_for() {
 async fn who_was_not_refused_gives_its_job_back_uncounted_if_the_pause_is_too_long() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let halfway = ann.ask("Halfway there").await;
+    let halfway = ann.create_post("Halfway there").await;
     let gate = Arc::new(Notify::new());
     app.agent.set(at_first(1, 2, Mood::Gate(gate.clone())));
     let worker = app.worker().await;
     app.agent.called(3).await;
-    let refused = ann.ask("Too late").await;
+    let refused = ann.create_post("Too late").await;
     app.agent.set(Mood::Busy(TOO_LONG));
     let waits = |job: &Value| !job["next_attempt_at"].is_null();
     app.job_once(&ann, &refused, waits).await;
@@ -275,7 +275,7 @@ async fn who_was_not_refused_gives_its_job_back_uncounted_if_the_pause_is_too_lo
 
     app.agent.set(Mood::Well);
     app.run_jobs().await;
-    let job = ann.job_now(&halfway).await;
+    let job = ann.get_job(&halfway).await;
     assert_eq!(outcomes(&job), ["released", "succeeded"]);
-    assert_eq!(app.parts(), [0, 1, 2, 0, 3, 4]);
+    assert_eq!(app.requested_sections(), [0, 1, 2, 0, 3, 4]);
 }

@@ -3,10 +3,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use api::page::look_through;
+use api::pagination::scan_page;
 use entity::clock::now;
 use entity::{
-    attempt, audit, idempotency, job, login_delay, post, refresh_token, session, step, user, worker,
+    attempt, audit, idempotency, job, login_throttle, post, refresh_token, session, step, user,
+    worker,
 };
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DatabaseConnection, DbBackend, DbErr, EntityTrait,
@@ -79,22 +80,23 @@ async fn limits(db: &DatabaseConnection) -> Result<(), DbErr> {
     let tx = db.begin().await?;
     queue::check_quota(&tx, Uuid::now_v7(), 100).await?;
     post::Entity::usage(&tx, Uuid::now_v7()).await?;
-    idempotency::Entity::kept_bytes(&tx, Uuid::now_v7()).await?;
-    idempotency::Entity::erase_answers(&tx, Uuid::now_v7()).await?;
-    session::Entity::make_room(&tx, Uuid::now_v7(), 100).await
+    idempotency::Entity::stored_bytes(&tx, Uuid::now_v7()).await?;
+    idempotency::Entity::erase_responses(&tx, Uuid::now_v7()).await?;
+    session::Entity::enforce_limit(&tx, Uuid::now_v7(), 100).await
 }
 
 /// What is asked before a password is verified.
 async fn guard(db: &DatabaseConnection) -> Result<(), DbErr> {
-    login_delay::Entity::of(db, &["home:x", "owner:x", "account:x", "address:x"]).await?;
+    login_throttle::Entity::find_active(db, &["home:x", "owner:x", "account:x", "address:x"])
+        .await?;
     let tx = db.begin().await?;
-    let row = login_delay::Model {
+    let row = login_throttle::Model {
         key: "address:x".to_owned(),
         failures: 1,
         open_at: None,
         forget_at: now(),
     };
-    login_delay::Entity::take_back(&tx, &row).await?;
+    login_throttle::Entity::undo(&tx, &row).await?;
     Ok(())
 }
 
@@ -104,12 +106,12 @@ async fn administration(db: &DatabaseConnection) -> Result<(), DbErr> {
     let users = user::Entity::find().filter(user::Column::Id.lt(after));
     let named = Condition::all().add(user::Column::UsernameKey.contains("ann"));
     // What it has to look through, and what it finds there.
-    look_through(db, users, Some(named), user::Column::Id, |user| user.id, 20).await?;
+    scan_page(db, users, Some(named), user::Column::Id, |user| user.id, 20).await?;
     let events = audit::Entity::find().filter(audit::Column::Id.lt(after));
     let events = events.order_by_desc(audit::Column::Id).limit(21);
     events.all(db).await?;
     let tx = db.begin().await?;
-    user::Entity::hold_with_admins(&tx, Uuid::now_v7()).await?;
+    user::Entity::lock_with_admins(&tx, Uuid::now_v7()).await?;
     queue::cancel_next_of_disabled(&tx, 100).await?;
     queue::cancel_for_user(&tx, Uuid::now_v7(), 100).await?;
     Ok(())
@@ -130,14 +132,14 @@ async fn oversight(db: &DatabaseConnection) -> Result<(), DbErr> {
         let jobs = job::Entity::find();
         let jobs = jobs.filter(leading).filter(Column::Id.lt(id));
         let recent = Condition::all().add(Column::CreatedAt.gt(now()));
-        look_through(db, jobs, Some(recent), Column::Id, |job| job.id, 20).await?;
+        scan_page(db, jobs, Some(recent), Column::Id, |job| job.id, 20).await?;
     }
     queue::status_counts(db, 100).await?;
     queue::oldest_queued(db).await?;
     queue::finished_since(db, now(), 100).await?;
-    worker::Entity::present(db, 100).await?;
-    worker::Entity::held(db, 100).await?;
-    worker::Entity::forget_silent(db, now()).await?;
+    worker::Entity::list(db, 100).await?;
+    worker::Entity::running_jobs(db, 100).await?;
+    worker::Entity::delete_lost(db, now()).await?;
     Ok(())
 }
 
@@ -161,20 +163,20 @@ async fn claim(db: &DatabaseConnection) -> Result<(), DbErr> {
 
 async fn prune(db: &DatabaseConnection) -> Result<(), DbErr> {
     let tx = db.begin().await?;
-    job::Entity::forget_finished(&tx, now(), 100).await?;
-    session::Entity::forget_ended(&tx, now(), 100).await?;
-    refresh_token::Entity::forget_spent(&tx, now(), 100).await?;
-    idempotency::Entity::forget_expired(&tx, 100).await?;
-    audit::Entity::forget_old(&tx, now(), 100).await?;
-    login_delay::Entity::forget_old(&tx, 100).await?;
+    job::Entity::delete_finished(&tx, now(), 100).await?;
+    session::Entity::delete_ended(&tx, now(), 100).await?;
+    refresh_token::Entity::delete_consumed(&tx, now(), 100).await?;
+    idempotency::Entity::delete_expired(&tx, 100).await?;
+    audit::Entity::delete_old(&tx, now(), 100).await?;
+    login_throttle::Entity::delete_expired(&tx, 100).await?;
     Ok(())
 }
 
 #[tokio::test]
 async fn no_query_reads_a_whole_table_or_sorts_what_it_found() {
     let mut app = TestApp::new().await;
-    app.may_leave_jobs();
-    let mut db = app.db.write().clone();
+    app.allow_unfinished_jobs();
+    let mut db = app.db.raw_connection().clone();
     let sent = Arc::new(Mutex::new(Vec::<Statement>::new()));
     let sink = sent.clone();
     db.set_metric_callback(move |info| sink.lock().unwrap().push(info.statement.clone()));
@@ -190,7 +192,11 @@ async fn no_query_reads_a_whole_table_or_sorts_what_it_found() {
     claim(&db).await.unwrap();
     prune(&db).await.unwrap();
     if app.db.backend() == DbBackend::Postgres {
-        app.db.write().execute_unprepared(MUCH).await.unwrap();
+        app.db
+            .raw_connection()
+            .execute_unprepared(MUCH)
+            .await
+            .unwrap();
     }
 
     let sent = sent.lock().unwrap().clone();
@@ -207,9 +213,13 @@ async fn no_query_reads_a_whole_table_or_sorts_what_it_found() {
 #[tokio::test]
 async fn posts_of_a_rare_status_are_found_without_reading_the_others() {
     let mut app = TestApp::new().await;
-    app.may_leave_jobs();
+    app.allow_unfinished_jobs();
     if app.db.backend() == DbBackend::Postgres {
-        app.db.write().execute_unprepared(MUCH).await.unwrap();
+        app.db
+            .raw_connection()
+            .execute_unprepared(MUCH)
+            .await
+            .unwrap();
     }
     let statement = failed_last_changed(Uuid::now_v7()).build(app.db.backend());
     let (plan, _) = plan(&app.db, statement).await;
@@ -301,7 +311,7 @@ const MUCH: &str = "
 /// On Postgres, for any parameters. It would read and sort small tables
 /// as they are, so it is told to avoid that if there is a way.
 async fn postgres_plan(db: &Database, statement: Statement) -> (String, Vec<String>) {
-    let tx = db.write().begin().await.unwrap();
+    let tx = db.raw_connection().begin().await.unwrap();
     let parameters = statement.values.map_or(0, |values| values.0.len());
     let execute = match vec!["NULL"; parameters].join(", ") {
         none if none.is_empty() => "asked".to_owned(),

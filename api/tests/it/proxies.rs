@@ -41,7 +41,7 @@ async fn clients_behind_a_trusted_proxy_have_a_limit_each() {
 async fn who_comes_past_the_proxy_is_known_by_its_own_address() {
     let api = vec![PROXY, "--rate-limit-per-minute=2"];
     let app = TestApp::with(Settings { api }).await;
-    let past = app.stranger(2);
+    let past = app.client_from_ip(2);
     let mut statuses = Vec::new();
     for address in ["198.51.100.1", "198.51.100.2", "198.51.100.3"] {
         let request = past.request(Method::GET, "/models");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use entity::cleanup_clock::{self, Trust};
+use entity::cleanup_clock::{self, ClockTrust};
 use entity::clock::{Timestamp, now};
 use entity::{attempt, job, post, refresh_token, session};
 use sea_orm::sea_query::Expr;
@@ -26,27 +26,27 @@ fn days_ago(days: i64) -> Timestamp {
 
 async fn all_jobs_finished(db: &Database, when: Timestamp) {
     let finished = job::Entity::update_many().col_expr(job::Column::FinishedAt, Expr::value(when));
-    finished.exec(db.write()).await.unwrap();
+    finished.exec(db.raw_connection()).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_job_that_was_over_long_ago_is_forgotten_and_its_post_is_not() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Old times").await;
+    let asked = ann.create_post("Old times").await;
     app.run_jobs().await;
 
     all_jobs_finished(&app.db, days_ago(29)).await;
-    worker::prune::once(&app.db, MONTH).await;
-    assert_eq!(ann.job_now(&asked).await["status"], "succeeded");
+    worker::maintenance::cleanup::run_once(&app.db, MONTH).await;
+    assert_eq!(ann.get_job(&asked).await["status"], "succeeded");
 
     all_jobs_finished(&app.db, days_ago(31)).await;
-    worker::prune::once(&app.db, MONTH).await;
+    worker::maintenance::cleanup::run_once(&app.db, MONTH).await;
     let path = format!("/jobs/{}", text(&asked["job"]["id"]));
     assert_eq!(ann.get(&path).await.status, 404);
     let attempts = attempt::Entity::find().count(app.db.read()).await.unwrap();
     assert_eq!(attempts, 0);
-    let post = ann.post_now(&asked).await;
+    let post = ann.get_post(&asked).await;
     assert_eq!(
         (&post["status"], &post["job"]),
         (&json!("ready"), &Value::Null)
@@ -57,7 +57,7 @@ async fn a_job_that_was_over_long_ago_is_forgotten_and_its_post_is_not() {
     let path = format!("/blogs/{}/regenerate", text(&asked["id"]));
     assert_eq!(ann.post(&path, json!({})).await.status, 202);
     app.run_jobs().await;
-    assert_eq!(ann.post_now(&asked).await["job"]["status"], "succeeded");
+    assert_eq!(ann.get_post(&asked).await["job"]["status"], "succeeded");
 }
 
 #[tokio::test]
@@ -69,7 +69,7 @@ async fn a_post_is_written_anew_as_it_was_though_its_job_is_forgotten() {
     let asked = ann.post("/blogs", body).await.body;
     app.run_jobs().await;
     all_jobs_finished(&app.db, days_ago(31)).await;
-    worker::prune::once(&app.db, MONTH).await;
+    worker::maintenance::cleanup::run_once(&app.db, MONTH).await;
 
     let path = format!("/blogs/{}", text(&asked["id"]));
     let status = ann.get(&format!("{path}/status")).await;
@@ -91,13 +91,13 @@ async fn a_post_is_written_anew_as_it_was_though_its_job_is_forgotten() {
 async fn a_job_that_waits_is_kept_however_old_it_is() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Patience").await;
+    let asked = ann.create_post("Patience").await;
     let old = job::Entity::update_many()
         .col_expr(job::Column::CreatedAt, Expr::value(days_ago(400)))
-        .exec(app.db.write());
+        .exec(app.db.raw_connection());
     old.await.unwrap();
-    worker::prune::once(&app.db, MONTH).await;
-    assert_eq!(ann.job_now(&asked).await["status"], "queued");
+    worker::maintenance::cleanup::run_once(&app.db, MONTH).await;
+    assert_eq!(ann.get_job(&asked).await["status"], "queued");
     app.run_jobs().await;
 }
 
@@ -106,7 +106,7 @@ async fn a_job_that_waits_is_kept_however_old_it_is() {
 async fn a_job_that_is_retried_at_this_moment_is_kept_however_old_it_is() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Patience").await;
+    let asked = ann.create_post("Patience").await;
     let path = format!("/jobs/{}/cancel", text(&asked["job"]["id"]));
     assert_eq!(ann.post(&path, Value::Null).await.status, 202);
     all_jobs_finished(&app.db, days_ago(31)).await;
@@ -117,21 +117,22 @@ async fn a_job_that_is_retried_at_this_moment_is_kept_however_old_it_is() {
     let retried = queue::retry(&tx, &job.unwrap(), JobQuota::Available, 1, origin).await;
     retried.expect("it can't be retried");
     let db = app.db.clone();
-    let pruned = tokio::spawn(async move { worker::prune::once(&db, MONTH).await });
+    let pruned =
+        tokio::spawn(async move { worker::maintenance::cleanup::run_once(&db, MONTH).await });
     if app.db.backend() == DbBackend::Postgres {
-        app.waiting(1).await;
+        app.wait_for_lock_waiters(1).await;
     }
     tx.commit().await.unwrap();
     pruned.await.unwrap();
     app.run_jobs().await;
-    assert_eq!(ann.job_now(&asked).await["status"], "succeeded");
+    assert_eq!(ann.get_job(&asked).await["status"], "succeeded");
 }
 
 #[tokio::test]
 async fn more_than_one_step_is_taken_where_there_is_more() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    ann.ask("One of many").await;
+    ann.create_post("One of many").await;
     app.run_jobs().await;
     let model = job::Entity::find().one(app.db.read()).await.unwrap();
     let model = model.unwrap();
@@ -143,16 +144,16 @@ async fn more_than_one_step_is_taken_where_there_is_more() {
         };
         copy.into_active_model().reset_all()
     });
-    let insert = job::Entity::insert_many(copies).exec(app.db.write());
+    let insert = job::Entity::insert_many(copies).exec(app.db.raw_connection());
     insert.await.unwrap();
-    worker::prune::once(&app.db, MONTH).await;
+    worker::maintenance::cleanup::run_once(&app.db, MONTH).await;
     let left = job::Entity::find().count(app.db.read()).await.unwrap();
     assert_eq!(left, 1);
     assert_eq!(post::Entity::find().count(app.db.read()).await.unwrap(), 1);
 }
 
 async fn sessions_left(app: &TestApp) -> u64 {
-    api::prune::once(&app.db, MONTH).await;
+    api::cleanup::run_once(&app.db, MONTH).await;
     session::Entity::find().count(app.db.read()).await.unwrap()
 }
 
@@ -166,7 +167,7 @@ async fn a_session_is_forgotten_a_day_after_its_end_with_its_tokens() {
     session::Entity::update_many()
         .col_expr(session::Column::RevokedAt, Expr::value(days_ago(2)))
         .filter(session::Column::RevokedAt.is_not_null())
-        .exec(app.db.write())
+        .exec(app.db.raw_connection())
         .await
         .unwrap();
     assert_eq!(sessions_left(&app).await, 1);
@@ -177,7 +178,7 @@ async fn a_session_is_forgotten_a_day_after_its_end_with_its_tokens() {
 
     session::Entity::update_many()
         .col_expr(session::Column::ExpiresAt, Expr::value(days_ago(2)))
-        .exec(app.db.write())
+        .exec(app.db.raw_connection())
         .await
         .unwrap();
     assert_eq!(sessions_left(&app).await, 0);
@@ -195,13 +196,13 @@ async fn a_spent_token_is_forgotten_when_it_would_be_worth_nothing_anyway() {
         spent.filter(refresh_token::Column::SpentAt.is_not_null())
     };
     let tokens = async || {
-        api::prune::once(&app.db, MONTH).await;
+        api::cleanup::run_once(&app.db, MONTH).await;
         let tokens = refresh_token::Entity::find().count(app.db.read());
         tokens.await.unwrap()
     };
-    spent(29).exec(app.db.write()).await.unwrap();
+    spent(29).exec(app.db.raw_connection()).await.unwrap();
     assert_eq!(tokens().await, 2);
-    spent(31).exec(app.db.write()).await.unwrap();
+    spent(31).exec(app.db.raw_connection()).await.unwrap();
     assert_eq!(tokens().await, 1);
 
     // It is as good as one that never was, and harms the session no longer.
@@ -216,7 +217,7 @@ async fn a_worker_that_has_been_gone_for_a_day_is_forgotten() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     for topic in ["One worker", "Another worker"] {
-        ann.ask(topic).await;
+        ann.create_post(topic).await;
         app.run_jobs().await;
     }
     let (table, old) = match app.db.backend() {
@@ -227,7 +228,7 @@ async fn a_worker_that_has_been_gone_for_a_day_is_forgotten() {
         ),
     };
     let count = async || {
-        worker::prune::once(&app.db, MONTH).await;
+        worker::maintenance::cleanup::run_once(&app.db, MONTH).await;
         let count =
             Statement::from_string(app.db.backend(), format!("SELECT COUNT(*) FROM {table}"));
         let row = app.db.read().query_one_raw(count).await.unwrap();
@@ -235,7 +236,11 @@ async fn a_worker_that_has_been_gone_for_a_day_is_forgotten() {
     };
     assert_eq!(count().await, 2);
     let all_old = format!("UPDATE {table} SET last_seen = {old}");
-    app.db.write().execute_unprepared(&all_old).await.unwrap();
+    app.db
+        .raw_connection()
+        .execute_unprepared(&all_old)
+        .await
+        .unwrap();
     assert_eq!(count().await, 0);
 }
 
@@ -244,7 +249,7 @@ async fn trusts(app: &TestApp, time: Timestamp) -> bool {
     let check = app
         .db
         .transaction(async move |tx| cleanup_clock::Entity::check(tx, time).await);
-    check.await.unwrap() == Trust::Trusted
+    check.await.unwrap() == ClockTrust::Trusted
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::job_life::outcomes;
 use crate::jobs::{cancel, job_path};
 use crate::stub_openai::Mood;
-use crate::test_app::{Answer, PASSWORD, Settings, TestApp, TestClient, text};
+use crate::test_app::{PASSWORD, Settings, TestApp, TestClient, TestResponse, text};
 
 async fn with(arguments: Vec<&'static str>) -> TestApp {
     TestApp::with(Settings { api: arguments }).await
@@ -20,21 +20,21 @@ fn blog_path(post: &Value) -> String {
     format!("/blogs/{}", text(&post["id"]))
 }
 
-async fn ask(user: &TestClient) -> Answer {
+async fn ask(user: &TestClient) -> TestResponse {
     user.post("/blogs", json!({ "topic": "Straws" })).await
 }
 
-async fn regenerate(user: &TestClient, post: &Value) -> Answer {
+async fn regenerate(user: &TestClient, post: &Value) -> TestResponse {
     let path = format!("{}/regenerate", blog_path(post));
     user.post(&path, json!({})).await
 }
 
-async fn retry(user: &TestClient, post: &Value) -> Answer {
+async fn retry(user: &TestClient, post: &Value) -> TestResponse {
     let path = format!("{}/retry", job_path(post));
     user.send(user.request(Method::POST, &path)).await
 }
 
-fn is_refused(answer: &Answer) {
+fn is_refused(answer: &TestResponse) {
     assert_eq!((answer.status, answer.code()), (429, "quota_exceeded"));
     assert_eq!(answer.header("retry-after"), "5");
 }
@@ -55,19 +55,22 @@ async fn rows(app: &TestApp) -> (u64, u64, i64) {
 async fn whoever_has_as_many_jobs_as_they_may_gets_no_other_and_nothing_changes() {
     let app = with(vec!["--user-max-active-jobs=2"]).await;
     let ann = app.user("ann").await;
-    let written = ann.ask("The first straw").await;
+    let written = ann.create_post("The first straw").await;
     app.run_jobs().await;
-    let canceled = ann.ask("The second straw").await;
+    let canceled = ann.create_post("The second straw").await;
     cancel(&ann, &canceled).await;
 
-    let waiting = [ann.ask("The third").await, ann.ask("The fourth").await];
+    let waiting = [
+        ann.create_post("The third").await,
+        ann.create_post("The fourth").await,
+    ];
     let before = rows(&app).await;
     is_refused(&ask(&ann).await);
     is_refused(&regenerate(&ann, &written).await);
     is_refused(&retry(&ann, &canceled).await);
     assert_eq!(rows(&app).await, before);
-    assert_eq!(ann.post_now(&written).await["status"], "ready");
-    assert_eq!(ann.post_now(&canceled).await["status"], "canceled");
+    assert_eq!(ann.get_post(&written).await["status"], "ready");
+    assert_eq!(ann.get_post(&canceled).await["status"], "canceled");
     for post in &waiting {
         cancel(&ann, post).await;
     }
@@ -76,7 +79,7 @@ async fn whoever_has_as_many_jobs_as_they_may_gets_no_other_and_nothing_changes(
     assert_eq!(retry(&ann, &canceled).await.status, 202);
     is_refused(&ask(&ann).await);
     app.run_jobs().await;
-    assert_eq!(outcomes(&ann.job_now(&canceled).await), ["succeeded"]);
+    assert_eq!(outcomes(&ann.get_job(&canceled).await), ["succeeded"]);
 }
 
 #[tokio::test]
@@ -84,32 +87,32 @@ async fn a_job_that_ends_in_any_way_makes_room_at_once() {
     let app = with(vec!["--user-max-active-jobs=1", "--job-max-attempts=1"]).await;
     let ann = app.user("ann").await;
     // It is written.
-    ann.ask("Doors").await;
+    ann.create_post("Doors").await;
     is_refused(&ask(&ann).await);
     app.run_jobs().await;
     // It fails.
-    ann.ask("Doors").await;
+    ann.create_post("Doors").await;
     app.agent.set(Mood::Fail(401, "invalid_api_key"));
     app.run_jobs().await;
     // It is canceled before anyone has taken it.
-    let queued = ann.ask("Doors").await;
+    let queued = ann.create_post("Doors").await;
     is_refused(&ask(&ann).await);
     cancel(&ann, &queued).await;
     // Its post is deleted.
-    let deleted = ann.ask("Doors").await;
+    let deleted = ann.create_post("Doors").await;
     assert_eq!(ann.delete(&blog_path(&deleted)).await.status, 200);
     // It is canceled while it runs, and takes its room until it has stopped.
-    let running = ann.ask("Doors").await;
+    let running = ann.create_post("Doors").await;
     app.agent.set(Mood::Hang);
     let worker = app.worker().await;
     app.job_once(&ann, &running, |job| job["status"] == "running")
         .await;
     is_refused(&ask(&ann).await);
     cancel(&ann, &running).await;
-    app.jobs_over().await;
-    let last = ann.ask("Doors").await;
+    app.wait_until_jobs_finished().await;
+    let last = ann.create_post("Doors").await;
     cancel(&ann, &last).await;
-    app.jobs_over().await;
+    app.wait_until_jobs_finished().await;
     worker.stop().await;
 }
 
@@ -117,7 +120,7 @@ async fn a_job_that_ends_in_any_way_makes_room_at_once() {
 async fn a_job_that_waits_for_its_next_attempt_takes_room() {
     let app = with(vec!["--user-max-active-jobs=1"]).await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Patience").await;
+    let asked = ann.create_post("Patience").await;
     // Longer than the attempt waits itself.
     app.agent.set(Mood::Busy(600));
     let worker = app.worker().await;
@@ -132,7 +135,10 @@ async fn a_job_that_waits_for_its_next_attempt_takes_room() {
 async fn of_many_requests_at_once_just_as_many_are_accepted_as_there_is_room_for() {
     let app = with(vec!["--user-max-active-jobs=9"]).await;
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
-    let asked = [ann.ask("Reeds").await, ann.ask("Rushes").await];
+    let asked = [
+        ann.create_post("Reeds").await,
+        ann.create_post("Rushes").await,
+    ];
     for post in &asked {
         cancel(&ann, post).await;
     }
@@ -160,7 +166,7 @@ async fn an_account_can_be_deleted_while_it_asks_for_posts() {
     let app = TestApp::new().await;
     for round in 0..5 {
         let ann = app.user(&format!("ann{round}")).await;
-        let asked = join_all((0..4).map(|_| ann.ask("Leaving"))).await;
+        let asked = join_all((0..4).map(|_| ann.create_post("Leaving"))).await;
         for post in &asked {
             cancel(&ann, post).await;
         }
@@ -202,7 +208,7 @@ async fn of_many_posts_at_once_no_more_are_made_than_a_user_may_have() {
 async fn text_may_grow_up_to_what_a_user_may_have_and_shrink_beyond() {
     let app = with(vec!["--user-max-bytes=10000"]).await;
     let ann = app.user("ann").await;
-    let (first, second) = (ann.ask("One").await, ann.ask("Other").await);
+    let (first, second) = (ann.create_post("One").await, ann.create_post("Other").await);
     app.run_jobs().await;
     let put = async |post: &Value, bytes: usize| {
         // Of two bytes each.
@@ -213,7 +219,7 @@ async fn text_may_grow_up_to_what_a_user_may_have_and_shrink_beyond() {
     assert_eq!(put(&first, 4000).await.status, 200);
     assert_eq!(put(&second, 6000).await.status, 200);
     is_refused(&put(&first, 4002).await);
-    assert_eq!(ann.post_now(&first).await["version"], 3);
+    assert_eq!(ann.get_post(&first).await["version"], 3);
     is_refused(&ask(&ann).await);
 
     assert_eq!(put(&second, 2000).await.status, 200);
@@ -221,7 +227,7 @@ async fn text_may_grow_up_to_what_a_user_may_have_and_shrink_beyond() {
     // More than one may have, for the setting was another, may become less.
     let grown = post::Entity::update_many()
         .col_expr(post::Column::Content, Expr::value("a".repeat(50_000)))
-        .exec(app.db.write());
+        .exec(app.db.raw_connection());
     grown.await.unwrap();
     assert_eq!(put(&first, 40_000).await.status, 200);
 }
@@ -230,7 +236,7 @@ async fn text_may_grow_up_to_what_a_user_may_have_and_shrink_beyond() {
 async fn who_has_as_much_text_as_they_may_has_none_written_anew() {
     let app = with(vec!["--user-max-bytes=10000"]).await;
     let ann = app.user("ann").await;
-    let post = ann.ask("One").await;
+    let post = ann.create_post("One").await;
     app.run_jobs().await;
     let put = async |bytes: usize| {
         let content = "a".repeat(bytes);

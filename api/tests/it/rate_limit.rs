@@ -7,7 +7,7 @@ use reqwest::Method;
 use sea_orm::{EntityTrait, PaginatorTrait};
 use serde_json::json;
 
-use crate::test_app::{Answer, PASSWORD, Settings, TestApp, TestClient};
+use crate::test_app::{PASSWORD, Settings, TestApp, TestClient, TestResponse};
 
 /// With so few requests a minute, none comes back while a test runs.
 const FOUR: &str = "--rate-limit-per-minute=4";
@@ -17,21 +17,21 @@ async fn with(limit: &'static str) -> TestApp {
 }
 
 /// How many requests are left, and in how many seconds there is one more.
-fn left(answer: &Answer) -> (u32, u64) {
+fn left(answer: &TestResponse) -> (u32, u64) {
     let field = answer.header("ratelimit");
     let told = field.strip_prefix("\"default\";r=").expect(field);
     let (left, seconds) = told.split_once(";t=").expect(field);
     (left.parse().unwrap(), seconds.parse().unwrap())
 }
 
-fn is_refused(answer: &Answer) {
+fn is_refused(answer: &TestResponse) {
     assert_eq!((answer.status, answer.code()), (429, "rate_limited"));
     let (left, seconds) = left(answer);
     assert_eq!(left, 0);
     assert_eq!(answer.header("retry-after"), seconds.to_string());
 }
 
-async fn me(client: &TestClient) -> Answer {
+async fn me(client: &TestClient) -> TestResponse {
     client.get("/users/me").await
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::connections::ConnectionLimits;
-use api::serve::serve;
+use api::server::serve;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::routing::{get, post};
@@ -441,7 +441,7 @@ async fn whoever_waits_for_a_job_keeps_the_connection() {
     let limit = vec!["--max-connections-per-address=2"];
     let app = TestApp::with(Settings { api: limit }).await;
     let ann = app.user("ann").await;
-    let mut away = app.stranger(2);
+    let mut away = app.client_from_ip(2);
     away.token = ann.token.clone();
     let body = json!({ "topic": "Growing tomatoes" });
     let asked = ann.request(Method::POST, "/blogs").json(&body);
@@ -450,7 +450,7 @@ async fn whoever_waits_for_a_job_keeps_the_connection() {
         let post = loop {
             let list = away.get("/blogs").await.body;
             if let Some(post) = list["items"].get(0) {
-                break away.post_now(post).await;
+                break away.get_post(post).await;
             }
         };
         // It waits by now. Whoever else comes from its address has one place.

@@ -98,7 +98,7 @@ async fn a_refresh_is_a_use_and_moves_the_end() {
             session::Column::ExpiresAt,
             Expr::value(now() + TimeDelta::days(27)),
         )
-        .exec(app.db.write())
+        .exec(app.db.raw_connection())
         .await
         .unwrap();
     let body = json!({ "refresh_token": ann.refresh_token });
@@ -118,7 +118,7 @@ async fn a_session_ends_in_the_end_however_often_it_is_refreshed() {
     let begun = async |ago: TimeDelta| {
         session::Entity::update_many()
             .col_expr(session::Column::CreatedAt, Expr::value(now() - ago))
-            .exec(app.db.write())
+            .exec(app.db.raw_connection())
             .await
             .unwrap();
     };
@@ -213,7 +213,7 @@ async fn an_expired_session_is_not_listed_and_cannot_be_ended() {
     session::Entity::update_many()
         .col_expr(session::Column::ExpiresAt, Expr::value(now()))
         .filter(session::Column::Id.eq(Uuid::parse_str(&id).unwrap()))
-        .exec(app.db.write())
+        .exec(app.db.raw_connection())
         .await
         .unwrap();
     assert_eq!(sessions(&ann).await.len(), 1);
@@ -233,7 +233,7 @@ async fn of_very_many_sessions_the_one_that_was_not_used_for_longest_ends() {
         ..first.clone().into_active_model().reset_all()
     });
     session::Entity::insert_many(others)
-        .exec(app.db.write())
+        .exec(app.db.raw_connection())
         .await
         .unwrap();
     assert_eq!(sessions(&ann).await.len(), 100);

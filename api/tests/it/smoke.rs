@@ -7,7 +7,7 @@ async fn a_topic_becomes_a_post() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
 
-    let asked = ann.ask("Growing tomatoes on a balcony").await;
+    let asked = ann.create_post("Growing tomatoes on a balcony").await;
     assert_eq!(asked["status"], "generating");
     assert_eq!(asked["job"]["status"], "queued");
     assert_eq!(asked["job"]["queue_position"], 1);

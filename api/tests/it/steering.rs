@@ -17,20 +17,20 @@ use crate::deliveries;
 use crate::job_life::{at_first, outcomes};
 use crate::jobs::{cancel, job_path};
 use crate::stub_openai::Mood;
-use crate::test_app::{Answer, PASSWORD, TestApp, TestClient, text};
+use crate::test_app::{PASSWORD, TestApp, TestClient, TestResponse, text};
 
-async fn retry(owner: &TestClient, post: &Value) -> Answer {
+async fn retry(owner: &TestClient, post: &Value) -> TestResponse {
     let path = format!("{}/retry", job_path(post));
     owner.send(owner.request(Method::POST, &path)).await
 }
 
 /// A post whose job has failed at the second section.
 async fn failed(app: &TestApp, owner: &TestClient, topic: &str) -> Value {
-    let asked = owner.ask(topic).await;
+    let asked = owner.create_post(topic).await;
     app.agent
         .set(at_first(1, 2, Mood::Fail(401, "invalid_api_key")));
     app.run_jobs().await;
-    assert_eq!(owner.job_now(&asked).await["status"], "failed");
+    assert_eq!(owner.get_job(&asked).await["status"], "failed");
     asked
 }
 
@@ -38,14 +38,14 @@ async fn failed(app: &TestApp, owner: &TestClient, topic: &str) -> Value {
 async fn a_queued_job_is_canceled_at_once() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Second thoughts").await;
+    let asked = ann.create_post("Second thoughts").await;
     let canceled = cancel(&ann, &asked).await;
     assert_eq!(canceled.status, 202);
     assert_eq!(canceled.header("retry-after"), "");
     assert_eq!(canceled.body["status"], "canceled");
     assert!(canceled.body["finished_at"].is_string());
     assert_eq!(queue::count_deliveries(app.db.read()).await.unwrap(), 0);
-    let post = ann.post_now(&asked).await;
+    let post = ann.get_post(&asked).await;
     assert_eq!(
         (&post["status"], &post["content"]),
         (&json!("canceled"), &Value::Null)
@@ -59,7 +59,7 @@ async fn a_queued_job_is_canceled_at_once() {
 async fn a_running_job_is_canceled_when_its_worker_has_let_go_of_the_agent() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Emergency brakes").await;
+    let asked = ann.create_post("Emergency brakes").await;
     app.agent.set(at_first(1, 2, Mood::Hang));
     let worker = app.worker().await;
     app.agent.called(3).await;
@@ -85,7 +85,7 @@ async fn a_running_job_is_canceled_when_its_worker_has_let_go_of_the_agent() {
         (&json!("canceled"), &Value::Null)
     );
     assert_eq!(outcomes(&job), ["canceled"]);
-    let post = ann.post_now(&asked).await;
+    let post = ann.get_post(&asked).await;
     assert_eq!(post["status"], "canceled");
     assert_eq!(
         (&post["title"], &post["content"]),
@@ -98,7 +98,7 @@ async fn a_running_job_is_canceled_when_its_worker_has_let_go_of_the_agent() {
 async fn a_job_that_waits_after_an_error_is_canceled_at_once() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Impatience").await;
+    let asked = ann.create_post("Impatience").await;
     app.agent.set(Mood::Busy(600));
     let worker = app.worker().await;
     app.job_once(&ann, &asked, |job| !job["next_attempt_at"].is_null())
@@ -114,16 +114,16 @@ async fn a_job_that_is_over_cannot_be_canceled() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let mut over = vec![failed(&app, &ann, "Failure").await];
-    over.push(ann.ask("Success").await);
+    over.push(ann.create_post("Success").await);
     app.run_jobs().await;
-    over.push(ann.ask("Cancellation").await);
+    over.push(ann.create_post("Cancellation").await);
     cancel(&ann, &over[2]).await;
     for (post, status) in over.iter().zip(["failed", "succeeded", "canceled"]) {
-        let before = ann.job_now(post).await;
+        let before = ann.get_job(post).await;
         assert_eq!(before["status"], status);
         let answer = cancel(&ann, post).await;
         assert_eq!((answer.status, answer.code()), (409, "job_finished"));
-        assert_eq!(ann.job_now(post).await, before);
+        assert_eq!(ann.get_job(post).await, before);
     }
 }
 
@@ -149,44 +149,44 @@ async fn a_failed_job_goes_on_where_it_was() {
         (&job["queue_position"], &job["max_attempts"]),
         (&json!(1), &json!(6))
     );
-    assert_eq!(ann.post_now(&asked).await["status"], "generating");
+    assert_eq!(ann.get_post(&asked).await["status"], "generating");
     app.run_jobs().await;
 
-    let job = ann.job_now(&asked).await;
+    let job = ann.get_job(&asked).await;
     assert_eq!(
         (&job["status"], &job["attempt"]),
         (&json!("succeeded"), &json!(2))
     );
     assert_eq!(outcomes(&job), ["failed", "succeeded"]);
-    assert_eq!(app.parts(), [0, 1, 2, 2, 3, 4]);
-    assert_eq!(ann.post_now(&asked).await["status"], "ready");
+    assert_eq!(app.requested_sections(), [0, 1, 2, 2, 3, 4]);
+    assert_eq!(ann.get_post(&asked).await["status"], "ready");
 }
 
 #[tokio::test]
 async fn a_canceled_job_goes_on_where_it_was() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Changes of mind").await;
+    let asked = ann.create_post("Changes of mind").await;
     app.agent.set(at_first(1, 3, Mood::Hang));
     let worker = app.worker().await;
     app.agent.called(4).await;
     cancel(&ann, &asked).await;
-    app.jobs_over().await;
+    app.wait_until_jobs_finished().await;
     assert_eq!(retry(&ann, &asked).await.status, 202);
-    app.jobs_over().await;
+    app.wait_until_jobs_finished().await;
     worker.stop().await;
     assert_eq!(
-        outcomes(&ann.job_now(&asked).await),
+        outcomes(&ann.get_job(&asked).await),
         ["canceled", "succeeded"]
     );
-    assert_eq!(app.parts(), [0, 1, 2, 3, 3, 4]);
+    assert_eq!(app.requested_sections(), [0, 1, 2, 3, 3, 4]);
 }
 
 #[tokio::test]
 async fn a_job_can_be_retried_only_when_it_failed_or_was_canceled() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = ann.ask("Bad timing").await;
+    let asked = ann.create_post("Bad timing").await;
     let queued = retry(&ann, &asked).await;
     assert_eq!(
         (queued.status, queued.code()),
@@ -195,7 +195,7 @@ async fn a_job_can_be_retried_only_when_it_failed_or_was_canceled() {
     app.run_jobs().await;
     let succeeded = retry(&ann, &asked).await;
     assert_eq!((succeeded.status, succeeded.code()), (409, "job_finished"));
-    assert_eq!(ann.post_now(&asked).await["status"], "ready");
+    assert_eq!(ann.get_post(&asked).await["status"], "ready");
 }
 
 #[tokio::test]
@@ -215,7 +215,7 @@ async fn only_the_latest_job_of_a_post_can_be_retried() {
     app.run_jobs().await;
     let refused = retry(&ann, &old).await;
     assert_eq!((refused.status, refused.code()), (409, "job_finished"));
-    let post = ann.post_now(&old).await;
+    let post = ann.get_post(&old).await;
     assert_eq!(
         (&post["status"], &post["job"]["id"]),
         (&json!("ready"), &new.body["job"]["id"])
@@ -228,18 +228,18 @@ async fn whenever_a_cancel_comes_job_and_post_agree() {
     let ann = app.user("ann").await;
     let workers = (app.worker().await, app.worker().await);
     let race = async |n: u64| {
-        let asked = ann.ask("Photo finish").await;
+        let asked = ann.create_post("Photo finish").await;
         // A job takes some tens of milliseconds.
         tokio::time::sleep(Duration::from_millis(n * 9)).await;
         (asked.clone(), cancel(&ann, &asked).await)
     };
     let races = futures_util::future::join_all((0..24).map(race)).await;
-    app.jobs_over().await;
+    app.wait_until_jobs_finished().await;
     workers.0.stop().await;
     workers.1.stop().await;
     for (asked, answer) in races {
-        let job = ann.job_now(&asked).await;
-        let post = ann.post_now(&asked).await;
+        let job = ann.get_job(&asked).await;
+        let post = ann.get_post(&asked).await;
         let ended = (
             text(&job["status"]),
             text(&post["status"]),
@@ -260,7 +260,7 @@ async fn whatever_comes_at_once_nothing_is_left_behind() {
     let ann = app.user("ann").await;
     let workers = (app.worker().await, app.worker().await);
     let life = async |n: u64| {
-        let asked = ann.ask("Rush hour").await;
+        let asked = ann.create_post("Rush hour").await;
         let path = format!("/blogs/{}", text(&asked["id"]));
         let again = format!("{path}/regenerate");
         let pause = |part: u64| tokio::time::sleep(Duration::from_millis(n * part % 37));
@@ -299,11 +299,11 @@ async fn whatever_comes_at_once_nothing_is_left_behind() {
         asked
     };
     let asked = futures_util::future::join_all((1..24).map(life)).await;
-    app.jobs_over().await;
+    app.wait_until_jobs_finished().await;
     workers.0.stop().await;
     workers.1.stop().await;
     for asked in asked {
-        let post = ann.post_now(&asked).await;
+        let post = ann.get_post(&asked).await;
         let (status, job) = (post["status"].as_str(), post["job"]["status"].as_str());
         // A failed or canceled post may have been made ready by the edit.
         let agree = match status {
@@ -318,8 +318,8 @@ async fn whatever_comes_at_once_nothing_is_left_behind() {
 /// Two deliveries, in the order of their ids. The user's two jobs have them in the
 /// other order, as when the first has been tried before.
 async fn crossed_deliveries(app: &TestApp, owner: &TestClient) -> [String; 2] {
-    let earlier = text(&owner.ask("The first").await["job"]["id"]);
-    let later = text(&owner.ask("The second").await["job"]["id"]);
+    let earlier = text(&owner.create_post("The first").await["job"]["id"]);
+    let later = text(&owner.create_post("The second").await["job"]["id"]);
     let ids = [earlier, later].map(|id| Uuid::parse_str(&id).unwrap());
     let jobs = job::Entity::find()
         .filter(job::Column::Id.is_in(ids))
@@ -330,7 +330,7 @@ async fn crossed_deliveries(app: &TestApp, owner: &TestClient) -> [String; 2] {
     for (job, delivery) in jobs.into_iter().zip(deliveries.iter().rev()) {
         let mut job = job.into_active_model();
         job.delivery_id = Set(Some(delivery.clone()));
-        job.update(app.db.write()).await.unwrap();
+        job.update(app.db.raw_connection()).await.unwrap();
     }
     deliveries
 }
@@ -360,7 +360,7 @@ async fn nobody_who_calls_off_many_jobs_and_a_worker_wait_for_each_other() {
         deliveries::lock(&worker, &first).await;
         let goes_on = async {
             if app.db.backend() == DbBackend::Postgres {
-                app.waiting(1).await;
+                app.wait_for_lock_waiters(1).await;
             }
             deliveries::lock(&worker, &second).await;
             worker.commit().await.unwrap();
@@ -377,7 +377,7 @@ async fn nobody_who_calls_off_many_jobs_and_a_worker_wait_for_each_other() {
 
 /// A user's queued jobs, as many as one statement can't name, made of one.
 async fn many_jobs(app: &TestApp, ann: &TestClient) {
-    let post = ann.ask("Growing tomatoes").await;
+    let post = ann.create_post("Growing tomatoes").await;
     let job: Uuid = text(&post["job"]["id"]).parse().unwrap();
     let job = job::Entity::find_by_id(job).one(app.db.read()).await;
     let job = job.unwrap().unwrap();
@@ -409,7 +409,7 @@ async fn many_jobs(app: &TestApp, ann: &TestClient) {
 async fn of_very_many_deliveries_all_are_taken_and_no_other() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
-    let kept = ann.ask("Growing tomatoes").await;
+    let kept = ann.create_post("Growing tomatoes").await;
     many_jobs(&app, &bob).await;
     let before = queue::count_deliveries(app.db.read()).await;
     assert_eq!(before.unwrap(), 1003);
@@ -420,5 +420,5 @@ async fn of_very_many_deliveries_all_are_taken_and_no_other() {
     let left = queue::count_deliveries(app.db.read()).await;
     assert_eq!(left.unwrap(), 1);
     app.run_jobs().await;
-    assert_eq!(ann.job_now(&kept).await["status"], "succeeded");
+    assert_eq!(ann.get_job(&kept).await["status"], "succeeded");
 }

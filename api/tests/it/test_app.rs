@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use api::AppState;
+use api::ConcurrencyLimit;
 use api::config::Config;
 use api::connections::ConnectionLimits;
-use api::places::Places;
-use api::serve::serve;
+use api::server::serve;
 use clap::Parser;
 use entity::{job, user};
 use reqwest::header::HeaderMap;
@@ -19,7 +19,7 @@ use sea_orm::{
     QueryFilter, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
 };
 use serde_json::{Value, json};
-use shared::changes::Changes;
+use shared::change_watcher::ChangeWatcher;
 use shared::config::{Secret, StorageSettings};
 use shared::database::Database;
 use tempfile::TempDir;
@@ -29,7 +29,7 @@ use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use worker::metrics::Metrics;
 
-use crate::stub::Call;
+use crate::stub::RecordedRequest;
 use crate::stub_openai::StubOpenAi;
 use crate::test_database::{TestDatabase, in_a_thread};
 
@@ -53,7 +53,7 @@ pub(crate) struct TestApp {
     /// Writes the posts.
     pub(crate) agent: StubOpenAi,
     /// Where the API renders pages.
-    pub(crate) renders: Places,
+    pub(crate) renders: ConcurrencyLimit,
     client: reqwest::Client,
     may_leave_jobs: bool,
     storage: StorageSettings,
@@ -111,7 +111,7 @@ impl TestApp {
     }
 
     /// This test is about jobs that don't end.
-    pub(crate) fn may_leave_jobs(&mut self) {
+    pub(crate) fn allow_unfinished_jobs(&mut self) {
         self.may_leave_jobs = true;
     }
 
@@ -133,7 +133,7 @@ impl TestApp {
 
     /// A client that nobody has signed in, at another address: the last number is
     /// that of 127.0.0.
-    pub(crate) fn stranger(&self, number: u8) -> TestClient {
+    pub(crate) fn client_from_ip(&self, number: u8) -> TestClient {
         let address = std::net::Ipv4Addr::new(127, 0, 0, number);
         let client = reqwest::Client::builder().local_address(Some(address.into()));
         TestClient {
@@ -161,7 +161,7 @@ impl TestApp {
     /// Signs up a user who is made an admin; the client is signed in.
     pub(crate) async fn admin(&self, name: &str) -> TestClient {
         let client = self.user(name).await;
-        let made = api::commands::make_admin(&self.db, name.to_owned());
+        let made = api::cli::make_admin(&self.db, name.to_owned());
         made.await.unwrap();
         client
     }
@@ -175,7 +175,12 @@ impl TestApp {
     }
 
     /// Has an admin change a user.
-    pub(crate) async fn set(&self, admin: &TestClient, name: &str, change: Value) -> Answer {
+    pub(crate) async fn update_user(
+        &self,
+        admin: &TestClient,
+        name: &str,
+        change: Value,
+    ) -> TestResponse {
         let path = format!("/admin/users/{}", self.id_of(name).await);
         let answer = admin.patch(&path, change).await;
         assert_eq!(answer.status, 200, "{}", answer.body);
@@ -201,12 +206,12 @@ impl TestApp {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
-        let tx = self.db.write().begin_with_options(immediate).await;
+        let tx = self.db.raw_connection().begin_with_options(immediate).await;
         tx.unwrap()
     }
 
     /// Waits until so many or more wait for locks of others on Postgres.
-    pub(crate) async fn waiting(&self, wanted: i64) {
+    pub(crate) async fn wait_for_lock_waiters(&self, wanted: i64) {
         let all = "SELECT COUNT(*) FROM pg_stat_activity \
                    WHERE datname = current_database() AND wait_event_type = 'Lock'";
         let all = Statement::from_string(DbBackend::Postgres, all);
@@ -251,7 +256,7 @@ impl TestApp {
     /// Runs a worker until every job is over.
     pub(crate) async fn run_jobs(&self) {
         let worker = self.worker().await;
-        self.jobs_over().await;
+        self.wait_until_jobs_finished().await;
         worker.stop().await;
     }
 
@@ -262,14 +267,14 @@ impl TestApp {
         post: &Value,
         wanted: impl Fn(&Value) -> bool,
     ) -> Value {
-        let mut changes = Changes::watch(&self.db);
+        let mut changes = ChangeWatcher::watch(&self.db);
         let job = async {
             loop {
-                let job = owner.job_now(post).await;
+                let job = owner.get_job(post).await;
                 if wanted(&job) {
                     return job;
                 }
-                changes.next().await;
+                changes.changed().await;
             }
         };
         let job = tokio::time::timeout(PATIENCE, job).await;
@@ -277,16 +282,16 @@ impl TestApp {
     }
 
     /// Which parts of posts the agent was asked for, in order.
-    pub(crate) fn parts(&self) -> Vec<usize> {
+    pub(crate) fn requested_sections(&self) -> Vec<usize> {
         self.agent.calls().iter().map(part).collect()
     }
 
     /// Waits until every job is over.
-    pub(crate) async fn jobs_over(&self) {
-        let mut changes = Changes::watch(&self.db);
+    pub(crate) async fn wait_until_jobs_finished(&self) {
+        let mut changes = ChangeWatcher::watch(&self.db);
         let over = async {
             while unfinished(&self.db).await > 0 {
-                changes.next().await;
+                changes.changed().await;
             }
         };
         let waited = tokio::time::timeout(PATIENCE, over).await;
@@ -340,7 +345,7 @@ fn config(dir: &TempDir, arguments: Vec<&'static str>) -> Config {
 
 /// What the stub writes: an outline when asked for one, otherwise a section
 /// unlike any other, for what repeats itself is cleaned away.
-fn written(call: &Call) -> String {
+fn written(call: &RecordedRequest) -> String {
     static SECTIONS: AtomicUsize = AtomicUsize::new(0);
     let asked = call.body["messages"].to_string().to_lowercase();
     if asked.contains("section headings") {
@@ -363,7 +368,7 @@ pub(crate) const OUTLINE: &str =
     "# A Good Title\n## First Things\n## Second Thoughts\n## Third Parts\n## Last Words";
 
 /// Which part of a post a call asks for: 0 is the outline, n the nth section.
-pub(crate) fn part(call: &Call) -> usize {
+pub(crate) fn part(call: &RecordedRequest) -> usize {
     let asked = call.body["messages"].to_string();
     if asked.to_lowercase().contains("section headings") {
         return 0;
@@ -407,7 +412,7 @@ pub(crate) struct TestClient {
 
 /// An answer, read to its end.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct TestResponse {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) text: String,
@@ -416,24 +421,24 @@ pub(crate) struct Answer {
 }
 
 impl TestClient {
-    pub(crate) async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> TestResponse {
         self.send(self.request(Method::GET, path)).await
     }
 
-    pub(crate) async fn delete(&self, path: &str) -> Answer {
+    pub(crate) async fn delete(&self, path: &str) -> TestResponse {
         self.send(self.request(Method::DELETE, path)).await
     }
 
-    pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: Value) -> TestResponse {
         self.send(self.request(Method::POST, path).json(&body))
             .await
     }
 
-    pub(crate) async fn put(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn put(&self, path: &str, body: Value) -> TestResponse {
         self.send(self.request(Method::PUT, path).json(&body)).await
     }
 
-    pub(crate) async fn patch(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn patch(&self, path: &str, body: Value) -> TestResponse {
         self.send(self.request(Method::PATCH, path).json(&body))
             .await
     }
@@ -452,50 +457,50 @@ impl TestClient {
         }
     }
 
-    pub(crate) async fn send(&self, request: RequestBuilder) -> Answer {
+    pub(crate) async fn send(&self, request: RequestBuilder) -> TestResponse {
         let response = tokio::time::timeout(PATIENCE * 3, request.send()).await;
-        Answer::read(response.expect("no answer").unwrap()).await
+        TestResponse::read(response.expect("no answer").unwrap()).await
     }
 
     /// A post as it is now.
-    pub(crate) async fn post_now(&self, post: &Value) -> Value {
+    pub(crate) async fn get_post(&self, post: &Value) -> Value {
         self.get(&format!("/blogs/{}", text(&post["id"])))
             .await
             .body
     }
 
     /// A post's job as it is now.
-    pub(crate) async fn job_now(&self, post: &Value) -> Value {
+    pub(crate) async fn get_job(&self, post: &Value) -> Value {
         self.get(&format!("/jobs/{}", text(&post["job"]["id"])))
             .await
             .body
     }
 
     /// Asks for a post; the answer is its JSON, with the job.
-    pub(crate) async fn ask(&self, topic: &str) -> Value {
+    pub(crate) async fn create_post(&self, topic: &str) -> Value {
         let answer = self.post("/blogs", json!({ "topic": topic })).await;
         assert_eq!(answer.status, 202, "{}", answer.body);
         answer.body
     }
 }
 
-impl Answer {
+impl TestResponse {
     async fn read(response: Response) -> Self {
         let status = response.status();
         let headers = response.headers().clone();
         let text = response.text().await.unwrap();
-        let answer = Answer {
+        let answer = TestResponse {
             status: status.as_u16(),
             body: serde_json::from_str(&text).unwrap_or(Value::Null),
             headers,
             text,
         };
-        answer.is_sound();
+        answer.assert_common_headers();
         answer
     }
 
     /// What is true of every answer.
-    fn is_sound(&self) {
+    fn assert_common_headers(&self) {
         assert!(self.headers.contains_key("x-request-id"), "{self:?}");
         // Nobody's answer may be kept for somebody else.
         let caching = match self.headers.contains_key("etag") {
@@ -530,7 +535,7 @@ impl Answer {
     }
 
     /// Fields at fault with their codes, as `field: code`.
-    pub(crate) fn faults(&self) -> Vec<String> {
+    pub(crate) fn field_errors(&self) -> Vec<String> {
         let errors = self.body["errors"].as_array().cloned().unwrap_or_default();
         let fault = |e: &Value| format!("{}: {}", text(&e["field"]), text(&e["code"]));
         errors.iter().map(fault).collect()

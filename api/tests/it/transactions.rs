@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::poll_immediate;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
-use shared::changes::Changes;
+use shared::change_watcher::ChangeWatcher;
 use shared::database::Database;
 use shared::queue::Consumer;
 use tokio::sync::Notify;
@@ -27,7 +27,11 @@ async fn count(db: &Database, sql: &str) -> i64 {
 async fn a_transaction_that_was_begun_is_done_though_nobody_waits_for_it() {
     let app = TestApp::new().await;
     let table = "CREATE TABLE marks (mark INTEGER)";
-    app.db.write().execute_unprepared(table).await.unwrap();
+    app.db
+        .raw_connection()
+        .execute_unprepared(table)
+        .await
+        .unwrap();
     // Their callers leave sooner or later, before they are through.
     for leaves in 1..=20 {
         let mut marked = Box::pin(app.db.transaction(async move |tx| {
@@ -63,7 +67,7 @@ async fn a_queue_that_is_let_go_of_at_any_moment_leaves_no_transaction_open() {
     for moment in (0..800).step_by(8) {
         let consumer = Consumer {
             db: db.clone(),
-            changes: Changes::watch(&db),
+            changes: ChangeWatcher::watch(&db),
             concurrency: 1,
             name: format!("test-{moment}"),
             handler: Arc::new(|_| async {}.boxed()),
@@ -94,27 +98,27 @@ async fn a_job_that_somebody_holds_holds_up_no_other_of_its_worker() {
         }
     }));
     let worker = app.worker().await;
-    let held = ann.ask("Held up").await;
+    let held = ann.create_post("Held up").await;
     app.agent.called(1).await;
     let tx = app.begin().await;
     if app.db.backend() == DbBackend::Postgres {
         let hold = "SELECT FROM generation_jobs FOR UPDATE";
         tx.execute_unprepared(hold).await.unwrap();
         gate.notify_one();
-        app.waiting(1).await;
+        app.wait_for_lock_waiters(1).await;
     } else {
         // Whoever writes holds all of it, and may not be long.
         tx.rollback().await.unwrap();
         gate.notify_one();
-        return app.jobs_over().await;
+        return app.wait_until_jobs_finished().await;
     }
-    let free = ann.ask("Free").await;
+    let free = ann.create_post("Free").await;
     let done = app.job_once(&ann, &free, |job| job["status"] == "succeeded");
     let done = timeout(Duration::from_secs(5), done).await;
     assert!(done.is_ok(), "the other job waits");
     tx.commit().await.unwrap();
-    app.jobs_over().await;
-    let job = ann.job_now(&held).await;
+    app.wait_until_jobs_finished().await;
+    let job = ann.get_job(&held).await;
     assert_eq!(
         (&job["status"], &job["attempt"]),
         (&"succeeded".into(), &1.into())

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::stub_openai::Mood;
-use crate::test_app::{Answer, PASSWORD, TestApp, TestClient, text};
+use crate::test_app::{PASSWORD, TestApp, TestClient, TestResponse, text};
 
 const NEW_PASSWORD: &str = "another horse, another staple";
 
@@ -22,27 +22,27 @@ fn account(username: &str, password: &str) -> Value {
     json!({ "username": username, "password": password })
 }
 
-async fn register(app: &TestApp, username: &str, password: &str) -> Answer {
+async fn register(app: &TestApp, username: &str, password: &str) -> TestResponse {
     let body = account(username, password);
     app.anonymous().post("/users/register", body).await
 }
 
-async fn login(app: &TestApp, username: &str, password: &str) -> Answer {
+async fn login(app: &TestApp, username: &str, password: &str) -> TestResponse {
     let body = account(username, password);
     app.anonymous().post("/users/login", body).await
 }
 
-async fn refresh(app: &TestApp, token: &str) -> Answer {
+async fn refresh(app: &TestApp, token: &str) -> TestResponse {
     let body = json!({ "refresh_token": token });
     app.anonymous().post("/users/refresh", body).await
 }
 
-async fn change_password(client: &TestClient, current: &str, new: &str) -> Answer {
+async fn change_password(client: &TestClient, current: &str, new: &str) -> TestResponse {
     let body = json!({ "current_password": current, "new_password": new });
     client.put("/users/me/password", body).await
 }
 
-async fn delete_account(client: &TestClient, password: &str) -> Answer {
+async fn delete_account(client: &TestClient, password: &str) -> TestResponse {
     let request = client.request(Method::DELETE, "/users/me");
     client
         .send(request.json(&json!({ "password": password })))
@@ -66,7 +66,7 @@ fn names(value: &Value) -> Vec<&str> {
 }
 
 /// What a client is told, but for what differs from request to request.
-fn told(answer: &Answer) -> (u16, Value) {
+fn told(answer: &TestResponse) -> (u16, Value) {
     let mut body = answer.body.clone();
     body["request_id"] = Value::Null;
     (answer.status, body)
@@ -162,7 +162,11 @@ async fn a_username_has_3_to_32_of_the_known_characters() {
     for (name, code) in bad {
         let answer = register(&app, name, PASSWORD).await;
         assert_eq!((answer.status, answer.code()), (422, "validation_failed"));
-        assert_eq!(answer.faults(), [format!("username: {code}")], "{name:?}");
+        assert_eq!(
+            answer.field_errors(),
+            [format!("username: {code}")],
+            "{name:?}"
+        );
     }
     assert_eq!(users(&app).await, before);
 }
@@ -224,7 +228,7 @@ async fn a_password_has_8_to_128_characters_of_any_kind() {
         let answer = register(&app, "bob", password).await;
         assert_eq!((answer.status, answer.code()), (422, "validation_failed"));
         assert_eq!(
-            answer.faults(),
+            answer.field_errors(),
             [format!("password: {code}")],
             "{password:?}"
         );
@@ -238,11 +242,15 @@ async fn a_password_is_not_one_that_everyone_tries_first() {
     let ours = ["Blog-Post-2026", "admin@api"];
     for common in common.into_iter().chain(ours) {
         let answer = register(&app, "bob", common).await;
-        assert_eq!(answer.faults(), ["password: too_common"], "{common}");
+        assert_eq!(answer.field_errors(), ["password: too_common"], "{common}");
     }
     for own in ["bob.the.builder", "BOB.the.BUILDER"] {
         let answer = register(&app, "Bob.the.Builder", own).await;
-        assert_eq!(answer.faults(), ["password: same_as_username"], "{own}");
+        assert_eq!(
+            answer.field_errors(),
+            ["password: same_as_username"],
+            "{own}"
+        );
     }
     assert_eq!(users(&app).await, 0);
 }
@@ -254,7 +262,7 @@ async fn a_password_stays_good_however_old_it_is() {
     let then = now() - TimeDelta::days(10 * 365);
     user::Entity::update_many()
         .col_expr(user::Column::CreatedAt, Expr::value(then))
-        .exec(app.db.write())
+        .exec(app.db.raw_connection())
         .await
         .unwrap();
     let ann = app.login("ann").await;
@@ -297,7 +305,7 @@ async fn all_faulty_fields_are_told_at_once() {
     for (body, expected) in faulty {
         let answer = app.anonymous().post("/users/register", body).await;
         assert_eq!((answer.status, answer.code()), (422, "validation_failed"));
-        assert_eq!(answer.faults(), expected);
+        assert_eq!(answer.field_errors(), expected);
         for error in answer.body["errors"].as_array().unwrap() {
             assert!(!text(&error["message"]).is_empty());
         }
@@ -369,7 +377,7 @@ async fn a_weak_hash_is_renewed_when_its_owner_signs_in() {
         .to_string();
     user::Entity::update_many()
         .col_expr(user::Column::PasswordHash, Expr::value(weak.clone()))
-        .exec(app.db.write())
+        .exec(app.db.raw_connection())
         .await
         .unwrap();
 
@@ -489,7 +497,7 @@ async fn an_expired_session_is_over() {
     let past = now() - TimeDelta::seconds(1);
     session::Entity::update_many()
         .col_expr(session::Column::ExpiresAt, Expr::value(past))
-        .exec(app.db.write())
+        .exec(app.db.raw_connection())
         .await
         .unwrap();
     let answer = refresh(&app, &ann.refresh_token).await;
@@ -568,13 +576,13 @@ async fn a_new_password_is_held_to_the_same_rules() {
     for (password, code) in bad {
         let answer = change_password(&ann, PASSWORD, password).await;
         assert_eq!((answer.status, answer.code()), (422, "validation_failed"));
-        assert_eq!(answer.faults(), [format!("new_password: {code}")]);
+        assert_eq!(answer.field_errors(), [format!("new_password: {code}")]);
     }
     let body = json!({ "password": PASSWORD });
     let answer = ann.put("/users/me/password", body).await;
     let missing = ["current_password: required", "new_password: required"];
     assert_eq!(
-        answer.faults(),
+        answer.field_errors(),
         [missing.as_slice(), &["password: unknown_field"]].concat()
     );
     assert_eq!(stored_hash(&app, "ann.the.great").await, before);
@@ -614,9 +622,9 @@ async fn an_account_goes_with_all_that_is_its_own() {
     let elsewhere = app.login("ann").await;
     let bob = app.user("bob").await;
     for topic in ["Growing tomatoes", "Growing basil"] {
-        ann.ask(topic).await;
+        ann.create_post(topic).await;
     }
-    let kept = bob.ask("Growing nothing").await;
+    let kept = bob.create_post("Growing nothing").await;
 
     let answer = delete_account(&ann, PASSWORD).await;
     assert_eq!((answer.status, answer.text.as_str()), (204, ""));
@@ -642,7 +650,7 @@ async fn an_account_goes_with_all_that_is_its_own() {
     assert_eq!(shared::queue::count_deliveries(db).await.unwrap(), 1);
 
     app.run_jobs().await;
-    assert_eq!(bob.post_now(&kept).await["status"], "ready");
+    assert_eq!(bob.get_post(&kept).await["status"], "ready");
     let again = app.user("ANN").await;
     let posts = again.get("/blogs").await.body;
     assert_eq!(posts["items"], json!([]));
@@ -652,17 +660,17 @@ async fn an_account_goes_with_all_that_is_its_own() {
 async fn an_account_is_deleted_only_by_one_who_knows_its_password() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let post = ann.ask("Growing tomatoes").await;
+    let post = ann.create_post("Growing tomatoes").await;
     let wrong = delete_account(&ann, "not the password").await;
     assert_eq!((wrong.status, wrong.code()), (401, "invalid_credentials"));
     let missing = ann.delete("/users/me").await;
     assert_eq!((missing.status, missing.code()), (422, "validation_failed"));
-    assert_eq!(missing.faults(), ["password: required"]);
+    assert_eq!(missing.field_errors(), ["password: required"]);
 
     assert_eq!(ann.get("/users/me").await.status, 200);
-    assert_eq!(ann.post_now(&post).await, post);
+    assert_eq!(ann.get_post(&post).await, post);
     app.run_jobs().await;
-    assert_eq!(ann.post_now(&post).await["status"], "ready");
+    assert_eq!(ann.get_post(&post).await["status"], "ready");
 }
 
 #[tokio::test]
@@ -671,7 +679,7 @@ async fn a_deleted_account_stops_the_job_that_runs() {
     let ann = app.user("ann").await;
     app.agent.set(Mood::Hang);
     let worker = app.worker().await;
-    let asked = ann.ask("Growing tomatoes").await;
+    let asked = ann.create_post("Growing tomatoes").await;
     let path = format!("/jobs/{}?wait=10", text(&asked["job"]["id"]));
     while ann.get(&path).await.body["phase"] != "outline" {}
 
@@ -711,17 +719,17 @@ async fn a_refresh_that_meets_the_end_of_its_account_is_refused_politely() {
         assert_eq!(refresh(&app, &ann.refresh_token).await.status, 401);
         return;
     }
-    let tx = app.db.write().begin().await.unwrap();
+    let tx = app.db.raw_connection().begin().await.unwrap();
     let hold = "SELECT id FROM sessions FOR UPDATE";
     tx.execute_unprepared(hold).await.unwrap();
     let (deleted, refreshed, ()) = tokio::join!(
         delete_account(&ann, PASSWORD),
         async {
-            app.waiting(1).await;
+            app.wait_for_lock_waiters(1).await;
             refresh(&app, &ann.refresh_token).await
         },
         async {
-            app.waiting(2).await;
+            app.wait_for_lock_waiters(2).await;
             tx.commit().await.unwrap();
         },
     );

@@ -16,7 +16,10 @@ const PLACES: usize = 32;
 async fn who_waits_very_often_is_answered_at_once_and_holds_up_no_one() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
-    let (of_ann, of_bob) = (ann.ask("Queues").await, bob.ask("Queues").await);
+    let (of_ann, of_bob) = (
+        ann.create_post("Queues").await,
+        bob.create_post("Queues").await,
+    );
     let long = format!("{}?wait=60", job_path(&of_ann));
     // Whoever finds no place asks again.
     let wait = async || loop {
@@ -45,7 +48,7 @@ async fn who_waits_very_often_is_answered_at_once_and_holds_up_no_one() {
     let (waited, ()) = tokio::join!(waiting, meanwhile);
     assert!(waited.iter().all(|job| job["status"] == "canceled"));
     // They have left their places.
-    let another = ann.ask("Rows").await;
+    let another = ann.create_post("Rows").await;
     let short = format!("{}?wait=1", job_path(&another));
     assert!(takes_a_second(ann.get(&short)).await);
     for (user, post) in [(&ann, &another), (&bob, &of_bob)] {

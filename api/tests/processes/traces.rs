@@ -170,7 +170,7 @@ async fn a_job_keeps_the_place_of_its_request_or_without_a_collector_of_its_call
     // Nobody but a collector's owner has an agent told of it.
     let calls = writer.calls();
     let (traced, untraced) = calls.split_at(1 + HEADINGS.len());
-    let told = |call: &crate::stub::Call| call.headers.contains_key("traceparent");
+    let told = |call: &crate::stub::RecordedRequest| call.headers.contains_key("traceparent");
     assert!(traced.iter().all(told));
     assert!(!untraced.iter().any(told) && !untraced.is_empty());
 }

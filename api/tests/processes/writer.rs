@@ -9,7 +9,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use crate::process::PATIENCE;
-use crate::stub::{Act, Call, Stub, stream};
+use crate::stub::{Act, RecordedRequest, Stub, stream};
 use crate::stub_openai::{DONE, delta, finish, usage};
 
 /// What [`Writer`] is asked for first.
@@ -106,7 +106,7 @@ impl Writer {
     }
 
     /// All requests.
-    pub(crate) fn calls(&self) -> Vec<Call> {
+    pub(crate) fn calls(&self) -> Vec<RecordedRequest> {
         self.stub.calls()
     }
 

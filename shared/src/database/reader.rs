@@ -9,17 +9,17 @@ use sea_orm::{
     Select, Statement, TransactionTrait,
 };
 
-use super::silence::Silence;
+use super::stall_detector::StallDetector;
 
 /// How long an answer may take. None of ours takes nearly as long; this is for a
 /// server that has vanished without a word.
-const LONGEST: Duration = Duration::from_secs(10);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A database for queries that change nothing.
 #[derive(Clone, Debug)]
 pub struct Reader {
     pub(crate) db: DatabaseConnection,
-    pub(super) silence: Arc<Silence>,
+    pub(super) silence: Arc<StallDetector>,
 }
 
 impl Reader {
@@ -44,16 +44,19 @@ impl Reader {
             tx.commit().await?;
             Ok(found)
         };
-        self.in_time(found).await
+        self.with_timeout(found).await
     }
 
     /// What `work` brings; on Postgres an error if that takes too long. A file
     /// does not vanish, and a thread that reads it can't be stopped anyway.
-    async fn in_time<T>(&self, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+    async fn with_timeout<T>(
+        &self,
+        work: impl Future<Output = Result<T, DbErr>>,
+    ) -> Result<T, DbErr> {
         if self.get_database_backend() != DbBackend::Postgres {
             return work.await;
         }
-        self.silence.bounds(LONGEST, work).await?
+        self.silence.with_timeout(QUERY_TIMEOUT, work).await?
     }
 }
 
@@ -64,18 +67,18 @@ impl ConnectionTrait for Reader {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.in_time(self.db.execute_raw(statement)).await
+        self.with_timeout(self.db.execute_raw(statement)).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.in_time(self.db.execute_unprepared(sql)).await
+        self.with_timeout(self.db.execute_unprepared(sql)).await
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        self.in_time(self.db.query_one_raw(statement)).await
+        self.with_timeout(self.db.query_one_raw(statement)).await
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.in_time(self.db.query_all_raw(statement)).await
+        self.with_timeout(self.db.query_all_raw(statement)).await
     }
 }

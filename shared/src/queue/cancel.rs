@@ -64,7 +64,7 @@ pub async fn cancel_for_disabled(
     user: Uuid,
     limit: u64,
 ) -> Result<Vec<Model>, DbErr> {
-    match user::Entity::hold(tx, user).await? {
+    match user::Entity::lock_for_update(tx, user).await? {
         Some(user) if user.disabled_at.is_some() => cancel_for_user(tx, user.id, limit).await,
         // Enabled again meanwhile, or gone.
         _ => Ok(Vec::new()),

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use entity::attempt;
+use entity::bulk_update::{from_values, value_column};
 use entity::clock::{db_after, db_now, now};
-use entity::given::{given, with_list};
 use entity::job::{Column, Entity, Model, Phase, Status};
 use entity::post::{self, WithoutContent};
 use sea_orm::entity::prelude::*;
@@ -103,17 +103,17 @@ async fn claim_jobs(
     let attempts = next.into_iter().zip(attempts);
     let attempts = attempts.map(|(job, attempt)| vec![job.into(), attempt.into()]);
     let backend = tx.get_database_backend();
-    let claimed = with_list(Entity::update_many(), attempts)
+    let claimed = from_values(Entity::update_many(), attempts)
         .col_expr(Column::Status, Expr::value(Status::Running))
         .col_expr(Column::Phase, Expr::value(phase))
         .col_expr(Column::Attempt, Expr::col(Column::Attempt).add(1))
-        .col_expr(Column::AttemptId, given(2))
+        .col_expr(Column::AttemptId, value_column(2))
         .col_expr(Column::LeaseUntil, db_after(backend, lease))
         .col_expr(
             Column::StartedAt,
             Func::coalesce([Expr::col(Column::StartedAt), db_now(backend)]).into(),
         )
-        .filter(Expr::col(Column::Id).eq(given(1)))
+        .filter(Expr::col(Column::Id).eq(value_column(1)))
         .exec_with_returning(tx)
         .await?;
     let mut claimed: Vec<_> = claimed.into_iter().filter_map(leased).collect();

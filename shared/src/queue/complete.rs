@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use entity::attempt::{self, Outcome};
+use entity::bulk_update::{from_values, value_column};
 use entity::clock::db_after;
-use entity::given::{given, with_list};
 use entity::job::{Column, Model, Status};
-use entity::post::Text;
+use entity::post::PostContent;
 use entity::step;
 use sea_orm::entity::prelude::*;
 use sea_orm::{DatabaseTransaction, ExprTrait};
@@ -30,7 +30,7 @@ pub struct JobError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AttemptResult {
     /// With a post.
-    Written(Text),
+    Written(PostContent),
     /// With an error; the next attempt is due after this delay at the earliest.
     Failed(JobError, Duration),
     /// Its worker can't go on; the attempt does not count.
@@ -63,7 +63,7 @@ pub enum RecordedOutcome {
 /// stored of it.
 pub async fn complete(
     tx: &DatabaseTransaction,
-    written: &[(Lease, Text)],
+    written: &[(Lease, PostContent)],
     lock_mode: LockMode,
 ) -> Result<Vec<bool>, DbErr> {
     let locked = LockedJobs::lock(tx, written.iter().map(|(lease, _)| lease), lock_mode).await?;
@@ -85,11 +85,11 @@ pub async fn complete(
             ]
         });
         let ended = end_jobs(tx, Ending::Succeeded(texts), |update| {
-            with_list(set_error(update, None), words)
+            from_values(set_error(update, None), words)
                 .col_expr(Column::Percent, Expr::value(100))
-                .col_expr(Column::Words, given(3))
-                .filter(Expr::col(Column::Id).eq(given(1)))
-                .filter(Expr::col(Column::AttemptId).eq(given(2)))
+                .col_expr(Column::Words, value_column(3))
+                .filter(Expr::col(Column::Id).eq(value_column(1)))
+                .filter(Expr::col(Column::AttemptId).eq(value_column(2)))
                 .filter(Column::Status.eq(Status::Running))
         });
         delete_steps(tx, ended.await?).await?;

@@ -17,15 +17,15 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::delivery::{Delivery, QUEUE};
-use crate::changes::Changes;
+use crate::change_watcher::ChangeWatcher;
 use crate::database::Database;
 
 /// Deliveries that become due commit nothing, and notices may be lost.
-const SAFETY_NET: Duration = Duration::from_millis(500);
+const FALLBACK_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-const HEARTBEAT: Duration = Duration::from_secs(5);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 const MISSED_HEARTBEATS: usize = 3;
-const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
+const RESTART_DELAY: Duration = Duration::from_secs(1);
 
 /// How many connections of its own a worker's queue opens on Postgres: one listens,
 /// the others fetch and send heartbeats.
@@ -43,7 +43,7 @@ pub struct Consumer {
     /// Where the queue is.
     pub db: Database,
     /// Tells when to look.
-    pub changes: Changes,
+    pub changes: ChangeWatcher,
     /// How many handlers may run at once. No more deliveries are fetched than
     /// handlers are free, so that no worker hoards what another could do.
     pub concurrency: usize,
@@ -70,7 +70,7 @@ impl Consumer {
             let error = ended.err().unwrap_or_else(|| "it ended".to_owned());
             tracing::error!(error, "the queue can't be read; trying again");
             tokio::select! {
-                () = sleep(PAUSE_AFTER_ERROR) => {}
+                () = sleep(RESTART_DELAY) => {}
                 () = stop.cancelled() => {}
             }
         }
@@ -85,17 +85,20 @@ impl Consumer {
         let config = apalis_sqlite::Config::default()
             .queue(QUEUE)
             .batch_size(1)
-            .heartbeat_interval(HEARTBEAT)
+            .heartbeat_interval(HEARTBEAT_INTERVAL)
             .missed_heartbeats(MISSED_HEARTBEATS)
             .lock_tasks(false)
             .persist_results(false);
-        let pool = self.db.write().get_sqlite_connection_pool();
+        let pool = self.db.raw_connection().get_sqlite_connection_pool();
         let storage = SqliteStorage::<Value>::new(pool).with_config(config);
         WorkerBuilder::new(name)
-            .backend(PollWith::new(storage, Wake::on(self.changes.clone())))
-            .data(Hand(self.handler.clone()))
+            .backend(PollWith::new(
+                storage,
+                PollTrigger::on_change(self.changes.clone()),
+            ))
+            .data(HandlerData(self.handler.clone()))
             .concurrency(self.concurrency)
-            .build(hand_over)
+            .build(handle)
             .run()
             .await
             .map_err(|e| e.to_string())
@@ -105,37 +108,40 @@ impl Consumer {
         let config = apalis_postgres::Config::default()
             .queue(QUEUE)
             .batch_size(1)
-            .heartbeat_interval(HEARTBEAT)
+            .heartbeat_interval(HEARTBEAT_INTERVAL)
             .missed_heartbeats(MISSED_HEARTBEATS)
             .lock_tasks(false)
             .persist_results(false);
         // Its own connections, which end with it: sqlx leaves a transaction open
         // whose `BEGIN` is dropped while it is under way, and whoever was given
         // that connection next would never commit.
-        let shared = self.db.write().get_postgres_connection_pool();
+        let shared = self.db.raw_connection().get_postgres_connection_pool();
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
             .acquire_timeout(shared.options().get_acquire_timeout())
             .connect_lazy_with(shared.connect_options().as_ref().clone());
         let storage = PostgresStorage::<Value>::new(&pool).with_config(config);
         let worker = WorkerBuilder::new(name)
-            .backend(PollWith::new(storage.with_pubsub(), Wake::regularly()))
-            .data(Hand(self.handler.clone()))
+            .backend(PollWith::new(
+                storage.with_pubsub(),
+                PollTrigger::at_intervals(),
+            ))
+            .data(HandlerData(self.handler.clone()))
             .concurrency(self.concurrency)
-            .build(hand_over);
+            .build(handle);
         tokio::select! {
             ended = worker.run() => ended.map_err(|e| e.to_string()),
             // apalis would wait for the answer to its last question for ever.
-            () = self.db.silent() => Err("the database does not answer".to_owned()),
+            () = self.db.stalled() => Err("the database does not answer".to_owned()),
         }
     }
 }
 
 /// The arguments are taken as plain JSON: a row that apalis itself could not
 /// decode would end its worker.
-async fn hand_over(payload: Value, id: TaskId, hand: Data<Hand>) {
+async fn handle(payload: Value, id: TaskId, hand: Data<HandlerData>) {
     let payload = serde_json::from_value(payload).map_err(|e| e.to_string());
-    let Data(Hand(handler)) = hand;
+    let Data(HandlerData(handler)) = hand;
     handler(Delivery {
         id: id.to_string(),
         payload,
@@ -145,7 +151,7 @@ async fn hand_over(payload: Value, id: TaskId, hand: Data<Hand>) {
 
 /// apalis hands data over by its type.
 #[derive(Clone)]
-struct Hand(Handler);
+struct HandlerData(Handler);
 
 /// Ends apalis' worker at `stop` by dropping it. Its own way to stop leaves the
 /// fetch that is under way unpolled until the last handler has ended: it keeps
@@ -162,13 +168,13 @@ async fn until(
 /// apalis' own strategies stop waking it when they fire while a fetch is under
 /// way. This one is asked at every poll, and drained until it has registered
 /// its waker again.
-struct Wake(BoxStream<'static, ()>);
+struct PollTrigger(BoxStream<'static, ()>);
 
-impl Wake {
-    fn regularly() -> Self {
-        let mut ticks = interval(SAFETY_NET);
+impl PollTrigger {
+    fn at_intervals() -> Self {
+        let mut ticks = interval(FALLBACK_POLL_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Wake(
+        PollTrigger(
             stream::unfold(ticks, |mut ticks| async move {
                 ticks.tick().await;
                 Some(((), ticks))
@@ -177,16 +183,16 @@ impl Wake {
         )
     }
 
-    fn on(changes: Changes) -> Self {
+    fn on_change(changes: ChangeWatcher) -> Self {
         let changes = stream::unfold(changes, |mut changes| async move {
-            changes.next().await;
+            changes.changed().await;
             Some(((), changes))
         });
-        Wake(stream::select(changes, Self::regularly().0).boxed())
+        PollTrigger(stream::select(changes, Self::at_intervals().0).boxed())
     }
 }
 
-impl PollStrategy for Wake {
+impl PollStrategy for PollTrigger {
     fn poll_drive(&mut self, cx: &mut Context<'_>, _: &PollSnapshot) -> Poll<Option<()>> {
         let mut woken = false;
         while let Poll::Ready(Some(())) = self.0.poll_next_unpin(cx) {

@@ -88,7 +88,7 @@ pub async fn check_quota(
     user: Uuid,
     max_active: u32,
 ) -> Result<JobQuota, DbErr> {
-    let user_row = user::Entity::hold_to_count(tx, user).await?;
+    let user_row = user::Entity::lock_for_quota(tx, user).await?;
     // The session was looked up before this transaction.
     if user_row.is_some_and(|user| user.disabled_at.is_some()) {
         return Ok(JobQuota::AccountDisabled);
@@ -197,7 +197,7 @@ pub async fn retry(
 ) -> Result<Model, EnqueueError> {
     let latest = Entity::of_post(before.post_id).one(tx).await?;
     match latest.filter(|latest| latest.id != before.id) {
-        Some(latest) if latest.status.is_over() => return Err(EnqueueError::AlreadyFinished),
+        Some(latest) if latest.status.is_finished() => return Err(EnqueueError::AlreadyFinished),
         Some(_) => return Err(EnqueueError::AlreadyRunning),
         None => quota.check()?,
     }

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use entity::bulk_update::{from_values, value_column};
 use entity::clock::{db_after, now};
-use entity::given::{given, with_list};
 use entity::job::{Column, Entity, Model, Phase, Status};
 use entity::step;
 use sea_orm::entity::prelude::*;
@@ -110,13 +110,13 @@ pub async fn checkpoint(
                 done.output_tokens.into(),
             ]
         });
-        let renewed = with_list(extend_lease(tx, *length), list)
-            .col_expr(Column::Phase, given(3))
-            .col_expr(Column::Percent, given(4))
-            .col_expr(Column::Words, given(5));
-        add_usage(renewed, [given(6), given(7)])
-            .filter(Expr::col(Column::Id).eq(given(1)))
-            .filter(Expr::col(Column::AttemptId).eq(given(2)))
+        let renewed = from_values(extend_lease(tx, *length), list)
+            .col_expr(Column::Phase, value_column(3))
+            .col_expr(Column::Percent, value_column(4))
+            .col_expr(Column::Words, value_column(5));
+        add_usage(renewed, [value_column(6), value_column(7)])
+            .filter(Expr::col(Column::Id).eq(value_column(1)))
+            .filter(Expr::col(Column::AttemptId).eq(value_column(2)))
             .exec(tx)
             .await?;
         insert_steps(tx, &kept).await?;

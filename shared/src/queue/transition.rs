@@ -7,7 +7,7 @@ use std::time::Duration;
 use entity::attempt::{self, Outcome};
 use entity::clock::db_now;
 use entity::job::{Column, Entity, Model, Status};
-use entity::post::{self, Text};
+use entity::post::{self, PostContent};
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::SimpleExpr;
 use sea_orm::{DatabaseTransaction, UpdateMany};
@@ -20,7 +20,7 @@ pub(super) const UNFINISHED: &str = "status IN ('queued', 'running', 'canceling'
 /// How a job ends.
 pub(super) enum Ending<'a> {
     /// With these posts, by the ids of the jobs that wrote them.
-    Succeeded(HashMap<Uuid, &'a Text>),
+    Succeeded(HashMap<Uuid, &'a PostContent>),
     /// Its running attempt, which ends so, was the last one.
     Failed(Outcome, &'a JobError),
     /// With its running attempt, which ends so.
@@ -65,7 +65,7 @@ pub(super) async fn end_jobs(
                 let text = texts.get(&job.id)?;
                 Some((job.post_id, *text))
             });
-            post::Entity::write_all(tx, texts).await?;
+            post::Entity::set_contents(tx, texts).await?;
             close_attempts(tx, jobs, Outcome::Succeeded, None).await?;
         }
         Ending::Failed(outcome, error) => {

@@ -15,20 +15,20 @@ use reqwest::{Url, blocking, redirect};
 use crate::config::TraceSettings;
 
 /// How long the collector may take for one batch.
-const PATIENCE: Duration = Duration::from_secs(10);
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long what is left may take at the end.
-const LAST_WORDS: Duration = Duration::from_secs(3);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The sending of spans, if there is a collector.
 #[derive(Debug)]
-pub struct Export(Option<SdkTracerProvider>);
+pub struct ExportGuard(Option<SdkTracerProvider>);
 
-impl Export {
+impl ExportGuard {
     /// Sends what is left, in a bounded time.
     pub fn stop(self) {
         let Some(provider) = self.0 else { return };
-        if let Err(error) = provider.shutdown_with_timeout(LAST_WORDS) {
+        if let Err(error) = provider.shutdown_with_timeout(FLUSH_TIMEOUT) {
             tracing::debug!(%error, "the last spans were not sent");
         }
     }
@@ -39,9 +39,9 @@ impl Export {
 ///
 /// # Errors
 /// When the setting is bad, naming it.
-pub fn start(settings: &TraceSettings, service: &'static str) -> anyhow::Result<Export> {
+pub fn start(settings: &TraceSettings, service: &'static str) -> anyhow::Result<ExportGuard> {
     let Some(endpoint) = &settings.otel_exporter_otlp_endpoint else {
-        return Ok(Export(None));
+        return Ok(ExportGuard(None));
     };
     let exporter = exporter(endpoint).context("OTEL_EXPORTER_OTLP_ENDPOINT")?;
     let provider = SdkTracerProvider::builder()
@@ -49,7 +49,7 @@ pub fn start(settings: &TraceSettings, service: &'static str) -> anyhow::Result<
         .with_resource(resource(service))
         .build();
     global::set_tracer_provider(provider.clone());
-    Ok(Export(Some(provider)))
+    Ok(ExportGuard(Some(provider)))
 }
 
 fn exporter(endpoint: &str) -> anyhow::Result<Exporter> {
@@ -71,7 +71,7 @@ fn exporter(endpoint: &str) -> anyhow::Result<Exporter> {
         .with_http_client(client(&url)?)
         .with_protocol(Protocol::HttpBinary)
         .with_endpoint(url)
-        .with_timeout(PATIENCE)
+        .with_timeout(EXPORT_TIMEOUT)
         .build()?;
     Ok(Exporter {
         otlp,
@@ -83,7 +83,7 @@ fn client(url: &Url) -> anyhow::Result<blocking::Client> {
     // An error only says that it is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = blocking::Client::builder()
-        .timeout(PATIENCE)
+        .timeout(EXPORT_TIMEOUT)
         // A redirect would carry a key among the headers to whoever it names.
         .redirect(redirect::Policy::none());
     if url.scheme() == "http" {

@@ -2,9 +2,11 @@ use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::answer::Answer;
-use super::http::Endpoint;
-use super::{Agent, AgentError, Event, Failure, Limits, Reply, Request, Scope};
+use super::http::endpoint::Endpoint;
+use super::http::event_stream::EventStream;
+use super::{
+    Agent, AgentError, AgentErrorKind, CallScope, Completion, CompletionRequest, Event, Limits,
+};
 
 /// Anthropic's Messages API.
 ///
@@ -32,15 +34,15 @@ impl Anthropic {
 }
 
 impl Agent for Anthropic {
-    fn scope(&self) -> Scope {
-        Scope::Step
+    fn scope(&self) -> CallScope {
+        CallScope::Section
     }
 
     fn call<'a>(
         &'a self,
-        request: &'a Request,
+        request: &'a CompletionRequest,
         on_event: &'a (dyn Fn(Event) + Send + Sync),
-    ) -> BoxFuture<'a, Result<Reply, AgentError>> {
+    ) -> BoxFuture<'a, Result<Completion, AgentError>> {
         Box::pin(async move {
             // Without a temperature: the newer models refuse any but their own.
             let body = json!({
@@ -50,11 +52,11 @@ impl Agent for Anthropic {
                 "messages": [{ "role": "user", "content": request.prompt }],
                 "stream": true,
             });
-            let mut answer = self.endpoint.ask(&body, on_event).await?;
+            let mut answer = self.endpoint.send(&body, on_event).await?;
             while let Some(event) = answer.next().await? {
                 read(answer.read(&event)?, &mut answer)?;
             }
-            answer.into_reply()
+            answer.into_completion()
         })
     }
 }
@@ -114,15 +116,15 @@ struct Tokens {
     output_tokens: Option<u32>,
 }
 
-fn read(event: StreamEvent, answer: &mut Answer<'_>) -> Result<(), AgentError> {
+fn read(event: StreamEvent, answer: &mut EventStream<'_>) -> Result<(), AgentError> {
     match event {
-        StreamEvent::MessageStart { message } => count(&message.usage, answer),
+        StreamEvent::MessageStart { message } => add_usage(&message.usage, answer),
         StreamEvent::ContentBlockDelta {
             delta: Delta::TextDelta { text },
         } => answer.write(text)?,
         StreamEvent::MessageDelta { delta, usage } => {
-            count(&usage, answer);
-            stop(delta.stop_reason.as_deref(), answer)?;
+            add_usage(&usage, answer);
+            set_stop_reason(delta.stop_reason.as_deref(), answer)?;
         }
         StreamEvent::ContentBlockDelta {
             delta: Delta::Other,
@@ -133,7 +135,7 @@ fn read(event: StreamEvent, answer: &mut Answer<'_>) -> Result<(), AgentError> {
 }
 
 /// The counts are those of the whole message so far, each time.
-fn count(tokens: &Tokens, answer: &mut Answer<'_>) {
+fn add_usage(tokens: &Tokens, answer: &mut EventStream<'_>) {
     if let Some(input) = tokens.input_tokens {
         let cached = [
             tokens.cache_creation_input_tokens,
@@ -148,18 +150,18 @@ fn count(tokens: &Tokens, answer: &mut Answer<'_>) {
 }
 
 /// <https://docs.claude.com/en/api/handling-stop-reasons>
-fn stop(reason: Option<&str>, answer: &mut Answer<'_>) -> Result<(), AgentError> {
+fn set_stop_reason(reason: Option<&str>, answer: &mut EventStream<'_>) -> Result<(), AgentError> {
     match reason {
         None => {}
         Some("end_turn" | "stop_sequence") => answer.finish(false),
         Some("max_tokens" | "model_context_window_exceeded") => answer.finish(true),
         Some("refusal") => {
             return Err(AgentError::fatal(
-                Failure::Rejected,
+                AgentErrorKind::Rejected,
                 "the model refuses to write this",
             ));
         }
-        Some(other) => return Err(AgentError::stopped_by(other)),
+        Some(other) => return Err(AgentError::unexpected_finish_reason(other)),
     }
     Ok(())
 }

@@ -2,13 +2,16 @@ use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answer::Answer;
-use super::http::Endpoint;
-use super::{Agent, AgentError, Event, Failure, Limits, Reply, Request, Scope, Usage};
+use super::http::endpoint::Endpoint;
+use super::http::event_stream::EventStream;
+use super::{
+    Agent, AgentError, AgentErrorKind, CallScope, Completion, CompletionRequest, Event, Limits,
+    Usage,
+};
 
 /// What a model of OpenAI may think before it writes. The thoughts count
 /// against the limit, and without room for them nothing is left for the text.
-const ROOM_FOR_THOUGHTS: u32 = 4096;
+const REASONING_TOKENS: u32 = 4096;
 
 /// Any endpoint that speaks OpenAI's chat completions: OpenAI itself, Ollama,
 /// vLLM, llama.cpp, Groq and many more.
@@ -46,7 +49,7 @@ impl OpenAi {
         self
     }
 
-    fn body(&self, request: &Request) -> Value {
+    fn body(&self, request: &CompletionRequest) -> Value {
         let mut body = json!({
             "model": request.model,
             "messages": [
@@ -59,7 +62,7 @@ impl OpenAi {
         if self.endpoint.host() == "api.openai.com" {
             // The newer models refuse `max_tokens`, and any temperature but
             // their own; the older ones do as well without.
-            body["max_completion_tokens"] = json!(request.max_tokens + ROOM_FOR_THOUGHTS);
+            body["max_completion_tokens"] = json!(request.max_tokens + REASONING_TOKENS);
         } else {
             body["max_tokens"] = json!(request.max_tokens);
             body["temperature"] = json!(0.4);
@@ -72,23 +75,23 @@ impl OpenAi {
 }
 
 impl Agent for OpenAi {
-    fn scope(&self) -> Scope {
-        Scope::Step
+    fn scope(&self) -> CallScope {
+        CallScope::Section
     }
 
     fn call<'a>(
         &'a self,
-        request: &'a Request,
+        request: &'a CompletionRequest,
         on_event: &'a (dyn Fn(Event) + Send + Sync),
-    ) -> BoxFuture<'a, Result<Reply, AgentError>> {
+    ) -> BoxFuture<'a, Result<Completion, AgentError>> {
         Box::pin(async move {
-            let mut answer = self.endpoint.ask(&self.body(request), on_event).await?;
+            let mut answer = self.endpoint.send(&self.body(request), on_event).await?;
             while let Some(event) = answer.next().await? {
                 if event.data != "[DONE]" {
                     read(answer.read(&event)?, &mut answer)?;
                 }
             }
-            answer.into_reply()
+            answer.into_completion()
         })
     }
 }
@@ -121,7 +124,7 @@ struct Tokens {
     completion_tokens: u32,
 }
 
-fn read(chunk: Chunk, answer: &mut Answer<'_>) -> Result<(), AgentError> {
+fn read(chunk: Chunk, answer: &mut EventStream<'_>) -> Result<(), AgentError> {
     if let Some(tokens) = chunk.usage {
         answer.usage = Usage {
             input_tokens: tokens.prompt_tokens,
@@ -138,7 +141,7 @@ fn read(chunk: Chunk, answer: &mut Answer<'_>) -> Result<(), AgentError> {
         .is_some_and(|refusal| !refusal.is_empty())
     {
         return Err(AgentError::fatal(
-            Failure::Rejected,
+            AgentErrorKind::Rejected,
             "the model refuses to write this",
         ));
     }
@@ -150,11 +153,11 @@ fn read(chunk: Chunk, answer: &mut Answer<'_>) -> Result<(), AgentError> {
         Some("length") => answer.finish(true),
         Some("content_filter") => {
             return Err(AgentError::fatal(
-                Failure::Rejected,
+                AgentErrorKind::Rejected,
                 "the provider's content filter stopped the text",
             ));
         }
-        Some(other) => return Err(AgentError::stopped_by(other)),
+        Some(other) => return Err(AgentError::unexpected_finish_reason(other)),
     }
     Ok(())
 }
@@ -164,7 +167,7 @@ mod tests {
     use super::*;
 
     fn body(base_url: &str) -> Value {
-        let request = Request {
+        let request = CompletionRequest {
             job_id: uuid::Uuid::nil(),
             topic: "Tea".into(),
             options: Value::Null,
@@ -182,7 +185,7 @@ mod tests {
     #[test]
     fn openai_itself_gets_no_argument_that_its_newer_models_refuse() {
         let body = body("https://api.openai.com/v1");
-        assert_eq!(body["max_completion_tokens"], 100 + ROOM_FOR_THOUGHTS);
+        assert_eq!(body["max_completion_tokens"], 100 + REASONING_TOKENS);
         assert_eq!(
             (&body["max_tokens"], &body["temperature"]),
             (&Value::Null, &Value::Null)

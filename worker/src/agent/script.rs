@@ -1,3 +1,7 @@
+mod bounded_lines;
+mod process_group;
+mod supervisor;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
@@ -11,26 +15,29 @@ use tokio::process::{ChildStderr, ChildStdout};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::draft::Draft;
-use super::group::{Group, LINGER};
-use super::lines::Lines;
-use super::supervise::Ending;
+pub use supervisor::supervise;
+
+use super::output_buffer::OutputBuffer;
 use super::{
-    Agent, AgentError, Event, Failure, LONGEST_WAIT, Limits, Reply, Request, Scope, Usage, excerpt,
+    Agent, AgentError, AgentErrorKind, CallScope, Completion, CompletionRequest, Event, Limits,
+    MAX_RETRY_AFTER, Usage, log_excerpt,
 };
+use bounded_lines::BoundedLines;
+use process_group::{ProcessGroup, REAP_TIMEOUT};
+use supervisor::ExitReport;
 
 /// A line may hold the whole post, with its letters escaped as JSON allows.
-const LINE_BYTES_PER_TEXT_BYTE: usize = 4;
+const MAX_LINE_BYTES_PER_TEXT_BYTE: usize = 4;
 
 /// The lines may hold the post twice, and a few letters each.
-const BYTES_PER_TEXT_BYTE: usize = 64;
+const MAX_BYTES_PER_TEXT_BYTE: usize = 64;
 
 /// What is kept of standard error, from its end.
-const STDERR_BYTES: usize = 4096;
+const MAX_STDERR_BYTES: usize = 4096;
 
 /// Of the worker's environment a program gets this, what begins with `LC_`, and
 /// what begins with [`PREFIX`], but nothing else: not the worker's secrets.
-const ENVIRONMENT: [&str; 8] = [
+const PASSED_VARIABLES: [&str; 8] = [
     "HOME",
     "LANG",
     "PATH",
@@ -42,7 +49,7 @@ const ENVIRONMENT: [&str; 8] = [
 ];
 
 /// `AGENT_SCRIPT_ENV_TOKEN=x` gives the program `TOKEN=x`.
-const PREFIX: &str = "AGENT_SCRIPT_ENV_";
+const PASSED_PREFIX: &str = "AGENT_SCRIPT_ENV_";
 
 /// Any program, in any language, which writes the whole post.
 ///
@@ -89,7 +96,10 @@ impl Script {
     ) -> anyhow::Result<Self> {
         let command: Vec<_> = command.split_whitespace().map(str::to_owned).collect();
         anyhow::ensure!(!command.is_empty(), "the script agent's command is empty");
-        let environment = environment.into_iter().filter_map(allowed).collect();
+        let environment = environment
+            .into_iter()
+            .filter_map(passed_variable)
+            .collect();
         Ok(Script {
             supervisor: supervisor.into(),
             command,
@@ -98,30 +108,36 @@ impl Script {
         })
     }
 
-    fn patience(&self, told: &Told<'_>) -> Duration {
+    fn read_timeout(&self, told: &ScriptOutput<'_>) -> Duration {
         if told.draft.is_empty() {
-            self.limits.first_byte
+            self.limits.first_token_timeout
         } else {
-            self.limits.silence
+            self.limits.idle_timeout
         }
     }
 
     /// Tell the program what to write, and listen until it has ended.
-    async fn talk(
+    async fn exchange(
         &self,
-        group: &mut Group,
+        group: &mut ProcessGroup,
         stdout: ChildStdout,
-        request: &Request,
+        request: &CompletionRequest,
         on_event: &(dyn Fn(Event) + Send + Sync),
-    ) -> Result<Reply, AgentError> {
-        let end = Instant::now() + self.limits.total;
-        let mut patience = Instant::now() + self.limits.first_byte;
-        let line_bytes = self.limits.bytes.saturating_mul(LINE_BYTES_PER_TEXT_BYTE);
-        let bytes = self.limits.bytes.saturating_mul(BYTES_PER_TEXT_BYTE);
-        let mut lines = Lines::new(stdout, line_bytes, bytes);
-        let mut told = Told {
+    ) -> Result<Completion, AgentError> {
+        let end = Instant::now() + self.limits.total_timeout;
+        let mut patience = Instant::now() + self.limits.first_token_timeout;
+        let line_bytes = self
+            .limits
+            .max_bytes
+            .saturating_mul(MAX_LINE_BYTES_PER_TEXT_BYTE);
+        let bytes = self
+            .limits
+            .max_bytes
+            .saturating_mul(MAX_BYTES_PER_TEXT_BYTE);
+        let mut lines = BoundedLines::new(stdout, line_bytes, bytes);
+        let mut told = ScriptOutput {
             title: None,
-            draft: Draft::new(self.limits.bytes, on_event),
+            draft: OutputBuffer::new(self.limits.max_bytes, on_event),
         };
         let mut ending = None;
         let input = json!({
@@ -137,27 +153,27 @@ impl Script {
                     let Some(line) = line? else { break };
                     told.read(&line)?;
                     if ending.is_none() {
-                        patience = Instant::now() + self.patience(&told);
+                        patience = Instant::now() + self.read_timeout(&told);
                     }
                 }
-                how = group.ending(), if ending.is_none() => {
+                how = group.exit_status(), if ending.is_none() => {
                     ending = Some(how?);
                     // What it wrote is in the pipe; whoever holds that open
                     // now is not to keep us.
                     group.kill();
-                    patience = Instant::now() + LINGER;
+                    patience = Instant::now() + REAP_TIMEOUT;
                 }
                 () = sleep_until(patience.min(end)) => match ending {
                     Some(_) => break,
-                    None => return Err(AgentError::retry(Failure::Timeout, "the script was too slow")),
+                    None => return Err(AgentError::retry(AgentErrorKind::Timeout, "the script was too slow")),
                 }
             }
         }
-        judge(ending, &self.command[0])?;
-        Ok(Reply {
+        check_exit(ending, &self.command[0])?;
+        Ok(Completion {
             title: told.title.filter(|title| !title.trim().is_empty()),
             text: told.draft.finish()?,
-            cut_short: false,
+            truncated: false,
             usage: Usage::default(),
         })
     }
@@ -173,47 +189,50 @@ impl fmt::Debug for Script {
 }
 
 impl Agent for Script {
-    fn scope(&self) -> Scope {
-        Scope::Post
+    fn scope(&self) -> CallScope {
+        CallScope::WholePost
     }
 
     fn call<'a>(
         &'a self,
-        request: &'a Request,
+        request: &'a CompletionRequest,
         on_event: &'a (dyn Fn(Event) + Send + Sync),
-    ) -> BoxFuture<'a, Result<Reply, AgentError>> {
+    ) -> BoxFuture<'a, Result<Completion, AgentError>> {
         Box::pin(async move {
-            let started = Group::start(&self.supervisor, &self.command, &self.environment);
+            let started = ProcessGroup::start(&self.supervisor, &self.command, &self.environment);
             let (mut group, stdout, stderr) = started.map_err(|error| {
                 let message = format!("can't start {}: {error}", self.supervisor.display());
-                AgentError::fatal(Failure::Unavailable, message)
+                AgentError::fatal(AgentErrorKind::Unavailable, message)
             })?;
-            let stderr = AbortOnDropHandle::new(tokio::spawn(tail(stderr)));
-            let reply = self.talk(&mut group, stdout, request, on_event).await;
-            group.end().await;
-            let stderr = timeout(LINGER, stderr).await.ok().and_then(Result::ok);
+            let stderr = AbortOnDropHandle::new(tokio::spawn(read_stderr(stderr)));
+            let reply = self.exchange(&mut group, stdout, request, on_event).await;
+            group.shut_down().await;
+            let stderr = timeout(REAP_TIMEOUT, stderr)
+                .await
+                .ok()
+                .and_then(Result::ok);
             reply.map_err(|error| with_stderr(error, &stderr.unwrap_or_default()))
         })
     }
 }
 
-fn allowed((name, value): (OsString, OsString)) -> Option<(OsString, OsString)> {
+fn passed_variable((name, value): (OsString, OsString)) -> Option<(OsString, OsString)> {
     let known = name.to_str()?;
-    if let Some(name) = known.strip_prefix(PREFIX) {
+    if let Some(name) = known.strip_prefix(PASSED_PREFIX) {
         return (!name.is_empty()).then(|| (name.into(), value));
     }
-    (ENVIRONMENT.contains(&known) || known.starts_with("LC_")).then_some((name, value))
+    (PASSED_VARIABLES.contains(&known) || known.starts_with("LC_")).then_some((name, value))
 }
 
 /// What the program has told so far.
-struct Told<'a> {
+struct ScriptOutput<'a> {
     title: Option<String>,
-    draft: Draft<'a>,
+    draft: OutputBuffer<'a>,
 }
 
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-enum Line {
+enum ScriptMessage {
     Delta {
         text: String,
     },
@@ -236,75 +255,79 @@ enum Line {
     Other,
 }
 
-impl Told<'_> {
+impl ScriptOutput<'_> {
     fn read(&mut self, line: &[u8]) -> Result<(), AgentError> {
         if line.trim_ascii().is_empty() {
             return Ok(());
         }
         let read = serde_json::from_slice(line).map_err(|error| {
-            let line = excerpt(&String::from_utf8_lossy(line), 200);
+            let line = log_excerpt(&String::from_utf8_lossy(line), 200);
             AgentError::fatal(
-                Failure::BadOutput,
+                AgentErrorKind::BadOutput,
                 format!("a line can't be read ({error}): {line}"),
             )
         })?;
         match read {
-            Line::Delta { text } => self.draft.write(text)?,
+            ScriptMessage::Delta { text } => self.draft.write(text)?,
             // The conversion stops at 0 and 255, whatever the number.
-            Line::Progress { percent, message } => {
+            ScriptMessage::Progress { percent, message } => {
                 self.draft.progress((percent as u8).min(100), message)
             }
-            Line::Post { title, content } => {
+            ScriptMessage::Post { title, content } => {
                 self.title = title;
                 self.draft.replace(content)?;
             }
-            Line::Error {
+            ScriptMessage::Error {
                 message,
                 retry,
                 retry_after_s,
             } => {
-                return Err(given_up(&message, retry, retry_after_s));
+                return Err(script_error(&message, retry, retry_after_s));
             }
-            Line::Other => {}
+            ScriptMessage::Other => {}
         }
         Ok(())
     }
 }
 
-fn given_up(message: &str, retry: bool, after: Option<f64>) -> AgentError {
-    let message = format!("the script gave up: {}", excerpt(message, 300));
+fn script_error(message: &str, retry: bool, after: Option<f64>) -> AgentError {
+    let message = format!("the script gave up: {}", log_excerpt(message, 300));
     if !retry {
-        return AgentError::fatal(Failure::Rejected, message);
+        return AgentError::fatal(AgentErrorKind::Rejected, message);
     }
     let after = after.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    let after = after.map(|after| after.min(LONGEST_WAIT));
+    let after = after.map(|after| after.min(MAX_RETRY_AFTER));
     AgentError::Retry {
-        failure: Failure::Unavailable,
+        failure: AgentErrorKind::Unavailable,
         after,
         message,
     }
 }
 
-fn judge(ending: Option<Ending>, program: &str) -> Result<(), AgentError> {
-    let fatal = |message| Err(AgentError::fatal(Failure::Unavailable, message));
+fn check_exit(ending: Option<ExitReport>, program: &str) -> Result<(), AgentError> {
+    let fatal = |message| Err(AgentError::fatal(AgentErrorKind::Unavailable, message));
     match ending {
-        Some(Ending::Exit(0)) => Ok(()),
-        Some(Ending::Exit(75)) => Err(AgentError::retry(
-            Failure::Unavailable,
+        Some(ExitReport::Exit(0)) => Ok(()),
+        Some(ExitReport::Exit(75)) => Err(AgentError::retry(
+            AgentErrorKind::Unavailable,
             "the script asks to be tried again (exit status 75)",
         )),
-        Some(Ending::Exit(status)) => fatal(format!("the script failed with exit status {status}")),
-        Some(Ending::Signal(signal)) => fatal(format!("the script was killed by signal {signal}")),
-        Some(Ending::NotStarted(why)) => fatal(format!("can't start {program}: {why}")),
+        Some(ExitReport::Exit(status)) => {
+            fatal(format!("the script failed with exit status {status}"))
+        }
+        Some(ExitReport::Signal(signal)) => {
+            fatal(format!("the script was killed by signal {signal}"))
+        }
+        Some(ExitReport::NotStarted(why)) => fatal(format!("can't start {program}: {why}")),
         None => Err(AgentError::retry(
-            Failure::Unavailable,
+            AgentErrorKind::Unavailable,
             "the script's supervisor is gone",
         )),
     }
 }
 
 fn with_stderr(mut error: AgentError, stderr: &[u8]) -> AgentError {
-    let stderr = excerpt(&String::from_utf8_lossy(stderr), STDERR_BYTES);
+    let stderr = log_excerpt(&String::from_utf8_lossy(stderr), MAX_STDERR_BYTES);
     let (AgentError::Retry { message, .. } | AgentError::Fatal { message, .. }) = &mut error;
     if !stderr.is_empty() {
         message.push_str("; standard error: ");
@@ -314,10 +337,10 @@ fn with_stderr(mut error: AgentError, stderr: &[u8]) -> AgentError {
 }
 
 /// Read all there is, and keep the end.
-async fn tail(mut stderr: ChildStderr) -> Vec<u8> {
+async fn read_stderr(mut stderr: ChildStderr) -> Vec<u8> {
     let mut kept = Vec::new();
     while let Ok(1..) = stderr.read_buf(&mut kept).await {
-        let surplus = kept.len().saturating_sub(STDERR_BYTES);
+        let surplus = kept.len().saturating_sub(MAX_STDERR_BYTES);
         kept.drain(..surplus);
     }
     kept

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use shared::trace::Span;
 
-use super::{Agent, AgentError, Event, Reply, Request, Scope};
+use super::{Agent, AgentError, CallScope, Completion, CompletionRequest, Event};
 
 /// An agent whose calls show in traces, under the names that OpenTelemetry has
 /// for what calls to models consist of. What is asked and written is not told.
@@ -20,44 +20,44 @@ impl Traced {
         Traced { agent, provider }
     }
 
-    fn begin(&self, request: &Request) -> Span {
+    fn start_span(&self, request: &CompletionRequest) -> Span {
         let operation = match self.scope() {
-            Scope::Step => "chat",
-            Scope::Post => "invoke_agent",
+            CallScope::Section => "chat",
+            CallScope::WholePost => "invoke_agent",
         };
-        let span = Span::of_call(format_args!("{operation} {}", request.model));
-        span.tell("gen_ai.operation.name", operation);
-        span.tell("gen_ai.provider.name", self.provider);
-        span.tell("gen_ai.request.model", request.model.clone());
+        let span = Span::client(format_args!("{operation} {}", request.model));
+        span.set_attribute("gen_ai.operation.name", operation);
+        span.set_attribute("gen_ai.provider.name", self.provider);
+        span.set_attribute("gen_ai.request.model", request.model.clone());
         span
     }
 }
 
 impl Agent for Traced {
-    fn scope(&self) -> Scope {
+    fn scope(&self) -> CallScope {
         self.agent.scope()
     }
 
     fn call<'a>(
         &'a self,
-        request: &'a Request,
+        request: &'a CompletionRequest,
         on_event: &'a (dyn Fn(Event) + Send + Sync),
-    ) -> BoxFuture<'a, Result<Reply, AgentError>> {
+    ) -> BoxFuture<'a, Result<Completion, AgentError>> {
         Box::pin(async move {
-            let span = self.begin(request);
-            let reply = span.around(self.agent.call(request, on_event)).await;
-            end(&span, &reply);
+            let span = self.start_span(request);
+            let reply = span.scope(self.agent.call(request, on_event)).await;
+            end_span(&span, &reply);
             reply
         })
     }
 }
 
-fn end(span: &Span, reply: &Result<Reply, AgentError>) {
+fn end_span(span: &Span, reply: &Result<Completion, AgentError>) {
     match reply {
-        Ok(Reply { usage, .. }) => {
-            span.tell("gen_ai.usage.input_tokens", i64::from(usage.input_tokens));
-            span.tell("gen_ai.usage.output_tokens", i64::from(usage.output_tokens));
+        Ok(Completion { usage, .. }) => {
+            span.set_attribute("gen_ai.usage.input_tokens", i64::from(usage.input_tokens));
+            span.set_attribute("gen_ai.usage.output_tokens", i64::from(usage.output_tokens));
         }
-        Err(error) => span.fail(error.failure()),
+        Err(error) => span.set_error(error.kind()),
     }
 }

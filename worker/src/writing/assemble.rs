@@ -1,10 +1,10 @@
 //! The whole post.
 
-use super::blocks::{Block, blocks};
-use super::clean::{drop_names, finish};
+use super::cleanup::deduplicate::SeenSentences;
+use super::cleanup::markdown_blocks::{Block, blocks};
 use super::outline::clean_title;
-use super::said::Said;
-use super::{Outline, peel, plain};
+use super::section::{clean_body, drop_names};
+use super::{Outline, cleanup::strip_chatter, fallback_outline};
 
 /// The post: its title, and its content as Markdown with the sections under
 /// their headings, without the title.
@@ -39,7 +39,7 @@ pub fn read_post(topic: &str, title: Option<String>, text: &str) -> Option<(Stri
 }
 
 fn read_text(topic: &str, text: &str) -> (String, String) {
-    let mut blocks = blocks(&peel::text_in(text));
+    let mut blocks = blocks(&strip_chatter::strip_chatter(text));
     let above = match blocks.first() {
         Some(Block::Heading { level: 0 | 1, text }) => Some(text.as_str()),
         Some(Block::Prose(text)) => {
@@ -49,13 +49,13 @@ fn read_text(topic: &str, text: &str) -> (String, String) {
         _ => None,
     };
     let title = above.and_then(|title| clean_title(title, topic));
-    let title = title.unwrap_or_else(|| plain::title(topic));
+    let title = title.unwrap_or_else(|| fallback_outline::title(topic));
     if matches!(blocks.first(), Some(Block::Heading { level: 1, .. })) {
         blocks.remove(0);
     }
     drop_names(&mut blocks, &[&title]);
     // What is too short to be cleaned may be just what was wanted.
-    let content = finish(blocks, Said::new(&[], [&title]), false);
+    let content = clean_body(blocks, SeenSentences::new(&[], [&title]), false);
     let content = content.unwrap_or_else(|| text.trim().to_owned());
     (title, content + "\n")
 }

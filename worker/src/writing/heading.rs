@@ -1,6 +1,6 @@
 //! Titles and headings: single lines, with nothing about them but the words.
 
-use super::sentences::letters;
+use super::sentences::normalized;
 
 /// Marks around words that are not part of them.
 const MARKS: &[char] = &[
@@ -134,16 +134,16 @@ pub(super) fn clean(line: &str) -> String {
 }
 
 /// Whether both say the same, whatever their marks and case.
-pub(super) fn same(one: &str, other: &str) -> bool {
-    let (one, other) = (letters(&clean(one)), letters(&clean(other)));
+pub(super) fn is_same(one: &str, other: &str) -> bool {
+    let (one, other) = (normalized(&clean(one)), normalized(&clean(other)));
     !one.is_empty() && one == other
 }
 
 /// Whether a cleaned heading says nothing about the topic.
 pub(super) fn is_empty(heading: &str) -> bool {
     let small = heading.to_lowercase();
-    letters(heading).len() < 3
-        || letters(heading).chars().all(|c| c.is_ascii_digit())
+    normalized(heading).len() < 3
+        || normalized(heading).chars().all(|c| c.is_ascii_digit())
         || EMPTY.contains(&small.as_str())
         || LABELS.contains(&small.as_str())
 }
@@ -268,7 +268,7 @@ fn without_remark(text: &str) -> &str {
 
 /// The text in small letters with capitals where titles have them, if all of
 /// it was in capitals and the topic is not.
-pub(super) fn calm(text: String, topic: &str) -> String {
+pub(super) fn normalize_case(text: String, topic: &str) -> String {
     let shouts = |text: &str| {
         text.chars().filter(|c| c.is_uppercase()).count() > 5 && !text.contains(char::is_lowercase)
     };
@@ -311,7 +311,7 @@ pub(super) fn capitalized(text: &str) -> String {
 }
 
 /// At most `most` characters of the text, ending with a word.
-pub(super) fn shortened(text: &str, most: usize) -> &str {
+pub(super) fn truncated(text: &str, most: usize) -> &str {
     let Some((end, _)) = text.char_indices().nth(most) else {
         return text;
     };

@@ -5,19 +5,19 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::said::loops;
-use super::{Brief, heading, peel, plain};
+use super::cleanup::deduplicate::is_repetitive;
+use super::{PostBrief, cleanup::strip_chatter, fallback_outline, heading};
 
 /// Fewer headings than that make no post.
-pub(super) const FEWEST: usize = 3;
+pub(super) const MIN_SECTIONS: usize = 3;
 /// More than that a post of our length does not bear.
-pub(super) const MOST: usize = 8;
+pub(super) const MAX_SECTIONS: usize = 8;
 
 /// A longer title is cut.
-const LONGEST_TITLE: usize = 120;
+const MAX_TITLE_LEN: usize = 120;
 /// A longer heading is a sentence about the section.
-const LONGEST_HEADING: usize = 64;
-const MOST_WORDS: usize = 10;
+const MAX_HEADING_LEN: usize = 64;
+const MAX_HEADING_WORDS: usize = 10;
 
 /// The title of a post and the headings of its sections.
 ///
@@ -39,7 +39,8 @@ impl Outline {
         let headings: Option<Vec<_>> = lines
             .map(|line| line.strip_prefix("## ").map(str::to_owned))
             .collect();
-        let headings = headings.filter(|headings| (FEWEST..=MOST).contains(&headings.len()))?;
+        let headings =
+            headings.filter(|headings| (MIN_SECTIONS..=MAX_SECTIONS).contains(&headings.len()))?;
         Some(Outline { title, headings })
     }
 }
@@ -56,19 +57,22 @@ impl fmt::Display for Outline {
 /// The outline in an agent's answer. Where it has no title, the topic is the
 /// title; where it has too few headings, plain ones are put in their place.
 /// `cut_short` says that the answer ends because its tokens were used up.
-pub fn read_outline(brief: &Brief, answer: &str, cut_short: bool) -> Outline {
-    let answer = peel::bare(answer);
+pub fn read_outline(brief: &PostBrief, answer: &str, cut_short: bool) -> Outline {
+    let answer = strip_chatter::strip_wrapping(answer);
     let mut lines = from_json(&answer).unwrap_or_else(|| split(&answer));
     if cut_short {
         lines.pop();
     }
-    let lines: Vec<Line> = lines.iter().filter_map(|line| Line::read(line)).collect();
+    let lines: Vec<OutlineLine> = lines
+        .iter()
+        .filter_map(|line| OutlineLine::read(line))
+        .collect();
     let title = title_among(&lines).and_then(|title| clean_title(title, &brief.topic));
-    let title = title.unwrap_or_else(|| plain::title(&brief.topic));
+    let title = title.unwrap_or_else(|| fallback_outline::title(&brief.topic));
 
-    let mut headings = Headings::new(brief, &title);
-    let kinds: BTreeSet<Kind> = lines.iter().map(|line| line.kind).collect();
-    let of_kind = |kind: Kind| {
+    let mut headings = HeadingCollector::new(brief, &title);
+    let kinds: BTreeSet<LineKind> = lines.iter().map(|line| line.kind).collect();
+    let of_kind = |kind: LineKind| {
         let mut found = headings.clone();
         lines
             .iter()
@@ -83,16 +87,16 @@ pub fn read_outline(brief: &Brief, answer: &str, cut_short: bool) -> Outline {
             best = found;
         }
     }
-    if best.list.len() < FEWEST {
+    if best.list.len() < MIN_SECTIONS {
         lines.iter().for_each(|line| best.add(line.text));
     }
     headings = best;
-    if headings.list.len() < FEWEST - 1 {
+    if headings.list.len() < MIN_SECTIONS - 1 {
         // A single one was a hit by chance.
-        headings = Headings::new(brief, &title);
+        headings = HeadingCollector::new(brief, &title);
     }
-    if headings.list.len() < FEWEST {
-        plain::headings(&brief.topic)
+    if headings.list.len() < MIN_SECTIONS {
+        fallback_outline::headings(&brief.topic)
             .iter()
             .for_each(|heading| headings.add(heading));
     }
@@ -104,7 +108,7 @@ pub fn read_outline(brief: &Brief, answer: &str, cut_short: bool) -> Outline {
 
 /// What a line looks like. The earlier kinds are the surer headings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
+enum LineKind {
     Hashes(usize),
     Label,
     Number,
@@ -116,12 +120,12 @@ enum Kind {
 }
 
 #[derive(Debug)]
-struct Line<'a> {
-    kind: Kind,
+struct OutlineLine<'a> {
+    kind: LineKind,
     text: &'a str,
 }
 
-impl<'a> Line<'a> {
+impl<'a> OutlineLine<'a> {
     fn read(line: &'a str) -> Option<Self> {
         let text = line.trim();
         let inner = text.trim_start_matches(['*', '_', '"', ' ']);
@@ -131,24 +135,25 @@ impl<'a> Line<'a> {
             .next()
             .unwrap_or_default();
         let kind = if line.starts_with("  ") || line.starts_with('\t') {
-            Kind::Indented
+            LineKind::Indented
         } else if hashes > 0 {
-            Kind::Hashes(hashes)
+            LineKind::Hashes(hashes)
         } else if heading::is_label(label) && label.len() < inner.len() {
-            Kind::Label
+            LineKind::Label
         } else if inner.starts_with(|c: char| c.is_ascii_digit()) {
-            Kind::Number
+            LineKind::Number
         } else if text.starts_with("**") {
-            Kind::Bold
+            LineKind::Bold
         } else if text.starts_with(['-', '*', '•', '+', '|']) {
-            Kind::Bullet
+            LineKind::Bullet
         } else {
-            Kind::Words
+            LineKind::Words
         };
         // Of a table, the first column.
         let text = text.trim_matches('|').split(" | ").next().unwrap_or(text);
-        let is_talk = text.is_empty() || peel::is_greeting(text) || peel::is_farewell(text);
-        (!is_talk).then_some(Line { kind, text })
+        let is_talk =
+            text.is_empty() || strip_chatter::is_greeting(text) || strip_chatter::is_farewell(text);
+        (!is_talk).then_some(OutlineLine { kind, text })
     }
 }
 
@@ -157,7 +162,7 @@ fn split(answer: &str) -> Vec<String> {
     let mut lines = Vec::new();
     for line in answer.lines() {
         let mut rest = line;
-        for number in 1..=MOST {
+        for number in 1..=MAX_SECTIONS {
             if let Some(at) = rest.find(&format!(" {number}. ")) {
                 lines.push(rest[..at].to_owned());
                 rest = &rest[at + 1..];
@@ -177,7 +182,7 @@ fn from_json(answer: &str) -> Option<Vec<String>> {
     let json: Value = serde_json::from_str(answer.get(start..=end)?).ok()?;
     let mut lines = Vec::new();
     collect(&json, true, &mut lines);
-    Some(lines).filter(|lines| lines.len() >= FEWEST)
+    Some(lines).filter(|lines| lines.len() >= MIN_SECTIONS)
 }
 
 fn collect(json: &Value, top: bool, lines: &mut Vec<String>) {
@@ -205,7 +210,7 @@ fn collect(json: &Value, top: bool, lines: &mut Vec<String>) {
 }
 
 /// The line that gives the title.
-fn title_among<'a>(lines: &[Line<'a>]) -> Option<&'a str> {
+fn title_among<'a>(lines: &[OutlineLine<'a>]) -> Option<&'a str> {
     let labelled = lines.iter().find_map(|line| {
         let (label, title) = line.text.split_once(':')?;
         let label = heading::clean(label).to_lowercase();
@@ -215,23 +220,25 @@ fn title_among<'a>(lines: &[Line<'a>]) -> Option<&'a str> {
         (is_title && !title.trim_matches(['*', ' ']).is_empty()).then_some(title)
     });
     let marked = || {
-        let first = lines.iter().find(|line| line.kind == Kind::Hashes(1))?;
+        let first = lines.iter().find(|line| line.kind == LineKind::Hashes(1))?;
         (lines
             .iter()
-            .filter(|line| line.kind == Kind::Hashes(1))
+            .filter(|line| line.kind == LineKind::Hashes(1))
             .count()
             == 1)
             .then_some(first.text)
     };
     let above = || {
         let (first, rest) = lines.split_first()?;
-        let alone = matches!(first.kind, Kind::Words | Kind::Bold | Kind::Hashes(_))
-            && rest.iter().all(|line| line.kind != first.kind);
+        let alone = matches!(
+            first.kind,
+            LineKind::Words | LineKind::Bold | LineKind::Hashes(_)
+        ) && rest.iter().all(|line| line.kind != first.kind);
         let listed = rest
             .iter()
-            .filter(|line| !matches!(line.kind, Kind::Words | Kind::Indented))
+            .filter(|line| !matches!(line.kind, LineKind::Words | LineKind::Indented))
             .count()
-            >= FEWEST;
+            >= MIN_SECTIONS;
         let is_title =
             !first.text.ends_with([':', '.']) && first.text.split_whitespace().count() <= 16;
         (alone && listed && is_title).then_some(first.text)
@@ -241,33 +248,33 @@ fn title_among<'a>(lines: &[Line<'a>]) -> Option<&'a str> {
 
 /// A title as a model or an agent wrote it, cleaned; `None` if nothing is left.
 pub(super) fn clean_title(title: &str, topic: &str) -> Option<String> {
-    let title = heading::calm(heading::clean(title), topic);
+    let title = heading::normalize_case(heading::clean(title), topic);
     let is_title = !title.is_empty()
         && !heading::is_empty(&title)
         && !heading::is_placeholder(&title)
-        && !loops(&title);
-    is_title.then(|| heading::capitalized(heading::shortened(&title, LONGEST_TITLE)))
+        && !is_repetitive(&title);
+    is_title.then(|| heading::capitalized(heading::truncated(&title, MAX_TITLE_LEN)))
 }
 
 /// Headings as they are found, each fit for a post and unlike the others.
 #[derive(Clone)]
-struct Headings<'a> {
+struct HeadingCollector<'a> {
     topic: &'a str,
     most: usize,
     list: Vec<String>,
     known: Vec<BTreeSet<String>>,
 }
 
-impl<'a> Headings<'a> {
-    fn new(brief: &'a Brief, title: &str) -> Self {
+impl<'a> HeadingCollector<'a> {
+    fn new(brief: &'a PostBrief, title: &str) -> Self {
         // A heading that says no more than the title does is none. Topics that
         // are a whole paragraph may well hold all the words of a good heading.
         let known = [title, brief.topic.as_str()]
-            .map(significant)
+            .map(content_words)
             .into_iter()
             .filter(|words| words.len() < 8)
             .collect();
-        Headings {
+        HeadingCollector {
             topic: &brief.topic,
             most: brief.sections(),
             list: Vec::new(),
@@ -282,9 +289,9 @@ impl<'a> Headings<'a> {
         let Some(heading) = clean_heading(line) else {
             return;
         };
-        let heading = heading::calm(without_topic(&heading, self.topic), self.topic);
+        let heading = heading::normalize_case(without_topic(&heading, self.topic), self.topic);
         let heading = heading::capitalized(&heading);
-        let words = significant(&heading);
+        let words = content_words(&heading);
         let of_the_task = [
             "blog post",
             "blogpost",
@@ -331,7 +338,8 @@ fn without_topic(heading: &str, topic: &str) -> String {
 /// One heading; `None` where the line is a sentence or nothing.
 fn clean_heading(line: &str) -> Option<String> {
     let fits = |text: &str| {
-        text.chars().count() <= LONGEST_HEADING && text.split_whitespace().count() <= MOST_WORDS
+        text.chars().count() <= MAX_HEADING_LEN
+            && text.split_whitespace().count() <= MAX_HEADING_WORDS
     };
     let mut heading = heading::clean(line);
     // "Soil: What to plant them in and why it matters so much." is called "Soil".
@@ -343,7 +351,7 @@ fn clean_heading(line: &str) -> Option<String> {
         && (!fits(&heading)
             || explanation.split_whitespace().count() > 5
             || line.trim().ends_with('.')
-            || heading::same(name, explanation))
+            || heading::is_same(name, explanation))
     {
         heading = heading::clean(name);
     }
@@ -353,7 +361,7 @@ fn clean_heading(line: &str) -> Option<String> {
 }
 
 /// The words of a text that carry its meaning, without their endings.
-fn significant(text: &str) -> BTreeSet<String> {
+fn content_words(text: &str) -> BTreeSet<String> {
     let words = text
         .split(|c: char| !c.is_alphanumeric())
         .filter(|word| !word.is_empty());
@@ -375,9 +383,9 @@ mod tests {
     use super::*;
 
     fn read(topic: &str, answer: &str) -> Outline {
-        let brief = Brief {
+        let brief = PostBrief {
             topic: topic.into(),
-            ..Brief::default()
+            ..PostBrief::default()
         };
         read_outline(&brief, answer, false)
     }
@@ -464,9 +472,9 @@ mod tests {
 
     #[test]
     fn a_heading_that_was_cut_short_is_left_out() {
-        let brief = Brief {
+        let brief = PostBrief {
             topic: "Bread".into(),
-            ..Brief::default()
+            ..PostBrief::default()
         };
         let outline = read_outline(
             &brief,
@@ -483,7 +491,10 @@ mod tests {
             "The blog post should first talk about the pots, then about the water, and finally about the harvest.",
         );
         assert_eq!(outline.title, "Growing tomatoes on a balcony");
-        assert_eq!(outline.headings, plain::headings("growing tomatoes")[..4]);
+        assert_eq!(
+            outline.headings,
+            fallback_outline::headings("growing tomatoes")[..4]
+        );
         assert_eq!(read("Cats", "").headings.len(), 4);
         assert_eq!(read("Cats", "<think>What could I").headings.len(), 4);
     }

@@ -4,7 +4,7 @@
 //! understand them: it copies examples and forms instead of filling them in, and
 //! each further rule costs it sense. Larger models need no more.
 
-use super::{Brief, Outline, heading};
+use super::{Outline, PostBrief, heading};
 
 /// One question to an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,13 +18,13 @@ pub struct Prompt {
 }
 
 /// Ask for the post's title and headings.
-pub fn outline_prompt(brief: &Brief) -> Prompt {
+pub fn outline_prompt(brief: &PostBrief) -> Prompt {
     let count = brief.sections();
     let topic = brief.topic.trim();
     let mut user = format!(
         "What are {count} good section headings for a blog post about \"{topic}\"? Write only the headings, below a title for the post."
     );
-    user += &wishes(brief);
+    user += &option_lines(brief);
     Prompt {
         system: "You plan blog posts. You answer with short lists.".into(),
         user,
@@ -34,7 +34,7 @@ pub fn outline_prompt(brief: &Brief) -> Prompt {
 
 /// Ask for the section that comes after those written `so_far`; `None` when
 /// all of them are there.
-pub fn section_prompt(brief: &Brief, outline: &Outline, so_far: &[String]) -> Option<Prompt> {
+pub fn section_prompt(brief: &PostBrief, outline: &Outline, so_far: &[String]) -> Option<Prompt> {
     let heading = outline.headings.get(so_far.len())?;
     let Outline { title, headings } = outline;
     let words = brief.words() / headings.len() as u32;
@@ -48,8 +48,8 @@ pub fn section_prompt(brief: &Brief, outline: &Outline, so_far: &[String]) -> Op
         5 => "five short paragraphs",
         _ => "six short paragraphs",
     };
-    let (topic, wishes) = (brief.topic.trim(), wishes(brief));
-    let titled = if heading::same(topic, title) {
+    let (topic, wishes) = (brief.topic.trim(), option_lines(brief));
+    let titled = if heading::is_same(topic, title) {
         String::new()
     } else {
         format!(" titled \"{title}\"")
@@ -58,7 +58,7 @@ pub fn section_prompt(brief: &Brief, outline: &Outline, so_far: &[String]) -> Op
         // Named in the question, a small model writes about the sections.
         system: format!(
             "{} You write blog posts. This one has the sections {}.",
-            writer(brief),
+            persona(brief),
             headings.join(", ")
         ),
         // Beside a vague heading the topic has to stand, or the model drifts off.
@@ -71,7 +71,7 @@ pub fn section_prompt(brief: &Brief, outline: &Outline, so_far: &[String]) -> Op
 
 /// Who writes. A small model that is nobody in particular tells stories of its
 /// own garden; one that is an expert has something to say.
-fn writer(brief: &Brief) -> &'static str {
+fn persona(brief: &PostBrief) -> &'static str {
     let options = &brief.options;
     let learned = matches!(options.tone.as_deref(), Some("academic" | "professional"));
     if learned || options.audience.is_some() {
@@ -82,7 +82,7 @@ fn writer(brief: &Brief) -> &'static str {
 }
 
 /// What the client wants beside the topic.
-fn wishes(brief: &Brief) -> String {
+fn option_lines(brief: &PostBrief) -> String {
     let options = &brief.options;
     let mut wishes = String::new();
     let mut wish = |name: &str, value: Option<&str>| {
@@ -112,18 +112,18 @@ fn wishes(brief: &Brief) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::writing::Options;
+    use crate::writing::WritingOptions;
 
-    fn brief(options: serde_json::Value) -> Brief {
-        let options: Options =
+    fn brief(options: serde_json::Value) -> PostBrief {
+        let options: WritingOptions =
             serde_json::from_value(options).expect("options that the API lets through");
-        Brief {
+        PostBrief {
             topic: "Cats".into(),
             options,
         }
     }
 
-    fn outline(brief: &Brief) -> Outline {
+    fn outline(brief: &PostBrief) -> Outline {
         super::super::read_outline(brief, "", false)
     }
 

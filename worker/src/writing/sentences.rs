@@ -103,7 +103,7 @@ fn is_thai_or_lao(c: char) -> bool {
 }
 
 /// A text's letters and digits alone, small: by which texts are compared.
-pub(super) fn letters(text: &str) -> String {
+pub(super) fn normalized(text: &str) -> String {
     text.chars()
         .filter(|c| c.is_alphanumeric())
         .flat_map(char::to_lowercase)

@@ -7,7 +7,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Notify;
-use worker::agent::{Agent, AgentError, Event, Failure, Limits, Reply, Request, Usage};
+use worker::agent::{
+    Agent, AgentError, AgentErrorKind, Completion, CompletionRequest, Event, Limits, Usage,
+};
 
 use super::stub::{Act, Stub, stream, whole};
 
@@ -96,13 +98,13 @@ pub(crate) use cases;
 
 pub(crate) fn limits() -> Limits {
     Limits {
-        bytes: 2000,
+        max_bytes: 2000,
         ..Limits::within(Duration::from_secs(10))
     }
 }
 
-pub(crate) fn request() -> Request {
-    Request {
+pub(crate) fn request() -> CompletionRequest {
+    CompletionRequest {
         job_id: uuid::Uuid::nil(),
         topic: "Tea".into(),
         options: json!({}),
@@ -114,18 +116,20 @@ pub(crate) fn request() -> Request {
 }
 
 /// Call an agent, and see to it that no error tells the key.
-pub(crate) async fn call(agent: &dyn Agent) -> Result<Reply, AgentError> {
+pub(crate) async fn call(agent: &dyn Agent) -> Result<Completion, AgentError> {
     let reply = agent.call(&request(), &|_| {}).await;
     assert!(!format!("{reply:?}").contains(KEY), "{reply:?}");
     reply
 }
 
-async fn answered<P: Provider>(acts: Vec<Act>, limits: Limits) -> Result<Reply, AgentError> {
+async fn answered<P: Provider>(acts: Vec<Act>, limits: Limits) -> Result<Completion, AgentError> {
     let stub = Stub::answering(acts).await;
     call(&*P::agent(&stub.url(), limits)).await
 }
 
-async fn streamed<P: Provider>(acts: impl IntoIterator<Item = Act>) -> Result<Reply, AgentError> {
+async fn streamed<P: Provider>(
+    acts: impl IntoIterator<Item = Act>,
+) -> Result<Completion, AgentError> {
     answered::<P>(stream(acts), limits()).await
 }
 
@@ -142,7 +146,7 @@ async fn refused_with<P: Provider>(status: u16, kind: &str) -> AgentError {
 const JSON: (&str, &str) = ("content-type", "application/json");
 
 #[track_caller]
-pub(crate) fn assert_retry(error: &AgentError, expected: Failure) -> Option<Duration> {
+pub(crate) fn assert_retry(error: &AgentError, expected: AgentErrorKind) -> Option<Duration> {
     match error {
         AgentError::Retry { failure, after, .. } if *failure == expected => *after,
         other => panic!("{other:?} where {expected:?} was to be tried again"),
@@ -150,7 +154,7 @@ pub(crate) fn assert_retry(error: &AgentError, expected: Failure) -> Option<Dura
 }
 
 #[track_caller]
-pub(crate) fn assert_fatal(error: &AgentError, expected: Failure) {
+pub(crate) fn assert_fatal(error: &AgentError, expected: AgentErrorKind) {
     assert!(
         matches!(error, AgentError::Fatal { failure, .. } if *failure == expected),
         "{error:?}"
@@ -174,10 +178,10 @@ pub(crate) async fn a_reply_holds_the_text_and_the_usage<P: Provider>() {
     };
     assert_eq!(
         reply,
-        Reply {
+        Completion {
             title: None,
             text: "Tea is good.".into(),
-            cut_short: false,
+            truncated: false,
             usage
         }
     );
@@ -213,7 +217,7 @@ pub(crate) async fn a_text_cut_at_the_limit_says_so<P: Provider>() {
     let reply = streamed::<P>(acts.map(Act::Chunk).into_iter().chain([Act::End]))
         .await
         .unwrap();
-    assert!(reply.cut_short);
+    assert!(reply.truncated);
 }
 
 pub(crate) async fn an_answer_is_whole_even_if_its_tail_is_missing<P: Provider>() {
@@ -229,18 +233,18 @@ pub(crate) async fn an_answer_without_text_may_be_tried_again<P: Provider>() {
     let error = streamed::<P>(acts.into_iter().chain([Act::End]))
         .await
         .unwrap_err();
-    assert_retry(&error, Failure::BadOutput);
+    assert_retry(&error, AgentErrorKind::BadOutput);
 }
 
 pub(crate) async fn too_many_requests_without_a_time_may_be_tried_again<P: Provider>() {
     let error = refused_with::<P>(429, P::RATE_LIMITED).await;
-    assert_eq!(assert_retry(&error, Failure::RateLimited), None);
+    assert_eq!(assert_retry(&error, AgentErrorKind::RateLimited), None);
 }
 
 pub(crate) async fn too_many_requests_tells_after_how_many_seconds<P: Provider>() {
     let error = refused::<P>(429, &[JSON, ("retry-after", "7")], "{}").await;
     assert_eq!(
-        assert_retry(&error, Failure::RateLimited),
+        assert_retry(&error, AgentErrorKind::RateLimited),
         Some(Duration::from_secs(7))
     );
 }
@@ -249,28 +253,28 @@ pub(crate) async fn too_many_requests_tells_after_which_date<P: Provider>() {
     let date = chrono::Utc::now() + Duration::from_secs(100);
     let date = date.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
     let error = refused::<P>(429, &[JSON, ("retry-after", &date)], "{}").await;
-    let after = assert_retry(&error, Failure::RateLimited).unwrap();
+    let after = assert_retry(&error, AgentErrorKind::RateLimited).unwrap();
     assert!((80..=100).contains(&after.as_secs()), "{after:?}");
 }
 
 pub(crate) async fn an_empty_account_is_not_asked_again<P: Provider>() {
     for (status, body) in P::out_of_money() {
         let error = refused::<P>(status, &[JSON, ("retry-after", "7")], &body.to_string()).await;
-        assert_fatal(&error, Failure::RateLimited);
+        assert_fatal(&error, AgentErrorKind::RateLimited);
     }
 }
 
 pub(crate) async fn a_wrong_key_is_not_tried_again<P: Provider>() {
     assert_fatal(
         &refused_with::<P>(401, "authentication_error").await,
-        Failure::Rejected,
+        AgentErrorKind::Rejected,
     );
 }
 
 pub(crate) async fn an_unknown_model_is_not_tried_again<P: Provider>() {
     let body = P::error("not_found_error", "There is no model a-model.").to_string();
     let error = refused::<P>(404, &[JSON], &body).await;
-    assert_fatal(&error, Failure::Rejected);
+    assert_fatal(&error, AgentErrorKind::Rejected);
     assert!(
         error.to_string().contains("There is no model a-model."),
         "{error}"
@@ -280,11 +284,11 @@ pub(crate) async fn an_unknown_model_is_not_tried_again<P: Provider>() {
 pub(crate) async fn a_prompt_that_is_too_long_is_not_tried_again<P: Provider>() {
     assert_fatal(
         &refused_with::<P>(400, "context_length_exceeded").await,
-        Failure::Rejected,
+        AgentErrorKind::Rejected,
     );
     assert_fatal(
         &refused_with::<P>(413, "request_too_large").await,
-        Failure::Rejected,
+        AgentErrorKind::Rejected,
     );
 }
 
@@ -293,7 +297,7 @@ pub(crate) async fn content_that_is_refused_is_not_tried_again<P: Provider>() {
     let error = streamed::<P>(acts.into_iter().chain([Act::End]))
         .await
         .unwrap_err();
-    assert_fatal(&error, Failure::Rejected);
+    assert_fatal(&error, AgentErrorKind::Rejected);
 }
 
 pub(crate) async fn a_page_of_html_with_status_500_leaves_one_short_line<P: Provider>() {
@@ -302,7 +306,7 @@ pub(crate) async fn a_page_of_html_with_status_500_leaves_one_short_line<P: Prov
         "<p>Oh no!</p>\r\n".repeat(10_000)
     );
     let error = refused::<P>(500, &[("content-type", "text/html")], &page).await;
-    assert_retry(&error, Failure::Unavailable);
+    assert_retry(&error, AgentErrorKind::Unavailable);
     let message = error.to_string();
     assert!(
         message.len() < 400 && !message.contains(['\n', '\r']),
@@ -312,13 +316,13 @@ pub(crate) async fn a_page_of_html_with_status_500_leaves_one_short_line<P: Prov
 
 pub(crate) async fn unavailable_may_be_tried_again<P: Provider>() {
     let error = refused::<P>(503, &[], "").await;
-    assert_eq!(assert_retry(&error, Failure::Unavailable), None);
+    assert_eq!(assert_retry(&error, AgentErrorKind::Unavailable), None);
 }
 
 pub(crate) async fn unavailable_tells_after_how_many_seconds<P: Provider>() {
     let error = refused::<P>(503, &[("retry-after", "30")], "").await;
     assert_eq!(
-        assert_retry(&error, Failure::Unavailable),
+        assert_retry(&error, AgentErrorKind::Unavailable),
         Some(Duration::from_secs(30))
     );
 }
@@ -326,22 +330,22 @@ pub(crate) async fn unavailable_tells_after_how_many_seconds<P: Provider>() {
 pub(crate) async fn overloaded_may_be_tried_again<P: Provider>() {
     assert_retry(
         &refused_with::<P>(529, P::OVERLOADED).await,
-        Failure::Unavailable,
+        AgentErrorKind::Unavailable,
     );
 }
 
 pub(crate) async fn rubbish_in_json_may_be_tried_again<P: Provider>() {
     let error = refused::<P>(200, &[JSON], r#"{"hello": "there"}"#).await;
-    assert_retry(&error, Failure::BadOutput);
+    assert_retry(&error, AgentErrorKind::BadOutput);
     assert!(error.to_string().contains("hello"), "{error}");
 }
 
 pub(crate) async fn rubbish_in_plain_text_may_be_tried_again<P: Provider>() {
     assert_retry(
         &refused::<P>(200, &[], "welcome\r\n\r\nto: my\n\nserver").await,
-        Failure::BadOutput,
+        AgentErrorKind::BadOutput,
     );
-    assert_retry(&refused::<P>(200, &[], "").await, Failure::BadOutput);
+    assert_retry(&refused::<P>(200, &[], "").await, AgentErrorKind::BadOutput);
 }
 
 pub(crate) async fn rubbish_inside_an_event_may_be_tried_again<P: Provider>() {
@@ -356,13 +360,13 @@ pub(crate) async fn rubbish_inside_an_event_may_be_tried_again<P: Provider>() {
         let error = streamed::<P>(acts.into_iter().chain([Act::End]))
             .await
             .unwrap_err();
-        assert_retry(&error, Failure::BadOutput);
+        assert_retry(&error, AgentErrorKind::BadOutput);
     }
 }
 
 pub(crate) async fn an_error_with_status_200_counts_as_one<P: Provider>() {
     let error = refused_with::<P>(200, "authentication_error").await;
-    assert_fatal(&error, Failure::Rejected);
+    assert_fatal(&error, AgentErrorKind::Rejected);
 }
 
 pub(crate) async fn a_stream_that_closes_without_a_reason_may_be_tried_again<P: Provider>() {
@@ -373,7 +377,7 @@ pub(crate) async fn a_stream_that_closes_without_a_reason_may_be_tried_again<P: 
     ];
     assert_retry(
         &streamed::<P>(acts).await.unwrap_err(),
-        Failure::Unavailable,
+        AgentErrorKind::Unavailable,
     );
 }
 
@@ -381,7 +385,7 @@ pub(crate) async fn a_stream_that_is_cut_may_be_tried_again<P: Provider>() {
     let acts = [Act::Chunk(P::start()), Act::Chunk(P::text("Tea is"))];
     assert_retry(
         &streamed::<P>(acts).await.unwrap_err(),
-        Failure::Unavailable,
+        AgentErrorKind::Unavailable,
     );
 }
 
@@ -393,7 +397,7 @@ pub(crate) async fn a_stream_that_is_reset_may_be_tried_again<P: Provider>() {
     ];
     assert_retry(
         &streamed::<P>(acts).await.unwrap_err(),
-        Failure::Unavailable,
+        AgentErrorKind::Unavailable,
     );
 }
 
@@ -404,20 +408,23 @@ pub(crate) async fn an_error_inside_the_stream_counts_as_one<P: Provider>() {
             .await
             .unwrap_err()
     };
-    assert_retry(&error_after_text(P::OVERLOADED).await, Failure::Unavailable);
+    assert_retry(
+        &error_after_text(P::OVERLOADED).await,
+        AgentErrorKind::Unavailable,
+    );
     assert_retry(
         &error_after_text(P::RATE_LIMITED).await,
-        Failure::RateLimited,
+        AgentErrorKind::RateLimited,
     );
     assert_fatal(
         &error_after_text("authentication_error").await,
-        Failure::Rejected,
+        AgentErrorKind::Rejected,
     );
 }
 
 pub(crate) async fn silence_in_mid_stream_is_a_timeout<P: Provider>() {
     let limits = Limits {
-        silence: Duration::from_millis(50),
+        idle_timeout: Duration::from_millis(50),
         ..limits()
     };
     let acts = [
@@ -426,39 +433,39 @@ pub(crate) async fn silence_in_mid_stream_is_a_timeout<P: Provider>() {
         Act::Hold,
     ];
     let error = answered::<P>(stream(acts), limits).await.unwrap_err();
-    assert_retry(&error, Failure::Timeout);
+    assert_retry(&error, AgentErrorKind::Timeout);
     assert!(error.to_string().contains("stopped coming"), "{error}");
 }
 
 pub(crate) async fn a_slow_beginning_is_a_timeout<P: Provider>() {
     let limits = Limits {
-        first_byte: Duration::from_millis(50),
+        first_token_timeout: Duration::from_millis(50),
         ..limits()
     };
     let error = answered::<P>(vec![Act::Hold], limits).await.unwrap_err();
-    assert_retry(&error, Failure::Timeout);
+    assert_retry(&error, AgentErrorKind::Timeout);
 }
 
 pub(crate) async fn a_slow_first_event_is_a_timeout<P: Provider>() {
     let limits = Limits {
-        first_byte: Duration::from_millis(50),
+        first_token_timeout: Duration::from_millis(50),
         ..limits()
     };
     let error = answered::<P>(stream([Act::Hold]), limits)
         .await
         .unwrap_err();
-    assert_retry(&error, Failure::Timeout);
+    assert_retry(&error, AgentErrorKind::Timeout);
 }
 
 pub(crate) async fn pings_do_not_prolong_the_whole_call<P: Provider>() {
     let limits = Limits {
-        total: Duration::from_millis(100),
+        total_timeout: Duration::from_millis(100),
         ..limits()
     };
     let pings = [Act::Chunk(P::ping()), Act::Wait(Duration::from_millis(5))];
     let acts = std::iter::repeat_n(pings, 1000).flatten();
     let error = answered::<P>(stream(acts), limits).await.unwrap_err();
-    assert_retry(&error, Failure::Timeout);
+    assert_retry(&error, AgentErrorKind::Timeout);
 }
 
 pub(crate) async fn an_endless_text_is_stopped<P: Provider>() {
@@ -471,8 +478,8 @@ pub(crate) async fn an_endless_text_is_stopped<P: Provider>() {
     };
     let agent = P::agent(&stub.url(), limits());
     let error = agent.call(&request(), &listen).await.unwrap_err();
-    assert_retry(&error, Failure::BadOutput);
-    assert_eq!(*heard.lock().unwrap(), limits().bytes);
+    assert_retry(&error, AgentErrorKind::BadOutput);
+    assert_eq!(*heard.lock().unwrap(), limits().max_bytes);
     stub.client_gone().await;
 }
 
@@ -481,12 +488,12 @@ pub(crate) async fn an_endless_event_is_stopped<P: Provider>() {
     let without_line_end = [Act::Chunk("data: ".into()), Act::Endless(piece)];
     assert_retry(
         &streamed::<P>(without_line_end).await.unwrap_err(),
-        Failure::BadOutput,
+        AgentErrorKind::BadOutput,
     );
     let comments = [Act::Endless(": and so on\n\n".repeat(1000))];
     assert_retry(
         &streamed::<P>(comments).await.unwrap_err(),
-        Failure::BadOutput,
+        AgentErrorKind::BadOutput,
     );
 }
 
@@ -496,7 +503,7 @@ pub(crate) async fn nobody_listening_may_be_tried_again<P: Provider>() {
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let url = format!("http://{}", socket.local_addr().unwrap());
     let error = call(&*P::agent(&url, limits())).await.unwrap_err();
-    assert_retry(&error, Failure::Unavailable);
+    assert_retry(&error, AgentErrorKind::Unavailable);
 }
 
 pub(crate) async fn a_connection_that_never_stands_is_a_timeout<P: Provider>() {
@@ -518,7 +525,7 @@ pub(crate) async fn a_connection_that_never_stands_is_a_timeout<P: Provider>() {
     let error = call(&*P::agent(&format!("http://{address}"), limits))
         .await
         .unwrap_err();
-    assert_retry(&error, Failure::Timeout);
+    assert_retry(&error, AgentErrorKind::Timeout);
 }
 
 pub(crate) async fn a_dropped_call_closes_the_connection<P: Provider>() {
@@ -587,6 +594,6 @@ pub(crate) async fn the_key_is_not_in_the_debug_output<P: Provider>() {
 pub(crate) async fn a_redirect_is_not_followed<P: Provider>() {
     let elsewhere = Stub::answering(whole(200, &[], "")).await;
     let error = refused::<P>(307, &[("location", &elsewhere.url())], "").await;
-    assert_fatal(&error, Failure::Unavailable);
+    assert_fatal(&error, AgentErrorKind::Unavailable);
     assert!(elsewhere.calls().is_empty());
 }

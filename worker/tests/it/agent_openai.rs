@@ -1,5 +1,5 @@
 use serde_json::{Value, json};
-use worker::agent::{Agent, Failure, Limits, OpenAi};
+use worker::agent::{Agent, AgentErrorKind, Limits, OpenAi};
 
 use super::agent_http::{KEY, Provider, assert_fatal, assert_retry, call, cases, limits};
 use super::stub::{Act, Stub, stream};
@@ -131,7 +131,7 @@ async fn an_error_that_names_a_status_inside_the_stream_counts_as_that() {
     let stub = Stub::answering(stream([Act::Chunk(format!("data: {event}\n\n"))])).await;
     assert_fatal(
         &call(&agent(&stub.url(), limits())).await.unwrap_err(),
-        Failure::RateLimited,
+        AgentErrorKind::RateLimited,
     );
 }
 
@@ -145,7 +145,7 @@ async fn an_unknown_reason_to_stop_may_be_tried_again() {
     let stub = Stub::answering(stream(acts)).await;
     assert_retry(
         &call(&agent(&stub.url(), limits())).await.unwrap_err(),
-        Failure::BadOutput,
+        AgentErrorKind::BadOutput,
     );
 }
 
@@ -157,7 +157,10 @@ async fn the_stub_does_as_it_is_told() {
     stub.set(Mood::Slow(std::time::Duration::from_millis(1)));
     call(&agent).await.unwrap();
     stub.set(Mood::Fail(429, "insufficient_quota"));
-    assert_fatal(&call(&agent).await.unwrap_err(), Failure::RateLimited);
+    assert_fatal(
+        &call(&agent).await.unwrap_err(),
+        AgentErrorKind::RateLimited,
+    );
     stub.set(Mood::Hang);
     let hung = tokio::time::timeout(std::time::Duration::from_millis(50), call(&agent)).await;
     assert!(hung.is_err());

@@ -9,7 +9,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::Notify;
-use worker::agent::{Agent, AgentError, Event, Failure, Limits, Reply, Scope, Script};
+use worker::agent::{
+    Agent, AgentError, AgentErrorKind, CallScope, Completion, Event, Limits, Script,
+};
 
 use super::agent_http::{assert_fatal, assert_retry, limits, request};
 use super::stub_openai::{Mood, StubOpenAi};
@@ -31,7 +33,7 @@ impl Case {
         Case { directory, agent }
     }
 
-    async fn call(&self) -> Result<Reply, AgentError> {
+    async fn call(&self) -> Result<Completion, AgentError> {
         self.agent.call(&request(), &|_| {}).await
     }
 
@@ -109,10 +111,10 @@ async fn every_line_of_the_protocol_is_understood() {
         .call(&request(), &|event| heard.lock().unwrap().push(event))
         .await
         .unwrap();
-    let expected = Reply {
+    let expected = Completion {
         title: Some("Tea".into()),
         text: "Tea é".into(),
-        ..Reply::default()
+        ..Completion::default()
     };
     assert_eq!(reply, expected);
     let progress = |percent, message: Option<&str>| Event::Progress {
@@ -127,7 +129,7 @@ async fn every_line_of_the_protocol_is_understood() {
         Event::Text(" is".into()),
     ];
     assert_eq!(heard.into_inner().unwrap(), expected);
-    assert_eq!(case.agent.scope(), Scope::Post);
+    assert_eq!(case.agent.scope(), CallScope::WholePost);
 }
 
 #[tokio::test]
@@ -140,9 +142,9 @@ async fn without_a_post_the_pieces_are_the_text() {
     );
     assert_eq!(
         case.call().await.unwrap(),
-        Reply {
+        Completion {
             text: "Tea is good.".into(),
-            ..Reply::default()
+            ..Completion::default()
         }
     );
 }
@@ -196,7 +198,7 @@ async fn text_is_heard_as_it_comes() {
 async fn exit_status_75_may_be_tried_again() {
     let case = Case::new("echo 'no network' >&2; exit 75");
     let error = case.fails().await;
-    assert_eq!(assert_retry(&error, Failure::Unavailable), None);
+    assert_eq!(assert_retry(&error, AgentErrorKind::Unavailable), None);
     assert!(error.to_string().contains("no network"), "{error}");
 }
 
@@ -206,14 +208,14 @@ async fn any_other_exit_status_is_not_tried_again() {
         let case = Case::new(&format!(
             r#"echo '{{"type": "delta", "text": "Tea"}}'; exit {status}"#
         ));
-        assert_fatal(&case.fails().await, Failure::Unavailable);
+        assert_fatal(&case.fails().await, AgentErrorKind::Unavailable);
     }
 }
 
 #[tokio::test]
 async fn a_script_that_is_killed_is_not_tried_again() {
     let error = Case::new("kill -9 $$").fails().await;
-    assert_fatal(&error, Failure::Unavailable);
+    assert_fatal(&error, AgentErrorKind::Unavailable);
     assert!(error.to_string().contains("signal 9"), "{error}");
 }
 
@@ -221,7 +223,7 @@ async fn a_script_that_is_killed_is_not_tried_again() {
 async fn an_error_line_is_not_tried_again() {
     let case = Case::new(r#"echo '{"type": "error", "message": "no such topic"}'; exit 75"#);
     let error = case.fails().await;
-    assert_fatal(&error, Failure::Rejected);
+    assert_fatal(&error, AgentErrorKind::Rejected);
     assert!(error.to_string().contains("no such topic"), "{error}");
 }
 
@@ -230,7 +232,7 @@ async fn an_error_line_may_ask_to_be_tried_again() {
     let case =
         Case::new(r#"echo '{"type": "error", "message": "busy", "retry": true}'; sleep 1000"#);
     assert_eq!(
-        assert_retry(&case.fails().await, Failure::Unavailable),
+        assert_retry(&case.fails().await, AgentErrorKind::Unavailable),
         None
     );
 }
@@ -240,15 +242,18 @@ async fn an_error_line_may_tell_after_how_many_seconds() {
     let case = Case::new(
         r#"echo '{"type": "error", "message": "busy", "retry": true, "retry_after_s": 1.5}'"#,
     );
-    let after = assert_retry(&case.fails().await, Failure::Unavailable);
+    let after = assert_retry(&case.fails().await, AgentErrorKind::Unavailable);
     assert_eq!(after, Some(Duration::from_millis(1500)));
 }
 
 #[tokio::test]
 async fn a_script_that_writes_nothing_may_be_tried_again() {
-    assert_retry(&Case::new("exit 0").fails().await, Failure::BadOutput);
+    assert_retry(
+        &Case::new("exit 0").fails().await,
+        AgentErrorKind::BadOutput,
+    );
     let blank = Case::new(r#"echo '{"type": "post", "title": "Tea", "content": " "}'"#);
-    assert_retry(&blank.fails().await, Failure::BadOutput);
+    assert_retry(&blank.fails().await, AgentErrorKind::BadOutput);
 }
 
 #[tokio::test]
@@ -263,7 +268,7 @@ async fn a_line_that_is_not_of_the_protocol_is_not_tried_again() {
         let error = Case::new(&format!("echo '{line}'; sleep 1000"))
             .fails()
             .await;
-        assert_fatal(&error, Failure::BadOutput);
+        assert_fatal(&error, AgentErrorKind::BadOutput);
         assert!(error.to_string().contains(line), "{error}");
     }
 }
@@ -271,31 +276,31 @@ async fn a_line_that_is_not_of_the_protocol_is_not_tried_again() {
 #[tokio::test]
 async fn an_endless_line_is_stopped() {
     let error = Case::new(r"tr '\0' x < /dev/zero").fails().await;
-    assert_fatal(&error, Failure::BadOutput);
+    assert_fatal(&error, AgentErrorKind::BadOutput);
 }
 
 #[tokio::test]
 async fn an_endless_text_is_stopped() {
     let case = Case::new(r#"yes '{"type": "delta", "text": "and so on "}'"#);
-    assert_retry(&case.fails().await, Failure::BadOutput);
+    assert_retry(&case.fails().await, AgentErrorKind::BadOutput);
 }
 
 #[tokio::test]
 async fn a_post_that_is_too_long_is_stopped() {
     let post = format!(
         r#"{{"type": "post", "title": "Tea", "content": "{}"}}"#,
-        "x".repeat(limits().bytes + 1)
+        "x".repeat(limits().max_bytes + 1)
     );
     assert_retry(
         &Case::new(&format!("echo '{post}'")).fails().await,
-        Failure::BadOutput,
+        AgentErrorKind::BadOutput,
     );
 }
 
 #[tokio::test]
 async fn endless_output_without_text_is_stopped() {
     let case = Case::new(r#"yes '{"type": "progress", "percent": 1}'"#);
-    assert_retry(&case.fails().await, Failure::BadOutput);
+    assert_retry(&case.fails().await, AgentErrorKind::BadOutput);
 }
 
 #[tokio::test]
@@ -321,23 +326,23 @@ async fn standard_error_alone_is_no_fault() {
 #[tokio::test]
 async fn a_slow_beginning_is_a_timeout() {
     let limits = Limits {
-        first_byte: Duration::from_millis(50),
+        first_token_timeout: Duration::from_millis(50),
         ..limits()
     };
     assert_retry(
         &Case::within(limits, "sleep 1000").fails().await,
-        Failure::Timeout,
+        AgentErrorKind::Timeout,
     );
 }
 
 #[tokio::test]
 async fn silence_after_text_is_a_timeout_and_kills_all() {
     let limits = Limits {
-        silence: Duration::from_millis(50),
+        idle_timeout: Duration::from_millis(50),
         ..limits()
     };
     let case = Case::within(limits, LIVES_ON);
-    assert_retry(&case.fails().await, Failure::Timeout);
+    assert_retry(&case.fails().await, AgentErrorKind::Timeout);
     for process in case.processes() {
         dead(process).await;
     }
@@ -346,13 +351,13 @@ async fn silence_after_text_is_a_timeout_and_kills_all() {
 #[tokio::test]
 async fn talk_does_not_prolong_the_whole_call() {
     let limits = Limits {
-        total: Duration::from_millis(200),
+        total_timeout: Duration::from_millis(200),
         ..limits()
     };
     let script = r#"while :; do echo '{"type": "progress", "percent": 1}'; sleep 0.01; done"#;
     assert_retry(
         &Case::within(limits, script).fails().await,
-        Failure::Timeout,
+        AgentErrorKind::Timeout,
     );
 }
 
@@ -420,7 +425,7 @@ async fn success_does_not_wait_for_children_and_kills_them() {
 #[tokio::test]
 async fn all_that_was_written_before_the_end_is_read() {
     let limits = Limits {
-        bytes: 1_000_000,
+        max_bytes: 1_000_000,
         ..limits()
     };
     let case = Case::within(
@@ -454,7 +459,7 @@ async fn a_child_that_left_the_group_and_holds_the_pipes_does_not_keep_us() {
 async fn a_program_that_is_not_there_is_not_tried_again() {
     let agent = Script::new("/no/such/program", [], supervisor(), limits()).unwrap();
     let error = agent.call(&request(), &|_| {}).await.unwrap_err();
-    assert_fatal(&error, Failure::Unavailable);
+    assert_fatal(&error, AgentErrorKind::Unavailable);
     assert!(
         error.to_string().contains("/no/such/program: No such file"),
         "{error}"
@@ -466,14 +471,14 @@ async fn a_supervisor_that_is_not_there_is_not_tried_again() {
     let agent = Script::new("true", [], "/no/such/worker", limits()).unwrap();
     assert_fatal(
         &agent.call(&request(), &|_| {}).await.unwrap_err(),
-        Failure::Unavailable,
+        AgentErrorKind::Unavailable,
     );
 }
 
 #[tokio::test]
 async fn a_supervisor_that_is_killed_may_be_tried_again() {
     let case = Case::new("kill -9 $PPID; sleep 1000");
-    assert_retry(&case.fails().await, Failure::Unavailable);
+    assert_retry(&case.fails().await, AgentErrorKind::Unavailable);
 }
 
 #[test]
@@ -609,17 +614,17 @@ async fn the_example_script_tells_what_may_be_tried_again() {
     stub.set(Mood::Fail(503, "overloaded"));
     assert_retry(
         &example(&url).call(&request(), &|_| {}).await.unwrap_err(),
-        Failure::Unavailable,
+        AgentErrorKind::Unavailable,
     );
     stub.set(Mood::Fail(401, "invalid_api_key"));
     assert_fatal(
         &example(&url).call(&request(), &|_| {}).await.unwrap_err(),
-        Failure::Rejected,
+        AgentErrorKind::Rejected,
     );
     let nobody = "http://127.0.0.1:9/v1";
     assert_retry(
         &example(nobody).call(&request(), &|_| {}).await.unwrap_err(),
-        Failure::Unavailable,
+        AgentErrorKind::Unavailable,
     );
 }
 

@@ -15,7 +15,7 @@ use tokio::task::AbortHandle;
 
 /// A request as it came.
 #[derive(Clone, Debug)]
-pub(crate) struct Call {
+pub(crate) struct RecordedRequest {
     /// Such as `POST /v1/chat/completions`.
     pub(crate) line: String,
     /// By their names in lower case.
@@ -45,13 +45,15 @@ pub(crate) enum Act {
 
 pub(crate) struct Stub {
     address: SocketAddr,
-    calls: watch::Sender<Vec<Call>>,
+    calls: watch::Sender<Vec<RecordedRequest>>,
     gone: Arc<Semaphore>,
     server: AbortHandle,
 }
 
 impl Stub {
-    pub(crate) async fn start(answer: impl Fn(&Call) -> Vec<Act> + Send + Sync + 'static) -> Stub {
+    pub(crate) async fn start(
+        answer: impl Fn(&RecordedRequest) -> Vec<Act> + Send + Sync + 'static,
+    ) -> Stub {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let calls = watch::Sender::new(Vec::new());
@@ -91,7 +93,7 @@ impl Stub {
     }
 
     /// All requests so far.
-    pub(crate) fn calls(&self) -> Vec<Call> {
+    pub(crate) fn calls(&self) -> Vec<RecordedRequest> {
         self.calls.borrow().clone()
     }
 
@@ -141,7 +143,7 @@ pub(crate) fn stream(acts: impl IntoIterator<Item = Act>) -> Vec<Act> {
 }
 
 /// Nothing if the client has gone.
-async fn read(stream: &mut TcpStream) -> Option<Call> {
+async fn read(stream: &mut TcpStream) -> Option<RecordedRequest> {
     let mut bytes = Vec::new();
     let head = loop {
         if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -167,7 +169,7 @@ async fn read(stream: &mut TcpStream) -> Option<Call> {
         more(stream, &mut bytes).await?;
     }
     let body = serde_json::from_slice(&bytes[head + 4..]).unwrap_or(Value::Null);
-    Some(Call {
+    Some(RecordedRequest {
         line,
         headers,
         body,

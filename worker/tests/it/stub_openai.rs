@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-use super::stub::{Act, Call, Stub, stream, whole};
+use super::stub::{Act, RecordedRequest, Stub, stream, whole};
 
 /// What a [`StubOpenAi`] does with a call.
 #[derive(Clone)]
@@ -28,13 +28,13 @@ pub(crate) enum Mood {
     /// Begin to write when the test says so, once for each call.
     Gate(Arc<Notify>),
     /// It depends on the call.
-    By(Arc<dyn Fn(&Call) -> Mood + Send + Sync>),
+    By(Arc<dyn Fn(&RecordedRequest) -> Mood + Send + Sync>),
 }
 
 #[allow(dead_code, reason = "each test binary uses what it needs")]
 impl Mood {
     /// A mood for each call.
-    pub(crate) fn by(mood: impl Fn(&Call) -> Mood + Send + Sync + 'static) -> Self {
+    pub(crate) fn by(mood: impl Fn(&RecordedRequest) -> Mood + Send + Sync + 'static) -> Self {
         Mood::By(Arc::new(mood))
     }
 }
@@ -49,7 +49,9 @@ pub(crate) struct StubOpenAi {
 #[allow(dead_code, reason = "each test binary uses what it needs")]
 impl StubOpenAi {
     /// What is written may depend on what is asked.
-    pub(crate) async fn writing(text: impl Fn(&Call) -> String + Send + Sync + 'static) -> Self {
+    pub(crate) async fn writing(
+        text: impl Fn(&RecordedRequest) -> String + Send + Sync + 'static,
+    ) -> Self {
         let mood = Arc::new(Mutex::new(Mood::Well));
         let present = mood.clone();
         let stub = Stub::start(move |call| {
@@ -71,7 +73,7 @@ impl StubOpenAi {
     }
 
     /// All requests so far.
-    pub(crate) fn calls(&self) -> Vec<Call> {
+    pub(crate) fn calls(&self) -> Vec<RecordedRequest> {
         self.stub.calls()
     }
 
@@ -86,7 +88,7 @@ impl StubOpenAi {
     }
 }
 
-fn answer(mood: Mood, call: &Call, text: &str) -> Vec<Act> {
+fn answer(mood: Mood, call: &RecordedRequest, text: &str) -> Vec<Act> {
     let told = "The stub was told to fail.";
     let json = ("content-type", "application/json");
     match mood {

@@ -12,17 +12,17 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::AppState;
-use crate::auth::Admin;
+use crate::auth::current_user::AdminUser;
 use crate::error::Result;
-use crate::page::{After, List, cut, limit, link};
-use crate::query::Params;
+use crate::extract::query::ValidatedQuery;
+use crate::pagination::{CursorCodec, IdCursor, next_link_header, page_limit, split_page};
 use crate::routes::timestamp;
 
 /// Which events to list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct Filter {
+pub(crate) struct ListAuditQuery {
     /// How many a page may have, by default 20.
     #[param(minimum = 1, maximum = 100)]
     limit: Option<u64>,
@@ -33,16 +33,16 @@ pub struct Filter {
 
 /// A page of the audit trail.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct EventPage {
+pub(crate) struct AuditEventPage {
     #[schema(max_items = 100)]
-    items: Vec<Event>,
+    items: Vec<AuditEvent>,
     /// Leads to the next page; null on the last one.
     next_cursor: Option<String>,
 }
 
 /// Something that was done.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Event {
+pub(crate) struct AuditEvent {
     id: Uuid,
     #[serde(serialize_with = "timestamp")]
     at: DateTime<Utc>,
@@ -50,9 +50,9 @@ pub struct Event {
     #[schema(example = "role_changed")]
     action: String,
     /// Who did it; null where nobody was signed in.
-    actor: Option<Who>,
+    actor: Option<UserRef>,
     /// The user whom it was done to; null where it was none.
-    subject: Option<Who>,
+    subject: Option<UserRef>,
     /// The address that it came from; null for the command line.
     address: Option<String>,
     /// The request that did it, as the log has it; null for the command line.
@@ -64,25 +64,26 @@ pub struct Event {
 
 /// A user, as they were called at the time.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Who {
+pub(crate) struct UserRef {
     id: Uuid,
     username: String,
 }
 
-impl Who {
+impl UserRef {
     fn new(id: Option<Uuid>, username: Option<String>) -> Option<Self> {
-        id.zip(username).map(|(id, username)| Who { id, username })
+        id.zip(username)
+            .map(|(id, username)| UserRef { id, username })
     }
 }
 
-impl From<audit::Model> for Event {
+impl From<audit::Model> for AuditEvent {
     fn from(event: audit::Model) -> Self {
-        Event {
+        AuditEvent {
             id: event.id,
             at: event.at,
             action: event.action.to_value(),
-            actor: Who::new(event.actor_id, event.actor),
-            subject: Who::new(event.subject_id, event.subject),
+            actor: UserRef::new(event.actor_id, event.actor),
+            subject: UserRef::new(event.subject_id, event.subject),
             address: event.address,
             request_id: event.request_id,
             details: event.details,
@@ -95,17 +96,17 @@ impl From<audit::Model> for Event {
 /// The latest first. Events are kept for 400 days.
 #[utoipa::path(
     get, path = "/admin/audit", tag = "admin", operation_id = "list_audit_events",
-    params(Filter),
-    responses((status = 200, body = EventPage)),
+    params(ListAuditQuery),
+    responses((status = 200, body = AuditEventPage)),
 )]
-pub async fn list(
+pub(crate) async fn list(
     State(state): State<AppState>,
-    Admin(me): Admin,
+    AdminUser(me): AdminUser,
     OriginalUri(uri): OriginalUri,
-    Params(filter): Params<Filter>,
-) -> Result<(HeaderMap, Json<EventPage>)> {
-    let limit = limit(filter.limit)?;
-    let list = List {
+    ValidatedQuery(filter): ValidatedQuery<ListAuditQuery>,
+) -> Result<(HeaderMap, Json<AuditEventPage>)> {
+    let limit = page_limit(filter.limit)?;
+    let list = CursorCodec {
         keys: &state.keys,
         user: me.user.id,
         name: "admin,audit",
@@ -114,13 +115,13 @@ pub async fn list(
         .order_by_desc(audit::Column::Id)
         .limit(limit + 1);
     if let Some(cursor) = &filter.cursor {
-        let after: After = list.position(cursor)?;
+        let after: IdCursor = list.decode(cursor)?;
         events = events.filter(audit::Column::Id.lt(after.id));
     }
     let mut events = events.all(state.db.read()).await?;
-    let last = cut(&mut events, limit).map(|last| After { id: last.id });
-    let next_cursor = last.map(|after| list.cursor(&after)).transpose()?;
-    let items = events.into_iter().map(Event::from).collect();
-    let headers = link(&uri, next_cursor.as_deref());
-    Ok((headers, Json(EventPage { items, next_cursor })))
+    let last = split_page(&mut events, limit).map(|last| IdCursor { id: last.id });
+    let next_cursor = last.map(|after| list.encode(&after)).transpose()?;
+    let items = events.into_iter().map(AuditEvent::from).collect();
+    let headers = next_link_header(&uri, next_cursor.as_deref());
+    Ok((headers, Json(AuditEventPage { items, next_cursor })))
 }

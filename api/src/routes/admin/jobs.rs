@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderMap, StatusCode};
-use entity::audit::{Action, Event, Source, Who};
+use entity::audit::{Action, AuditEvent, RequestMetadata, UserRef};
 use entity::{job, user};
 use sea_orm::ColumnTrait;
 use sea_orm::{DatabaseTransaction, EntityTrait, QueryFilter, QuerySelect};
@@ -14,23 +14,23 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::AppState;
-use crate::auth::{Admin, SignedIn};
-use crate::client::Client;
-use crate::error::{Error, Result, both};
-use crate::observe::origin;
-use crate::page::{After, List, limit, link, look_through};
-use crate::query::{Id, Params};
+use crate::auth::current_user::{AdminUser, CurrentUser};
+use crate::error::{Error, Result, merge_violations};
+use crate::extract::client_info::ClientInfo;
+use crate::extract::query::{PathId, ValidatedQuery};
+use crate::middleware::request_context::current_origin;
+use crate::pagination::{CursorCodec, IdCursor, next_link_header, page_limit, scan_page};
 
-pub mod bulk;
+pub(crate) mod bulk;
 mod filter;
-mod view;
+mod response;
 
-pub use filter::{Filter, Selection};
-pub use view::{AdminJob, Owner};
+pub(crate) use filter::{JobFilter, ListAllJobsQuery};
+pub(crate) use response::AdminJob;
 
 /// A page of all users' jobs.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct AdminJobPage {
+pub(crate) struct AdminJobPage {
     #[schema(max_items = 100)]
     items: Vec<AdminJob>,
     /// Leads to the next page; null on the last one. With several filters at once
@@ -45,43 +45,44 @@ pub struct AdminJobPage {
 /// still lead to a next one.
 #[utoipa::path(
     get, path = "/admin/jobs", tag = "admin", operation_id = "list_all_jobs",
-    params(Filter),
+    params(ListAllJobsQuery),
     responses((status = 200, body = AdminJobPage)),
 )]
-pub async fn list(
+pub(crate) async fn list(
     State(state): State<AppState>,
-    Admin(me): Admin,
+    AdminUser(me): AdminUser,
     OriginalUri(uri): OriginalUri,
-    Params(filter): Params<Filter>,
+    ValidatedQuery(filter): ValidatedQuery<ListAllJobsQuery>,
 ) -> Result<(HeaderMap, Json<AdminJobPage>)> {
-    let (limit, selection) = both(limit(filter.limit), Selection::try_from(&filter))?;
-    let list = List {
+    let (limit, selection) =
+        merge_violations(page_limit(filter.limit), JobFilter::try_from(&filter))?;
+    let list = CursorCodec {
         keys: &state.keys,
         user: me.user.id,
         name: "admin,jobs",
     };
     let after = filter.cursor.as_deref();
-    let after = after.map(|cursor| list.position(cursor)).transpose()?;
+    let after = after.map(|cursor| list.decode(cursor)).transpose()?;
     let (jobs, next) = page(&state, &selection, after, limit).await?;
-    let next_cursor = next.map(|after| list.cursor(&after)).transpose()?;
+    let next_cursor = next.map(|after| list.encode(&after)).transpose()?;
     let items = AdminJob::load(state.db.read(), jobs).await?;
-    let headers = link(&uri, next_cursor.as_deref());
+    let headers = next_link_header(&uri, next_cursor.as_deref());
     Ok((headers, Json(AdminJobPage { items, next_cursor })))
 }
 
 /// A page of the jobs that are meant, and where it ended if more may follow.
 async fn page(
     state: &AppState,
-    selection: &Selection,
-    after: Option<After>,
+    selection: &JobFilter,
+    after: Option<IdCursor>,
     limit: u64,
-) -> Result<(Vec<job::Model>, Option<After>)> {
+) -> Result<(Vec<job::Model>, Option<IdCursor>)> {
     let (mut jobs, wanted) = selection.rows(state.db.backend())?;
     if let Some(after) = after {
         jobs = jobs.filter(job::Column::Id.lt(after.id));
     }
     let db = state.db.read();
-    Ok(look_through(db, jobs, wanted, job::Column::Id, |job| job.id, limit).await?)
+    Ok(scan_page(db, jobs, wanted, job::Column::Id, |job| job.id, limit).await?)
 }
 
 /// Get any user's job
@@ -90,7 +91,11 @@ async fn page(
     params(("id" = Uuid, Path)),
     responses((status = 200, body = AdminJob)),
 )]
-pub async fn get(State(state): State<AppState>, _: Admin, Id(id): Id) -> Result<Json<AdminJob>> {
+pub(crate) async fn get(
+    State(state): State<AppState>,
+    _: AdminUser,
+    PathId(id): PathId,
+) -> Result<Json<AdminJob>> {
     let job = job::Entity::find_by_id(id).one(state.db.read()).await?;
     let job = job.ok_or(Error::NotFound)?;
     Ok(Json(AdminJob::load_one(state.db.read(), job).await?))
@@ -109,28 +114,28 @@ pub async fn get(State(state): State<AppState>, _: Admin, Id(id): Id) -> Result<
             content_type = "application/problem+json"),
     ),
 )]
-pub async fn cancel(
+pub(crate) async fn cancel(
     State(state): State<AppState>,
-    Admin(me): Admin,
-    client: Client,
-    Id(id): Id,
+    AdminUser(me): AdminUser,
+    client: ClientInfo,
+    PathId(id): PathId,
 ) -> Result<(StatusCode, Json<AdminJob>)> {
     let job = state
         .db
-        .transaction(async move |tx| call_off(tx, me, client.source(), id).await)
+        .transaction(async move |tx| cancel_tx(tx, me, client.request_metadata(), id).await)
         .await?;
-    state.metrics.canceled(&job);
+    state.metrics.job_canceled(&job);
     let job = AdminJob::load_one(state.db.read(), job).await?;
     Ok((StatusCode::ACCEPTED, Json(job)))
 }
 
-async fn call_off(
+async fn cancel_tx(
     tx: &DatabaseTransaction,
-    me: SignedIn,
-    source: Source,
+    me: CurrentUser,
+    source: RequestMetadata,
     id: Uuid,
 ) -> Result<job::Model> {
-    hold(tx, id).await?;
+    lock_for_update(tx, id).await?;
     let job = queue::cancel(tx, id).await?.ok_or(Error::JobFinished)?;
     record(tx, Action::JobCanceled, me, source, &job).await?;
     Ok(job)
@@ -149,25 +154,27 @@ async fn call_off(
             generated, or the owner is disabled.", body = crate::error::Problem, content_type = "application/problem+json"),
     ),
 )]
-pub async fn retry(
+pub(crate) async fn retry(
     State(state): State<AppState>,
-    Admin(me): Admin,
-    client: Client,
-    Id(id): Id,
+    AdminUser(me): AdminUser,
+    client: ClientInfo,
+    PathId(id): PathId,
 ) -> Result<(StatusCode, Json<AdminJob>)> {
-    let (origin, attempts) = (origin(), state.config.job_max_attempts);
+    let (origin, attempts) = (current_origin(), state.config.job_max_attempts);
     let job = state
         .db
-        .transaction(async move |tx| try_again(tx, me, client.source(), id, origin, attempts).await)
+        .transaction(async move |tx| {
+            retry_tx(tx, me, client.request_metadata(), id, origin, attempts).await
+        })
         .await?;
     let job = AdminJob::load_one(state.db.read(), job).await?;
     Ok((StatusCode::ACCEPTED, Json(job)))
 }
 
-async fn try_again(
+async fn retry_tx(
     tx: &DatabaseTransaction,
-    me: SignedIn,
-    source: Source,
+    me: CurrentUser,
+    source: RequestMetadata,
     id: Uuid,
     origin: RequestOrigin,
     attempts: i32,
@@ -178,14 +185,14 @@ async fn try_again(
     if room == JobQuota::AccountDisabled {
         return Err(Error::OwnerDisabled);
     }
-    let before = hold(tx, id).await?;
+    let before = lock_for_update(tx, id).await?;
     let job = queue::retry(tx, &before, room, attempts, origin).await?;
     record(tx, Action::JobRetried, me, source, &job).await?;
     Ok(job)
 }
 
 /// A job that nobody else changes before `tx` ends.
-async fn hold(tx: &DatabaseTransaction, id: Uuid) -> Result<job::Model> {
+async fn lock_for_update(tx: &DatabaseTransaction, id: Uuid) -> Result<job::Model> {
     let job = job::Entity::find_by_id(id).lock_exclusive();
     job.one(tx).await?.ok_or(Error::NotFound)
 }
@@ -193,18 +200,18 @@ async fn hold(tx: &DatabaseTransaction, id: Uuid) -> Result<job::Model> {
 async fn record(
     tx: &DatabaseTransaction,
     action: Action,
-    me: SignedIn,
-    source: Source,
+    me: CurrentUser,
+    source: RequestMetadata,
     job: &job::Model,
 ) -> Result<()> {
     let owner = user::Entity::find_by_id(job.user_id).one(tx).await?;
-    let event = Event {
+    let event = AuditEvent {
         action,
-        actor: Some(Who::from(&me.user)),
-        subject: owner.as_ref().map(Who::from),
+        actor: Some(UserRef::from(&me.user)),
+        subject: owner.as_ref().map(UserRef::from),
         source,
         details: Some(json!({ "job_id": job.id, "blog_id": job.post_id })),
     };
-    event.record(tx).await?;
+    event.insert(tx).await?;
     Ok(())
 }

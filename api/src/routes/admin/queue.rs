@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, TimeDelta, Utc};
-use entity::audit::{Action, Event, Source, Who};
+use entity::audit::{Action, AuditEvent, RequestMetadata, UserRef};
 use entity::clock::now;
 use entity::queue_state;
 use sea_orm::{ConnectionTrait, DatabaseTransaction};
@@ -14,20 +14,20 @@ use shared::queue::{self, JobTimings};
 use utoipa::ToSchema;
 
 use crate::AppState;
-use crate::auth::{Admin, SignedIn};
-use crate::client::Client;
+use crate::auth::current_user::{AdminUser, CurrentUser};
 use crate::error::Result;
+use crate::extract::client_info::ClientInfo;
 use crate::routes::optional_timestamp;
 
 /// Jobs of a status are counted no further.
-const MOST_COUNTED: u32 = 10_000;
+const MAX_COUNTED: u32 = 10_000;
 
 /// Of the jobs of the last hour the latest are looked at, and no more.
-const MOST_MEASURED: u64 = 2_000;
+const MAX_MEASURED: u64 = 2_000;
 
 /// How the queue is doing.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Queue {
+pub(crate) struct Queue {
     /// Whether workers take no jobs.
     paused: bool,
     /// Since when.
@@ -52,7 +52,7 @@ pub struct Queue {
 /// Jobs by status; 10000 means so many or more.
 #[derive(Debug, Serialize, ToSchema)]
 #[allow(missing_docs, reason = "each is a status")]
-pub struct StatusCounts {
+pub(crate) struct StatusCounts {
     queued: i64,
     running: i64,
     canceling: i64,
@@ -63,7 +63,7 @@ pub struct StatusCounts {
 
 /// Of the jobs of the last hour, or of the latest 2,000 of them, in milliseconds.
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Percentiles {
+pub(crate) struct Percentiles {
     p50: i64,
     p95: i64,
     p99: i64,
@@ -86,10 +86,10 @@ impl Queue {
     async fn load(db: &impl ConnectionTrait) -> Result<Queue> {
         let now = now();
         let paused_at = queue_state::Entity::paused_at(db).await?;
-        let counts = queue::status_counts(db, MOST_COUNTED).await?;
+        let counts = queue::status_counts(db, MAX_COUNTED).await?;
         let oldest_queued_at = queue::oldest_queued(db).await?;
         let hour = now - TimeDelta::hours(1);
-        let over = queue::finished_since(db, hour, MOST_MEASURED).await?;
+        let over = queue::finished_since(db, hour, MAX_MEASURED).await?;
         let pickups = over
             .iter()
             .filter_map(|job| Some(job.started_at? - job.asked_at));
@@ -117,7 +117,7 @@ fn per_minute(over: &[JobTimings], now: DateTime<Utc>) -> f64 {
         .iter()
         .take_while(|job| now - job.finished_at <= minute);
     let count = recent.count();
-    let all_are_recent = count as u64 == MOST_MEASURED;
+    let all_are_recent = count as u64 == MAX_MEASURED;
     let oldest = over.last().filter(|_| all_are_recent);
     let span = oldest.map_or(minute, |job| now - job.finished_at);
     let span = span
@@ -149,7 +149,7 @@ impl Percentiles {
     get, path = "/admin/queue", tag = "admin", operation_id = "get_queue",
     responses((status = 200, body = Queue)),
 )]
-pub async fn get(State(state): State<AppState>, _: Admin) -> Result<Json<Queue>> {
+pub(crate) async fn get(State(state): State<AppState>, _: AdminUser) -> Result<Json<Queue>> {
     Ok(Json(Queue::load(state.db.read()).await?))
 }
 
@@ -161,12 +161,12 @@ pub async fn get(State(state): State<AppState>, _: Admin) -> Result<Json<Queue>>
     post, path = "/admin/queue/pause", tag = "admin", operation_id = "pause_queue",
     responses((status = 200, body = Queue)),
 )]
-pub async fn pause(
+pub(crate) async fn pause(
     State(state): State<AppState>,
-    Admin(me): Admin,
-    client: Client,
+    AdminUser(me): AdminUser,
+    client: ClientInfo,
 ) -> Result<Json<Queue>> {
-    switch(&state, Action::QueuePaused, me, client).await
+    set_paused(&state, Action::QueuePaused, me, client).await
 }
 
 /// Have workers take jobs again
@@ -174,41 +174,46 @@ pub async fn pause(
     post, path = "/admin/queue/resume", tag = "admin", operation_id = "resume_queue",
     responses((status = 200, body = Queue)),
 )]
-pub async fn resume(
+pub(crate) async fn resume(
     State(state): State<AppState>,
-    Admin(me): Admin,
-    client: Client,
+    AdminUser(me): AdminUser,
+    client: ClientInfo,
 ) -> Result<Json<Queue>> {
-    switch(&state, Action::QueueResumed, me, client).await
+    set_paused(&state, Action::QueueResumed, me, client).await
 }
 
-async fn switch(
+async fn set_paused(
     state: &AppState,
     action: Action,
-    me: SignedIn,
-    client: Client,
+    me: CurrentUser,
+    client: ClientInfo,
 ) -> Result<Json<Queue>> {
     state
         .db
-        .transaction(async move |tx| set(tx, action, me, client.source()).await)
+        .transaction(async move |tx| set_paused_tx(tx, action, me, client.request_metadata()).await)
         .await?;
     Ok(Json(Queue::load(state.db.read()).await?))
 }
 
-async fn set(tx: &DatabaseTransaction, action: Action, me: SignedIn, source: Source) -> Result<()> {
+async fn set_paused_tx(
+    tx: &DatabaseTransaction,
+    action: Action,
+    me: CurrentUser,
+    source: RequestMetadata,
+) -> Result<()> {
     let changed = match action {
         Action::QueuePaused => queue_state::Entity::pause(tx).await?,
         _ => queue_state::Entity::resume(tx).await?,
     };
     if changed {
-        let event = Event {
+        let event = AuditEvent {
             action,
-            actor: Some(Who::from(&me.user)),
+            actor: Some(UserRef::from(&me.user)),
             subject: None,
             source,
             details: None,
         };
-        event.record(tx).await?;
+        event.insert(tx).await?;
     }
     Ok(())
 }
@@ -247,7 +252,7 @@ mod tests {
         assert_eq!(per_minute(&[], now), 0.0);
         assert_eq!(per_minute(&[over(1), over(59), over(61)], now), 2.0);
         // More than are looked at were over in the last half minute.
-        let many = vec![over(30); MOST_MEASURED as usize];
+        let many = vec![over(30); MAX_MEASURED as usize];
         assert_eq!(per_minute(&many, now), 4_000.0);
     }
 }

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{OriginalUri, State};
 use axum::http::HeaderMap;
 use chrono::{DateTime, Utc};
-use entity::audit::{Action, Event, Source, Who};
+use entity::audit::{Action, AuditEvent, RequestMetadata, UserRef};
 use entity::clock::now;
 use entity::{job, session, user};
 use sea_orm::sea_query::Expr;
@@ -17,23 +17,23 @@ use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use crate::auth::Admin;
-use crate::body::{Body, Fields, Valid, any};
-use crate::client::Client;
-use crate::error::{Error, Result, both};
-use crate::page::{After, List, limit, link, look_through};
-use crate::query::{Id, Params, searched};
+use crate::auth::current_user::AdminUser;
+use crate::error::{Error, Result, merge_violations};
+use crate::extract::client_info::ClientInfo;
+use crate::extract::json::{FieldReader, FromFields, ValidatedJson, accept_any};
+use crate::extract::query::{PathId, ValidatedQuery, search_term};
+use crate::pagination::{CursorCodec, IdCursor, next_link_header, page_limit, scan_page};
 use crate::routes::users::Role;
 use crate::routes::{optional_timestamp, timestamp};
 use shared::queue::{self, CANCEL_BATCH};
 
-use crate::{AppState, search};
+use crate::{AppState, substring_search};
 
 /// Which users to list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct Filter {
+pub(crate) struct ListUsersQuery {
     /// What the name must contain, whatever its case.
     #[param(max_length = 200, pattern = "^[^\\x00]*$")]
     q: Option<String>,
@@ -47,9 +47,9 @@ pub struct Filter {
 
 /// A page of users.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct AccountPage {
+pub(crate) struct AdminUserPage {
     #[schema(max_items = 100)]
-    items: Vec<Account>,
+    items: Vec<AdminUserView>,
     /// Leads to the next page; null on the last one. A search may have fewer
     /// users than asked for on a page that is not the last.
     next_cursor: Option<String>,
@@ -57,7 +57,7 @@ pub struct AccountPage {
 
 /// A user, as admins see them.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Account {
+pub(crate) struct AdminUserView {
     id: Uuid,
     username: String,
     role: Role,
@@ -70,9 +70,9 @@ pub struct Account {
     created_at: DateTime<Utc>,
 }
 
-impl From<user::Model> for Account {
+impl From<user::Model> for AdminUserView {
     fn from(user: user::Model) -> Self {
-        Account {
+        AdminUserView {
             id: user.id,
             username: user.username,
             role: user.role.into(),
@@ -86,18 +86,18 @@ impl From<user::Model> for Account {
 /// What is to be otherwise; what is left out stays.
 #[derive(Clone, Copy, Debug, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct AccountChange {
+pub(crate) struct UpdateUserRequest {
     role: Option<Role>,
     /// Whether to keep them out: all their sessions end, and their jobs are
     /// canceled.
     disabled: Option<bool>,
 }
 
-impl Body for AccountChange {
-    fn read(fields: &mut Fields) -> Option<Self> {
-        let role = fields.optional("role", any);
-        let disabled = fields.optional("disabled", any);
-        Some(AccountChange {
+impl FromFields for UpdateUserRequest {
+    fn from_fields(fields: &mut FieldReader) -> Option<Self> {
+        let role = fields.optional("role", accept_any);
+        let disabled = fields.optional("disabled", accept_any);
+        Some(UpdateUserRequest {
             role: role?,
             disabled: disabled?,
         })
@@ -110,31 +110,31 @@ impl Body for AccountChange {
 /// so it may have few or none, and still lead to a next one.
 #[utoipa::path(
     get, path = "/admin/users", tag = "admin", operation_id = "list_users",
-    params(Filter),
-    responses((status = 200, body = AccountPage)),
+    params(ListUsersQuery),
+    responses((status = 200, body = AdminUserPage)),
 )]
-pub async fn list(
+pub(crate) async fn list(
     State(state): State<AppState>,
-    Admin(me): Admin,
+    AdminUser(me): AdminUser,
     OriginalUri(uri): OriginalUri,
-    Params(filter): Params<Filter>,
-) -> Result<(HeaderMap, Json<AccountPage>)> {
-    let (limit, q) = both(limit(filter.limit), searched(filter.q.as_deref()))?;
-    let list = List {
+    ValidatedQuery(filter): ValidatedQuery<ListUsersQuery>,
+) -> Result<(HeaderMap, Json<AdminUserPage>)> {
+    let (limit, q) = merge_violations(page_limit(filter.limit), search_term(filter.q.as_deref()))?;
+    let list = CursorCodec {
         keys: &state.keys,
         user: me.user.id,
         name: "admin,users",
     };
     let mut users = user::Entity::find();
     if let Some(cursor) = &filter.cursor {
-        let after: After = list.position(cursor)?;
+        let after: IdCursor = list.decode(cursor)?;
         users = users.filter(user::Column::Id.lt(after.id));
     }
     let named = q.map(|q| {
         let name = Expr::col(user::Column::Username);
-        Condition::all().add(search::contains(state.db.backend(), name, q))
+        Condition::all().add(substring_search::contains(state.db.backend(), name, q))
     });
-    let (users, next) = look_through(
+    let (users, next) = scan_page(
         state.db.read(),
         users,
         named,
@@ -143,10 +143,10 @@ pub async fn list(
         limit,
     )
     .await?;
-    let next_cursor = next.map(|after| list.cursor(&after)).transpose()?;
-    let items = users.into_iter().map(Account::from).collect();
-    let headers = link(&uri, next_cursor.as_deref());
-    Ok((headers, Json(AccountPage { items, next_cursor })))
+    let next_cursor = next.map(|after| list.encode(&after)).transpose()?;
+    let items = users.into_iter().map(AdminUserView::from).collect();
+    let headers = next_link_header(&uri, next_cursor.as_deref());
+    Ok((headers, Json(AdminUserPage { items, next_cursor })))
 }
 
 /// Change what a user may do, or keep them out
@@ -156,25 +156,29 @@ pub async fn list(
 #[utoipa::path(
     patch, path = "/admin/users/{id}", tag = "admin", operation_id = "update_user",
     params(("id" = Uuid, Path)),
-    request_body = AccountChange,
+    request_body = UpdateUserRequest,
     responses(
-        (status = 200, body = Account),
+        (status = 200, body = AdminUserView),
         (status = 409, description = "There would be no admin left.", body = crate::error::Problem,
             content_type = "application/problem+json"),
     ),
 )]
-pub async fn update(
+pub(crate) async fn update(
     State(state): State<AppState>,
-    Admin(me): Admin,
-    client: Client,
-    Id(id): Id,
-    Valid(change): Valid<AccountChange>,
-) -> Result<Json<Account>> {
+    AdminUser(me): AdminUser,
+    client: ClientInfo,
+    PathId(id): PathId,
+    ValidatedJson(change): ValidatedJson<UpdateUserRequest>,
+) -> Result<Json<AdminUserView>> {
     let (user, canceled) = state
         .db
-        .transaction(async move |tx| apply(tx, me.user, client.source(), id, change).await)
+        .transaction(async move |tx| {
+            update_tx(tx, me.user, client.request_metadata(), id, change).await
+        })
         .await?;
-    canceled.iter().for_each(|job| state.metrics.canceled(job));
+    canceled
+        .iter()
+        .for_each(|job| state.metrics.job_canceled(job));
     if canceled.len() as u64 == CANCEL_BATCH {
         cancel_remaining(&state, id).await?;
     }
@@ -191,21 +195,23 @@ async fn cancel_remaining(state: &AppState, user: Uuid) -> Result<()> {
             .db
             .transaction(async move |tx| queue::cancel_for_disabled(tx, user, CANCEL_BATCH).await)
             .await?;
-        canceled.iter().for_each(|job| state.metrics.canceled(job));
+        canceled
+            .iter()
+            .for_each(|job| state.metrics.job_canceled(job));
         if canceled.is_empty() {
             return Ok(());
         }
     }
 }
 
-async fn apply(
+async fn update_tx(
     tx: &DatabaseTransaction,
     me: user::Model,
-    source: Source,
+    source: RequestMetadata,
     id: Uuid,
-    change: AccountChange,
+    change: UpdateUserRequest,
 ) -> Result<(user::Model, Vec<job::Model>)> {
-    let held = user::Entity::hold_with_admins(tx, id).await?;
+    let held = user::Entity::lock_with_admins(tx, id).await?;
     let found = |id| held.iter().find(|user| user.id == id);
     // Another may have taken that away since the request came.
     if !found(me.id).is_some_and(user::Model::is_admin) {
@@ -228,14 +234,14 @@ async fn apply(
     }
 
     for (action, details) in changes(before, &after) {
-        let event = Event {
+        let event = AuditEvent {
             action,
-            actor: Some(Who::from(&me)),
-            subject: Some(Who::from(&after)),
+            actor: Some(UserRef::from(&me)),
+            subject: Some(UserRef::from(&after)),
             source: source.clone(),
             details,
         };
-        event.record(tx).await?;
+        event.insert(tx).await?;
     }
     let mut canceled = Vec::new();
     if change.disabled == Some(true) {

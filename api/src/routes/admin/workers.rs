@@ -5,29 +5,29 @@ use std::collections::HashMap;
 use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
-use entity::worker::{self, Present};
+use entity::worker::{self, WorkerStatus};
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::AppState;
-use crate::auth::Admin;
+use crate::auth::current_user::AdminUser;
 use crate::error::Result;
 use crate::routes::timestamp;
 
-const MOST_WORKERS: u64 = 1_000;
-const MOST_JOBS: u64 = 10_000;
+const MAX_WORKERS: u64 = 1_000;
+const MAX_JOBS: u64 = 10_000;
 
 /// The workers.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct WorkerList {
+pub(crate) struct WorkerList {
     /// Those that were heard of last first, up to 1,000.
     items: Vec<Worker>,
 }
 
 /// A worker, as it told of itself.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Worker {
+pub(crate) struct Worker {
     /// Unique for each start.
     name: String,
     /// The machine's name.
@@ -58,25 +58,27 @@ pub struct Worker {
     get, path = "/admin/workers", tag = "admin", operation_id = "list_workers",
     responses((status = 200, body = WorkerList)),
 )]
-pub async fn list(State(state): State<AppState>, _: Admin) -> Result<Json<WorkerList>> {
+pub(crate) async fn list(State(state): State<AppState>, _: AdminUser) -> Result<Json<WorkerList>> {
     let db = state.db.read();
     let mut running: HashMap<String, Vec<Uuid>> = HashMap::new();
-    for held in worker::Entity::held(db, MOST_JOBS).await? {
+    for held in worker::Entity::running_jobs(db, MAX_JOBS).await? {
         running.entry(held.worker).or_default().push(held.job_id);
     }
-    let workers = worker::Entity::present(db, MOST_WORKERS).await?;
-    let items = workers.into_iter().map(|Present { worker, alive }| Worker {
-        running_jobs: running.remove(&worker.name).unwrap_or_default(),
-        name: worker.name,
-        host: worker.host,
-        version: worker.version,
-        agent: worker.agent,
-        model: worker.model,
-        concurrency: worker.concurrency,
-        started_at: worker.started_at,
-        last_seen_at: worker.seen_at,
-        alive,
-    });
+    let workers = worker::Entity::list(db, MAX_WORKERS).await?;
+    let items = workers
+        .into_iter()
+        .map(|WorkerStatus { worker, alive }| Worker {
+            running_jobs: running.remove(&worker.name).unwrap_or_default(),
+            name: worker.name,
+            host: worker.host,
+            version: worker.version,
+            agent: worker.agent,
+            model: worker.model,
+            concurrency: worker.concurrency,
+            started_at: worker.started_at,
+            last_seen_at: worker.seen_at,
+            alive,
+        });
     let items = items.collect();
     Ok(Json(WorkerList { items }))
 }

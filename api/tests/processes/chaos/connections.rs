@@ -40,7 +40,7 @@ async fn connections_cut_again_and_again_lose_nothing() {
 async fn cut_all(db: &Database) {
     let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                WHERE datname = current_database() AND pid <> pg_backend_pid()";
-    db.write().execute_unprepared(cut).await.unwrap();
+    db.raw_connection().execute_unprepared(cut).await.unwrap();
 }
 
 #[tokio::test]
@@ -130,7 +130,7 @@ async fn an_api_without_a_free_connection_says_so_and_recovers() {
 
 /// Nobody else can use them meanwhile.
 async fn lock_tables(db: &Database) -> DatabaseTransaction {
-    let lock = db.write().begin().await.unwrap();
+    let lock = db.raw_connection().begin().await.unwrap();
     // Our transactions may not be idle for long.
     let sql = "SET LOCAL idle_in_transaction_session_timeout = 0; \
                LOCK TABLE blog_posts, generation_jobs";

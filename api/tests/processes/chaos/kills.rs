@@ -83,7 +83,7 @@ async fn lock_posts(db: &Database) {
              BEGIN SELECT RAISE(ABORT, 'locked'); END"
         }
     };
-    db.write().execute_unprepared(lock).await.unwrap();
+    db.raw_connection().execute_unprepared(lock).await.unwrap();
 }
 
 async fn unlock_posts(db: &Database) {
@@ -91,7 +91,10 @@ async fn unlock_posts(db: &Database) {
         DbBackend::Postgres => "ALTER TABLE blog_posts DROP CONSTRAINT locked",
         _ => "DROP TRIGGER locked",
     };
-    db.write().execute_unprepared(unlock).await.unwrap();
+    db.raw_connection()
+        .execute_unprepared(unlock)
+        .await
+        .unwrap();
 }
 
 /// Says nothing the first time that it is asked for this in a prompt that

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use axum::Json;
 use axum::extract::State;
-use entity::audit::{Action, Event, Source, Who};
+use entity::audit::{Action, AuditEvent, RequestMetadata, UserRef};
 use entity::{job, user};
 use sea_orm::sea_query::LockType;
 use sea_orm::{
@@ -16,44 +16,44 @@ use shared::queue::{self, EnqueueError, JobQuota, RequestOrigin};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Selection, page};
+use super::{JobFilter, page};
 use crate::AppState;
-use crate::auth::{Admin, SignedIn};
-use crate::body::{Body, Fields, Valid, any};
-use crate::client::Client;
+use crate::auth::current_user::{AdminUser, CurrentUser};
 use crate::error::Result;
-use crate::observe::origin;
+use crate::extract::client_info::ClientInfo;
+use crate::extract::json::{FieldReader, FromFields, ValidatedJson, accept_any};
+use crate::middleware::request_context::current_origin;
 
 /// How many jobs are changed in one transaction, so that nobody has to wait long
 /// for it.
 const BATCH: u64 = 50;
 
 /// How many jobs one request may be about.
-const MOST: usize = 10_000;
+const MAX_JOBS: usize = 10_000;
 
 /// What is to be done, and to which jobs.
 #[derive(Clone, Debug, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct BulkChange {
+pub(crate) struct BulkJobRequest {
     action: BulkAction,
-    filter: Selection,
+    filter: JobFilter,
 }
 
 /// What can be done to many jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum BulkAction {
+pub(crate) enum BulkAction {
     /// As `POST /admin/jobs/{id}/cancel` does.
     Cancel,
     /// As `POST /admin/jobs/{id}/retry` does.
     Retry,
 }
 
-impl Body for BulkChange {
-    fn read(fields: &mut Fields) -> Option<Self> {
-        let action = fields.required("action", any);
+impl FromFields for BulkJobRequest {
+    fn from_fields(fields: &mut FieldReader) -> Option<Self> {
+        let action = fields.required("action", accept_any);
         let filter = fields.nested_required("filter");
-        Some(BulkChange {
+        Some(BulkJobRequest {
             action: action?,
             filter: filter?,
         })
@@ -62,7 +62,7 @@ impl Body for BulkChange {
 
 /// What came of it.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct BulkOutcome {
+pub(crate) struct BulkJobResponse {
     /// How many jobs the filter matched.
     #[schema(format = Int32)]
     matched: usize,
@@ -81,23 +81,23 @@ pub struct BulkOutcome {
 /// it break off, ask again.
 #[utoipa::path(
     post, path = "/admin/jobs/bulk", tag = "admin", operation_id = "change_jobs",
-    request_body = BulkChange,
-    responses((status = 200, body = BulkOutcome)),
+    request_body = BulkJobRequest,
+    responses((status = 200, body = BulkJobResponse)),
 )]
-pub async fn change(
+pub(crate) async fn change(
     State(state): State<AppState>,
-    Admin(me): Admin,
-    client: Client,
-    Valid(change): Valid<BulkChange>,
-) -> Result<Json<BulkOutcome>> {
+    AdminUser(me): AdminUser,
+    client: ClientInfo,
+    ValidatedJson(change): ValidatedJson<BulkJobRequest>,
+) -> Result<Json<BulkJobResponse>> {
     // Refused before anything is written down.
     change.filter.rows(state.db.backend())?;
-    let (source, told) = (client.source(), change.clone());
+    let (source, told) = (client.request_metadata(), change.clone());
     state
         .db
         .transaction(async move |tx| record(tx, me, source, told).await)
         .await?;
-    let mut outcome = BulkOutcome {
+    let mut outcome = BulkJobResponse {
         matched: 0,
         changed: 0,
         more: false,
@@ -107,7 +107,7 @@ pub async fn change(
         let (jobs, next) = page(&state, &change.filter, after, BATCH).await?;
         outcome.matched += jobs.len();
         outcome.changed += apply(&state, change.action, jobs).await?;
-        outcome.more = next.is_some() && outcome.matched >= MOST;
+        outcome.more = next.is_some() && outcome.matched >= MAX_JOBS;
         after = next;
         if after.is_none() || outcome.more {
             return Ok(Json(outcome));
@@ -118,18 +118,18 @@ pub async fn change(
 /// Written down before anything is done, for it is done in many steps.
 async fn record(
     tx: &DatabaseTransaction,
-    me: SignedIn,
-    source: Source,
-    change: BulkChange,
+    me: CurrentUser,
+    source: RequestMetadata,
+    change: BulkJobRequest,
 ) -> Result<()> {
-    let event = Event {
+    let event = AuditEvent {
         action: Action::JobsBulkChanged,
-        actor: Some(Who::from(&me.user)),
+        actor: Some(UserRef::from(&me.user)),
         subject: None,
         source,
         details: Some(json!({ "action": change.action, "filter": change.filter })),
     };
-    event.record(tx).await?;
+    event.insert(tx).await?;
     Ok(())
 }
 
@@ -137,31 +137,33 @@ async fn apply(state: &AppState, action: BulkAction, jobs: Vec<job::Model>) -> R
     if jobs.is_empty() {
         return Ok(0);
     }
-    let (attempts, origin) = (state.config.job_max_attempts, origin());
+    let (attempts, origin) = (state.config.job_max_attempts, current_origin());
     let changed = state.db.transaction(async move |tx| match action {
-        BulkAction::Cancel => call_off(tx, jobs).await,
-        BulkAction::Retry => try_again(tx, jobs, attempts, origin).await,
+        BulkAction::Cancel => cancel_tx(tx, jobs).await,
+        BulkAction::Retry => retry_tx(tx, jobs, attempts, origin).await,
     });
     let changed = changed.await?;
-    changed.iter().for_each(|job| state.metrics.canceled(job));
+    changed
+        .iter()
+        .for_each(|job| state.metrics.job_canceled(job));
     Ok(changed.len())
 }
 
-async fn call_off(tx: &DatabaseTransaction, jobs: Vec<job::Model>) -> Result<Vec<job::Model>> {
-    let held = hold(tx, &jobs).await?;
+async fn cancel_tx(tx: &DatabaseTransaction, jobs: Vec<job::Model>) -> Result<Vec<job::Model>> {
+    let held = lock_jobs(tx, &jobs).await?;
     let ids: Vec<Uuid> = held.iter().map(|job| job.id).collect();
     Ok(queue::cancel_many(tx, &ids).await?)
 }
 
-async fn try_again(
+async fn retry_tx(
     tx: &DatabaseTransaction,
     jobs: Vec<job::Model>,
     attempts: i32,
     origin: RequestOrigin,
 ) -> Result<Vec<job::Model>> {
     let mut changed = Vec::new();
-    let owners = hold_owners(tx, &jobs).await?;
-    for job in hold(tx, &jobs).await? {
+    let owners = lock_owners(tx, &jobs).await?;
+    for job in lock_jobs(tx, &jobs).await? {
         if !owners.contains(&job.user_id) {
             continue;
         }
@@ -176,7 +178,7 @@ async fn try_again(
 
 /// Holds the owners of jobs, in the order of their ids, so that no two who do so
 /// wait for each other; and tells which are not disabled.
-async fn hold_owners(tx: &DatabaseTransaction, jobs: &[job::Model]) -> Result<BTreeSet<Uuid>> {
+async fn lock_owners(tx: &DatabaseTransaction, jobs: &[job::Model]) -> Result<BTreeSet<Uuid>> {
     let ids: BTreeSet<Uuid> = jobs.iter().map(|job| job.user_id).collect();
     let owners = user::Entity::find()
         .filter(user::Column::Id.is_in(ids))
@@ -189,7 +191,7 @@ async fn hold_owners(tx: &DatabaseTransaction, jobs: &[job::Model]) -> Result<BT
 }
 
 /// The jobs as they are now, which nobody else changes before `tx` ends.
-async fn hold(tx: &DatabaseTransaction, jobs: &[job::Model]) -> Result<Vec<job::Model>> {
+async fn lock_jobs(tx: &DatabaseTransaction, jobs: &[job::Model]) -> Result<Vec<job::Model>> {
     let jobs = job::Entity::find()
         .filter(job::Column::Id.is_in(jobs.iter().map(|job| job.id)))
         .order_by_asc(job::Column::Id)

@@ -8,17 +8,17 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use crate::body::{Body, Fields, any, text};
-use crate::error::{Error, Result, both};
-use crate::query::{LONGEST_Q, searched};
+use crate::error::{Error, Result, merge_violations};
+use crate::extract::json::{FieldReader, FromFields, accept_any, length};
+use crate::extract::query::{MAX_SEARCH_LEN, search_term};
 use crate::routes::jobs::Status;
-use crate::search;
+use crate::substring_search;
 
 /// Which jobs to list. All that is given must be true of them.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct Filter {
+pub(crate) struct ListAllJobsQuery {
     status: Option<Status>,
     /// The owner.
     user_id: Option<Uuid>,
@@ -48,7 +48,7 @@ pub struct Filter {
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
 #[schema(as = JobSelection)]
 #[serde(deny_unknown_fields)]
-pub struct Selection {
+pub(crate) struct JobFilter {
     status: Option<Status>,
     /// The owner.
     user_id: Option<Uuid>,
@@ -67,19 +67,19 @@ pub struct Selection {
     created_before: Option<DateTime<Utc>>,
 }
 
-const LONGEST_CODE: usize = 64;
-const LONGEST_MODEL: usize = 200;
+const MAX_CODE_LEN: usize = 64;
+const MAX_MODEL_LEN: usize = 200;
 
-impl Body for Selection {
-    fn read(fields: &mut Fields) -> Option<Self> {
-        let status = fields.optional("status", any);
-        let user_id = fields.optional("user_id", any);
-        let error_code = fields.optional("error_code", text(0, LONGEST_CODE));
-        let model = fields.optional("model", text(0, LONGEST_MODEL));
-        let q = fields.optional("q", text(0, LONGEST_Q));
-        let created_after = fields.optional("created_after", any);
-        let created_before = fields.optional("created_before", any);
-        Some(Selection {
+impl FromFields for JobFilter {
+    fn from_fields(fields: &mut FieldReader) -> Option<Self> {
+        let status = fields.optional("status", accept_any);
+        let user_id = fields.optional("user_id", accept_any);
+        let error_code = fields.optional("error_code", length(0, MAX_CODE_LEN));
+        let model = fields.optional("model", length(0, MAX_MODEL_LEN));
+        let q = fields.optional("q", length(0, MAX_SEARCH_LEN));
+        let created_after = fields.optional("created_after", accept_any);
+        let created_before = fields.optional("created_before", accept_any);
+        Some(JobFilter {
             status: status?,
             user_id: user_id?,
             error_code: error_code?,
@@ -91,15 +91,15 @@ impl Body for Selection {
     }
 }
 
-impl TryFrom<&Filter> for Selection {
+impl TryFrom<&ListAllJobsQuery> for JobFilter {
     type Error = Error;
 
-    fn try_from(filter: &Filter) -> Result<Self> {
-        let error_code = checked("error_code", &filter.error_code, LONGEST_CODE);
-        let model = checked("model", &filter.model, LONGEST_MODEL);
-        let q = searched(filter.q.as_deref());
-        let ((error_code, model), q) = both(both(error_code, model), q)?;
-        Ok(Selection {
+    fn try_from(filter: &ListAllJobsQuery) -> Result<Self> {
+        let error_code = validate("error_code", &filter.error_code, MAX_CODE_LEN);
+        let model = validate("model", &filter.model, MAX_MODEL_LEN);
+        let q = search_term(filter.q.as_deref());
+        let ((error_code, model), q) = merge_violations(merge_violations(error_code, model), q)?;
+        Ok(JobFilter {
             status: filter.status,
             user_id: filter.user_id,
             error_code,
@@ -112,12 +112,12 @@ impl TryFrom<&Filter> for Selection {
 }
 
 /// Text of a query, held to what a body's is.
-fn checked(field: &str, value: &Option<String>, longest: usize) -> Result<Option<String>> {
-    let checked = value.clone().map(text(0, longest)).transpose();
+fn validate(field: &str, value: &Option<String>, longest: usize) -> Result<Option<String>> {
+    let checked = value.clone().map(length(0, longest)).transpose();
     checked.map_err(|(code, message)| Error::invalid(field, code, message))
 }
 
-impl Selection {
+impl JobFilter {
     /// The jobs to look through, along an index, and what is wanted of them.
     ///
     /// # Errors
@@ -144,8 +144,8 @@ impl Selection {
         }
         // An id is a little older than what it is the id of.
         let (created_after, created_before) = (
-            self.created_after.map(within_reach),
-            self.created_before.map(within_reach),
+            self.created_after.map(clamp_to_range),
+            self.created_before.map(clamp_to_range),
         );
         if let Some(after) = created_after {
             rows = rows.filter(Column::Id.gte(id_at(after - SLACK)));
@@ -156,7 +156,7 @@ impl Selection {
         let exact = [
             created_after.map(|after| Column::CreatedAt.gte(after)),
             created_before.map(|before| Column::CreatedAt.lt(before)),
-            searched(self.q.as_deref())?.map(|q| is_about(backend, q)),
+            search_term(self.q.as_deref())?.map(|q| matches_search(backend, q)),
         ];
         let wanted: Vec<SimpleExpr> = indexed.chain(exact.into_iter().flatten()).collect();
         let wanted = match wanted.is_empty() {
@@ -169,7 +169,7 @@ impl Selection {
 
 /// A time that databases know: before it there were no jobs, and after it there
 /// are none yet.
-fn within_reach(time: DateTime<Utc>) -> DateTime<Utc> {
+fn clamp_to_range(time: DateTime<Utc>) -> DateTime<Utc> {
     time.clamp(
         DateTime::UNIX_EPOCH,
         DateTime::from_timestamp_nanos(i64::MAX),
@@ -186,7 +186,7 @@ fn id_at(time: DateTime<Utc>) -> Uuid {
 }
 
 /// Jobs whose topic, or whose owner's name, contains `q`.
-fn is_about(backend: DbBackend, q: &str) -> SimpleExpr {
+fn matches_search(backend: DbBackend, q: &str) -> SimpleExpr {
     let topic = Query::select()
         .column(post::Column::Topic)
         .from(post::Entity)
@@ -202,6 +202,7 @@ fn is_about(backend: DbBackend, q: &str) -> SimpleExpr {
         )
         .take();
     // Not as EXISTS, for which Postgres would search all the posts there are.
-    let contains = |text| search::contains(backend, SimpleExpr::SubQuery(None, Box::new(text)), q);
+    let contains =
+        |text| substring_search::contains(backend, SimpleExpr::SubQuery(None, Box::new(text)), q);
     contains(topic.into()).or(contains(owner.into()))
 }

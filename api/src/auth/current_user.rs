@@ -1,0 +1,72 @@
+//! Who is asking. The session is looked up for every request, so that a logout
+//! or a disabled account acts at once.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use entity::{session, user};
+use sea_orm::EntityTrait;
+
+use crate::AppState;
+use crate::error::{Error, Result};
+
+/// The user who sent the request, and the session that it came with.
+#[derive(Clone, Debug)]
+pub(crate) struct CurrentUser {
+    /// Who.
+    pub user: user::Model,
+    /// Which sign-in.
+    pub session: session::Model,
+}
+
+impl FromRequestParts<AppState> for CurrentUser {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self> {
+        let token = bearer(&parts.headers).ok_or(Error::Unauthenticated)?;
+        let claims = state.keys.read_access_token(token)?;
+        let found = session::Entity::find_by_id(claims.sid)
+            .find_also_related(user::Entity)
+            .one(state.db.read())
+            .await?;
+        let Some((session, Some(user))) = found else {
+            return Err(Error::SessionRevoked);
+        };
+        if !session.is_active() || user.id != claims.sub {
+            return Err(Error::SessionRevoked);
+        }
+        if user.disabled_at.is_some() {
+            return Err(Error::AccountDisabled);
+        }
+        Ok(CurrentUser { user, session })
+    }
+}
+
+/// An admin who sent the request. What a user may do is looked up with the
+/// session, so who is an admin no longer is refused from then on.
+#[derive(Clone, Debug)]
+pub(crate) struct AdminUser(pub CurrentUser);
+
+impl FromRequestParts<AppState> for AdminUser {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self> {
+        let me = CurrentUser::from_request_parts(parts, state).await?;
+        match me.user.is_admin() {
+            true => Ok(AdminUser(me)),
+            false => Err(Error::Forbidden),
+        }
+    }
+}
+
+/// The token that a request came with. Of several, a proxy might believe one and
+/// we another, so several are none.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut given = headers.get_all(header::AUTHORIZATION).iter();
+    let value = given.next()?.to_str().ok()?;
+    if given.next().is_some() {
+        return None;
+    }
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}

@@ -1,0 +1,53 @@
+//! Query strings and paths, refused with the contract's errors.
+
+use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+
+/// A query string that could be read.
+#[derive(Debug)]
+pub(crate) struct ValidatedQuery<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for ValidatedQuery<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        Query::<T>::try_from_uri(&parts.uri)
+            .map(|Query(params)| ValidatedQuery(params))
+            .map_err(|e| Error::MalformedQuery(e.body_text()))
+    }
+}
+
+/// The longest text that lists are searched for.
+pub(crate) const MAX_SEARCH_LEN: usize = 200;
+
+/// What a list is searched for; nothing if it is empty.
+///
+/// # Errors
+/// [`Error::Validation`] if it is too long, or can't be in any text.
+pub(crate) fn search_term(q: Option<&str>) -> Result<Option<&str>> {
+    let q = q.unwrap_or_default();
+    if q.chars().count() > MAX_SEARCH_LEN || q.contains('\0') {
+        let message = format!("must have at most {MAX_SEARCH_LEN} characters, and no NUL");
+        return Err(Error::invalid("q", "invalid", message));
+    }
+    Ok((!q.is_empty()).then_some(q))
+}
+
+/// The id in a path. One that can't be an id is an id of nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PathId(pub Uuid);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathId {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        Path::<Uuid>::from_request_parts(parts, state)
+            .await
+            .map(|Path(id)| PathId(id))
+            .map_err(|_| Error::NotFound)
+    }
+}

@@ -1,0 +1,173 @@
+//! What clients may say about how a post is to be written.
+
+use serde::{Deserialize, Serialize};
+use shared::config::Model;
+use utoipa::ToSchema;
+use utoipa::openapi::{Array, Object, Type};
+
+use crate::error::{Error, Result};
+use crate::extract::json::{
+    FieldReader, FromFields, Violation, accept_any, length, trimmed_length,
+};
+
+/// How a post is to be written; all may be left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct GenerationOptions {
+    #[schema(nullable)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tone: Option<Tone>,
+    /// Who is to read it.
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = "^[^\\x00]*[^\\s\\x00][^\\x00]*$"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    audience: Option<String>,
+    /// A BCP 47 tag.
+    #[schema(schema_with = language_schema)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    language: Option<String>,
+    /// About how many words.
+    #[schema(minimum = 100, maximum = 3000)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    words: Option<u32>,
+    /// Words that are to occur.
+    #[schema(schema_with = keywords_schema)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keywords: Option<Vec<String>>,
+    /// Anything else that the writer should know.
+    #[schema(
+        min_length = 1,
+        max_length = 2000,
+        pattern = "^[^\\x00]*[^\\s\\x00][^\\x00]*$"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instructions: Option<String>,
+    /// One of `GET /models`.
+    #[schema(min_length = 1, max_length = 200, pattern = "^[^\\x00]*$")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<String>,
+}
+
+/// How a post sounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the names say it")]
+pub(crate) enum Tone {
+    Neutral,
+    Friendly,
+    Professional,
+    Enthusiastic,
+    Humorous,
+    Academic,
+}
+
+impl FromFields for GenerationOptions {
+    fn from_fields(fields: &mut FieldReader) -> Option<Self> {
+        let tone = fields.optional("tone", accept_any);
+        let audience = fields.optional("audience", trimmed_length(1, 200));
+        let language = fields.optional("language", language);
+        let words = fields.optional("words", words);
+        let keywords = fields.optional("keywords", keywords);
+        let instructions = fields.optional("instructions", trimmed_length(1, 2000));
+        let models = fields.models.clone();
+        let model = fields.optional("model", |name| validate_model(name, &models));
+        Some(GenerationOptions {
+            tone: tone?,
+            audience: audience?,
+            language: language?,
+            words: words?,
+            keywords: keywords?,
+            instructions: instructions?,
+            model: model?,
+        })
+    }
+}
+
+impl GenerationOptions {
+    /// As they are stored, with the post and its jobs.
+    ///
+    /// # Errors
+    /// When they can't be encoded.
+    pub(crate) fn to_json(&self) -> Result<serde_json::Value> {
+        serde_json::to_value(self).map_err(|e| Error::Internal(e.to_string()))
+    }
+}
+
+/// The model that stored options mean: the one that they name, or the default
+/// where they name none, or one that is served no longer.
+///
+/// # Errors
+/// When there are no models, which the settings do not allow.
+pub(crate) fn resolve_model(options: &serde_json::Value, models: &[Model]) -> Result<String> {
+    let named = options["model"].as_str();
+    let named = models.iter().find(|model| named == Some(&model.id));
+    let model = named.or(models.first()).map(|model| model.id.clone());
+    model.ok_or_else(|| Error::Internal("there are no models".to_owned()))
+}
+
+fn validate_model(name: String, models: &[Model]) -> std::result::Result<String, Violation> {
+    match models.iter().any(|model| model.id == name) {
+        true => Ok(name),
+        false => Err(("unknown_model", "is not one of GET /models".to_owned())),
+    }
+}
+
+/// The longest tag that RFC 5646, 4.4.1, wants to be let through.
+const MAX_LANGUAGE_LEN: usize = 35;
+
+fn language(tag: String) -> std::result::Result<String, Violation> {
+    let tag = length(0, MAX_LANGUAGE_LEN)(tag)?;
+    match oxilangtag::LanguageTag::parse(tag) {
+        Ok(tag) => Ok(tag.into_inner()),
+        Err(e) => Err(("invalid", format!("is no BCP 47 language tag: {e}"))),
+    }
+}
+
+/// As RFC 5646, 2.1, has it, but for the few tags that it keeps from before.
+const LANGUAGE_PATTERN: &str = concat!(
+    "^(([A-Za-z]{2,3}(-[A-Za-z]{3}){0,3}|[A-Za-z]{4,8})", // language
+    "(-[A-Za-z]{4})?",                                    // script
+    "(-([A-Za-z]{2}|[0-9]{3}))?",                         // region
+    "(-([A-Za-z0-9]{5,8}|[0-9][A-Za-z0-9]{3}))*",         // variants
+    "(-[0-9A-WY-Za-wy-z](-[A-Za-z0-9]{2,8})+)*",          // extensions
+    "(-[xX](-[A-Za-z0-9]{1,8})+)?",                       // private use
+    "|[xX](-[A-Za-z0-9]{1,8})+)$",
+);
+
+fn language_schema() -> Object {
+    let mut schema = Object::new();
+    schema.schema_type = [Type::String, Type::Null].into_iter().collect();
+    schema.description = Some("A BCP 47 tag.".to_owned());
+    schema.example = Some("en-GB".into());
+    schema.max_length = Some(MAX_LANGUAGE_LEN);
+    schema.pattern = Some(LANGUAGE_PATTERN.to_owned());
+    schema
+}
+
+fn words(words: u32) -> std::result::Result<u32, Violation> {
+    match words {
+        100..=3000 => Ok(words),
+        _ => Err(("out_of_range", "must be 100 to 3000".to_owned())),
+    }
+}
+
+fn keywords_schema() -> Array {
+    let mut keyword = Object::with_type(Type::String);
+    (keyword.min_length, keyword.max_length) = (Some(1), Some(50));
+    keyword.pattern = Some("^[^\\x00]*[^\\s\\x00][^\\x00]*$".to_owned());
+    let mut schema = Array::new(keyword);
+    schema.schema_type = [Type::Array, Type::Null].into_iter().collect();
+    schema.description = Some("Words that are to occur.".to_owned());
+    schema.max_items = Some(10);
+    schema
+}
+
+fn keywords(keywords: Vec<String>) -> std::result::Result<Vec<String>, Violation> {
+    if keywords.len() > 10 {
+        return Err(("too_long", "must have at most 10 entries".to_owned()));
+    }
+    keywords.into_iter().map(trimmed_length(1, 50)).collect()
+}

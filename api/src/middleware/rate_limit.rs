@@ -1,0 +1,186 @@
+//! How often one may ask. Everyone has as many requests as they may make in a
+//! minute, and gets them back one by one. Each API counts for itself.
+//!
+//! The fields that tell of it are those of
+//! <https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/11/>.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use governor::clock::Clock;
+use governor::middleware::StateInformationMiddleware;
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use uuid::Uuid;
+
+use crate::AppState;
+use crate::auth::current_user::bearer;
+use crate::auth::tokens::SigningKeys;
+use crate::error::Error;
+use crate::middleware::client_ip::{ClientIp, ip_prefix};
+
+/// The name of the field with what is left.
+pub(crate) const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+/// The name of the field with the rule.
+pub(crate) const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// What is limited: not how operators look after us, nor the documentation.
+pub(crate) const LIMITED_PREFIX: &str = "/api/v1/";
+
+/// Where passwords and refresh tokens are tried. No one may try more of them by
+/// having more accounts.
+const CREDENTIAL_ROUTES: [&str; 3] = [
+    "/api/v1/users/register",
+    "/api/v1/users/login",
+    "/api/v1/users/refresh",
+];
+
+/// So many are told apart.
+const MAX_TRACKED_CLIENTS: usize = 100_000;
+
+/// After so many requests, those who have all of theirs back are forgotten.
+const CLEANUP_EVERY: usize = 1000;
+
+/// Whose requests are counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum ClientKey {
+    User(Uuid),
+    Address(IpAddr),
+    /// Those who can't be told apart.
+    Shared,
+}
+
+/// Counts requests.
+#[derive(Debug)]
+pub struct RateLimit {
+    per_minute: NonZeroU32,
+    known: DefaultKeyedRateLimiter<ClientKey, StateInformationMiddleware>,
+    counted: AtomicUsize,
+}
+
+/// Seconds.
+const MINUTE: u32 = 60;
+
+impl RateLimit {
+    /// Everyone has so many requests a minute.
+    pub fn new(per_minute: NonZeroU32) -> Self {
+        let known = RateLimiter::keyed(Quota::per_minute(per_minute));
+        RateLimit {
+            per_minute,
+            known: known.with_middleware(),
+            counted: AtomicUsize::new(0),
+        }
+    }
+
+    /// Counts a request. Tells how many more may follow at once, or after how
+    /// many seconds this one may come again.
+    fn count(&self, who: ClientKey) -> Result<u32, u64> {
+        let counted = self.counted.fetch_add(1, Ordering::Relaxed);
+        if counted.is_multiple_of(CLEANUP_EVERY) {
+            self.known.retain_recent();
+        }
+        let who = match who {
+            // Anybody may have any number of them; users must sign up first.
+            ClientKey::Address(_) if self.known.len() >= MAX_TRACKED_CLIENTS => ClientKey::Shared,
+            who => who,
+        };
+        match self.known.check_key(&who) {
+            Ok(state) => Ok(state.remaining_burst_capacity()),
+            Err(until) => {
+                let wait = until.wait_time_from(self.known.clock().now());
+                Err(wait.as_secs() + 1)
+            }
+        }
+    }
+
+    /// Tells of the limit in the fields of a response.
+    fn set_headers(&self, counted: Result<u32, u64>, response: &mut Response) {
+        let limit = self.per_minute.get();
+        let policy = format!("\"default\";q={limit};w={MINUTE}");
+        // How long until there is one more.
+        let (left, seconds) = match counted {
+            Ok(left) => (left, MINUTE.div_ceil(limit).into()),
+            Err(seconds) => (0, seconds),
+        };
+        let left = format!("\"default\";r={left};t={seconds}");
+        for (name, value) in [(RATELIMIT_POLICY, policy), (RATELIMIT, left)] {
+            if let Ok(value) = HeaderValue::try_from(value) {
+                response.headers_mut().insert(name, value);
+            }
+        }
+    }
+}
+
+/// Middleware: refuses those who ask too often, and tells everyone how they
+/// stand.
+pub(crate) async fn rate_limit(
+    State(state): State<AppState>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let is_limited = request.uri().path().starts_with(LIMITED_PREFIX);
+    let Some(limit) = state.rate_limit.as_ref().filter(|_| is_limited) else {
+        return next.run(request).await;
+    };
+    let counted = limit.count(client_key(&state.keys, &request));
+    let mut response = match counted {
+        Ok(_) => next.run(request).await,
+        Err(seconds) => Error::RateLimited(seconds).into_response(),
+    };
+    limit.set_headers(counted, &mut response);
+    response
+}
+
+/// The user if the request has a token that we signed and that is good now;
+/// whether its session still is would cost a query. Otherwise the address.
+fn client_key(keys: &SigningKeys, request: &Request) -> ClientKey {
+    let is_door = CREDENTIAL_ROUTES.contains(&request.uri().path());
+    let token = bearer(request.headers()).filter(|_| !is_door);
+    if let Some(Ok(claims)) = token.map(|token| keys.read_access_token(token)) {
+        return ClientKey::User(claims.sub);
+    }
+    let address = request.extensions().get::<ClientIp>();
+    address.map_or(ClientKey::Shared, |ClientIp(address)| {
+        ClientKey::Address(ip_prefix(*address))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(per_minute: u32) -> RateLimit {
+        RateLimit::new(NonZeroU32::new(per_minute).unwrap())
+    }
+
+    fn address(n: u32) -> ClientKey {
+        ClientKey::Address(std::net::Ipv4Addr::from_bits(n).into())
+    }
+
+    #[test]
+    fn a_flood_of_addresses_takes_no_more_memory_and_holds_up_no_user() {
+        // Nobody is forgotten within a minute.
+        let limit = limit(1);
+        let user = ClientKey::User(Uuid::now_v7());
+        let flood = u32::try_from(MAX_TRACKED_CLIENTS).unwrap() * 2;
+        let refused = (0..flood).filter(|n| limit.count(address(*n)).is_err());
+        // One that can't be told apart from others is let through, as one of them.
+        assert_eq!(refused.count(), MAX_TRACKED_CLIENTS - 1);
+        assert_eq!(limit.known.len(), MAX_TRACKED_CLIENTS + 1);
+        assert_eq!(limit.count(user), Ok(0));
+        assert!(limit.count(user).is_err());
+    }
+
+    #[test]
+    fn those_who_are_quiet_are_forgotten() {
+        let limit = limit(u32::MAX);
+        for n in 0..50_000 {
+            assert!(limit.count(address(n)).is_ok());
+        }
+        assert!(limit.known.len() <= CLEANUP_EVERY, "{}", limit.known.len());
+    }
+}

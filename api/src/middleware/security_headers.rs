@@ -1,0 +1,20 @@
+//! Headers that keep answers private and browsers from guessing.
+
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+
+/// Answers are one user's own: caches on the way keep none of them, and a
+/// client's own cache asks before it uses one. Browsers don't guess that
+/// something is a page.
+pub(crate) async fn set_security_headers(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    let caching = match headers.contains_key(header::ETAG) {
+        true => "private, no-cache",
+        false => "no-store",
+    };
+    let caching = HeaderValue::from_static(caching);
+    headers.entry(header::CACHE_CONTROL).or_insert(caching);
+    let nosniff = HeaderValue::from_static("nosniff");
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    response
+}

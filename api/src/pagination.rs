@@ -1,0 +1,240 @@
+//! Lists in pages. A cursor says where the last page ended; it is signed, so
+//! that it can only be one of ours, for the same list of the same user.
+
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use sea_orm::sea_query::{Order, Query};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, Iterable,
+    QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::auth::tokens::SigningKeys;
+use crate::error::{Error, Result};
+
+const DEFAULT_LIMIT: u64 = 20;
+const MAX_LIMIT: u64 = 100;
+const TAG_LEN: usize = 16;
+
+/// How many entries a page may have.
+///
+/// # Errors
+/// [`Error::Validation`] unless it is 1 to 100.
+pub fn page_limit(asked: Option<u64>) -> Result<u64> {
+    match asked.unwrap_or(DEFAULT_LIMIT) {
+        limit @ 1..=MAX_LIMIT => Ok(limit),
+        _ => Err(Error::invalid(
+            "limit",
+            "out_of_range",
+            format!("must be 1 to {MAX_LIMIT}"),
+        )),
+    }
+}
+
+/// A list whose cursors are good only for itself.
+#[derive(Clone, Copy, Debug)]
+pub struct CursorCodec<'a> {
+    /// What signs them.
+    pub keys: &'a SigningKeys,
+    /// Whose list it is.
+    pub user: Uuid,
+    /// Which list, in which order.
+    pub name: &'a str,
+}
+
+impl CursorCodec<'_> {
+    /// The cursor behind an entry.
+    ///
+    /// # Errors
+    /// When the position can't be encoded.
+    pub fn encode(&self, position: &impl Serialize) -> Result<String> {
+        let mut cursor =
+            serde_json::to_vec(position).map_err(|e| Error::Internal(e.to_string()))?;
+        cursor.extend(self.tag(&cursor));
+        Ok(BASE64_URL_SAFE_NO_PAD.encode(cursor))
+    }
+
+    /// The entry that a cursor stands behind.
+    ///
+    /// # Errors
+    /// [`Error::InvalidCursor`] if it is not of this list.
+    pub fn decode<T: DeserializeOwned>(&self, cursor: &str) -> Result<T> {
+        let bytes = BASE64_URL_SAFE_NO_PAD
+            .decode(cursor)
+            .map_err(|_| Error::InvalidCursor)?;
+        let length = bytes
+            .len()
+            .checked_sub(TAG_LEN)
+            .ok_or(Error::InvalidCursor)?;
+        let (position, tag) = bytes.split_at(length);
+        if self.tag(position) != tag {
+            return Err(Error::InvalidCursor);
+        }
+        serde_json::from_slice(position).map_err(|_| Error::InvalidCursor)
+    }
+
+    fn tag(&self, position: &[u8]) -> [u8; TAG_LEN] {
+        let list = format!("{}/{}/", self.user, self.name);
+        self.keys.cursor_tag(&[list.as_bytes(), position].concat())
+    }
+}
+
+/// The `Link` header that leads to the next page of the list at `uri`.
+pub fn next_link_header(uri: &Uri, next: Option<&str>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let Some(next) = next else { return headers };
+    let kept = uri
+        .query()
+        .unwrap_or_default()
+        .split('&')
+        .filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
+    let query: Vec<&str> = kept.collect();
+    let separator = if query.is_empty() { "" } else { "&" };
+    let target = format!("{}?{}{separator}cursor={next}", uri.path(), query.join("&"));
+    if let Ok(value) = HeaderValue::from_str(&format!("<{target}>; rel=\"next\"")) {
+        headers.insert(header::LINK, value);
+    }
+    headers
+}
+
+/// Entries are taken one more than fit, which tells whether there is a next
+/// page. Returns the last entry that fits, if more follow.
+pub fn split_page<T>(entries: &mut Vec<T>, limit: u64) -> Option<&T> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    if entries.len() <= limit {
+        return None;
+    }
+    entries.truncate(limit);
+    entries.last()
+}
+
+/// How many rows a page looks through, at most.
+const MAX_ROWS_SCANNED: u64 = 2_500;
+
+/// A limit that no table reaches.
+const NO_LIMIT: u64 = i64::MAX as u64;
+
+/// A page of those of `rows` that are as `wanted`, the newest first, and where it
+/// ended if more may follow. An index must have `rows` in the order of `id`.
+///
+/// What is wanted may be rare, or not be there at all, and no index leads to it.
+/// So a page ends when it has looked through enough of `rows`, with what it has
+/// found until then, and the next one goes on from there: however many rows
+/// there are, each page is quick.
+pub async fn scan_page<E: EntityTrait>(
+    db: &impl ConnectionTrait,
+    rows: Select<E>,
+    wanted: Option<Condition>,
+    id: E::Column,
+    id_of: impl Fn(&E::Model) -> Uuid,
+    limit: u64,
+) -> std::result::Result<(Vec<E::Model>, Option<IdCursor>), DbErr> {
+    let mut rows = rows.order_by_desc(id);
+    let Some(wanted) = wanted else {
+        let mut page = rows.limit(limit + 1).all(db).await?;
+        let last = split_page(&mut page, limit).map(|last| IdCursor { id: id_of(last) });
+        return Ok((page, last));
+    };
+    // How far to look is found first, and is then a row and not a number of rows:
+    // rows that come or go between the two statements move no end, over which the
+    // next page would pass.
+    let end = rows
+        .clone()
+        .select_only()
+        .column(id)
+        .offset(MAX_ROWS_SCANNED - 1);
+    let end = end.limit(1).into_tuple::<Uuid>().one(db).await?;
+    if let Some(end) = end {
+        rows = rows.filter(id.gte(end));
+    }
+    // A subquery with a limit is carried out as it stands. In one query the
+    // database might take another index, for what is wanted, and find too late
+    // that it leads to half of the table.
+    let stretch = rows.limit(NO_LIMIT).into_query();
+    let page = Query::select()
+        .columns(E::Column::iter())
+        .from_subquery(stretch, E::default())
+        .cond_where(wanted)
+        .order_by(id, Order::Desc)
+        .limit(limit + 1)
+        .take();
+    let mut page = E::Model::find_by_statement(db.get_database_backend().build(&page))
+        .all(db)
+        .await?;
+    let last = split_page(&mut page, limit).map(id_of);
+    Ok((page, last.or(end).map(|id| IdCursor { id })))
+}
+
+/// Where a page of a list in the order of ids ended.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct IdCursor {
+    /// The last entry's id.
+    pub id: Uuid,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list<'a>(keys: &'a SigningKeys, name: &'a str) -> CursorCodec<'a> {
+        CursorCodec {
+            keys,
+            user: Uuid::nil(),
+            name,
+        }
+    }
+
+    #[test]
+    fn a_cursor_is_good_for_its_own_list_only() {
+        let keys = SigningKeys::new(&"0123456789abcdef0123456789abcdef".into());
+        let id = Uuid::now_v7();
+        let cursor = list(&keys, "posts").encode(&IdCursor { id }).unwrap();
+        let back: IdCursor = list(&keys, "posts").decode(&cursor).unwrap();
+        assert_eq!(back.id, id);
+        let elsewhere = list(&keys, "jobs").decode::<IdCursor>(&cursor);
+        assert!(matches!(elsewhere, Err(Error::InvalidCursor)));
+    }
+
+    #[test]
+    fn a_changed_cursor_is_refused() {
+        let keys = SigningKeys::new(&"0123456789abcdef0123456789abcdef".into());
+        let cursor = list(&keys, "posts")
+            .encode(&IdCursor { id: Uuid::now_v7() })
+            .unwrap();
+        for bad in [
+            "",
+            "x",
+            "AAAA",
+            &cursor[1..],
+            &format!("{cursor}A"),
+            &cursor.to_lowercase(),
+        ] {
+            let read = list(&keys, "posts").decode::<IdCursor>(bad);
+            assert!(matches!(read, Err(Error::InvalidCursor)), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_link_keeps_the_query() {
+        let uri: Uri = "/api/v1/blogs?limit=2&cursor=old&status=ready"
+            .parse()
+            .unwrap();
+        let headers = next_link_header(&uri, Some("new"));
+        assert_eq!(
+            headers[header::LINK],
+            "</api/v1/blogs?limit=2&status=ready&cursor=new>; rel=\"next\""
+        );
+    }
+
+    #[test]
+    fn the_last_page_has_no_next() {
+        let mut entries = vec![1, 2];
+        assert_eq!(split_page(&mut entries, 2), None);
+        assert_eq!(split_page(&mut entries, 1), Some(&1));
+        assert_eq!(entries, [1]);
+    }
+}

@@ -1,0 +1,81 @@
+//! What clients send to sign up, to sign in, and to stay signed in.
+
+use utoipa::ToSchema;
+
+use crate::extract::json::{FieldReader, FromFields, Violation, accept_any, length};
+use crate::routes::users::new_password;
+
+/// A new account.
+#[derive(Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RegisterRequest {
+    /// Unique whatever its case.
+    #[schema(min_length = 3, max_length = 32, pattern = "^[A-Za-z0-9_.-]+$")]
+    pub(super) username: String,
+    /// Any characters; not a common one, nor the username.
+    #[schema(min_length = 8, max_length = 128, format = Password)]
+    pub(super) password: String,
+}
+
+impl FromFields for RegisterRequest {
+    fn from_fields(fields: &mut FieldReader) -> Option<Self> {
+        let username = fields.required("username", username);
+        let password = fields.required("password", |password| {
+            new_password(password, username.as_deref().unwrap_or_default())
+        });
+        Some(RegisterRequest {
+            username: username?,
+            password: password?,
+        })
+    }
+}
+
+/// Name and password.
+#[derive(Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LoginRequest {
+    #[schema(max_length = 32, pattern = "^[^\\x00]*$")]
+    pub(super) username: String,
+    #[schema(max_length = 128, format = Password)]
+    pub(super) password: String,
+}
+
+impl FromFields for LoginRequest {
+    fn from_fields(fields: &mut FieldReader) -> Option<Self> {
+        // It is looked up, so it must be something that can be stored.
+        let username = fields.required("username", length(0, usize::MAX));
+        let password = fields.required("password", accept_any);
+        Some(LoginRequest {
+            username: username?,
+            password: password?,
+        })
+    }
+}
+
+/// A refresh token.
+#[derive(Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RefreshRequest {
+    #[schema(max_length = 43, pattern = "^[A-Za-z0-9_-]{43}$")]
+    pub(super) refresh_token: String,
+}
+
+impl FromFields for RefreshRequest {
+    fn from_fields(fields: &mut FieldReader) -> Option<Self> {
+        let refresh_token = fields.required("refresh_token", accept_any)?;
+        Some(RefreshRequest { refresh_token })
+    }
+}
+
+fn username(name: String) -> std::result::Result<String, Violation> {
+    let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    if !name.chars().all(known) {
+        let message = "may only have letters, digits, and . _ -";
+        return Err(("invalid", message.to_owned()));
+    }
+    match name.len() {
+        ..3 => Err(("too_short", "must have at least 3 characters".to_owned())),
+        33.. => Err(("too_long", "must have at most 32 characters".to_owned())),
+        _ => Ok(name),
+    }
+}
