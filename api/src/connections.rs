@@ -347,7 +347,7 @@ impl Drop for ConnectionSlot {
 }
 
 /// Tells the table what becomes of a connection. What comes from its client, and is
-/// sent there, passes by [`ConnectionStream`]; the rest is told by [`answer`].
+/// sent there, passes by [`ConnectionStream`]; the rest is told by [`respond`].
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
     table: Arc<ConnectionTable>,

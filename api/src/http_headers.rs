@@ -67,7 +67,7 @@ fn quality(accept: &str, media_type: &str) -> u16 {
 }
 
 /// How long the client would wait, by `Prefer: wait=SECONDS`, at most
-/// [`LONGEST_WAIT`]. A preference that can't be read is ignored, as RFC 7240
+/// [`MAX_WAIT`]. A preference that can't be read is ignored, as RFC 7240
 /// wants it.
 pub(crate) fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
     let preferences = headers.get_all("prefer").iter();

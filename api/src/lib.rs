@@ -1,4 +1,4 @@
-//! The HTTP API: [`router`] lists every route.
+//! The HTTP API: `router` lists every route.
 
 mod auth;
 mod cached;

@@ -12,7 +12,7 @@ use rustix::param::page_size;
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-/// The content type of a [`Registry::text`].
+/// The content type of a [`Registry::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// A set of metrics. What counts has one as long as its process lives; what is

@@ -39,9 +39,9 @@ pub struct CompletionRequest {
     pub options: serde_json::Value,
     /// The model to ask; one of those that the agent serves.
     pub model: String,
-    /// Who the model is to be, for a [`Scope::Step`] agent.
+    /// Who the model is to be, for a [`CallScope::Section`] agent.
     pub system: String,
-    /// What it is to write now, for a [`Scope::Step`] agent.
+    /// What it is to write now, for a [`CallScope::Section`] agent.
     pub prompt: String,
     /// The most that the answer may hold, in the model's tokens.
     pub max_tokens: u32,
@@ -64,7 +64,7 @@ pub enum Event {
 /// What an agent wrote.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Completion {
-    /// The post's title; only from a [`Scope::Post`] agent.
+    /// The post's title; only from a [`CallScope::WholePost`] agent.
     pub title: Option<String>,
     /// The text, Markdown.
     pub text: String,

@@ -1,7 +1,7 @@
 //! Takes jobs from the queue and has an agent write the posts.
 //!
 //! A delivery wakes a [`Worker`], which then takes jobs until none is in line;
-//! [`generate`] is what an attempt at one does; [`sweep`] picks up what others
+//! [`generate`] is what an attempt at one does; [`maintenance`] picks up what others
 //! have left behind.
 
 pub mod agent;

@@ -141,7 +141,7 @@ pub(crate) enum IdempotentResponse {
 
 impl IdempotentRequest {
     /// The client has the patience to wait for a better answer: see
-    /// [`Once::settle`]. Until then nothing is replayed.
+    /// [`IdempotentRequest::replace_response`]. Until then nothing is replayed.
     pub(crate) fn with_pending_until(mut self, patience: Option<Duration>) -> Self {
         if let (Some(claim), Some(patience)) = (&mut self.0, patience) {
             claim.pending_until = Some(now() + patience + PENDING_GRACE);

@@ -262,7 +262,7 @@ pub(crate) fn length(
     }
 }
 
-/// Accepts text as [`text`] does, after white space at its ends is removed. What
+/// Accepts text as [`length`] does, after white space at its ends is removed. What
 /// can't be seen at its ends does not make it long enough.
 pub(crate) fn trimmed_length(
     shortest: usize,

@@ -24,7 +24,7 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ClientIp(pub IpAddr);
 
-/// Middleware: notes an [`Address`] with each request.
+/// Middleware: notes an [`ClientIp`] with each request.
 pub(crate) async fn client_ip(
     State(state): State<AppState>,
     mut request: Request,

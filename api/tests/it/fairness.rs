@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::job_life::outcomes;
+use crate::agent_failures::outcomes;
 use crate::jobs::cancel;
 use crate::stub_openai::Mood;
 use crate::test_app::{TestApp, TestClient, part, text};

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use shared::change_watcher::ChangeWatcher;
 use tokio::sync::Notify;
 
-use crate::job_life::at_first;
+use crate::agent_failures::at_first;
 use crate::jobs::{cancel, job_path};
 use crate::stub_openai::Mood;
 use crate::test_app::{PASSWORD, TestApp, TestClient, TestResponse, text};

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::job_life::{at_first, time};
+use crate::agent_failures::{at_first, time};
 use crate::stub_openai::Mood;
 use crate::test_app::{TestApp, TestClient, TestResponse, text};
 

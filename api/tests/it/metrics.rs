@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use crate::deliveries;
-use crate::lost_and_found::{SHORT_LEASE, vanished};
+use crate::rescue::{SHORT_LEASE, vanished};
 use crate::stub_openai::Mood;
 use crate::test_app::{TestApp, TestClient, text};
 

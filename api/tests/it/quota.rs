@@ -7,7 +7,7 @@ use sea_orm::sea_query::Expr;
 use sea_orm::{DbBackend, EntityTrait, PaginatorTrait};
 use serde_json::{Value, json};
 
-use crate::job_life::outcomes;
+use crate::agent_failures::outcomes;
 use crate::jobs::{cancel, job_path};
 use crate::stub_openai::Mood;
 use crate::test_app::{PASSWORD, Settings, TestApp, TestClient, TestResponse, text};

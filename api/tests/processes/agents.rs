@@ -6,10 +6,10 @@ use reqwest::Method;
 use serde_json::json;
 
 use crate::client::outcomes;
+use crate::scripted_agent::Writer;
 use crate::service::Service;
 use crate::stub::{Act, stream};
 use crate::stub_openai::delta;
-use crate::writer::Writer;
 
 /// Nobody listens there, and no one without privileges ever will.
 const NOBODY: &str = "http://127.0.0.1:1/v1";

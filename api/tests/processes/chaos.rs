@@ -3,9 +3,9 @@
 //!
 //! Among all other tests these are short; `make chaos` makes them long.
 
-mod books;
-mod crowd;
-mod fleet;
+mod invariants;
+mod load;
+mod worker_pool;
 
 mod agent;
 mod clocks;
@@ -20,8 +20,8 @@ use rand::RngExt;
 use tokio::time::{Instant, sleep};
 
 use crate::client::Answer;
+use crate::scripted_agent::Writer;
 use crate::service::Service;
-use crate::writer::Writer;
 
 /// How long the load runs.
 fn length() -> Duration {

@@ -7,10 +7,10 @@ use tokio::time::sleep;
 
 use crate::client::{Client, PASSWORD, outcomes, text};
 use crate::cluster::Cluster;
+use crate::scripted_agent::{OUTLINE, Writer};
 use crate::service::{LEASE, Service};
 use crate::skewed_clock::SkewedClock;
 use crate::stub::Act;
-use crate::writer::{OUTLINE, Writer};
 
 const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;

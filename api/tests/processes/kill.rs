@@ -10,9 +10,9 @@ use serde_json::json;
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::client::{outcomes, text};
+use crate::scripted_agent::{HEADINGS, OUTLINE, Writer};
 use crate::service::{LEASE, Service};
 use crate::stub::Act;
-use crate::writer::{HEADINGS, OUTLINE, Writer};
 
 #[tokio::test]
 async fn a_killed_worker_costs_a_job_no_more_than_the_step_it_was_at() {

@@ -6,8 +6,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::client::{Answer, Client, is_over, outcomes, text};
+use crate::scripted_agent::{OUTLINE, Writer};
 use crate::service::Service;
-use crate::writer::{OUTLINE, Writer};
 
 const USERS: usize = 8;
 const CONNECTIONS: usize = 64;

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::client::{Client, text};
+use crate::scripted_agent::{OUTLINE, Writer};
 use crate::service::Service;
 use crate::stub::{Act, whole};
-use crate::writer::{OUTLINE, Writer};
 
 const FULL_PACE: &str = "the agent is called at full pace again";
 

@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 
 use crate::client::Client;
 use crate::process::Process;
+use crate::scripted_agent::Writer;
 use crate::service::Service;
-use crate::writer::Writer;
 
 const SERVED: &str = "metrics are served";
 

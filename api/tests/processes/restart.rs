@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::{Answer, Client, outcomes};
 use crate::cluster::{Cluster, Stop};
+use crate::cuttable_proxy::{Quality, Wire};
 use crate::process::PATIENCE;
+use crate::scripted_agent::{HEADINGS, Writer};
 use crate::service::{LEASE, Service};
-use crate::wire::{Quality, Wire};
-use crate::writer::{HEADINGS, Writer};
 
 #[tokio::test]
 async fn a_restart_of_the_database_loses_nothing_and_stops_no_one() {

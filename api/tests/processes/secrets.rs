@@ -5,8 +5,8 @@ use serde_json::json;
 
 use crate::client::{Client, PASSWORD, text};
 use crate::collector::Collector;
+use crate::scripted_agent::Writer;
 use crate::service::{Api, Service};
-use crate::writer::Writer;
 
 const KEY: &str = "sk-marked-key-0123456789";
 const HEADER: &str = "marked-header-0123456789";

@@ -14,8 +14,8 @@ use tempfile::TempDir;
 
 use crate::client::Client;
 use crate::process::{Exit, Process};
+use crate::scripted_agent::Writer;
 use crate::test_database::TestDatabase;
-use crate::writer::Writer;
 
 /// How long a worker may be silent.
 pub(crate) const LEASE: Duration = Duration::from_secs(3);

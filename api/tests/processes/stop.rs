@@ -13,9 +13,9 @@ use tokio::time::{sleep, timeout};
 
 use crate::client::{outcomes, text};
 use crate::process::{PATIENCE, Process};
+use crate::scripted_agent::{HEADINGS, OUTLINE, Writer};
 use crate::service::Service;
 use crate::stub::Act;
-use crate::writer::{HEADINGS, OUTLINE, Writer};
 
 const STOPPING: &str = "stopping: nothing new is begun, what is under way may end";
 

@@ -11,9 +11,9 @@ use tokio::net::TcpListener;
 
 use crate::client::{Client, text};
 use crate::collector::{Collector, Span};
+use crate::scripted_agent::{HEADINGS, OUTLINE, Writer};
 use crate::service::Service;
 use crate::stub::whole;
-use crate::writer::{HEADINGS, OUTLINE, Writer};
 
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 

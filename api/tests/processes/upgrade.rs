@@ -17,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::{Answer, Client, PASSWORD, outcomes, text};
 use crate::process::{Exit, PATIENCE, Process, binary};
+use crate::scripted_agent::{HEADINGS, OUTLINE, Writer, write};
 use crate::service::{Api, Service};
 use crate::stub::Act;
-use crate::writer::{HEADINGS, OUTLINE, Writer, write};
 
 /// More than the places of two workers, so that some jobs always wait for one.
 const CLIENTS: usize = 6;

@@ -36,7 +36,7 @@ const MAX_BYTES_PER_TEXT_BYTE: usize = 64;
 const MAX_STDERR_BYTES: usize = 4096;
 
 /// Of the worker's environment a program gets this, what begins with `LC_`, and
-/// what begins with [`PREFIX`], but nothing else: not the worker's secrets.
+/// what begins with [`PASSED_PREFIX`], but nothing else: not the worker's secrets.
 const PASSED_VARIABLES: [&str; 8] = [
     "HOME",
     "LANG",

@@ -3,12 +3,12 @@
 use rand::RngExt;
 use tokio::time::sleep;
 
-use super::crowd::Crowd;
-use super::fleet::Fleet;
-use super::{books, length, service};
+use super::load::Crowd;
+use super::worker_pool::Fleet;
+use super::{invariants, length, service};
+use crate::scripted_agent::Writer;
 use crate::stub::{Act, stream, whole};
 use crate::stub_openai::{DONE, delta, finish};
-use crate::writer::Writer;
 
 #[tokio::test]
 async fn a_mad_agent_is_paid_once_for_what_it_wrote_well() {
@@ -26,7 +26,7 @@ async fn a_mad_agent_is_paid_once_for_what_it_wrote_well() {
     assert_eq!(asked.refused, 0);
     fleet.stop().await;
     api.stop().await.is_calm();
-    books::balance(&service, &writer, &asked).await;
+    invariants::balance(&service, &writer, &asked).await;
 }
 
 /// What it does instead of writing, in some of its moods.

@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use super::crowd::Crowd;
-use super::fleet::Fleet;
-use super::{books, length, service};
+use super::load::Crowd;
+use super::worker_pool::Fleet;
+use super::{invariants, length, service};
 use crate::client::{outcomes, text};
 use crate::process::Process;
+use crate::scripted_agent::{OUTLINE, Writer};
 use crate::service::{LEASE, Service};
 use crate::skewed_clock::SkewedClock;
 use crate::stub::{Act, whole};
-use crate::writer::{OUTLINE, Writer};
 
 const BEHIND: i64 = -6 * 3600;
 const AHEAD: i64 = 6 * 3600;
@@ -40,7 +40,7 @@ async fn workers_whose_clocks_differ_share_the_work() {
         assert!(!exit.text().contains("was lost"), "{}", exit.text());
     }
     api.stop().await.is_calm();
-    books::balance(&service, &writer, &asked).await;
+    invariants::balance(&service, &writer, &asked).await;
 }
 
 #[tokio::test]

@@ -10,13 +10,13 @@ use shared::database::Database;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::crowd::{Asked, Crowd, MARK};
-use super::fleet::{Fleet, is_faultless};
-use super::{again_and_again, books, is_unavailable, service};
+use super::load::{Asked, Crowd, MARK};
+use super::worker_pool::{Fleet, is_faultless};
+use super::{again_and_again, invariants, is_unavailable, service};
 use crate::client::{Answer, Client, text};
 use crate::cluster::{Cluster, Stop};
 use crate::process::PATIENCE;
-use crate::writer::Writer;
+use crate::scripted_agent::Writer;
 
 #[tokio::test]
 async fn connections_cut_again_and_again_lose_nothing() {
@@ -33,7 +33,7 @@ async fn connections_cut_again_and_again_lose_nothing() {
     db.close().await;
     fleet.stop().await;
     is_faultless(&api.stop().await);
-    books::balance(&service, &writer, &asked).await;
+    invariants::balance(&service, &writer, &asked).await;
 }
 
 /// All but the one that says so.
@@ -61,7 +61,7 @@ async fn a_database_that_crashes_again_and_again_loses_nothing() {
     let asked = crowd.content().await;
     fleet.stop().await;
     is_faultless(&api.stop().await);
-    books::balance(&service, &writer, &asked).await;
+    invariants::balance(&service, &writer, &asked).await;
 }
 
 /// How many connections an API has by default.
@@ -125,7 +125,7 @@ async fn an_api_without_a_free_connection_says_so_and_recovers() {
         posts: posts.iter().map(|post| text(&post["id"])).collect(),
         refused: again.len(),
     };
-    books::balance(&service, &writer, &asked).await;
+    invariants::balance(&service, &writer, &asked).await;
 }
 
 /// Nobody else can use them meanwhile.

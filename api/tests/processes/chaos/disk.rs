@@ -11,13 +11,13 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::crowd::{Crowd, MARK};
-use super::fleet::is_faultless;
-use super::{books, is_unavailable, length, service};
+use super::load::{Crowd, MARK};
+use super::worker_pool::is_faultless;
+use super::{invariants, is_unavailable, length, service};
 use crate::client::{Client, text};
 use crate::process::PATIENCE;
+use crate::scripted_agent::{HEADINGS, Writer, write};
 use crate::stub::Act;
-use crate::writer::{HEADINGS, Writer, write};
 
 #[tokio::test]
 async fn a_full_disk_costs_nothing_but_time() {
@@ -62,7 +62,7 @@ async fn a_full_disk_costs_nothing_but_time() {
     }
     is_faultless(&worker.stop().await);
     is_faultless(&api.stop().await);
-    books::balance(&service, &writer, &asked).await;
+    invariants::balance(&service, &writer, &asked).await;
 }
 
 /// Asks for posts, each just once, until the answer is `wanted`. There may be

@@ -12,9 +12,9 @@ use tokio::time::{sleep, timeout};
 use super::service;
 use crate::client::{outcomes, text};
 use crate::process::Process;
+use crate::scripted_agent::{HEADINGS, OUTLINE, Writer, write};
 use crate::service::Service;
 use crate::stub::Act;
-use crate::writer::{HEADINGS, OUTLINE, Writer, write};
 
 #[tokio::test]
 async fn a_frozen_worker_changes_nothing_once_another_has_its_job() {

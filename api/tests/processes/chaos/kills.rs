@@ -6,12 +6,12 @@ use std::time::Duration;
 use sea_orm::{ConnectionTrait, DbBackend};
 use shared::database::Database;
 
-use super::crowd::Crowd;
-use super::fleet::{Fleet, is_faultless};
-use super::{again_and_again, books, service};
+use super::load::Crowd;
+use super::worker_pool::{Fleet, is_faultless};
+use super::{again_and_again, invariants, service};
 use crate::client::outcomes;
+use crate::scripted_agent::{HEADINGS, OUTLINE, Writer};
 use crate::stub::Act;
-use crate::writer::{HEADINGS, OUTLINE, Writer};
 
 #[tokio::test]
 async fn workers_killed_at_random_lose_nothing() {
@@ -26,7 +26,7 @@ async fn workers_killed_at_random_lose_nothing() {
     assert_eq!(asked.refused, 0);
     fleet.stop().await;
     api.stop().await.is_calm();
-    books::balance(&service, &writer, &asked).await;
+    invariants::balance(&service, &writer, &asked).await;
 }
 
 #[tokio::test]
@@ -127,5 +127,5 @@ async fn an_api_killed_at_random_does_nothing_twice() {
     assert_eq!(asked.refused, 0);
     fleet.stop().await;
     api.unwrap().stop().await.is_calm();
-    books::balance(&service, &writer, &asked).await;
+    invariants::balance(&service, &writer, &asked).await;
 }

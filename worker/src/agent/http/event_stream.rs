@@ -136,7 +136,7 @@ impl<'a> EventStream<'a> {
         self.cut_short = Some(cut_short);
     }
 
-    /// What came of it, once [`Answer::next`] has nothing more.
+    /// What came of it, once [`EventStream::next`] has nothing more.
     pub(in crate::agent) fn into_completion(self) -> Result<Completion, AgentError> {
         Ok(Completion {
             title: None,

@@ -8,7 +8,7 @@
 //! the kernel closes it whatever the worker dies of: then the whole group dies.
 //!
 //! Over the socket the worker sends one line for the program's standard input;
-//! back comes one line on how the program ended, an [`Ending`]. After that the
+//! back comes one line on how the program ended, an [`ExitReport`]. After that the
 //! group stays until the worker kills it, so that there is no moment in which
 //! nobody watches over what the program has left behind.
 

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use crate::agent_failures::{at_first, outcomes, with_attempts};
 use crate::deliveries;
-use crate::job_life::{at_first, outcomes, with_attempts};
 use crate::stub::RecordedRequest;
 use crate::stub_openai::Mood;
 use crate::test_app::{TestApp, text};

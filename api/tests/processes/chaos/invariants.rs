@@ -6,9 +6,9 @@ use entity::attempt::Outcome;
 use entity::{attempt, job, post};
 use sea_orm::EntityTrait;
 
-use super::crowd::{Asked, MARK};
+use super::load::{Asked, MARK};
+use crate::scripted_agent::{HEADINGS, Writer};
 use crate::service::Service;
-use crate::writer::{HEADINGS, Writer};
 
 /// What the agent is asked for a post: an outline and its sections.
 const CALLS: usize = 1 + HEADINGS.len();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-use crate::job_life::{at_first, outcomes, with_attempts};
+use crate::agent_failures::{at_first, outcomes, with_attempts};
 use crate::jobs::cancel;
 use crate::stub::RecordedRequest;
 use crate::stub_openai::Mood;

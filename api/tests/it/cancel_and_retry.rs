@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use shared::queue;
 use uuid::Uuid;
 
+use crate::agent_failures::{at_first, outcomes};
 use crate::deliveries;
-use crate::job_life::{at_first, outcomes};
 use crate::jobs::{cancel, job_path};
 use crate::stub_openai::Mood;
 use crate::test_app::{PASSWORD, TestApp, TestClient, TestResponse, text};

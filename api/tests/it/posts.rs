@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::job_life::time;
+use crate::agent_failures::time;
 use crate::stub::RecordedRequest;
 use crate::stub_openai::Mood;
 use crate::test_app::{TestApp, TestClient, TestResponse, part, text};

@@ -8,7 +8,7 @@ use sea_orm::EntityTrait;
 use sea_orm::sea_query::Expr;
 use serde_json::{Value, json};
 
-use crate::job_life::at_first;
+use crate::agent_failures::at_first;
 use crate::stub_openai::Mood;
 use crate::test_app::{TestApp, TestClient, TestResponse, text};
 
