@@ -8,7 +8,7 @@ use crate::clock::Timestamp;
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "job_attempts")]
 pub struct Model {
-    /// UUIDv7. It fences the attempt: see [`crate::job::lifecycle`].
+    /// UUIDv7. It fences the attempt: see `shared::queue`.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
     /// The job that was attempted.

@@ -6,9 +6,9 @@ use sea_orm::{EntityTrait, QueryTrait, UpdateMany, Value};
 
 use sea_orm::entity::prelude::Expr;
 
-const VALUES_ALIAS: &str = "given";
+const VALUES_ALIAS: &str = "new_values";
 
-/// Gives an update a list, to which [`given`] and its filter refer.
+/// Gives an update a list, to which [`value_column`] and its filter refer.
 pub fn from_values<E: EntityTrait>(
     mut update: UpdateMany<E>,
     rows: impl IntoIterator<Item = Vec<Value>>,

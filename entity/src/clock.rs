@@ -3,7 +3,7 @@
 //! There is one clock, the database's: processes on machines whose clocks differ
 //! must agree on what has expired and what came first. A statement that compares
 //! exactly asks for it by [`db_now`]. All else takes [`now`], which goes by the
-//! latest [`Reading`] that this process was given. On SQLite there are no
+//! latest reading that this process was given. On SQLite there are no
 //! readings: all processes share one machine and its clock.
 
 use std::sync::{Mutex, PoisonError, RwLock};

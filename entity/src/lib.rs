@@ -1,7 +1,7 @@
 //! The tables, and the queries that carry an invariant.
 //!
 //! Each table is a module. What a job may become and when is in
-//! [`job::lifecycle`]; whose a thing is, in `owned_by` of its module.
+//! `shared::queue`; whose a thing is, in `owned_by` of its module.
 //!
 //! Entities are not what clients see: response types stand beside their
 //! handlers.

@@ -96,8 +96,8 @@ impl Entity {
     ///
     /// It counts as failed from the start, before anyone knows whether it is: of
     /// many at once no more get through than of as many one after the other. What
-    /// turns out to be good is taken back with [`Entity::forget`] or
-    /// [`Entity::take_back`]. The rows are held until `tx` ends; everyone names
+    /// turns out to be good is taken back with [`Entity::delete`] or
+    /// [`Entity::undo`]. The rows are held until `tx` ends; everyone names
     /// the counters in the same order, so that no two wait for each other.
     pub async fn check_and_count(
         tx: &DatabaseTransaction,

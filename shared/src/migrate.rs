@@ -5,8 +5,7 @@
 //! taken back. The rules in [`migration`] make that harmless, unless a migration
 //! says that it is not.
 
-use std::fs::File;
-use std::path::Path;
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -16,9 +15,11 @@ use sea_orm::{
     SqlxPostgresConnector, Statement, TransactionOptions, TransactionTrait,
 };
 use sqlx::postgres::PgPoolOptions;
+use sqlx::sqlite::SqliteConnectOptions;
 
-use crate::database::Database;
-use crate::{private_file, queue};
+use crate::config::StorageSettings;
+use crate::database::{Database, lock_file};
+use crate::queue;
 
 mod leftovers;
 
@@ -58,6 +59,43 @@ const EXTENSIONS: [&str; 2] = ["hstore", "pgcrypto"];
 const MIGRATION_LOCK: i64 = 0x626c_6f67;
 
 impl Database {
+    /// Opens the database and brings its tables up to date, as every process does
+    /// that starts. On Postgres it is one that needs `extra` connections of others
+    /// besides those of the settings.
+    ///
+    /// # Errors
+    /// As [`Database::open`] and [`Database::migrate`].
+    pub async fn open_and_migrate(settings: &StorageSettings, extra: u32) -> anyhow::Result<Self> {
+        let db = Database::open(settings).await?;
+        db.migrate().await?;
+        db.report_connections(extra).await?;
+        Ok(db)
+    }
+
+    /// Opens a database that the service has already, and makes none.
+    ///
+    /// # Errors
+    /// As [`Database::open`], and when it is not there, or lacks tables.
+    pub async fn open_existing(settings: &StorageSettings) -> anyhow::Result<Self> {
+        let advice = "set DATA_DIR or DATABASE_URL as the API has it, and start the API first";
+        let url = settings.url();
+        if url.starts_with("sqlite:") {
+            let options = SqliteConnectOptions::from_str(&url);
+            let options = options.with_context(|| format!("DATABASE_URL: can't read {url:?}"))?;
+            let file = options.get_filename();
+            if !file.exists() {
+                bail!("there is no database {}; {advice}", file.display());
+            }
+        }
+        let db = Database::open(settings).await?;
+        let status = db.schema_status().await?;
+        status.refuse_breaking()?;
+        if !status.pending.is_empty() {
+            bail!("the database lacks tables that this version wants; {advice}");
+        }
+        Ok(db)
+    }
+
     /// How the tables differ from those that this program knows.
     pub async fn schema_status(&self) -> Result<SchemaStatus, DbErr> {
         status(&self.read().db).await
@@ -191,17 +229,4 @@ where
         set.up(db, None).await.context("the tables can't be made")?;
     }
     Ok(())
-}
-
-/// Waits for a lock that other processes respect, on a file beside the
-/// database, while that is made or brought up to date. It is let go when the
-/// file is dropped, or its process dies.
-pub(crate) async fn lock_file(database: &Path) -> anyhow::Result<File> {
-    let path = database.with_extension("migration-lock");
-    let lock = move || {
-        let file = private_file::open(&path)?;
-        file.lock()?;
-        Ok(file)
-    };
-    tokio::task::spawn_blocking(lock).await?
 }

@@ -27,7 +27,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{Instrument, Span};
 
-use super::{SQLITE_BUSY_TIMEOUT, Work, run};
+use super::sqlite::BUSY_TIMEOUT;
+use super::{Work, run};
 use crate::private_file;
 
 /// So many transactions may share a commit: none waits long for it.
@@ -204,7 +205,7 @@ impl FileLockGuard {
         if file.try_lock().is_err() {
             let file = file.clone();
             let wait = spawn_blocking(move || file.lock().map(|()| held));
-            return timeout(SQLITE_BUSY_TIMEOUT, wait).await.ok()?.ok()?.ok();
+            return timeout(BUSY_TIMEOUT, wait).await.ok()?.ok()?.ok();
         }
         Some(held)
     }
