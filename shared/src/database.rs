@@ -1,13 +1,10 @@
 //! Opening the database: SQLite in a file by default, Postgres for many
 //! machines. The two behave alike to everyone else.
 
-use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use futures_util::FutureExt;
+use anyhow::bail;
 use sea_orm::{DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, TransactionTrait};
-use sqlx::Connection;
 use tokio::time::timeout;
 use tracing::Instrument;
 
