@@ -17,18 +17,19 @@ const NOT_CANCELING: &str = "status <> 'canceling'";
 /// Cancels a job: at once if it is queued, otherwise by asking its worker to stop.
 /// None if it had finished already.
 pub async fn cancel(tx: &DatabaseTransaction, job: Uuid) -> Result<Option<Model>, DbErr> {
-    Ok(cancel_many(tx, &[job]).await?.pop())
+    Ok(cancel_locked(tx, &[job]).await?.pop())
 }
 
 /// Cancels jobs, and returns those that had not finished already.
 pub async fn cancel_many(tx: &DatabaseTransaction, jobs: &[Uuid]) -> Result<Vec<Model>, DbErr> {
-    // A worker that holds one of them may be about to put back the delivery of
-    // another: so all are locked first.
-    lock_in_order(
-        tx,
-        Entity::find().filter(Column::Id.is_in(jobs.iter().copied())),
-    )
-    .await?;
+    let jobs = Entity::find().filter(Column::Id.is_in(jobs.iter().copied()));
+    let jobs = lock_in_order(tx, jobs).await?;
+    cancel_locked(tx, &jobs).await
+}
+
+/// Several jobs have to be locked: a worker that holds one of them may be about to
+/// put back the delivery of another.
+async fn cancel_locked(tx: &DatabaseTransaction, jobs: &[Uuid]) -> Result<Vec<Model>, DbErr> {
     let mut canceled = end_jobs(tx, Ending::CanceledInQueue, |update| {
         update
             .filter(Column::Id.is_in(jobs.iter().copied()))
@@ -55,7 +56,7 @@ pub async fn cancel_for_user(
         .filter(Expr::cust(NOT_CANCELING))
         .limit(limit);
     let jobs = lock_in_order(tx, jobs).await?;
-    cancel_many(tx, &jobs).await
+    cancel_locked(tx, &jobs).await
 }
 
 /// Cancels up to `limit` jobs of a user, if the user is disabled, and returns them.

@@ -1,4 +1,4 @@
-//! Taking deliveries from apalis.
+//! Receives deliveries from apalis and hands each to a handler.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -20,7 +20,8 @@ use super::delivery::{Delivery, QUEUE};
 use crate::change_watcher::ChangeWatcher;
 use crate::database::Database;
 
-/// Deliveries that become due commit nothing, and notices may be lost.
+/// A delivery that becomes due is no commit, and notifications may be lost: so
+/// apalis also polls this often.
 const FALLBACK_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
@@ -31,10 +32,10 @@ const RESTART_DELAY: Duration = Duration::from_secs(1);
 /// the others fetch and send heartbeats.
 pub const CONNECTIONS: u32 = 3;
 
-/// What is done with a delivery.
+/// Handles a delivery.
 pub type Handler = Arc<dyn Fn(Delivery) -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// Takes deliveries and hands each to `handler`.
+/// Receives deliveries and hands each to `handler`.
 ///
 /// All handlers are polled in one task, so they must not block, and are dropped
 /// with it; one that has much to do spawns a task of its own and waits for it.
@@ -42,19 +43,19 @@ pub type Handler = Arc<dyn Fn(Delivery) -> BoxFuture<'static, ()> + Send + Sync>
 pub struct Consumer {
     /// Where the queue is.
     pub db: Database,
-    /// Tells when to look.
+    /// When to poll.
     pub changes: ChangeWatcher,
     /// How many handlers may run at once. No more deliveries are fetched than
-    /// handlers are free, so that no worker hoards what another could do.
+    /// handlers are free, so that others get the rest.
     pub concurrency: usize,
     /// The worker's name, by which operators know it.
     pub name: String,
-    /// What to do with a delivery.
+    /// Called for each delivery.
     pub handler: Handler,
 }
 
 impl Consumer {
-    /// Takes deliveries until `stop`. Handlers that still run are dropped then.
+    /// Receives deliveries until `stop`. Handlers that still run are dropped then.
     /// An error of the database ends apalis' worker, but not this: another is
     /// started, under another name, for apalis takes no name twice.
     pub async fn run(self, stop: CancellationToken) {
@@ -77,9 +78,9 @@ impl Consumer {
     }
 
     // `batch_size(1)`: while fetched tasks wait for a handler, apalis sends no
-    // heartbeat, and others take its work for abandoned. No locks and no
-    // results: the row is removed when the job is claimed. A delivery that was
-    // fetched but not handed over when all ends is stranded, and redelivered.
+    // heartbeat, and others take its tasks for abandoned. No locks and no
+    // results: the row is deleted when the job is claimed. A delivery that was
+    // fetched but not handled when the worker ends is found missing, and made anew.
 
     async fn run_sqlite(&self, name: &str) -> Result<(), String> {
         let config = apalis_sqlite::Config::default()
@@ -137,8 +138,8 @@ impl Consumer {
     }
 }
 
-/// The arguments are taken as plain JSON: a row that apalis itself could not
-/// decode would end its worker.
+/// The payload is taken as plain JSON: a row that apalis itself could not decode
+/// would end its worker.
 async fn handle(payload: Value, id: TaskId, hand: Data<HandlerData>) {
     let payload = serde_json::from_value(payload).map_err(|e| e.to_string());
     let Data(HandlerData(handler)) = hand;
@@ -149,7 +150,7 @@ async fn handle(payload: Value, id: TaskId, hand: Data<HandlerData>) {
     .await;
 }
 
-/// apalis hands data over by its type.
+/// apalis finds shared data by its type.
 #[derive(Clone)]
 struct HandlerData(Handler);
 
@@ -163,7 +164,7 @@ async fn until(
     stop.run_until_cancelled(running).await.unwrap_or(Ok(()))
 }
 
-/// Wakes apalis to look for deliveries.
+/// When apalis polls for deliveries.
 ///
 /// apalis' own strategies stop waking it when they fire while a fetch is under
 /// way. This one is asked at every poll, and drained until it has registered

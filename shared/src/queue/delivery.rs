@@ -15,15 +15,14 @@ use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
 /// The queue's name in apalis' tables. Rows that wait there under another name
-/// would never be taken, so it never changes.
+/// would never be delivered, so it never changes.
 pub(super) const QUEUE: &str = "blog-generation";
 
-/// How many deliveries a statement names when there are very many; databases
-/// bound it.
+/// How many deliveries one statement names: databases limit its parameters.
 const MAX_IDS: usize = 500;
 
-/// Indexes of apalis' table on SQLite that no query of ours or of its worker
-/// uses: they are there for its board.
+/// Indexes of apalis' table on SQLite that neither our queries nor its worker's use,
+/// but only its web board.
 const UNUSED_INDEXES: [&str; 11] = [
     "JTIdx",
     "SIdx",
@@ -38,8 +37,8 @@ const UNUSED_INDEXES: [&str; 11] = [
     "idx_jobs_status_run_at",
 ];
 
-/// What a delivery carries: for whom it was made. It is there for people who
-/// look into the queue.
+/// What a delivery carries, for people who look into the table. Workers claim
+/// whichever job is next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Payload {
     /// The job.
@@ -53,12 +52,11 @@ pub struct Payload {
 pub struct Delivery {
     /// Its row's id.
     pub id: String,
-    /// What it carries; an error if that can't be read.
+    /// What it carries, or why that can't be parsed.
     pub payload: Result<Payload, String>,
 }
 
-/// Makes apalis' tables, or brings them up to date. Those of a newer version are
-/// left as they are.
+/// Creates or migrates apalis' tables. Those of a newer version are left alone.
 ///
 /// # Errors
 /// When one of its migrations fails.
@@ -74,7 +72,7 @@ pub async fn create_tables(db: &DatabaseConnection) -> anyhow::Result<()> {
             let pool = db.get_sqlite_connection_pool();
             let mut tables = SqliteStorage::<()>::migrations();
             tables.set_ignore_missing(true).run(pool).await?;
-            // Each would have to be kept in step with every delivery.
+            // Each would be updated with every delivery.
             for index in UNUSED_INDEXES {
                 db.execute_unprepared(&format!("DROP INDEX IF EXISTS {index}"))
                     .await?;
@@ -84,14 +82,14 @@ pub async fn create_tables(db: &DatabaseConnection) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A new delivery's id: a ULID whose time is the moment when it is due, so that
-/// ids sort in the order of the queue.
+/// A new delivery's id: a ULID of the time at which it is due, so that ids sort by
+/// due time.
 pub(super) fn new_id(delay: Duration) -> String {
     Ulid::from_datetime((now() + delay).into()).to_string()
 }
 
-/// For how long a delivery has been due; nothing if it is not due yet, or its
-/// id is none of ours.
+/// For how long a delivery has been due; None if it is not due yet, or its id is no
+/// ULID.
 pub fn lateness(delivery: &str) -> Option<Duration> {
     let due = Ulid::from_string(delivery).ok()?.datetime();
     (now() - Timestamp::from(due)).to_std().ok()
@@ -111,8 +109,8 @@ pub(super) async fn insert(
     };
     let body = serde_json::to_vec(&payload).map_err(|e| DbErr::Custom(e.to_string()))?;
     // On SQLite apalis counts whole seconds. A delivery that came too early would
-    // be refused, so its time is rounded up. On Postgres its trigger wakes workers
-    // only for what is due when the transaction began, which is now().
+    // find no job to claim, so its time is rounded up. On Postgres its trigger
+    // notifies workers only of what is due when the transaction began, which is now().
     let sql = match backend {
         DbBackend::Postgres => {
             "INSERT INTO apalis.jobs \
@@ -138,7 +136,8 @@ pub(super) async fn insert(
     Ok(())
 }
 
-/// The second by which a delay is over; for none, the present one.
+/// The Unix time, in whole seconds, by which a delay has passed; without a delay the
+/// present one.
 fn due_second(delay: Duration) -> i64 {
     let now = now().timestamp_millis();
     if delay.is_zero() {
@@ -148,10 +147,10 @@ fn due_second(delay: Duration) -> i64 {
     (now.saturating_add(delay)).saturating_add(999) / 1000
 }
 
-/// Locks deliveries until the transaction ends, where several may write at once.
-/// Whoever is to [`delete`] some and [`release`] others begins with this: a worker
-/// may have been woken by the delivery of another's job, and the other by the
-/// delivery of its. In the order of their ids neither waits for ever.
+/// Locks deliveries until the transaction ends, on Postgres. Whoever is to [`delete`]
+/// some and [`release`] others begins with this: two workers may each have been woken
+/// by the delivery of the job that the other claims, and would deadlock if they did
+/// not lock in the order of ids.
 pub(super) async fn lock(tx: &DatabaseTransaction, deliveries: &[&str]) -> Result<(), DbErr> {
     if tx.get_database_backend() != DbBackend::Postgres {
         return Ok(());
@@ -161,15 +160,15 @@ pub(super) async fn lock(tx: &DatabaseTransaction, deliveries: &[&str]) -> Resul
     execute(tx, lock, deliveries).await
 }
 
-/// Deletes deliveries that are there.
+/// Deletes those of the deliveries that exist.
 pub(super) async fn delete(tx: &DatabaseTransaction, deliveries: &[&str]) -> Result<(), DbErr> {
     let (jobs, some) = (table(tx), placeholders(deliveries));
     let delete = format!("DELETE FROM {jobs} WHERE id IN {some}");
     execute(tx, delete, deliveries).await
 }
 
-/// Deletes deliveries that are there, however many, in the order
-/// of their ids: a worker that was woken by some may be about to lock them.
+/// Deletes those of any number of deliveries that exist, in the order of their ids: a
+/// worker that was woken by some may be about to lock them.
 pub(super) async fn delete_in_order(
     tx: &DatabaseTransaction,
     mut deliveries: Vec<String>,
@@ -183,13 +182,14 @@ pub(super) async fn delete_in_order(
     Ok(())
 }
 
-/// Puts one delivery back that woke a worker and was not used, to wake others.
+/// Makes a delivery pending again that woke a worker and was not used, so that it
+/// wakes another.
 pub async fn release_delivery(tx: &DatabaseTransaction, delivery: &str) -> Result<(), DbErr> {
     release(tx, &[delivery]).await
 }
 
-/// Puts deliveries back that woke a worker and were not used: others must be
-/// woken by them. Those that stand for no queued job are removed.
+/// Makes deliveries pending again that woke a worker and were not used, so that they
+/// wake others. Those without a queued job are deleted.
 pub(super) async fn release(tx: &DatabaseTransaction, deliveries: &[&str]) -> Result<(), DbErr> {
     let (jobs, some) = (table(tx), placeholders(deliveries));
     let orphaned = format!(
@@ -197,7 +197,7 @@ pub(super) async fn release(tx: &DatabaseTransaction, deliveries: &[&str]) -> Re
          (SELECT 1 FROM generation_jobs WHERE status = 'queued' AND delivery_id = delivery.id)"
     );
     execute(tx, orphaned, deliveries).await?;
-    // As apalis' trigger does it, which minds only what is new.
+    // As apalis' trigger does it, which fires for new rows only.
     let notify = match tx.get_database_backend() {
         DbBackend::Postgres => {
             "RETURNING pg_notify('apalis::job::insert', \
@@ -235,15 +235,14 @@ async fn execute(tx: &DatabaseTransaction, sql: String, values: &[&str]) -> Resu
     Ok(())
 }
 
-/// Among how many of the next jobs lost deliveries are looked for. A job far back in
-/// a long queue needs none: whoever is at work claims the next ones without being
-/// woken.
+/// How many of the next jobs are checked for lost deliveries. A job far back in a long
+/// queue needs none: busy workers claim the next jobs without being woken.
 const MAX_EXAMINED: i64 = 1000;
 
-/// Those of the next jobs whose delivery is missing, is due or was handed over
-/// in the future, for the clock was set back, or was handed to a worker that has not
-/// taken or handed it back within `timeout`; and jobs whose next attempt is due and
-/// whose delivery is missing.
+/// Jobs that no delivery will wake a worker for: those of the next ones whose delivery
+/// is missing, or has a due or lock time in the future because the clock was set back,
+/// or was received by a worker that neither used nor released it within `timeout`; and
+/// jobs whose next attempt is due and whose delivery is missing.
 pub async fn missing_deliveries(
     db: &impl ConnectionTrait,
     timeout: Duration,
@@ -299,9 +298,8 @@ pub async fn missing_deliveries(
         .await
 }
 
-/// Removes deliveries that a worker was handed and that stand for no queued
-/// job, and says how many. They are none of ours: some can't even be read, and
-/// apalis would hand them out for ever.
+/// Deletes deliveries that a worker has received and that have no queued job, and
+/// returns how many. apalis would deliver them for ever.
 pub async fn delete_orphaned_deliveries(tx: &DatabaseTransaction) -> Result<u64, DbErr> {
     let sql = match tx.get_database_backend() {
         DbBackend::Postgres => {
@@ -318,8 +316,8 @@ pub async fn delete_orphaned_deliveries(tx: &DatabaseTransaction) -> Result<u64,
     Ok(tx.execute_unprepared(sql).await?.rows_affected())
 }
 
-/// Removes up to `limit` of apalis' records of workers that have been gone for
-/// a day, and says how many. It makes one each time that a worker starts.
+/// Deletes up to `limit` of apalis' rows of workers not seen for a day, and returns how
+/// many. It inserts one each time that a worker starts.
 pub async fn delete_stale_consumers(tx: &DatabaseTransaction, limit: u64) -> Result<u64, DbErr> {
     let backend = tx.get_database_backend();
     let sql = match backend {

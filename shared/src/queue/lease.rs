@@ -16,32 +16,33 @@ use sea_orm::{
 /// The longest lease that a worker may take.
 pub const MAX_LEASE: Duration = Duration::from_secs(3600);
 
-/// A worker's hold on a job: lost as soon as a write says [`LeaseStatus::Lost`].
+/// An attempt's exclusive right to write for a job, until a write answers
+/// [`LeaseStatus::Lost`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease {
     /// The job.
     pub job: Uuid,
     /// The attempt that holds it.
     pub attempt: Uuid,
-    /// For how long each write renews the hold.
+    /// For how long each write renews it.
     pub length: Duration,
 }
 
-/// What became of a worker's write.
+/// What a write of an attempt found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseStatus {
-    /// It counts; go on.
+    /// The attempt holds the job.
     Active,
-    /// The owner wants it stopped: stop, then record it.
+    /// The job is to be canceled: stop, then record that.
     CancelRequested,
-    /// The job is someone else's, or gone: stop, and write nothing.
+    /// The job is another attempt's, or deleted; nothing was written.
     Lost,
 }
 
-/// How far an attempt is.
+/// How far an attempt has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// What it does.
+    /// What it is doing.
     pub phase: Phase,
     /// 0 to 100.
     pub percent: i32,
@@ -49,14 +50,14 @@ pub struct Progress {
     pub words: i32,
 }
 
-/// A finished step and its price in tokens.
+/// A finished step and the tokens that it cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// How far the attempt is with it.
+    /// How far the attempt has come with it.
     pub progress: Progress,
     /// 0 is the outline, and n the nth section.
     pub position: i32,
-    /// What it brought.
+    /// Its text.
     pub content: String,
     /// Tokens read by the model.
     pub input_tokens: i32,
@@ -64,16 +65,16 @@ pub struct Checkpoint {
     pub output_tokens: i32,
 }
 
-/// What is done where another transaction holds a job that is to be written.
+/// What to do when another transaction has locked one of the jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockMode {
-    /// Nothing at all, at once: no other job has to wait for that one.
+    /// Fail at once, so that the other jobs need not wait for it.
     NoWait,
-    /// It is waited for.
+    /// Wait for it.
     Wait,
 }
 
-/// Says how far an attempt is, and renews its lease.
+/// Records how far an attempt has come, and renews its lease.
 pub async fn renew(
     db: &impl ConnectionTrait,
     lease: Lease,
@@ -88,18 +89,18 @@ pub async fn renew(
     Ok(lease_status(renewed.exec_with_returning(db).await?.first()))
 }
 
-/// Keeps finished steps, each of another attempt of one worker, adds their
-/// price to their jobs, and renews the leases. Once, however often it is tried:
-/// that a commit went well may be lost on the way.
+/// Stores finished steps, each of another attempt of one worker, adds their tokens
+/// to their jobs, and renews the leases. Storing a step again changes nothing: the
+/// answer to a commit may have been lost.
 pub async fn checkpoint(
     tx: &DatabaseTransaction,
     done: &[(Lease, Checkpoint)],
     lock_mode: LockMode,
 ) -> Result<Vec<LeaseStatus>, DbErr> {
-    let held = LockedJobs::lock(tx, done.iter().map(|(lease, _)| lease), lock_mode).await?;
-    let kept: Vec<_> = done.iter().filter(|(lease, _)| held.has(lease)).collect();
-    if let Some((Lease { length, .. }, _)) = kept.first() {
-        let list = kept.iter().map(|(lease, done)| {
+    let locked = LockedJobs::lock(tx, done.iter().map(|(lease, _)| lease), lock_mode).await?;
+    let active: Vec<_> = done.iter().filter(|(lease, _)| locked.has(lease)).collect();
+    if let Some((Lease { length, .. }, _)) = active.first() {
+        let list = active.iter().map(|(lease, done)| {
             vec![
                 lease.job.into(),
                 lease.attempt.into(),
@@ -119,12 +120,12 @@ pub async fn checkpoint(
             .filter(Expr::col(Column::AttemptId).eq(value_column(2)))
             .exec(tx)
             .await?;
-        insert_steps(tx, &kept).await?;
+        insert_steps(tx, &active).await?;
     }
-    Ok(done.iter().map(|(lease, _)| held.status(lease)).collect())
+    Ok(done.iter().map(|(lease, _)| locked.status(lease)).collect())
 }
 
-/// Those that were there already are not paid for twice.
+/// Tokens of steps that were stored already are not counted again.
 async fn insert_steps(
     tx: &DatabaseTransaction,
     done: &[&(Lease, Checkpoint)],
@@ -136,12 +137,12 @@ async fn insert_steps(
         created_at: Set(now()),
     });
     let id = [step::Column::JobId, step::Column::Position];
-    let kept = step::Entity::insert_many(rows)
+    let active = step::Entity::insert_many(rows)
         .on_conflict(OnConflict::columns(id).do_nothing().to_owned())
         .exec_with_returning_keys(tx)
         .await?;
     for (lease, done) in done {
-        if kept.contains(&(lease.job, done.position)) {
+        if active.contains(&(lease.job, done.position)) {
             continue;
         }
         let refund = [done.input_tokens, done.output_tokens].map(|tokens| Expr::value(-tokens));

@@ -53,14 +53,14 @@ pub struct StatusCounts {
     pub canceled: i64,
 }
 
-/// The times of a job that is over.
+/// When a finished job was created, started and finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromQueryResult)]
 pub struct JobTimings {
     /// When it was asked for, or last asked to be tried again.
     pub asked_at: Timestamp,
     /// When its first attempt since then began, if it came to that.
     pub started_at: Option<Timestamp>,
-    /// When it was over.
+    /// When it finished.
     pub finished_at: Timestamp,
 }
 
