@@ -9,6 +9,7 @@ use sea_orm::{DatabaseTransaction, QuerySelect};
 use crate::clock::Timestamp;
 
 /// The row of `cleanup_clock`.
+#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "cleanup_clock")]
 pub struct Model {
@@ -22,10 +23,6 @@ pub struct Model {
     /// What it showed the last time that it was not.
     pub doubted_at: Option<Timestamp>,
 }
-
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-#[allow(missing_docs, reason = "the derive writes them")]
-pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 

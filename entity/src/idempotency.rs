@@ -14,6 +14,7 @@ use crate::clock::{Timestamp, now};
 const KEY_TTL: TimeDelta = TimeDelta::hours(24);
 
 /// A row of `idempotency_keys`.
+#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "idempotency_keys")]
 pub struct Model {
@@ -35,10 +36,6 @@ pub struct Model {
     /// Until then, whoever asked first waits for a better answer.
     pub pending_until: Option<Timestamp>,
 }
-
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-#[allow(missing_docs, reason = "the derive writes them")]
-pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 

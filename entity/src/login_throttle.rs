@@ -11,6 +11,7 @@ use sea_orm::{DatabaseTransaction, ExprTrait, IntoActiveModel, QuerySelect, Quer
 use crate::clock::{Timestamp, now};
 
 /// A row of `login_delays`.
+#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "login_delays")]
 pub struct Model {
@@ -25,10 +26,6 @@ pub struct Model {
     /// yet.
     pub forget_at: Timestamp,
 }
-
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-#[allow(missing_docs, reason = "the derive writes them")]
-pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 

@@ -5,6 +5,7 @@ use sea_orm::entity::prelude::*;
 use crate::clock::{Timestamp, db_now};
 
 /// The row of `queue_state`.
+#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "queue_state")]
 pub struct Model {
@@ -14,10 +15,6 @@ pub struct Model {
     /// Since when no job is taken, if so.
     pub paused_at: Option<Timestamp>,
 }
-
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-#[allow(missing_docs, reason = "the derive writes them")]
-pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 

@@ -8,6 +8,7 @@ use crate::clock::{Timestamp, now};
 use crate::session;
 
 /// A row of `refresh_tokens`.
+#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "refresh_tokens")]
 pub struct Model {
@@ -22,10 +23,6 @@ pub struct Model {
     /// When it was used.
     pub spent_at: Option<Timestamp>,
 }
-
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-#[allow(missing_docs, reason = "the derive writes them")]
-pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 

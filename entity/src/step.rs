@@ -6,6 +6,7 @@ use sea_orm::entity::prelude::*;
 use crate::clock::Timestamp;
 
 /// A row of `job_steps`.
+#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "job_steps")]
 pub struct Model {
@@ -20,10 +21,6 @@ pub struct Model {
     /// When it was finished.
     pub created_at: Timestamp,
 }
-
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-#[allow(missing_docs, reason = "the derive writes them")]
-pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 

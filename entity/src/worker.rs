@@ -16,6 +16,7 @@ pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 const LOST_AFTER: Duration = Duration::from_secs(15);
 
 /// A row of `job_workers`.
+#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "job_workers")]
 pub struct Model {
@@ -37,10 +38,6 @@ pub struct Model {
     /// When it was last heard of, by the database's clock.
     pub seen_at: Timestamp,
 }
-
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-#[allow(missing_docs, reason = "the derive writes them")]
-pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 
