@@ -7,6 +7,7 @@ use sea_orm::{DatabaseTransaction, QueryOrder, QuerySelect};
 use crate::clock::Timestamp;
 
 /// A row of `users`.
+#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "users")]
 pub struct Model {
@@ -41,10 +42,6 @@ pub enum Role {
     /// Looks after the service as well.
     Admin,
 }
-
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-#[allow(missing_docs, reason = "the derive writes them")]
-pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 
