@@ -1,19 +1,22 @@
 //! Agents write. The worker knows them by one trait, and each provider stands
 //! in a file of its own.
 
-pub(crate) mod adaptive_limit;
+mod adaptive_limit;
 mod anthropic;
 mod http;
+mod limited;
 mod openai;
 mod output_buffer;
 mod script;
 mod traced;
 
+pub(crate) use adaptive_limit::{AdaptiveLimit, JobPermit};
 pub use anthropic::Anthropic;
+pub(crate) use limited::LimitedAgent;
 pub use openai::OpenAi;
 pub use script::Script;
 pub use script::supervise;
-pub use traced::Traced;
+use traced::Traced;
 
 use std::time::Duration;
 
@@ -45,6 +48,15 @@ pub struct CompletionRequest {
     pub prompt: String,
     /// The most that the answer may hold, in the model's tokens.
     pub max_tokens: u32,
+}
+
+/// What a model is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Prompt {
+    pub(crate) system: String,
+    pub(crate) user: String,
+    /// The most that the answer may hold, in the model's tokens.
+    pub(crate) max_tokens: u32,
 }
 
 /// What an agent says while it writes.

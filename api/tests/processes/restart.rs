@@ -97,7 +97,10 @@ async fn an_outage_longer_than_a_lease_takes_no_job_from_who_works_on_it() {
     ann.until(&post, "succeeded").await;
     for process in [worker.stop().await, idle.stop().await, api.stop().await] {
         let log = process.text();
-        assert!(!log.contains("a worker was lost"), "{log}");
+        assert!(
+            !log.contains("rescued a job: its worker's lease expired"),
+            "{log}"
+        );
     }
     service.is_at_rest().await;
 }

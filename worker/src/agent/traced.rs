@@ -8,7 +8,7 @@ use super::{Agent, AgentError, CallScope, Completion, CompletionRequest, Event};
 /// An agent whose calls show in traces, under the names that OpenTelemetry has
 /// for what calls to models consist of. What is asked and written is not told.
 /// <https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/>
-pub struct Traced {
+pub(super) struct Traced {
     agent: Arc<dyn Agent>,
     /// Who it is, such as `openai`.
     provider: &'static str,
@@ -16,7 +16,7 @@ pub struct Traced {
 
 impl Traced {
     /// `agent`, under the name of its provider.
-    pub fn new(agent: Arc<dyn Agent>, provider: &'static str) -> Self {
+    pub(super) fn new(agent: Arc<dyn Agent>, provider: &'static str) -> Self {
         Traced { agent, provider }
     }
 

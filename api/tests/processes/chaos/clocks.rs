@@ -109,7 +109,7 @@ async fn is_retried_in_time(skew: i64, skew_of_next: i64) {
     let (api, first) = (service.api().await, worker(&service, skew).await);
     let ann = api.user("ann").await;
     let post = ann.ask("Growing tomatoes").await;
-    first.line("failed, and will be tried again").await;
+    first.line("attempt failed; the job will be retried").await;
     first.stop().await;
     let next = worker(&service, skew_of_next).await;
     let job = ann.until(&post, "succeeded").await;
