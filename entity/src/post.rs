@@ -5,6 +5,8 @@ use sea_orm::sea_query::Func;
 use sea_orm::{
     DatabaseTransaction, DbBackend, ExprTrait, FromQueryResult, Iterable, QuerySelect, Statement,
 };
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::bulk_update::{from_values, value_column};
 use crate::clock::{Timestamp, now};
@@ -42,12 +44,16 @@ pub struct Model {
 }
 
 /// Where a post stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum, Serialize, Deserialize, ToSchema,
+)]
 #[sea_orm(
     rs_type = "String",
     db_type = "String(StringLen::None)",
     rename_all = "snake_case"
 )]
+#[serde(rename_all = "snake_case")]
+#[schema(as = PostStatus)]
 pub enum Status {
     /// A job is at work on it.
     Generating,
