@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::Worker;
 use crate::agent::{
-    AgentError, AgentErrorKind, CallScope, Completion, CompletionRequest, Event, Usage,
+    AgentError, AgentErrorKind, CallScope, Completion, CompletionRequest, Event, OnEvent, Usage,
 };
 use crate::outcome::AttemptError;
 use crate::writing::{
@@ -218,7 +218,7 @@ impl Worker {
         attempt: &ClaimedJob,
         prompt: Prompt,
         meter: &ProgressTracker,
-        on_event: &(dyn Fn(Event) + Send + Sync),
+        on_event: &OnEvent<'_>,
     ) -> Result<Completion, AttemptError> {
         let request = request(attempt, prompt);
         tokio::select! {
@@ -234,7 +234,7 @@ impl Worker {
         &self,
         request: &CompletionRequest,
         meter: &ProgressTracker,
-        on_event: &(dyn Fn(Event) + Send + Sync),
+        on_event: &OnEvent<'_>,
     ) -> Result<Completion, AttemptError> {
         let deadline = Instant::now() + self.call_timeout;
         let begun = meter.read();
