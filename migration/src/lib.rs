@@ -21,6 +21,7 @@ mod m20261122_000003_reliability;
 mod m20261122_000004_administration;
 mod m20261123_000005_regenerations_and_retries;
 mod m20261127_000006_quotas_and_deletion;
+mod m20261129_000007_warnings;
 
 /// What the name of a migration contains that programs which don't know it can't
 /// work with.
@@ -60,7 +61,10 @@ fn first_release() -> Vec<Box<dyn MigrationTrait>> {
 }
 
 fn since() -> Vec<Box<dyn MigrationTrait>> {
-    vec![Box::new(m20261127_000006_quotas_and_deletion::Migration)]
+    vec![
+        Box::new(m20261127_000006_quotas_and_deletion::Migration),
+        Box::new(m20261129_000007_warnings::Migration),
+    ]
 }
 
 impl MigrationSet {

@@ -15,6 +15,7 @@ use shared::config::{
 use shared::queue::MAX_LEASE;
 
 use crate::agent::{Agent, Anthropic, Limits, OpenAi, Script};
+use crate::writing::Ways;
 
 /// A worker: takes jobs from the queue and has an agent write the posts. Start
 /// as many as you like, on as many machines as you like.
@@ -76,6 +77,19 @@ pub struct Config {
     /// wait before if the agent wants a pause
     #[arg(long, env = "AGENT_TIMEOUT_SECS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     pub agent_timeout_secs: u32,
+
+    /// How models write: one-call (the whole post in one answer), by-section (a plan,
+    /// then section by section) or guided (for the smallest models). For all models, or
+    /// for single ones: MODEL=WAY, separated by commas [default: guided below a billion
+    /// parameters, as the model's name tells; else one-call up to 1000 words, and
+    /// by-section above]
+    #[arg(
+        long,
+        env = "AGENT_WRITING",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub agent_writing: Ways,
 
     /// Where things are kept.
     #[command(flatten)]

@@ -36,6 +36,8 @@ pub(crate) struct Job {
     usage: Usage,
     /// The latest error; null once the job has succeeded.
     error: Option<JobError>,
+    /// What was cut from the model's answers, or is doubtful in the text.
+    warnings: Vec<job::Warning>,
     /// The attempts, the first one first.
     attempts: Vec<Attempt>,
     #[serde(serialize_with = "timestamp")]
@@ -133,6 +135,7 @@ impl Job {
                 output_tokens: job.output_tokens,
             },
             error: error(job.error_code, job.error_message, job.error_retryable),
+            warnings: warnings(job.warnings.as_deref()),
             attempts: attempts.into_iter().map(Attempt::from).collect(),
             created_at: job.created_at,
             started_at: job.started_at,
@@ -193,6 +196,13 @@ impl Job {
             .filter(|attempt| attempt.outcome.is_none());
         running.map(|attempt| attempt.worker.as_str())
     }
+}
+
+fn warnings(json: Option<&str>) -> Vec<job::Warning> {
+    let warnings = json.map(serde_json::from_str);
+    warnings
+        .and_then(|parsed: serde_json::Result<_>| parsed.ok())
+        .unwrap_or_default()
 }
 
 fn error(

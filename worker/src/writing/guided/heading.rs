@@ -1,6 +1,6 @@
 //! Titles and headings: single lines, with nothing about them but the words.
 
-use super::sentences::normalized;
+use crate::writing::sentences::normalized;
 
 /// Marks around words that are not part of them.
 const MARKS: &[char] = &[

@@ -5,13 +5,14 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::cleanup::deduplicate::is_repetitive;
-use super::{PostBrief, cleanup::strip_chatter, fallback_outline, heading};
+use super::deduplicate::is_repetitive;
+use super::{fallback_outline, heading};
+use crate::writing::{PostBrief, chatter, language};
 
 /// Fewer headings than that make no post.
-pub(super) const MIN_SECTIONS: usize = 3;
+const MIN_SECTIONS: usize = 3;
 /// More than that a post of our length does not bear.
-pub(super) const MAX_SECTIONS: usize = 8;
+const MAX_SECTIONS: usize = 8;
 
 /// A longer title is cut.
 const MAX_TITLE_LEN: usize = 120;
@@ -27,8 +28,13 @@ const MAX_HEADING_WORDS: usize = 10;
 pub(super) struct Outline {
     /// The post's title.
     pub(super) title: String,
-    /// The headings of its sections, three to eight.
+    /// The headings of its sections, at most eight.
     pub(super) headings: Vec<String>,
+}
+
+/// Into how many sections a post is divided.
+pub(super) fn section_count(brief: &PostBrief) -> usize {
+    (brief.words() as usize / 125).clamp(MIN_SECTIONS, MAX_SECTIONS)
 }
 
 impl Outline {
@@ -39,8 +45,7 @@ impl Outline {
         let headings: Option<Vec<_>> = lines
             .map(|line| line.strip_prefix("## ").map(str::to_owned))
             .collect();
-        let headings =
-            headings.filter(|headings| (MIN_SECTIONS..=MAX_SECTIONS).contains(&headings.len()))?;
+        let headings = headings.filter(|headings| (1..=MAX_SECTIONS).contains(&headings.len()))?;
         Some(Outline { title, headings })
     }
 }
@@ -55,10 +60,11 @@ impl fmt::Display for Outline {
 }
 
 /// The outline in an agent's answer. Where it has no title, the topic is the
-/// title; where it has too few headings, plain ones are put in their place.
+/// title; where it has too few headings, plain ones are put in their place, or in other
+/// languages than English the topic.
 /// `cut_short` says that the answer ends because its tokens were used up.
 pub(super) fn read_outline(brief: &PostBrief, answer: &str, cut_short: bool) -> Outline {
-    let answer = strip_chatter::strip_wrapping(answer);
+    let answer = chatter::strip_wrapping(answer);
     let mut lines = from_json(&answer).unwrap_or_else(|| split(&answer));
     if cut_short {
         lines.pop();
@@ -95,7 +101,11 @@ pub(super) fn read_outline(brief: &PostBrief, answer: &str, cut_short: bool) -> 
         // A single one was a hit by chance.
         headings = HeadingCollector::new(brief, &title);
     }
-    if headings.list.len() < MIN_SECTIONS {
+    let is_english = language::is_english(brief.options.language.as_deref());
+    if headings.list.is_empty() && !is_english {
+        headings.list.push(fallback_outline::title(&brief.topic));
+    }
+    if headings.list.len() < MIN_SECTIONS && is_english {
         fallback_outline::headings(&brief.topic)
             .iter()
             .for_each(|heading| headings.add(heading));
@@ -151,8 +161,7 @@ impl<'a> OutlineLine<'a> {
         };
         // Of a table, the first column.
         let text = text.trim_matches('|').split(" | ").next().unwrap_or(text);
-        let is_talk =
-            text.is_empty() || strip_chatter::is_greeting(text) || strip_chatter::is_farewell(text);
+        let is_talk = text.is_empty() || chatter::is_greeting(text) || chatter::is_farewell(text);
         (!is_talk).then_some(OutlineLine { kind, text })
     }
 }
@@ -276,7 +285,7 @@ impl<'a> HeadingCollector<'a> {
             .collect();
         HeadingCollector {
             topic: &brief.topic,
-            most: brief.sections(),
+            most: section_count(brief),
             list: Vec::new(),
             known,
         }
@@ -423,7 +432,7 @@ mod tests {
         );
         assert_eq!(Outline::from_text(&outline.to_string()), Some(outline));
         assert_eq!(Outline::from_text("something else"), None);
-        assert_eq!(Outline::from_text("# Title\n## Only one"), None);
+        assert_eq!(Outline::from_text("# Title"), None);
     }
 
     #[test]

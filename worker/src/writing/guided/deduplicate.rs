@@ -3,12 +3,12 @@
 
 use std::collections::HashSet;
 
-use crate::writing::heading;
+use super::heading;
 use crate::writing::sentences::{normalized, sentences};
 
 /// What was said so far.
 #[derive(Debug, Default)]
-pub(in crate::writing) struct SeenSentences {
+pub(super) struct SeenSentences {
     sentences: HashSet<String>,
     /// The post's title and headings.
     names: Vec<String>,
@@ -16,10 +16,7 @@ pub(in crate::writing) struct SeenSentences {
 
 impl SeenSentences {
     /// All that these texts say, of a post with these names in it.
-    pub(in crate::writing) fn new<'a>(
-        texts: &[String],
-        names: impl IntoIterator<Item = &'a String>,
-    ) -> Self {
+    pub(super) fn new<'a>(texts: &[String], names: impl IntoIterator<Item = &'a String>) -> Self {
         let mut said = SeenSentences::default();
         for sentence in texts.iter().flat_map(|text| sentences(text)) {
             said.is_new(sentence);
@@ -29,7 +26,7 @@ impl SeenSentences {
     }
 
     /// The sentences of a text that say something new, to the reader.
-    pub(in crate::writing) fn new_in(&mut self, text: &str) -> String {
+    pub(super) fn new_in(&mut self, text: &str) -> String {
         let mut kept = String::new();
         let mut last = String::new();
         for sentence in sentences(text) {
@@ -107,7 +104,7 @@ impl SeenSentences {
 }
 
 /// Whether the words run in circles.
-pub(in crate::writing) fn is_repetitive(sentence: &str) -> bool {
+pub(super) fn is_repetitive(sentence: &str) -> bool {
     let words: Vec<String> = sentence.split_whitespace().map(normalized).collect();
     (1..=8).any(|length| {
         words

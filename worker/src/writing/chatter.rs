@@ -1,59 +1,49 @@
-//! What models write around a text, taken off: thoughts, fences, chatter.
+//! What models write around a text, taken off: a fence around the whole, and talk to
+//! whom they write for.
 
-use crate::writing::sentences::sentences;
+use super::sentences::sentences;
 
-/// The answer without what no answer may hold: control characters, thoughts,
-/// and a code fence around the whole.
-pub(in crate::writing) fn strip_wrapping(answer: &str) -> String {
-    let text = without_thoughts(&printable(answer)).trim().to_owned();
-    without_fence(&text).to_owned()
+/// The answer without control characters and a code fence around the whole.
+pub(super) fn strip_wrapping(answer: &str) -> String {
+    without_fence(printable(answer).trim()).to_owned()
 }
 
-/// A text: the answer without the talk before and behind it either.
-pub(in crate::writing) fn strip_chatter(answer: &str) -> String {
+/// A capable model's text: the answer without talk before and behind it. A line that
+/// introduces a listing is no talk.
+pub(super) fn strip_chatter(answer: &str) -> String {
+    strip(answer, is_about_own_text)
+}
+
+/// A small model's text: without lines that may be talk either.
+pub(super) fn strip_possible_chatter(answer: &str) -> String {
+    strip(answer, is_greeting)
+}
+
+fn strip(answer: &str, is_talk: fn(&str) -> bool) -> String {
     let mut text = strip_wrapping(answer);
     loop {
-        let peeled = without_fence(without_farewell(without_greeting(&text)).trim())
-            .trim()
-            .to_owned();
-        if peeled.len() == text.len() {
+        let stripped = without_farewell(without_greeting(&text, is_talk));
+        let stripped = without_fence(stripped.trim()).trim().to_owned();
+        if stripped.len() == text.len() {
             return text;
         }
-        text = peeled;
+        text = stripped;
     }
+}
+
+/// What stands around `text` in the answer that it was taken from.
+pub(super) fn around<'a>(answer: &'a str, text: &str) -> impl Iterator<Item = &'a str> {
+    let start = answer.find(text).filter(|_| !text.is_empty());
+    let parts = start.map(|at| [&answer[..at], &answer[at + text.len()..]]);
+    let has_words = |part: &&str| part.chars().any(char::is_alphanumeric);
+    parts.into_iter().flatten().filter(has_words)
 }
 
 fn printable(answer: &str) -> String {
     let text = answer.replace("\r\n", "\n").replace('\r', "\n");
-    let invisible = |c: char| {
-        c.is_control() && c != '\n' && c != '\t'
-            || matches!(
-                c,
-                '\u{feff}' | '\u{200b}' | '\u{fffd}' | '\u{2028}' | '\u{2029}'
-            )
-    };
+    let invisible =
+        |c: char| c.is_control() && c != '\n' && c != '\t' || matches!(c, '\u{feff}' | '\u{fffd}');
     text.chars().filter(|c| !invisible(*c)).collect()
-}
-
-/// Without `<think>…</think>`. One that is not closed runs to the end; one that
-/// was opened in the prompt, by the model's template, runs from the beginning.
-fn without_thoughts(text: &str) -> String {
-    let mut text = text.to_owned();
-    for name in ["think", "thinking", "thought", "reasoning"] {
-        let (open, close) = (format!("<{name}>"), format!("</{name}>"));
-        if let Some(end) = text.find(&close)
-            && !text[..end].contains(&open)
-        {
-            text.drain(..end + close.len());
-        }
-        while let Some(start) = text.find(&open) {
-            let end = text[start..]
-                .find(&close)
-                .map_or(text.len(), |end| start + end + close.len());
-            text.drain(start..end);
-        }
-    }
-    text
 }
 
 /// Without a fence around the whole, if it is not there to show code.
@@ -155,8 +145,20 @@ const WORKS: &[&str] = &[
     "example",
 ];
 
-/// Whether this first line is talk, and none of the text.
-pub(in crate::writing) fn is_greeting(line: &str) -> bool {
+/// Whether this first line is surely talk: "Sure!", "Here is your blog post:".
+fn is_about_own_text(line: &str) -> bool {
+    let small = line.trim_start_matches(['*', '_', '"', ' ']).to_lowercase();
+    let count = small.split_whitespace().count();
+    let greets = GREETINGS.iter().any(|greeting| small.starts_with(greeting));
+    let about_the_work =
+        WORKS.iter().any(|work| small.contains(work)) && small.ends_with([':', '.', '!', '*']);
+    greets
+        && !line.starts_with('#')
+        && (about_the_work || count <= 3 && small.ends_with(['!', ',', ':']))
+}
+
+/// Whether this first line may be talk, and none of the text.
+pub(super) fn is_greeting(line: &str) -> bool {
     let small = line
         .trim_start_matches(['*', '_', '"', '#', ' '])
         .to_lowercase();
@@ -185,14 +187,16 @@ fn is_meta(small: &str) -> bool {
     .any(|word| small.contains(word))
 }
 
-fn without_greeting(text: &str) -> &str {
+fn without_greeting(text: &str, is_talk: fn(&str) -> bool) -> &str {
     let mut rest = text;
     loop {
         let line = rest.lines().next().unwrap_or_default();
         if line.chars().count() < 300
-            && is_greeting(line)
+            && is_talk(line)
             && sentences(line).len() <= 3
-            && all_greet(line)
+            && sentences(line)
+                .iter()
+                .all(|sentence| is_talk(sentence.trim_end()))
         {
             rest = rest[line.len()..].trim_start();
             continue;
@@ -200,7 +204,7 @@ fn without_greeting(text: &str) -> &str {
         // "Sure! Tomatoes need sun."
         let first = sentences(line).first().copied().unwrap_or_default();
         if first.len() < line.len()
-            && is_greeting(first.trim_end())
+            && is_talk(first.trim_end())
             && first.split_whitespace().count() <= 3
         {
             rest = rest[first.len()..].trim_start();
@@ -210,15 +214,9 @@ fn without_greeting(text: &str) -> &str {
     }
 }
 
-fn all_greet(line: &str) -> bool {
-    sentences(line)
-        .iter()
-        .all(|sentence| is_greeting(sentence.trim_end()))
-}
-
 /// Whether a paragraph offers another version of what stands before it, or says
 /// what was changed.
-pub(in crate::writing) fn is_alternative_version(paragraph: &str) -> bool {
+pub(super) fn is_alternative_version(paragraph: &str) -> bool {
     let line = paragraph.lines().next().unwrap_or_default();
     let small = sentences(line)
         .first()
@@ -292,7 +290,7 @@ const FAREWELLS: &[&str] = &[
     "i can also ",
 ];
 
-pub(in crate::writing) fn is_farewell(sentence: &str) -> bool {
+pub(super) fn is_farewell(sentence: &str) -> bool {
     let small = sentence
         .trim_start_matches(['*', '_', '-', ' ', '>', '#'])
         .to_lowercase();
@@ -309,5 +307,50 @@ fn without_farewell(text: &str) -> &str {
             return rest;
         }
         rest = &rest[..rest.len() - last.len()];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn talk_around_a_text_is_taken_off_and_told() {
+        for (answer, text) in [
+            (
+                "Sure! Here is your blog post:\n\n# Pots\n\nSome text.\n\nI hope this helps!",
+                "# Pots\n\nSome text.",
+            ),
+            (
+                "```markdown\n# Pots\n\n```sh\nls\n```\n```",
+                "# Pots\n\n```sh\nls\n```",
+            ),
+            (
+                "Certainly! Below is an article about pots.\n\n# Pots",
+                "# Pots",
+            ),
+        ] {
+            assert_eq!(strip_chatter(answer), text);
+        }
+        let answer = "Sure!\n\nPots.\n\nLet me know if you like it.";
+        let told: Vec<&str> = around(answer, &strip_chatter(answer))
+            .map(str::trim)
+            .collect();
+        assert_eq!(told, ["Sure!", "Let me know if you like it."]);
+    }
+
+    #[test]
+    fn what_belongs_to_the_text_stays() {
+        for text in [
+            "Here are five ways to save water:\n\n- One\n- Two",
+            "Great pots need great soil.",
+            "# Here is a post about posts\n\nText.",
+            "Thanks for all the fish. That is what dolphins said.",
+            "Write `<think>` to begin.\n\nThen `</think>` to end.",
+            "ลงมือ\u{200b}ทำ",
+        ] {
+            assert_eq!(strip_chatter(text), text);
+            assert_eq!(around(text, text).count(), 0);
+        }
     }
 }

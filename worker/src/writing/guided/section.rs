@@ -1,10 +1,11 @@
 //! The body of a section, or of a whole post: what is left of an answer when
 //! all is gone that no reader should see.
 
-use super::cleanup::deduplicate::SeenSentences;
-use super::cleanup::markdown_blocks::{self, Block, blocks, join};
-use super::sentences;
-use super::{Outline, cleanup::strip_chatter, heading};
+use super::deduplicate::SeenSentences;
+use super::heading;
+use super::markdown_blocks::{self, Block, blocks, join};
+use super::outline::Outline;
+use crate::writing::{chatter, sentences};
 
 /// A body with fewer words is none.
 const MIN_WORDS: usize = 20;
@@ -24,7 +25,7 @@ pub(super) fn read_section(
         .headings
         .get(so_far.len())
         .map_or("", String::as_str);
-    let mut blocks = blocks(&strip_chatter::strip_chatter(answer));
+    let mut blocks = blocks(&chatter::strip_possible_chatter(answer));
     drop_names(&mut blocks, &[own, &outline.title]);
     keep_own_part(&mut blocks, own, outline);
     drop_lone_heading(&mut blocks);
@@ -125,7 +126,7 @@ fn drop_own_name(block: &mut Block, own: &str) {
 
 /// Without what a model adds when it thinks that it could do better.
 fn drop_alternative_version(blocks: &mut Vec<Block>) {
-    let second = |block: &Block| matches!(block, Block::Prose(text) if strip_chatter::is_alternative_version(text));
+    let second = |block: &Block| matches!(block, Block::Prose(text) if chatter::is_alternative_version(text));
     if let Some(at) = blocks.iter().position(second)
         && is_enough(&blocks[..at])
     {
@@ -326,8 +327,6 @@ mod tests {
             ),
             format!("{BODY}\n\n---\n\n(Word count: 23)"),
             format!("{BODY} Feel free to ask if you have any questions!"),
-            format!("<think>\nI should write about pots.\n</think>\n\n{BODY}"),
-            format!("I should write about pots.\n</think>\n\n{BODY}"),
             format!("```markdown\n{BODY}\n```"),
             format!(
                 "Here is the section:\n\n```\n## Choosing the Pots\n\n{BODY}\n```\n\nLet me know what you think."

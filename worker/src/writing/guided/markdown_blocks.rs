@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use crate::writing::heading;
+use super::heading;
 
 /// A piece of a text that stands by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::writing) enum Block {
+pub(super) enum Block {
     /// A heading; level 0 is a line in bold that serves as one.
     Heading {
         /// The number of its `#`.
@@ -30,7 +30,7 @@ pub(in crate::writing) enum Block {
 }
 
 /// The text in its blocks. Rules are left out: we have headings.
-pub(in crate::writing) fn blocks(text: &str) -> Vec<Block> {
+pub(super) fn blocks(text: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut apart = true;
     let mut lines = text.lines();
@@ -72,7 +72,7 @@ pub(in crate::writing) fn blocks(text: &str) -> Vec<Block> {
 }
 
 /// The blocks as text.
-pub(in crate::writing) fn join(blocks: &[Block]) -> String {
+pub(super) fn join(blocks: &[Block]) -> String {
     blocks
         .iter()
         .map(Block::to_string)
@@ -142,13 +142,13 @@ fn is_quoted(line: &str) -> bool {
 }
 
 /// Whether the line begins with `-`, `*`, `+`, `•` or a number.
-pub(in crate::writing) fn is_item(line: &str) -> bool {
+pub(super) fn is_item(line: &str) -> bool {
     mark_of(line) > 0
 }
 
 /// How long the mark at the line's start is, with its indentation and the
 /// space behind it; 0 without one.
-pub(in crate::writing) fn mark_of(line: &str) -> usize {
+pub(super) fn mark_of(line: &str) -> usize {
     let text = line.trim_start();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let mark = match text.chars().next() {
