@@ -16,8 +16,8 @@ use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
-use crate::middleware::client_ip::{TrustedProxy, ip_prefix, is_trusted};
+use crate::config::{Config, TrustedProxy};
+use crate::middleware::client_ip::{ip_prefix, is_trusted};
 
 mod service;
 mod stream;

@@ -6,9 +6,8 @@ use utoipa::ToSchema;
 use utoipa::openapi::{Array, Object, Type};
 
 use crate::error::{Error, Result};
-use crate::extract::json::{
-    FieldReader, FromFields, Violation, accept_any, length, trimmed_length,
-};
+use crate::extract::field_reader::{FieldReader, FromFields, Violation, accept_any};
+use crate::extract::text_rules::{length, trimmed_length};
 
 /// How a post is to be written; all may be left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
@@ -72,8 +71,7 @@ impl FromFields for GenerationOptions {
         let words = fields.optional("words", words);
         let keywords = fields.optional("keywords", keywords);
         let instructions = fields.optional("instructions", trimmed_length(1, 2000));
-        let models = fields.models.clone();
-        let model = fields.optional("model", |name| validate_model(name, &models));
+        let model = fields.optional("model", accept_any);
         Some(GenerationOptions {
             tone: tone?,
             audience: audience?,
@@ -90,8 +88,14 @@ impl GenerationOptions {
     /// As they are stored, with the post and its jobs.
     ///
     /// # Errors
-    /// When they can't be encoded.
-    pub(crate) fn to_json(&self) -> Result<serde_json::Value> {
+    /// [`Error::Validation`] if they name none of `models`.
+    pub(crate) fn to_json(&self, models: &[Model]) -> Result<serde_json::Value> {
+        if let Some(named) = &self.model
+            && !models.iter().any(|model| model.id == *named)
+        {
+            let message = "is not one of GET /models";
+            return Err(Error::invalid("options.model", "unknown_model", message));
+        }
         serde_json::to_value(self).map_err(|e| Error::Internal(e.to_string()))
     }
 }
@@ -106,13 +110,6 @@ pub(crate) fn resolve_model(options: &serde_json::Value, models: &[Model]) -> Re
     let named = models.iter().find(|model| named == Some(&model.id));
     let model = named.or(models.first()).map(|model| model.id.clone());
     model.ok_or_else(|| Error::Internal("there are no models".to_owned()))
-}
-
-fn validate_model(name: String, models: &[Model]) -> std::result::Result<String, Violation> {
-    match models.iter().any(|model| model.id == name) {
-        true => Ok(name),
-        false => Err(("unknown_model", "is not one of GET /models".to_owned())),
-    }
 }
 
 /// The longest tag that RFC 5646, 4.4.1, wants to be let through.

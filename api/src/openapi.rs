@@ -15,11 +15,11 @@ use utoipa::openapi::{
 use utoipa::{OpenApi as _, ToSchema};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use crate::AppState;
 use crate::error::{Error, FieldError, Problem};
 use crate::extract::idempotency;
-use crate::extract::json::blank_class;
+use crate::extract::text_rules::blank_class;
 use crate::middleware::rate_limit::LIMITED_PREFIX;
+use crate::state::AppState;
 
 mod links;
 

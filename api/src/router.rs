@@ -1,5 +1,8 @@
 //! Every route on one page.
 
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state, map_response};
@@ -8,9 +11,11 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::error::Error;
+use crate::middleware::rate_limit::RateLimit;
 use crate::middleware::{client_ip, panic, rate_limit, request_context, security_headers};
+use crate::openapi;
 use crate::routes::{admin, auth, health, jobs, metrics, models, posts, sessions, users};
-use crate::{AppState, openapi};
+use crate::state::AppState;
 
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 
@@ -54,13 +59,15 @@ pub fn app(state: AppState) -> Router {
         .nest("/api/v1", v1)
         .split_for_parts();
 
+    let limit = NonZeroU32::new(state.config.rate_limit_per_minute)
+        .map(|per_minute| Arc::new(RateLimit::new(per_minute, state.keys.clone())));
     router
         .merge(openapi::docs(document))
         .fallback(|| async { Error::NotFound })
         .method_not_allowed_fallback(|| async { Error::MethodNotAllowed })
         .layer(CatchPanicLayer::custom(panic::panic_response))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(from_fn_with_state(state.clone(), rate_limit::rate_limit))
+        .layer(from_fn_with_state(limit, rate_limit::rate_limit))
         .layer(from_fn_with_state(state.clone(), client_ip::client_ip))
         .layer(map_response(security_headers::set_security_headers))
         .layer(from_fn(request_context::request_context))

@@ -1,7 +1,7 @@
 //! What all handlers share.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use shared::change_watcher::ChangeWatcher;
 use shared::config::{Model, Secret};
@@ -15,8 +15,6 @@ use crate::concurrency::{ConcurrencyLimit, PerUserLimit};
 use crate::config::Config;
 use crate::long_poll::LongPollHub;
 use crate::metrics::Metrics;
-use crate::middleware::rate_limit::RateLimit;
-use crate::routes::health;
 
 /// What all handlers share.
 #[derive(Clone, Debug)]
@@ -39,8 +37,6 @@ pub struct AppState {
     pub metrics: Arc<Metrics>,
     /// Places for those who wait for a job.
     pub waits: LongPollHub,
-    /// How often one may ask; without it, as often as one likes.
-    pub rate_limit: Option<Arc<RateLimit>>,
     /// The settings.
     pub config: Arc<Config>,
     /// Canceled when the API is to stop: nobody waits any longer then.
@@ -68,15 +64,16 @@ impl AppState {
             models: config.agent.models()?.into(),
             searches: PerUserLimit::new(MAX_SEARCHES),
             renders: ConcurrencyLimit::per_core(),
-            readiness: Cached::new(health::READY_MAX_AGE),
+            readiness: Cached::new(READY_MAX_AGE),
             metrics: Arc::new(Metrics::new()?),
-            rate_limit: NonZeroU32::new(config.rate_limit_per_minute)
-                .map(|per_minute| Arc::new(RateLimit::new(per_minute))),
             config: Arc::new(config),
             stop,
         })
     }
 }
+
+/// For how long the database need not be asked again whether it is ready.
+const READY_MAX_AGE: Duration = Duration::from_secs(1);
 
 /// How many searches an API makes at once, which leaves a connection to other
 /// queries even on SQLite.

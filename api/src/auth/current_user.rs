@@ -7,8 +7,8 @@ use axum::http::{HeaderMap, header};
 use entity::{session, user};
 use sea_orm::EntityTrait;
 
-use crate::AppState;
 use crate::error::{Error, Result};
+use crate::state::AppState;
 
 /// The user who sent the request, and the session that it came with.
 #[derive(Clone, Debug)]

@@ -16,7 +16,6 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::users::{User, set_password};
-use crate::AppState;
 use crate::auth::current_user::CurrentUser;
 use crate::auth::login_throttle::{AdmittedAttempt, LoginThrottle, PasswordCheck};
 use crate::auth::password::Verification;
@@ -24,6 +23,7 @@ use crate::auth::tokens::{new_refresh_token, refresh_token_hash};
 use crate::error::{Error, Result, is_unique_violation};
 use crate::extract::client_info::ClientInfo;
 use crate::extract::json::ValidatedJson;
+use crate::state::AppState;
 
 mod requests;
 

@@ -11,10 +11,7 @@ use shared::database::Database;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
-use crate::AppState;
-
-/// For how long the database need not be asked again, however many ask.
-pub(crate) const READY_MAX_AGE: Duration = Duration::from_secs(1);
+use crate::state::AppState;
 
 /// How long the database may take to answer.
 const READY_TIMEOUT: Duration = Duration::from_secs(5);

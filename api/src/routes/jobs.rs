@@ -15,15 +15,16 @@ use shared::queue::{self, RequestOrigin};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use crate::AppState;
 use crate::auth::current_user::CurrentUser;
 use crate::error::{Error, Result};
 use crate::extract::idempotency::{IdempotencyKey, IdempotentResponse};
-use crate::extract::query::{PathId, ValidatedQuery};
+use crate::extract::path::PathId;
+use crate::extract::query::ValidatedQuery;
 use crate::http_headers::{MAX_WAIT, content_etag, with_etag};
 use crate::middleware::request_context::current_origin;
 use crate::pagination::{CursorCodec, IdCursor, next_link_header, page_limit, split_page};
 use crate::quota::Quota;
+use crate::state::AppState;
 
 mod response;
 

@@ -5,8 +5,8 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use shared::metrics::CONTENT_TYPE;
 
-use crate::AppState;
 use crate::error::{Error, Result};
+use crate::state::AppState;
 
 /// Metrics in Prometheus' text format
 #[utoipa::path(

@@ -5,8 +5,8 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::AppState;
 use crate::auth::current_user::CurrentUser;
+use crate::state::AppState;
 
 /// The models to choose from.
 #[derive(Debug, Serialize, ToSchema)]

@@ -20,16 +20,20 @@ use uuid::Uuid;
 use super::jobs::{self, Job};
 use crate::auth::current_user::CurrentUser;
 use crate::error::{Error, Result, merge_violations};
+use crate::extract::field_reader::{FieldReader, FromFields};
 use crate::extract::idempotency::{IdempotencyKey, IdempotentResponse};
-use crate::extract::json::{FieldReader, FromFields, ValidatedJson, length, trimmed_length};
-use crate::extract::query::{PathId, ValidatedQuery, search_term};
+use crate::extract::json::ValidatedJson;
+use crate::extract::path::PathId;
+use crate::extract::query::{ValidatedQuery, search_term};
+use crate::extract::text_rules::{length, trimmed_length};
 use crate::generation_options::{GenerationOptions, resolve_model};
 use crate::http_headers::{self, Format, if_match_allows, version_etag, with_etag};
 use crate::long_poll::LongPollPermit;
+use crate::markdown;
 use crate::middleware::request_context::current_origin;
 use crate::pagination::{CursorCodec, next_link_header, page_limit, split_page};
 use crate::quota::Quota;
-use crate::{AppState, markdown};
+use crate::state::AppState;
 
 mod filter;
 mod response;
@@ -143,6 +147,8 @@ pub(crate) async fn create(
     key: IdempotencyKey,
     ValidatedJson(new): ValidatedJson<CreatePostRequest>,
 ) -> Result<IdempotentResponse> {
+    let options = new.options.clone().unwrap_or_default();
+    let options = options.to_json(&state.models)?;
     let id = new_id();
     let enter = |patience| state.waits.try_acquire(me.user.id, patience);
     let place = http_headers::preferred_wait(&headers).and_then(enter);
@@ -152,7 +158,7 @@ pub(crate) async fn create(
     let answer = state
         .db
         .transaction(async move |tx| {
-            let work = create_tx(tx, ours, owner, id, new, origin);
+            let work = create_tx(tx, ours, owner, id, new.topic, options, origin);
             first.execute_once(tx, work).await
         })
         .await?;
@@ -172,15 +178,15 @@ async fn create_tx(
     state: AppState,
     me: CurrentUser,
     id: Uuid,
-    new: CreatePostRequest,
+    topic: String,
+    options: serde_json::Value,
     origin: RequestOrigin,
 ) -> Result<(Response, Uuid)> {
-    let options = new.options.unwrap_or_default().to_json()?;
     let model = resolve_model(&options, &state.models)?;
     let row = post::ActiveModel {
         id: Set(id),
         user_id: Set(me.user.id),
-        topic: Set(new.topic),
+        topic: Set(topic),
         options: Set(options.clone()),
         title: Set(None),
         content: Set(None),
@@ -500,9 +506,11 @@ pub(crate) async fn regenerate(
     ValidatedJson(again): ValidatedJson<RegeneratePostRequest>,
 ) -> Result<IdempotentResponse> {
     let (once, origin) = (key.for_request(&me, &again)?, current_origin());
+    let options = again.options.map(|options| options.to_json(&state.models));
+    let options = options.transpose()?;
     let db = state.db.clone();
     db.transaction(async move |tx| {
-        once.execute_once(tx, regenerate_tx(tx, state, me, id, again, origin))
+        once.execute_once(tx, regenerate_tx(tx, state, me, id, options, origin))
             .await
     })
     .await
@@ -514,14 +522,11 @@ async fn regenerate_tx(
     state: AppState,
     me: CurrentUser,
     id: Uuid,
-    again: RegeneratePostRequest,
+    options: Option<serde_json::Value>,
     origin: RequestOrigin,
 ) -> Result<(Response, Uuid)> {
     let post = find(tx, &me, id).await?;
-    let options = match again.options {
-        Some(options) => options.to_json()?,
-        None => post.options,
-    };
+    let options = options.unwrap_or(post.options);
     let model = resolve_model(&options, &state.models)?;
     let new = NewJob {
         post: post.id,

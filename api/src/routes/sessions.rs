@@ -11,10 +11,10 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::timestamp;
-use crate::AppState;
 use crate::auth::current_user::CurrentUser;
 use crate::error::{Error, Result};
-use crate::extract::query::PathId;
+use crate::extract::path::PathId;
+use crate::state::AppState;
 
 /// A user's sign-ins that are not over.
 #[derive(Debug, Serialize, ToSchema)]

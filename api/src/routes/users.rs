@@ -15,13 +15,14 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::timestamp;
-use crate::AppState;
 use crate::auth::current_user::CurrentUser;
 use crate::auth::login_throttle::{AdmittedAttempt, LoginThrottle, PasswordCheck};
 use crate::auth::password::{Verification, is_common};
 use crate::error::{Error, Result};
 use crate::extract::client_info::ClientInfo;
-use crate::extract::json::{FieldReader, FromFields, ValidatedJson, Violation, accept_any};
+use crate::extract::field_reader::{FieldReader, FromFields, Violation, accept_any};
+use crate::extract::json::ValidatedJson;
+use crate::state::AppState;
 
 /// A user.
 #[derive(Debug, Serialize, ToSchema)]

@@ -11,12 +11,12 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use crate::AppState;
 use crate::auth::current_user::AdminUser;
 use crate::error::Result;
 use crate::extract::query::ValidatedQuery;
 use crate::pagination::{CursorCodec, IdCursor, next_link_header, page_limit, split_page};
 use crate::routes::timestamp;
+use crate::state::AppState;
 
 /// Which events to list.
 #[derive(Debug, Deserialize, IntoParams)]

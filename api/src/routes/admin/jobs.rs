@@ -13,13 +13,14 @@ use shared::queue::{self, JobQuota, RequestOrigin};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::AppState;
 use crate::auth::current_user::{AdminUser, CurrentUser};
 use crate::error::{Error, Result, merge_violations};
 use crate::extract::client_info::ClientInfo;
-use crate::extract::query::{PathId, ValidatedQuery};
+use crate::extract::path::PathId;
+use crate::extract::query::ValidatedQuery;
 use crate::middleware::request_context::current_origin;
 use crate::pagination::{CursorCodec, IdCursor, next_link_header, page_limit, scan_page};
+use crate::state::AppState;
 
 pub(crate) mod bulk;
 mod filter;

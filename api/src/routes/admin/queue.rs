@@ -13,11 +13,11 @@ use serde::Serialize;
 use shared::queue::{self, JobTimings};
 use utoipa::ToSchema;
 
-use crate::AppState;
 use crate::auth::current_user::{AdminUser, CurrentUser};
 use crate::error::Result;
 use crate::extract::client_info::ClientInfo;
 use crate::routes::optional_timestamp;
+use crate::state::AppState;
 
 /// Jobs of a status are counted no further.
 const MAX_COUNTED: u32 = 10_000;

@@ -20,13 +20,16 @@ use uuid::Uuid;
 use crate::auth::current_user::AdminUser;
 use crate::error::{Error, Result, merge_violations};
 use crate::extract::client_info::ClientInfo;
-use crate::extract::json::{FieldReader, FromFields, ValidatedJson, accept_any};
-use crate::extract::query::{PathId, ValidatedQuery, search_term};
+use crate::extract::field_reader::{FieldReader, FromFields, accept_any};
+use crate::extract::json::ValidatedJson;
+use crate::extract::path::PathId;
+use crate::extract::query::{ValidatedQuery, search_term};
 use crate::pagination::{CursorCodec, IdCursor, next_link_header, page_limit, scan_page};
 use crate::routes::{optional_timestamp, timestamp};
 use shared::queue::{self, CANCEL_BATCH};
 
-use crate::{AppState, substring_search};
+use crate::state::AppState;
+use crate::substring_search;
 
 /// Which users to list.
 #[derive(Debug, Deserialize, IntoParams)]

@@ -10,10 +10,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::AppState;
 use crate::auth::current_user::AdminUser;
 use crate::error::Result;
 use crate::routes::timestamp;
+use crate::state::AppState;
 
 const MAX_WORKERS: u64 = 1_000;
 const MAX_JOBS: u64 = 10_000;

@@ -2,7 +2,8 @@
 
 use utoipa::ToSchema;
 
-use crate::extract::json::{FieldReader, FromFields, Violation, accept_any, length};
+use crate::extract::field_reader::{FieldReader, FromFields, Violation, accept_any};
+use crate::extract::text_rules::length;
 use crate::routes::users::new_password;
 
 /// A new account.

@@ -17,12 +17,13 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{JobFilter, page};
-use crate::AppState;
 use crate::auth::current_user::{AdminUser, CurrentUser};
 use crate::error::Result;
 use crate::extract::client_info::ClientInfo;
-use crate::extract::json::{FieldReader, FromFields, ValidatedJson, accept_any};
+use crate::extract::field_reader::{FieldReader, FromFields, accept_any};
+use crate::extract::json::ValidatedJson;
 use crate::middleware::request_context::current_origin;
+use crate::state::AppState;
 
 /// How many jobs are changed in one transaction, so that nobody has to wait long
 /// for it.

@@ -9,8 +9,9 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::error::{Error, Result, merge_violations};
-use crate::extract::json::{FieldReader, FromFields, accept_any, length};
+use crate::extract::field_reader::{FieldReader, FromFields, accept_any};
 use crate::extract::query::{MAX_SEARCH_LEN, search_term};
+use crate::extract::text_rules::length;
 use crate::substring_search;
 
 /// Which jobs to list. All that is given must be true of them.
