@@ -84,14 +84,14 @@ impl ConcurrencyLimit {
 /// Places for work of one kind, of which each user has one: whatever one user asks
 /// for, it takes no place that another could have had but one.
 #[derive(Clone, Debug)]
-pub struct PerUserLimit {
+pub(crate) struct PerUserLimit {
     all: ConcurrencyLimit,
     users: Arc<Mutex<HashMap<Uuid, ConcurrencyLimit>>>,
 }
 
 impl PerUserLimit {
     /// So many for all users together.
-    pub fn new(number: usize) -> Self {
+    pub(crate) fn new(number: usize) -> Self {
         PerUserLimit {
             all: ConcurrencyLimit::new(number),
             users: Arc::default(),
@@ -102,7 +102,7 @@ impl PerUserLimit {
     ///
     /// # Errors
     /// [`Error::Overloaded`] if there is no place in time.
-    pub async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         user: Uuid,
         work: impl Future<Output = T> + Send + 'static,

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use utoipa::openapi::{Array, Object, Type};
 
 use crate::error::{Error, Result};
-use crate::extract::field_reader::{FieldReader, FromFields, Violation, accept_any};
+use crate::extract::field_reader::{FieldReader, Violation, accept_any};
 use crate::extract::text_rules::{length, trimmed_length};
 
 /// How a post is to be written; all may be left out.
@@ -63,15 +63,16 @@ pub(crate) enum Tone {
     Academic,
 }
 
-impl FromFields for GenerationOptions {
-    fn from_fields(fields: &mut FieldReader) -> Option<Self> {
+impl GenerationOptions {
+    /// Takes the fields, of which `model` must be one of `models`.
+    pub(crate) fn from_fields(fields: &mut FieldReader, models: &[Model]) -> Option<Self> {
         let tone = fields.optional("tone", accept_any);
         let audience = fields.optional("audience", trimmed_length(1, 200));
         let language = fields.optional("language", language);
         let words = fields.optional("words", words);
         let keywords = fields.optional("keywords", keywords);
         let instructions = fields.optional("instructions", trimmed_length(1, 2000));
-        let model = fields.optional("model", accept_any);
+        let model = fields.optional("model", |name| validate_model(name, models));
         Some(GenerationOptions {
             tone: tone?,
             audience: audience?,
@@ -82,20 +83,12 @@ impl FromFields for GenerationOptions {
             model: model?,
         })
     }
-}
 
-impl GenerationOptions {
     /// As they are stored, with the post and its jobs.
     ///
     /// # Errors
-    /// [`Error::Validation`] if they name none of `models`.
-    pub(crate) fn to_json(&self, models: &[Model]) -> Result<serde_json::Value> {
-        if let Some(named) = &self.model
-            && !models.iter().any(|model| model.id == *named)
-        {
-            let message = "is not one of GET /models";
-            return Err(Error::invalid("options.model", "unknown_model", message));
-        }
+    /// When they can't be encoded.
+    pub(crate) fn to_json(&self) -> Result<serde_json::Value> {
         serde_json::to_value(self).map_err(|e| Error::Internal(e.to_string()))
     }
 }
@@ -110,6 +103,14 @@ pub(crate) fn resolve_model(options: &serde_json::Value, models: &[Model]) -> Re
     let named = models.iter().find(|model| named == Some(&model.id));
     let model = named.or(models.first()).map(|model| model.id.clone());
     model.ok_or_else(|| Error::Internal("there are no models".to_owned()))
+}
+
+fn validate_model(name: String, models: &[Model]) -> std::result::Result<String, Violation> {
+    if models.iter().any(|model| model.id == name) {
+        Ok(name)
+    } else {
+        Err(("unknown_model", "is not one of GET /models".to_owned()))
+    }
 }
 
 /// The longest tag that RFC 5646, 4.4.1, wants to be let through.

@@ -20,27 +20,25 @@ use crate::metrics::Metrics;
 #[derive(Clone, Debug)]
 pub struct AppState {
     /// Where everything is kept.
-    pub db: Database,
+    pub(crate) db: Database,
     /// What tokens and cursors are signed with.
-    pub keys: Arc<SigningKeys>,
+    pub(crate) keys: Arc<SigningKeys>,
     /// Hashes and verifies passwords.
-    pub passwords: Passwords,
+    pub(crate) passwords: Passwords,
     /// What clients may choose from; the first is the default.
-    pub models: Arc<[Model]>,
+    pub(crate) models: Arc<[Model]>,
     /// Places for searches, which are the only slow queries.
-    pub searches: PerUserLimit,
+    pub(crate) searches: PerUserLimit,
     /// Places for posts that are rendered, which takes a core.
     pub renders: ConcurrencyLimit,
     /// What the service lacks to work.
     pub(crate) readiness: Cached<Vec<String>>,
     /// What is counted.
-    pub metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
     /// Places for those who wait for a job.
-    pub waits: LongPollHub,
+    pub(crate) long_polls: LongPollHub,
     /// The settings.
-    pub config: Arc<Config>,
-    /// Canceled when the API is to stop: nobody waits any longer then.
-    pub stop: CancellationToken,
+    pub(crate) config: Arc<Config>,
 }
 
 impl AppState {
@@ -57,7 +55,7 @@ impl AppState {
     ) -> anyhow::Result<Self> {
         let changes = ChangeWatcher::watch(&db);
         Ok(AppState {
-            waits: LongPollHub::new(db.clone(), changes, stop.clone()),
+            long_polls: LongPollHub::new(db.clone(), changes, stop),
             db,
             keys: Arc::new(SigningKeys::new(secret)),
             passwords: Passwords::new()?,
@@ -67,7 +65,6 @@ impl AppState {
             readiness: Cached::new(READY_MAX_AGE),
             metrics: Arc::new(Metrics::new()?),
             config: Arc::new(config),
-            stop,
         })
     }
 }

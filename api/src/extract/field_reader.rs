@@ -17,18 +17,21 @@ pub(crate) trait FromFields: Sized {
 /// Why a field's value is not good: a code and a message.
 pub(crate) type Violation = (&'static str, String);
 
-/// Reads an object, which must have no fields but those that `T` takes.
-pub(crate) fn read_object<T: FromFields>(value: Value) -> Result<T> {
+/// Reads an object, which must have no fields but those that `read` takes.
+pub(crate) fn read_object<T>(
+    value: Value,
+    read: impl FnOnce(&mut FieldReader) -> Option<T>,
+) -> Result<T> {
     let mut fields = FieldReader {
         prefix: String::new(),
         rest: Map::new(),
         faults: Vec::new(),
     };
     fields.begin_object(value);
-    let read = T::from_fields(&mut fields);
+    let object = read(&mut fields);
     fields.end_object();
-    match read {
-        Some(body) if fields.faults.is_empty() => Ok(body),
+    match object {
+        Some(object) if fields.faults.is_empty() => Ok(object),
         _ => Err(Error::Validation(fields.faults)),
     }
 }
@@ -73,7 +76,11 @@ impl FieldReader {
     }
 
     /// Takes an object that may be left out or null: `Some(None)` then.
-    pub(crate) fn nested<T: FromFields>(&mut self, name: &str) -> Option<Option<T>> {
+    pub(crate) fn nested<T>(
+        &mut self,
+        name: &str,
+        read: impl FnOnce(&mut FieldReader) -> Option<T>,
+    ) -> Option<Option<T>> {
         let value = match self.rest.remove(name) {
             None | Some(Value::Null) => return Some(None),
             Some(value) => value,
@@ -83,21 +90,25 @@ impl FieldReader {
         let prefix = std::mem::replace(&mut self.prefix, inner_prefix);
         let before = self.faults.len();
         self.begin_object(value);
-        let read = T::from_fields(self);
+        let object = read(self);
         self.end_object();
         self.prefix = prefix;
         self.rest = outer;
-        read.filter(|_| self.faults.len() == before).map(Some)
+        object.filter(|_| self.faults.len() == before).map(Some)
     }
 
     /// Takes an object that must be there and not null.
-    pub(crate) fn nested_required<T: FromFields>(&mut self, name: &str) -> Option<T> {
+    pub(crate) fn nested_required<T>(
+        &mut self,
+        name: &str,
+        read: impl FnOnce(&mut FieldReader) -> Option<T>,
+    ) -> Option<T> {
         if matches!(self.rest.get(name), None | Some(Value::Null)) {
             self.rest.remove(name);
             self.add_violation(name, ("required", "is required".to_owned()));
             return None;
         }
-        self.nested(name)?
+        self.nested(name, read)?
     }
 
     fn convert<T: DeserializeOwned, U>(
@@ -193,7 +204,7 @@ mod tests {
     impl FromFields for Outer {
         fn from_fields(fields: &mut FieldReader) -> Option<Self> {
             let name = fields.required("name", trimmed_length(2, 5));
-            let inner = fields.nested("inner");
+            let inner = fields.nested("inner", Inner::from_fields);
             Some(Outer {
                 name: name?,
                 inner: inner?,
@@ -209,7 +220,7 @@ mod tests {
     }
 
     fn of_outer(value: Value) -> Result<Outer> {
-        read_object(value)
+        read_object(value, Outer::from_fields)
     }
 
     fn faults(value: Value) -> Vec<(String, &'static str)> {

@@ -9,9 +9,43 @@ use serde_json::{Map, Value};
 use tokio::time::timeout;
 
 use crate::error::{Error, Result};
-use crate::extract::field_reader::{FromFields, read_object};
+use crate::extract::field_reader::{FieldReader, FromFields, read_object};
 
-/// A JSON body that has been read and found good.
+/// A body that is JSON, or empty and not declared to be anything else.
+#[derive(Debug)]
+pub(crate) struct JsonBody(Value);
+
+impl JsonBody {
+    /// The object that the body is, as `read` takes it.
+    ///
+    /// # Errors
+    /// [`Error::Validation`] with all violations.
+    pub(crate) fn read<T>(self, read: impl FnOnce(&mut FieldReader) -> Option<T>) -> Result<T> {
+        read_object(self.0, read)
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for JsonBody {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self> {
+        let is_json = is_json(request.headers());
+        let bytes = read_bytes(request, state, BODY_READ_TIMEOUT).await?;
+        if is_json {
+            let value = serde_json::from_slice(&bytes);
+            value
+                .map(JsonBody)
+                .map_err(|e| Error::MalformedJson(e.to_string()))
+        } else if bytes.is_empty() {
+            // Where every field may be left out, so may the body.
+            Ok(JsonBody(Value::Object(Map::new())))
+        } else {
+            Err(Error::UnsupportedMediaType)
+        }
+    }
+}
+
+/// A JSON body that is valid as it stands.
 #[derive(Debug)]
 pub(crate) struct ValidatedJson<T>(pub T);
 
@@ -19,17 +53,8 @@ impl<T: FromFields, S: Send + Sync> FromRequest<S> for ValidatedJson<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request, state: &S) -> Result<Self> {
-        let is_json = is_json(request.headers());
-        let bytes = read_bytes(request, state, BODY_READ_TIMEOUT).await?;
-        let value = if is_json {
-            serde_json::from_slice(&bytes).map_err(|e| Error::MalformedJson(e.to_string()))?
-        } else if bytes.is_empty() {
-            // Where every field may be left out, so may the body.
-            Value::Object(Map::new())
-        } else {
-            return Err(Error::UnsupportedMediaType);
-        };
-        read_object(value).map(ValidatedJson)
+        let body = JsonBody::from_request(request, state).await?;
+        body.read(T::from_fields).map(ValidatedJson)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::state::AppState;
 
 /// Metrics in Prometheus' text format
 #[utoipa::path(
-    get, path = "/metrics", tag = "operation", security(()), operation_id = "metrics",
+    get, path = "/metrics", tag = "operation", security(()),
     responses((status = 200, body = String, content_type = "text/plain")),
 )]
 pub(crate) async fn metrics(State(state): State<AppState>) -> Result<impl IntoResponse> {

@@ -2,9 +2,9 @@
 
 use utoipa::ToSchema;
 
+use crate::auth::password::rules::new_password;
 use crate::extract::field_reader::{FieldReader, FromFields, Violation, accept_any};
 use crate::extract::text_rules::length;
-use crate::routes::users::new_password;
 
 /// A new account.
 #[derive(Debug, ToSchema)]
