@@ -77,7 +77,7 @@ impl ConcurrencyLimit {
     async fn acquire(&self) -> Result<OwnedSemaphorePermit> {
         let place = timeout(ACQUIRE_TIMEOUT, self.0.clone().acquire_owned()).await;
         let place = place.map_err(|_| Error::Overloaded)?;
-        place.map_err(|e| Error::Internal(e.to_string()))
+        place.map_err(Error::internal)
     }
 }
 
@@ -122,7 +122,7 @@ impl PerUserLimit {
 }
 
 async fn join<T>(work: JoinHandle<T>) -> Result<T> {
-    work.await.map_err(|e| Error::Internal(e.to_string()))
+    work.await.map_err(Error::internal)
 }
 
 #[cfg(test)]

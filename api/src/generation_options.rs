@@ -89,7 +89,7 @@ impl GenerationOptions {
     /// # Errors
     /// When they can't be encoded.
     pub(crate) fn to_json(&self) -> Result<serde_json::Value> {
-        serde_json::to_value(self).map_err(|e| Error::Internal(e.to_string()))
+        serde_json::to_value(self).map_err(Error::internal)
     }
 }
 

@@ -10,7 +10,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use sea_orm::sea_query::{Order, Query};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, Iterable,
-    QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
+    ModelTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -133,15 +133,15 @@ impl<'a> PageRequest<'a> {
     }
 }
 
-/// A page of [`scan_page`], as `request` asks for it, and the cursor of the next one.
+/// A page of [`scan_page`] in the order of `id`, a column of UUIDs, as `request` asks for it, and the cursor of the next one.
 pub(crate) async fn paginate<E: EntityTrait>(
     db: &impl ConnectionTrait,
     request: PageRequest<'_>,
     mut rows: Select<E>,
     wanted: Option<Condition>,
     id: E::Column,
-    id_of: impl Fn(&E::Model) -> Uuid,
 ) -> Result<(Vec<E::Model>, Option<String>)> {
+    let id_of = |row: &E::Model| row.get(id).unwrap();
     if let Some(IdCursor { id: after }) = request.after()? {
         rows = rows.filter(id.lt(after));
     }
@@ -166,8 +166,7 @@ impl<'a> CursorCodec<'a> {
 
     /// The cursor behind an entry.
     fn encode(&self, position: &impl Serialize) -> Result<String> {
-        let mut cursor =
-            serde_json::to_vec(position).map_err(|e| Error::Internal(e.to_string()))?;
+        let mut cursor = serde_json::to_vec(position).map_err(Error::internal)?;
         cursor.extend(self.tag(&cursor));
         Ok(BASE64_URL_SAFE_NO_PAD.encode(cursor))
     }

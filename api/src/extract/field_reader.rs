@@ -54,13 +54,8 @@ impl FieldReader {
         name: &str,
         check: impl FnOnce(T) -> std::result::Result<U, Violation>,
     ) -> Option<U> {
-        match self.rest.remove(name) {
-            None | Some(Value::Null) => {
-                self.add_violation(name, ("required", "is required".to_owned()));
-                None
-            }
-            Some(value) => self.convert(name, value, check),
-        }
+        let value = self.take_required(name)?;
+        self.convert(name, value, check)
     }
 
     /// Takes a field that may be left out or null: `Some(None)` then.
@@ -69,10 +64,20 @@ impl FieldReader {
         name: &str,
         check: impl FnOnce(T) -> std::result::Result<U, Violation>,
     ) -> Option<Option<U>> {
-        match self.rest.remove(name) {
-            None | Some(Value::Null) => Some(None),
+        match self.take(name) {
             Some(value) => self.convert(name, value, check).map(Some),
+            None => Some(None),
         }
+    }
+
+    /// Takes an object that must be there and not null.
+    pub(crate) fn nested_required<T>(
+        &mut self,
+        name: &str,
+        read: impl FnOnce(&mut FieldReader) -> Option<T>,
+    ) -> Option<T> {
+        let value = self.take_required(name)?;
+        self.read_nested(name, value, read)
     }
 
     /// Takes an object that may be left out or null: `Some(None)` then.
@@ -81,10 +86,30 @@ impl FieldReader {
         name: &str,
         read: impl FnOnce(&mut FieldReader) -> Option<T>,
     ) -> Option<Option<T>> {
-        let value = match self.rest.remove(name) {
-            None | Some(Value::Null) => return Some(None),
-            Some(value) => value,
-        };
+        match self.take(name) {
+            Some(value) => self.read_nested(name, value, read).map(Some),
+            None => Some(None),
+        }
+    }
+
+    fn take(&mut self, name: &str) -> Option<Value> {
+        self.rest.remove(name).filter(|value| !value.is_null())
+    }
+
+    fn take_required(&mut self, name: &str) -> Option<Value> {
+        let value = self.take(name);
+        if value.is_none() {
+            self.add_violation(name, ("required", "is required".to_owned()));
+        }
+        value
+    }
+
+    fn read_nested<T>(
+        &mut self,
+        name: &str,
+        value: Value,
+        read: impl FnOnce(&mut FieldReader) -> Option<T>,
+    ) -> Option<T> {
         let outer = std::mem::take(&mut self.rest);
         let inner_prefix = format!("{}{name}.", self.prefix);
         let prefix = std::mem::replace(&mut self.prefix, inner_prefix);
@@ -94,21 +119,7 @@ impl FieldReader {
         self.end_object();
         self.prefix = prefix;
         self.rest = outer;
-        object.filter(|_| self.faults.len() == before).map(Some)
-    }
-
-    /// Takes an object that must be there and not null.
-    pub(crate) fn nested_required<T>(
-        &mut self,
-        name: &str,
-        read: impl FnOnce(&mut FieldReader) -> Option<T>,
-    ) -> Option<T> {
-        if matches!(self.rest.get(name), None | Some(Value::Null)) {
-            self.rest.remove(name);
-            self.add_violation(name, ("required", "is required".to_owned()));
-            return None;
-        }
-        self.nested(name, read)?
+        object.filter(|_| self.faults.len() == before)
     }
 
     fn convert<T: DeserializeOwned, U>(

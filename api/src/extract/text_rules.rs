@@ -89,9 +89,10 @@ pub(crate) fn blank_class() -> String {
     let class = ranges.filter_map(|range| {
         let start = u16::try_from(u32::from(*range.start())).ok()?;
         let end = u16::try_from(u32::from(*range.end())).ok()?;
-        Some(match start == end {
-            true => format!("\\u{start:04x}"),
-            false => format!("\\u{start:04x}-\\u{end:04x}"),
+        Some(if start == end {
+            format!("\\u{start:04x}")
+        } else {
+            format!("\\u{start:04x}-\\u{end:04x}")
         })
     });
     format!("\\s{}", class.collect::<String>())

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
-use entity::audit::{Action, AuditEvent, UserRef};
+use entity::audit::Action;
 use entity::{session, user};
 use sea_orm::{
     ActiveModelTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, Set,
@@ -115,7 +115,8 @@ pub(crate) async fn change_password(
         .transaction(async move |tx| {
             let user = lock_if_password_unchanged(tx, &me.user).await?;
             session::Entity::revoke_all(tx, user.id, Some(me.session.id)).await?;
-            let event = self_event(Action::PasswordChanged, &user, &client);
+            let own = Some(&user);
+            let event = client.audit_event(Action::PasswordChanged, own, own, None);
             event.insert(tx).await?;
             set_password(tx, user, hash).await
         })
@@ -131,8 +132,7 @@ pub(crate) async fn change_password(
     request_body = DeleteAccountRequest,
     responses(
         (status = 204),
-        (status = 409, description = "There would be no admin left.", body = crate::error::Problem,
-            content_type = "application/problem+json"),
+        (status = 409, description = "There would be no admin left."),
     ),
 )]
 pub(crate) async fn delete_me(
@@ -158,23 +158,13 @@ pub(crate) async fn delete_me(
             }
             queue::detach_user(tx, user.id).await?;
             user::Entity::delete_by_id(user.id).exec(tx).await?;
-            let event = self_event(Action::AccountDeleted, &user, &client);
+            let own = Some(&user);
+            let event = client.audit_event(Action::AccountDeleted, own, own, None);
             event.insert(tx).await?;
             Ok(())
         })
         .await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// What a user does to their own account.
-fn self_event(action: Action, user: &user::Model, client: &ClientInfo) -> AuditEvent {
-    AuditEvent {
-        action,
-        actor: Some(UserRef::from(user)),
-        subject: Some(UserRef::from(user)),
-        source: client.request_metadata(),
-        details: None,
-    }
 }
 
 pub(super) async fn set_password(

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::TimeDelta;
-use entity::audit::{Action, AuditEvent, UserRef};
+use entity::audit::Action;
 use entity::clock::{new_id, now};
 use entity::{refresh_token, session, user};
 use sea_orm::{
@@ -34,8 +34,7 @@ use token_pair::{TokenPair, issue_token_pair, session_ttl, start_session};
     request_body = RegisterRequest,
     responses(
         (status = 201, body = TokenPair),
-        (status = 409, description = "The name is taken.", body = crate::error::Problem,
-            content_type = "application/problem+json"),
+        (status = 409, description = "The name is taken."),
     ),
 )]
 pub(crate) async fn register(
@@ -79,10 +78,8 @@ pub(crate) async fn register(
     request_body = LoginRequest,
     responses(
         (status = 200, body = TokenPair),
-        (status = 401, description = "Name or password is wrong.", body = crate::error::Problem,
-            content_type = "application/problem+json"),
-        (status = 403, description = "The account is disabled.", body = crate::error::Problem,
-            content_type = "application/problem+json"),
+        (status = 401, description = "Name or password is wrong."),
+        (status = 403, description = "The account is disabled."),
     ),
 )]
 pub(crate) async fn login(
@@ -157,10 +154,8 @@ async fn verify_and_start_session(
     request_body = RefreshRequest,
     responses(
         (status = 200, body = TokenPair),
-        (status = 401, description = "The token is not good.", body = crate::error::Problem,
-            content_type = "application/problem+json"),
-        (status = 403, description = "The account is disabled.", body = crate::error::Problem,
-            content_type = "application/problem+json"),
+        (status = 401, description = "The token is not good."),
+        (status = 403, description = "The account is disabled."),
     ),
 )]
 pub(crate) async fn refresh(
@@ -216,13 +211,8 @@ async fn revoke_reused_session(
         return Ok(());
     }
     let user = user::Entity::find_by_id(session.user_id).one(tx).await?;
-    let event = AuditEvent {
-        action: Action::RefreshTokenReused,
-        actor: None,
-        subject: user.as_ref().map(UserRef::from),
-        source: client.request_metadata(),
-        details: Some(json!({ "session_id": session.id })),
-    };
+    let details = Some(json!({ "session_id": session.id }));
+    let event = client.audit_event(Action::RefreshTokenReused, None, user.as_ref(), details);
     event.insert(tx).await?;
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! Jobs: how a post's writing goes.
 
 pub(crate) mod cancel;
-mod find;
 pub(crate) mod list;
 pub(crate) mod read;
 mod response;

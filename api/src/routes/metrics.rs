@@ -15,6 +15,6 @@ use crate::state::AppState;
 )]
 pub(crate) async fn metrics(State(state): State<AppState>) -> Result<impl IntoResponse> {
     let text = state.metrics.render(&state.db).await;
-    let text = text.map_err(|e| Error::Internal(e.to_string()))?;
+    let text = text.map_err(Error::internal)?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text))
 }

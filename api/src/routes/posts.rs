@@ -2,7 +2,6 @@
 
 pub(crate) mod create;
 pub(crate) mod delete;
-mod find;
 pub(crate) mod list;
 pub(crate) mod read;
 pub(crate) mod regenerate;

@@ -96,16 +96,9 @@ pub(crate) async fn list_audit_events(
 ) -> Result<PageResponse<AuditEvent>> {
     let list = CursorCodec::new(&state.keys, me.user.id, "admin,audit");
     let page = PageRequest::new(list, query.limit, query.cursor.as_deref())?;
+    let db = state.db.read();
     let events = audit::Entity::find();
-    let (events, next) = paginate(
-        state.db.read(),
-        page,
-        events,
-        None,
-        audit::Column::Id,
-        |event| event.id,
-    )
-    .await?;
+    let (events, next) = paginate(db, page, events, None, audit::Column::Id).await?;
     let items = events.into_iter().map(AuditEvent::from).collect();
     Ok(Page::response(&uri, items, next))
 }

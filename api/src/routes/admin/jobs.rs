@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;
-use entity::audit::{Action, AuditEvent, UserRef};
+use entity::audit::Action;
 use entity::{job, user};
 use sea_orm::{DatabaseTransaction, EntityTrait, QuerySelect};
 use serde_json::json;
@@ -49,7 +49,7 @@ pub(crate) async fn list_all_jobs(
     let (page, filter) = merge_violations(page, JobFilter::try_from(&query))?;
     let (jobs, wanted) = filter.rows(state.db.backend())?;
     let db = state.db.read();
-    let (jobs, next) = paginate(db, page, jobs, wanted, job::Column::Id, |job| job.id).await?;
+    let (jobs, next) = paginate(db, page, jobs, wanted, job::Column::Id).await?;
     Ok(Page::response(&uri, AdminJob::load(db, jobs).await?, next))
 }
 
@@ -78,8 +78,7 @@ pub(crate) async fn get_any_job(
     params(("id" = Uuid, Path)),
     responses(
         (status = 202, body = AdminJob),
-        (status = 409, description = "The job is over.", body = crate::error::Problem,
-            content_type = "application/problem+json"),
+        (status = 409, description = "The job is over."),
     ),
 )]
 pub(crate) async fn cancel_any_job(
@@ -112,7 +111,7 @@ pub(crate) async fn cancel_any_job(
     responses(
         (status = 202, body = AdminJob),
         (status = 409, description = "The job has succeeded or is not the latest, the post is being \
-            generated, or the owner is disabled.", body = crate::error::Problem, content_type = "application/problem+json"),
+            generated, or the owner is disabled."),
     ),
 )]
 pub(crate) async fn retry_any_job(
@@ -156,13 +155,8 @@ async fn record(
     job: &job::Model,
 ) -> Result<()> {
     let owner = user::Entity::find_by_id(job.user_id).one(tx).await?;
-    let event = AuditEvent {
-        action,
-        actor: Some(UserRef::from(&me.user)),
-        subject: owner.as_ref().map(UserRef::from),
-        source: client.request_metadata(),
-        details: Some(json!({ "job_id": job.id, "blog_id": job.post_id })),
-    };
+    let details = Some(json!({ "job_id": job.id, "blog_id": job.post_id }));
+    let event = client.audit_event(action, Some(&me.user), owner.as_ref(), details);
     event.insert(tx).await?;
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, TimeDelta, Utc};
-use entity::audit::{Action, AuditEvent, UserRef};
+use entity::audit::Action;
 use entity::clock::now;
 use entity::queue_state;
 use sea_orm::ConnectionTrait;
@@ -196,13 +196,7 @@ async fn set_paused(
                 _ => queue_state::Entity::resume(tx).await?,
             };
             if changed {
-                let event = AuditEvent {
-                    action,
-                    actor: Some(UserRef::from(&me.user)),
-                    subject: None,
-                    source: client.request_metadata(),
-                    details: None,
-                };
+                let event = client.audit_event(action, Some(&me.user), None, None);
                 event.insert(tx).await?;
             }
             Ok::<_, Error>(())

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::{OriginalUri, State};
 use chrono::{DateTime, Utc};
-use entity::audit::{Action, AuditEvent, UserRef};
+use entity::audit::Action;
 use entity::clock::now;
 use entity::{session, user};
 use sea_orm::sea_query::Expr;
@@ -117,16 +117,9 @@ pub(crate) async fn list_users(
         let name = Expr::col(user::Column::Username);
         Condition::all().add(substring_search::contains(state.db.backend(), name, q))
     });
+    let db = state.db.read();
     let users = user::Entity::find();
-    let (users, next) = paginate(
-        state.db.read(),
-        page,
-        users,
-        named,
-        user::Column::Id,
-        |user| user.id,
-    )
-    .await?;
+    let (users, next) = paginate(db, page, users, named, user::Column::Id).await?;
     let items = users.into_iter().map(AdminUserView::from).collect();
     Ok(Page::response(&uri, items, next))
 }
@@ -141,8 +134,7 @@ pub(crate) async fn list_users(
     request_body = UpdateUserRequest,
     responses(
         (status = 200, body = AdminUserView),
-        (status = 409, description = "There would be no admin left.", body = crate::error::Problem,
-            content_type = "application/problem+json"),
+        (status = 409, description = "There would be no admin left."),
     ),
 )]
 pub(crate) async fn update_user(
@@ -168,13 +160,7 @@ pub(crate) async fn update_user(
                 return Err(Error::LastAdmin);
             }
             for (action, details) in changes(before, &after) {
-                let event = AuditEvent {
-                    action,
-                    actor: Some(UserRef::from(&me.user)),
-                    subject: Some(UserRef::from(&after)),
-                    source: client.request_metadata(),
-                    details,
-                };
+                let event = client.audit_event(action, Some(&me.user), Some(&after), details);
                 event.insert(tx).await?;
             }
             let mut canceled = Vec::new();

@@ -2,9 +2,9 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use sea_orm::QuerySelect;
 use shared::queue;
 
-use super::find::lock_for_update;
 use super::response::{Job, accepted};
 use crate::auth::current_user::CurrentUser;
 use crate::error::{Error, Result};
@@ -20,8 +20,7 @@ use crate::state::AppState;
     params(("id" = Uuid, Path)),
     responses(
         (status = 202, body = Job),
-        (status = 409, description = "The job is over.", body = crate::error::Problem,
-            content_type = "application/problem+json"),
+        (status = 409, description = "The job is over."),
     ),
 )]
 pub(crate) async fn cancel_job(
@@ -32,7 +31,8 @@ pub(crate) async fn cancel_job(
     let job = state
         .db
         .transaction(async move |tx| {
-            lock_for_update(tx, &me, id).await?;
+            let job = me.job(id).lock_exclusive();
+            job.one(tx).await?.ok_or(Error::NotFound)?;
             queue::cancel(tx, id).await?.ok_or(Error::JobFinished)
         })
         .await?;

@@ -48,6 +48,6 @@ pub(crate) async fn list_jobs(
         jobs = jobs.filter(job::Column::Status.eq(status));
     }
     let db = state.db.read();
-    let (jobs, next) = paginate(db, page, jobs, None, job::Column::Id, |job| job.id).await?;
+    let (jobs, next) = paginate(db, page, jobs, None, job::Column::Id).await?;
     Ok(Page::response(&uri, Job::load(db, jobs).await?, next))
 }

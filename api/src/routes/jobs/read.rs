@@ -9,7 +9,6 @@ use entity::job::JobState;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::find::find;
 use super::response::{Job, job_response};
 use crate::auth::current_user::CurrentUser;
 use crate::error::{Error, Result};
@@ -43,14 +42,14 @@ pub(crate) async fn get_job(
     headers: HeaderMap,
 ) -> Result<Response> {
     let db = state.db.read();
-    let mut job = find(db, &me, id).await?;
+    let mut job = me.job(id).one(db).await?.ok_or(Error::NotFound)?;
     let acquire = |max_wait| state.long_polls.try_acquire(me.user.id, max_wait);
     if let Some(permit) = max_wait(wait)?.and_then(acquire) {
         let before = (job.status, job.phase);
         let has_changed =
             |now: JobState| now.status.is_finished() || (now.status, now.phase) != before;
         permit.wait_for(id, has_changed).await?;
-        job = find(db, &me, id).await?;
+        job = me.job(id).one(db).await?.ok_or(Error::NotFound)?;
     }
     job_response(&headers, &Job::load_one(db, job).await?)
 }

@@ -226,7 +226,7 @@ impl From<attempt::Model> for Attempt {
 
 /// A job under its tag, with a hint when to ask again.
 pub(in crate::routes) fn job_response(asked: &HeaderMap, job: &Job) -> Result<Response> {
-    let body = serde_json::to_vec(job).map_err(|e| Error::Internal(e.to_string()))?;
+    let body = serde_json::to_vec(job).map_err(Error::internal)?;
     let tag = content_etag(&body);
     let mut headers = HeaderMap::new();
     let json = HeaderValue::from_static("application/json");

@@ -1,12 +1,12 @@
 //! Retrying a job.
 
 use axum::extract::State;
+use sea_orm::QuerySelect;
 use shared::queue;
 
-use super::find::lock_for_update;
 use super::response::{Job, accepted};
 use crate::auth::current_user::CurrentUser;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::extract::idempotency::{IdempotencyKey, IdempotentResponse};
 use crate::extract::path::PathId;
 use crate::middleware::request_context::current_origin;
@@ -23,8 +23,7 @@ use crate::state::AppState;
     responses(
         (status = 202, body = Job),
         (status = 409, description = "The job has succeeded or is not the latest, the post is being generated, \
-            or the first request with this Idempotency-Key is under way.",
-            body = crate::error::Problem, content_type = "application/problem+json"),
+            or the first request with this Idempotency-Key is under way."),
     ),
 )]
 pub(crate) async fn retry_job(
@@ -40,7 +39,8 @@ pub(crate) async fn retry_job(
         let work = async {
             let config = &state.config;
             let room = queue::check_quota(tx, me.user.id, config.user_max_active_jobs).await?;
-            let job = lock_for_update(tx, &me, id).await?;
+            let job = me.job(id).lock_exclusive();
+            let job = job.one(tx).await?.ok_or(Error::NotFound)?;
             let job = queue::retry(tx, &job, room, config.job_max_attempts, origin).await?;
             Quota::new(config).allows_text(tx, me.user.id).await?;
             let post = job.post_id;

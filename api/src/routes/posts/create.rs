@@ -12,7 +12,6 @@ use shared::queue::{self, NewJob};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::find::find;
 use super::response::{Post, accepted};
 use crate::auth::current_user::CurrentUser;
 use crate::error::{Error, Result};
@@ -148,7 +147,7 @@ async fn wait_until_finished(
     permit
         .wait_for(job.id, |now| now.status.is_finished())
         .await?;
-    let post = find(db, &me, id).await?;
+    let post = me.post(id).one(db).await?.ok_or(Error::NotFound)?;
     let is_ready = post.status == post::Status::Ready;
     let mut response = accepted(Post::load(db, post, &me).await?);
     if is_ready {

@@ -8,7 +8,6 @@ use serde::Serialize;
 use shared::queue;
 use utoipa::ToSchema;
 
-use super::find::find;
 use crate::auth::current_user::CurrentUser;
 use crate::error::{Error, Result};
 use crate::extract::path::PathId;
@@ -36,7 +35,7 @@ pub(crate) async fn delete_post(
     state
         .db
         .transaction(async move |tx| {
-            find(tx, &me, id).await?;
+            me.post(id).one(tx).await?.ok_or(Error::NotFound)?;
             // Responses hold copies of it. Whoever stores one locks its key first of all.
             idempotency::Entity::erase_responses(tx, id).await?;
             queue::detach_post(tx, id).await?;

@@ -6,7 +6,6 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use entity::{job, post};
 
-use super::find::find;
 use super::response::Post;
 use crate::auth::current_user::CurrentUser;
 use crate::error::{Error, Result};
@@ -28,8 +27,7 @@ use crate::state::AppState;
         (status = 200, content((Post = "application/json"), (String = "text/markdown"), (String = "text/html"))),
         (status = 304),
         (status = 409, description = "Markdown or HTML was asked for, and there is no content: the \
-            post is being generated for the first time, or its job ended without any.", body = crate::error::Problem,
-            content_type = "application/problem+json"),
+            post is being generated for the first time, or its job ended without any."),
     ),
 )]
 pub(crate) async fn get_post(
@@ -38,7 +36,8 @@ pub(crate) async fn get_post(
     PathId(id): PathId,
     headers: HeaderMap,
 ) -> Result<Response> {
-    let post = find(state.db.read(), &me, id).await?;
+    let db = state.db.read();
+    let post = me.post(id).one(db).await?.ok_or(Error::NotFound)?;
     let format = accepted_format(&headers);
     let tag = version_etag(post.version, format);
     let mut response = match format {
@@ -49,7 +48,7 @@ pub(crate) async fn get_post(
                 post::Status::Generating => &HeaderMap::new(),
                 _ => &headers,
             };
-            let post = Post::load(state.db.read(), post, &me).await?;
+            let post = Post::load(db, post, &me).await?;
             with_etag(asked, &tag, Json(post))
         }
         Format::Markdown => {
@@ -102,8 +101,7 @@ fn content(post: post::Model) -> Result<String> {
     responses(
         (status = 200, body = Job),
         (status = 304),
-        (status = 404, description = "There is no such post, or its job is no longer kept.",
-            body = crate::error::Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such post, or its job is no longer kept."),
     ),
 )]
 pub(crate) async fn get_post_status(
@@ -112,8 +110,9 @@ pub(crate) async fn get_post_status(
     PathId(id): PathId,
     headers: HeaderMap,
 ) -> Result<Response> {
-    let post = find(state.db.read(), &me, id).await?;
-    let job = job::Entity::of_post(post.id).one(state.db.read()).await?;
+    let db = state.db.read();
+    let post = me.post(id).one(db).await?.ok_or(Error::NotFound)?;
+    let job = job::Entity::of_post(post.id).one(db).await?;
     let job = job.ok_or(Error::JobPruned)?;
-    job_response(&headers, &Job::load_one(state.db.read(), job).await?)
+    job_response(&headers, &Job::load_one(db, job).await?)
 }

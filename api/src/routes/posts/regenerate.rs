@@ -7,10 +7,9 @@ use shared::config::Model;
 use shared::queue::{self, NewJob};
 use utoipa::ToSchema;
 
-use super::find::find;
 use super::response::{Post, accepted};
 use crate::auth::current_user::CurrentUser;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::extract::field_reader::FieldReader;
 use crate::extract::idempotency::{IdempotencyKey, IdempotentResponse};
 use crate::extract::json::JsonBody;
@@ -47,8 +46,7 @@ impl RegeneratePostRequest {
     responses(
         (status = 202, body = Post),
         (status = 409, description = "The post is being generated, or the first request with this \
-            Idempotency-Key is under way.",
-            body = crate::error::Problem, content_type = "application/problem+json"),
+            Idempotency-Key is under way."),
     ),
 )]
 pub(crate) async fn regenerate_post(
@@ -64,7 +62,7 @@ pub(crate) async fn regenerate_post(
     let db = state.db.clone();
     db.transaction(async move |tx| {
         let work = async {
-            let post = find(tx, &me, id).await?;
+            let post = me.post(id).one(tx).await?.ok_or(Error::NotFound)?;
             let options = match again.options {
                 Some(options) => options.to_json()?,
                 None => post.options,
@@ -82,7 +80,7 @@ pub(crate) async fn regenerate_post(
             let quota = Quota::new(&state.config);
             quota.allows_text(tx, me.user.id).await?;
             post::Entity::regenerate(tx, id, options).await?;
-            let post = find(tx, &me, id).await?;
+            let post = me.post(id).one(tx).await?.ok_or(Error::NotFound)?;
             let job = Job::load_one(tx, job).await?;
             Ok((accepted(Post::new(post, Some(job), &me)), id))
         };

@@ -5,9 +5,9 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use entity::post;
+use sea_orm::QuerySelect;
 use utoipa::ToSchema;
 
-use super::find::lock_for_update;
 use super::response::Post;
 use crate::auth::current_user::CurrentUser;
 use crate::error::{Error, Result};
@@ -58,10 +58,8 @@ impl FromFields for UpdatePostRequest {
     request_body = UpdatePostRequest,
     responses(
         (status = 200, body = Post),
-        (status = 409, description = "The post is being generated.", body = crate::error::Problem,
-            content_type = "application/problem+json"),
-        (status = 412, description = "The post has changed since.", body = crate::error::Problem,
-            content_type = "application/problem+json"),
+        (status = 409, description = "The post is being generated."),
+        (status = 412, description = "The post has changed since."),
     ),
 )]
 pub(crate) async fn update_post(
@@ -77,7 +75,8 @@ pub(crate) async fn update_post(
         .db
         .transaction(async move |tx| {
             quota.lock_user(tx, owner.user.id).await?;
-            let post = lock_for_update(tx, &owner, id).await?;
+            let post = owner.post(id).lock_exclusive();
+            let post = post.one(tx).await?.ok_or(Error::NotFound)?;
             if !if_match_allows(&headers, post.version) {
                 return Err(Error::VersionConflict);
             }

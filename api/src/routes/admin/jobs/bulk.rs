@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use axum::Json;
 use axum::extract::State;
-use entity::audit::{Action, AuditEvent, UserRef};
+use entity::audit::Action;
 use entity::{job, user};
 use sea_orm::sea_query::LockType;
 use sea_orm::{
@@ -95,13 +95,8 @@ pub(crate) async fn change_jobs(
     // Refused before anything is written down.
     change.filter.rows(state.db.backend())?;
     // Written down before anything is done, for it is done in many steps.
-    let event = AuditEvent {
-        action: Action::JobsBulkChanged,
-        actor: Some(UserRef::from(&me.user)),
-        subject: None,
-        source: client.request_metadata(),
-        details: Some(json!({ "action": change.action, "filter": change.filter })),
-    };
+    let details = Some(json!({ "action": change.action, "filter": change.filter }));
+    let event = client.audit_event(Action::JobsBulkChanged, Some(&me.user), None, details);
     state
         .db
         .transaction(async move |tx| event.insert(tx).await)
