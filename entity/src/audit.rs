@@ -11,6 +11,7 @@ use crate::user;
 
 /// A row of `audit_events`. It names people as they were called at the time, for
 /// they may be gone.
+#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "audit_events")]
 pub struct Model {
@@ -72,10 +73,6 @@ pub enum Action {
     /// Workers were told to take jobs again.
     QueueResumed,
 }
-
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-#[allow(missing_docs, reason = "the derive writes them")]
-pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 

@@ -8,6 +8,7 @@
 
 pub mod attempt;
 pub mod audit;
+mod batch_delete;
 pub mod bulk_update;
 pub mod cleanup_clock;
 pub mod clock;

@@ -12,6 +12,7 @@ use crate::bulk_update::{from_values, value_column};
 use crate::clock::{Timestamp, now};
 
 /// A row of `blog_posts`.
+#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "blog_posts")]
 pub struct Model {
@@ -63,10 +64,6 @@ pub enum Status {
     /// Its latest job was canceled.
     Canceled,
 }
-
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-#[allow(missing_docs, reason = "the derive writes them")]
-pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 
