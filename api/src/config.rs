@@ -1,13 +1,13 @@
 //! The API's settings.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::bail;
 use clap::{Parser, Subcommand};
+use ipnet::IpNet;
 use shared::config::{AgentSettings, LogSettings, Secret, StorageSettings, TraceSettings};
-
-use crate::middleware::client_ip::TrustedProxy;
 
 /// The HTTP API: takes requests for blog posts, and tells what became of them.
 ///
@@ -103,6 +103,28 @@ pub enum Command {
         /// The user's name
         username: String,
     },
+}
+
+/// A proxy's address, or the network that proxies are in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrustedProxy(IpNet);
+
+impl TrustedProxy {
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+        self.0.contains(&address.to_canonical())
+    }
+}
+
+impl FromStr for TrustedProxy {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim();
+        let address = text.parse::<IpAddr>().map(|ip| ip.to_canonical().into());
+        let network = address.or_else(|_| text.parse::<IpNet>());
+        let network = network.map_err(|_| "neither an address nor a network such as 10.0.0.0/8");
+        network.map(TrustedProxy)
+    }
 }
 
 const MIN_SECRET_LEN: usize = 32;

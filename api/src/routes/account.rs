@@ -1,10 +1,10 @@
-//! Accounts: who one is, one's password, and leaving.
+//! The current user's account.
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
-use entity::audit::{Action, AuditEvent, UserRef};
+use entity::audit::Action;
 use entity::{session, user};
 use sea_orm::{
     ActiveModelTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, Set,
@@ -15,13 +15,15 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::timestamp;
-use crate::AppState;
 use crate::auth::current_user::CurrentUser;
 use crate::auth::login_throttle::{AdmittedAttempt, LoginThrottle, PasswordCheck};
-use crate::auth::password::{Verification, is_common};
+use crate::auth::password::Verification;
+use crate::auth::password::rules::new_password;
 use crate::error::{Error, Result};
 use crate::extract::client_info::ClientInfo;
-use crate::extract::json::{FieldReader, FromFields, ValidatedJson, Violation, accept_any};
+use crate::extract::field_reader::{FieldReader, FromFields, accept_any};
+use crate::extract::json::{JsonBody, ValidatedJson};
+use crate::state::AppState;
 
 /// A user.
 #[derive(Debug, Serialize, ToSchema)]
@@ -55,10 +57,10 @@ pub(crate) struct ChangePasswordRequest {
     new_password: String,
 }
 
-impl FromFields for ChangePasswordRequest {
-    fn from_fields(fields: &mut FieldReader) -> Option<Self> {
+impl ChangePasswordRequest {
+    fn from_fields(fields: &mut FieldReader, username: &str) -> Option<Self> {
         let current_password = fields.required("current_password", accept_any);
-        let new_password = fields.required("new_password", |new| new_password(new, ""));
+        let new_password = fields.required("new_password", |new| new_password(new, username));
         Some(ChangePasswordRequest {
             current_password: current_password?,
             new_password: new_password?,
@@ -83,10 +85,10 @@ impl FromFields for DeleteAccountRequest {
 
 /// Who one is
 #[utoipa::path(
-    get, path = "/users/me", tag = "users", operation_id = "get_me",
+    get, path = "/users/me", tag = "users",
     responses((status = 200, body = User)),
 )]
-pub(crate) async fn me(me: CurrentUser) -> Json<User> {
+pub(crate) async fn get_me(me: CurrentUser) -> Json<User> {
     Json(me.user.into())
 }
 
@@ -102,33 +104,24 @@ pub(crate) async fn change_password(
     State(state): State<AppState>,
     me: CurrentUser,
     client: ClientInfo,
-    ValidatedJson(change): ValidatedJson<ChangePasswordRequest>,
+    body: JsonBody,
 ) -> Result<StatusCode> {
-    if is_username(&change.new_password, &me.user.username) {
-        let (code, message) = password_is_username();
-        return Err(Error::invalid("new_password", code, message));
-    }
+    let username = &me.user.username;
+    let change = body.read(|fields| ChangePasswordRequest::from_fields(fields, username))?;
     verify_password(&state, &me.user, &client, change.current_password).await?;
     let hash = state.passwords.hash(change.new_password).await?;
     state
         .db
-        .transaction(async move |tx| change_password_tx(tx, me, client, hash).await)
+        .transaction(async move |tx| {
+            let user = lock_if_password_unchanged(tx, &me.user).await?;
+            session::Entity::revoke_all(tx, user.id, Some(me.session.id)).await?;
+            let own = Some(&user);
+            let event = client.audit_event(Action::PasswordChanged, own, own, None);
+            event.insert(tx).await?;
+            set_password(tx, user, hash).await
+        })
         .await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-async fn change_password_tx(
-    tx: &DatabaseTransaction,
-    me: CurrentUser,
-    client: ClientInfo,
-    hash: String,
-) -> Result<()> {
-    let user = lock_if_password_unchanged(tx, &me.user).await?;
-    session::Entity::revoke_all(tx, user.id, Some(me.session.id)).await?;
-    self_event(Action::PasswordChanged, &user, &client)
-        .insert(tx)
-        .await?;
-    set_password(tx, user, hash).await
 }
 
 /// Delete one's account
@@ -139,8 +132,7 @@ async fn change_password_tx(
     request_body = DeleteAccountRequest,
     responses(
         (status = 204),
-        (status = 409, description = "There would be no admin left.", body = crate::error::Problem,
-            content_type = "application/problem+json"),
+        (status = 409, description = "There would be no admin left."),
     ),
 )]
 pub(crate) async fn delete_me(
@@ -152,45 +144,27 @@ pub(crate) async fn delete_me(
     verify_password(&state, &me.user, &client, given.password).await?;
     state
         .db
-        .transaction(async move |tx| delete_me_tx(tx, me.user, client).await)
+        .transaction(async move |tx| {
+            // Who was made an admin since the request came is taken for the only one,
+            // and may ask again.
+            let locked = match me.user.role {
+                user::Role::Admin => user::Entity::lock_with_admins(tx, me.user.id).await?,
+                user::Role::User => Vec::new(),
+            };
+            let user = lock_if_password_unchanged(tx, &me.user).await?;
+            let mut others = locked.iter().filter(|admin| admin.id != user.id);
+            if user.is_admin() && !others.any(user::Model::is_admin) {
+                return Err(Error::LastAdmin);
+            }
+            queue::detach_user(tx, user.id).await?;
+            user::Entity::delete_by_id(user.id).exec(tx).await?;
+            let own = Some(&user);
+            let event = client.audit_event(Action::AccountDeleted, own, own, None);
+            event.insert(tx).await?;
+            Ok(())
+        })
         .await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// Removes a user and all that is theirs.
-async fn delete_me_tx(
-    tx: &DatabaseTransaction,
-    user: user::Model,
-    client: ClientInfo,
-) -> Result<()> {
-    // Who was made an admin since the request came is taken for the only one, and
-    // may ask again.
-    let held = match user.role {
-        user::Role::Admin => user::Entity::lock_with_admins(tx, user.id).await?,
-        user::Role::User => Vec::new(),
-    };
-    let user = lock_if_password_unchanged(tx, &user).await?;
-    let mut others = held.iter().filter(|admin| admin.id != user.id);
-    if user.is_admin() && !others.any(user::Model::is_admin) {
-        return Err(Error::LastAdmin);
-    }
-    queue::detach_user(tx, user.id).await?;
-    user::Entity::delete_by_id(user.id).exec(tx).await?;
-    self_event(Action::AccountDeleted, &user, &client)
-        .insert(tx)
-        .await?;
-    Ok(())
-}
-
-/// What a user does to their own account.
-fn self_event(action: Action, user: &user::Model, client: &ClientInfo) -> AuditEvent {
-    AuditEvent {
-        action,
-        actor: Some(UserRef::from(user)),
-        subject: Some(UserRef::from(user)),
-        source: client.request_metadata(),
-        details: None,
-    }
 }
 
 pub(super) async fn set_password(
@@ -212,10 +186,11 @@ async fn verify_password(
     client: &ClientInfo,
     password: String,
 ) -> Result<()> {
-    let visitor = LoginThrottle::new(&state.keys, &user.username, client);
-    let (state, user) = (state.clone(), user.clone());
+    let throttle = LoginThrottle::new(&state.keys, &user.username, client);
+    let state = state.clone();
+    let user = user.clone();
     let db = state.db.clone();
-    let prove = |attempt: AdmittedAttempt| async move {
+    let verify = |attempt: AdmittedAttempt| async move {
         let stored = Some(user.password_hash.as_str());
         if state.passwords.verify(password, stored).await? == Verification::Mismatch {
             attempt
@@ -229,7 +204,7 @@ async fn verify_password(
             .await
             .map(PasswordCheck::Right)
     };
-    visitor.attempt(db, prove).await
+    throttle.attempt(db, verify).await
 }
 
 /// Holds a user's row, unless its password is another by now: then what was
@@ -242,29 +217,4 @@ async fn lock_if_password_unchanged(
         Some(user) if user.password_hash == before.password_hash => Ok(user),
         _ => Err(Error::InvalidCredentials),
     }
-}
-
-/// A password that a user wants to have, if it may be one.
-pub(super) fn new_password(
-    password: String,
-    username: &str,
-) -> std::result::Result<String, Violation> {
-    match password.chars().count() {
-        ..8 => Err(("too_short", "must have at least 8 characters".to_owned())),
-        129.. => Err(("too_long", "must have at most 128 characters".to_owned())),
-        _ if is_username(&password, username) => Err(password_is_username()),
-        _ if is_common(&password) => {
-            let message = "is one of the passwords that are tried first";
-            Err(("too_common", message.to_owned()))
-        }
-        _ => Ok(password),
-    }
-}
-
-fn is_username(password: &str, username: &str) -> bool {
-    password.eq_ignore_ascii_case(username)
-}
-
-fn password_is_username() -> Violation {
-    ("same_as_username", "must not be the username".to_owned())
 }
