@@ -23,9 +23,8 @@ pub struct Config {
     #[arg(long, env = "LISTEN_ADDR", default_value = "127.0.0.1:8000")]
     pub listen_addr: SocketAddr,
 
-    /// The key that signs access tokens, at least 32 characters. Without it a
-    /// random one is made once and kept in DATA_DIR; APIs on several machines
-    /// must share one
+    /// The key that signs access tokens, at least 32 characters; APIs on several
+    /// machines must share one [default: random, made once and kept in DATA_DIR]
     #[arg(long, env = "JWT_SECRET", hide_env_values = true)]
     pub jwt_secret: Option<Secret>,
 
@@ -63,18 +62,18 @@ pub struct Config {
     #[arg(long, env = "RATE_LIMIT_PER_MINUTE", default_value_t = 600)]
     pub rate_limit_per_minute: u32,
 
-    /// How many connections an address may have open at once, trusted proxies
-    /// excepted. No more than half of those that there may be in all
+    /// How many connections an address may have open at once, trusted proxies excepted;
+    /// never more than half of all that there may be
     #[arg(long, env = "MAX_CONNECTIONS_PER_ADDRESS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections_per_address: u32,
 
-    /// The proxies in front of the API: addresses and networks such as
-    /// 10.0.0.0/8, separated by commas. What they tell of their clients in
-    /// X-Forwarded-For is believed; of nobody else it is
+    /// The proxies in front of the API: addresses and networks such as 10.0.0.0/8,
+    /// separated by commas. X-Forwarded-For is believed of them, and of nobody else
     #[arg(long, env = "TRUSTED_PROXIES", value_delimiter = ',')]
     pub trusted_proxies: Vec<TrustedProxy>,
 
-    /// How long open requests may take to end when the API is stopped, in seconds
+    /// How long open requests of an API, and running jobs of a worker, may take to end
+    /// after SIGTERM, in seconds; jobs that are left are released
     #[arg(long, env = "SHUTDOWN_GRACE_SECS", default_value_t = 30)]
     pub shutdown_grace_secs: u32,
 
