@@ -46,6 +46,7 @@ lint:
 rules:
 	@scripts/crate-rules.sh
 	@scripts/security-rules.sh
+	@python3 scripts/check-docs.py
 
 deny:
 	@if command -v cargo-deny >/dev/null; then \
