@@ -24,7 +24,7 @@ HISTORY = {"CHANGELOG.md"}
 # Files that a guide has its reader write.
 TO_BE_WRITTEN = {"api/src/routes/stats.rs", "api/tests/it/stats.rs"}
 # Types and constants of libraries, and names that only look like such.
-FOREIGN = {"EX_TEMPFAIL", "IntoParams", "OpenTelemetry"}
+FOREIGN = {"IntoParams", "OTEL_SERVICE_NAME"}
 
 PROGRAMS = {"cargo", "cat", "cd", "curl", "docker", "git", "make", "openssl", "python3", "sqlite3", "umask"}
 SHELL_WORDS = {"", "do", "done", "else", "fi", "for", "if", "print", "then", "while"}
@@ -177,7 +177,7 @@ class Page:
 
 def commands(text):
     """The commands of a shell script, each from its program on; strings are left out."""
-    text = re.sub(r"<<-?'?(\w+)'?(.*?)^\1$", r"\2", text, flags=re.M | re.S)
+    text = re.sub(r"<<-?'?(\w+)'?([^\n]*)\n.*?^\1$", r"\2", text, flags=re.M | re.S)
     text = re.sub(r"'[^']*'", "S", text.replace("\\\n", " "))
     text = re.sub(r"(^|\s)#.*", r"\1", text)
     inner = re.compile(r"\$\(([^()]*)\)")
