@@ -23,8 +23,8 @@ pub struct Config {
     #[arg(long, env = "LISTEN_ADDR", default_value = "127.0.0.1:8000")]
     pub listen_addr: SocketAddr,
 
-    /// The key that signs access tokens, at least 32 characters; APIs on several
-    /// machines must share one [default: random, made once and kept in DATA_DIR]
+    /// The key that signs access tokens, at least 32 characters; unset, a random one is
+    /// made once and kept in DATA_DIR. APIs on several machines must share one
     #[arg(long, env = "JWT_SECRET", hide_env_values = true)]
     pub jwt_secret: Option<Secret>,
 

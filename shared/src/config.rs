@@ -169,7 +169,7 @@ pub struct LogSettings {
 #[derive(Args, Clone, Debug)]
 pub struct TraceSettings {
     /// The OpenTelemetry collector that traces are sent to by HTTP, such as
-    /// http://127.0.0.1:4318; without it none are made. Other variables of the standard
+    /// http://127.0.0.1:4318; unset, none are made. Other variables of the standard
     /// are read as well, such as OTEL_EXPORTER_OTLP_HEADERS and OTEL_TRACES_SAMPLER
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true)]
     pub otel_exporter_otlp_endpoint: Option<String>,
@@ -187,13 +187,12 @@ pub enum LogFormat {
 /// Who writes, as far as both binaries must know.
 #[derive(Args, Clone, Debug)]
 pub struct AgentSettings {
-    /// Who writes the posts [default: the local model that `make run` starts]
+    /// Who writes the posts; unset, it is the local model that `make run` starts
     #[arg(long, env = "AGENT", value_enum)]
     pub agent: Option<AgentKind>,
 
     /// The models that clients may choose from, separated by commas; the first one is
-    /// taken where none is named. Required for openai and anthropic [default: the local
-    /// model's name, or script]
+    /// taken where none is named. Required for openai and anthropic
     #[arg(long, env = "AGENT_MODEL")]
     pub agent_model: Option<String>,
 }

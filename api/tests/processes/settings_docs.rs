@@ -48,7 +48,7 @@ impl Setting {
         let allowed: Vec<&str> = allowed.iter().map(|value| value.get_name()).collect();
         let text = match allowed.as_slice() {
             [] => text.to_owned(),
-            allowed => format!("{text}; one of {}", allowed.join(", ")),
+            allowed => format!("One of {}. {text}", allowed.join(", ")),
         };
         Some(Setting {
             name,
