@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Holds the Markdown pages to what is there: links, anchors, paths, `make` targets, the programs of
-`sh` blocks, names of the code, and the sizes of the README and of glossaries. A part of `make rules`.
+"""Checks that the Markdown pages name only what exists: links and anchors, paths, `make` targets,
+programs in `sh` blocks, and names in the code. Also limits the README and the glossary. A part of
+`make rules`.
 
-In a code span, `name()` is a function, `CamelCase` a type and `UPPER_CASE` a setting or a constant:
-each must be declared somewhere. A ```text block may be a tree of folders and files.
+In a code span, `name()` is a function, `CamelCase` a type and `UPPER_CASE` a setting or a constant.
+A ```text block may be a tree of folders and files.
 """
 
 import os
@@ -19,11 +20,11 @@ SOURCES = {".rs", ".py", ".sh", ".toml", ".yml", ".yaml", ".html", ".js", ".exam
 MAX_README_LINES = 150
 MAX_GLOSSARY_ENTRIES = 25
 
-# What has changed is told in the words of its day.
+# Old entries may name what is gone; only the links are checked.
 HISTORY = {"CHANGELOG.md"}
-# Files that a guide has its reader write.
-TO_BE_WRITTEN = {"api/src/routes/stats.rs", "api/tests/it/stats.rs"}
-# Types and constants of libraries, and names that only look like such.
+# Examples of files that the reader of a guide creates.
+EXAMPLES = {"api/src/routes/stats.rs", "api/tests/it/stats.rs"}
+# Names that are declared in libraries.
 FOREIGN = {"IntoParams", "OTEL_SERVICE_NAME"}
 
 PROGRAMS = {"cargo", "cat", "cd", "curl", "docker", "git", "make", "openssl", "python3", "sqlite3", "umask"}
@@ -70,7 +71,7 @@ class Page:
 
     @cached_property
     def prose(self):
-        """The text with blanks for its code blocks, so that all stands where it stood."""
+        """The text with its code blocks blanked, so that positions stay the same."""
         return FENCE.sub(lambda block: re.sub(r"[^\n]", " ", block[0]), self.text)
 
     @cached_property
@@ -111,7 +112,7 @@ class Page:
                 continue
             target = Path(os.path.normpath(self.path.parent / address)) if address else self.path
             if not (ROOT / target).exists():
-                self.fault(link.start(), f"the link to {address} leads nowhere")
+                self.fault(link.start(), f"the link to {address} is broken")
             elif anchor and anchor not in (pages[target].anchors if target in pages else {anchor}):
                 self.fault(link.start(), f"{target} has no heading #{anchor}")
 
@@ -119,19 +120,19 @@ class Page:
         for section in re.finditer(r"^(#+) Glossary\n(.*?)(?=^#|\Z)", self.prose, re.M | re.S):
             entries = len(re.findall(r"^\|", section[2], re.M)) - 2
             if entries > MAX_GLOSSARY_ENTRIES:
-                self.fault(section.start(), f"the glossary has {entries} entries; {MAX_GLOSSARY_ENTRIES} may be")
+                self.fault(section.start(), f"the glossary has {entries} entries, more than {MAX_GLOSSARY_ENTRIES}")
 
     def check_paths(self, text, position, code):
         names = "|".join(map(re.escape, code.folders))
         for path in re.finditer(rf"(?<![\w/.:-])(?:{names})/[\w./-]*\w/?", text):
             after = text[path.end() :]
-            if after[:1] and after[0] in "*…<{$" or "YYYY" in path[0] or path[0] in TO_BE_WRITTEN:
+            if after[:1] and after[0] in "*…<{$" or "YYYY" in path[0] or path[0] in EXAMPLES:
                 continue
             if not (ROOT / path[0]).exists():
-                self.fault(position + path.start(), f"{path[0]} is not there")
+                self.fault(position + path.start(), f"{path[0]} does not exist")
 
     def check_tree(self, text, position):
-        """Names are parted by two spaces; deeper lines are in the last folder above them."""
+        """Names are separated by two spaces; an indented line is inside the last folder above it."""
         if not re.search(r"^\w[\w/]*/( |$)", text, re.M):
             return
         above = []
@@ -143,7 +144,7 @@ class Page:
                 if not re.fullmatch(r"[\w./-]+(\.\w+|/)", name):
                     continue
                 if not (ROOT / base / name).exists():
-                    self.fault(position, f"{base}{name} of the tree is not there")
+                    self.fault(position, f"{base}{name} in the tree does not exist")
                 if name.endswith("/"):
                     above = [entry for entry in above if entry[0] < indent] + [(indent, base + name)]
             position += len(line)
@@ -162,7 +163,7 @@ class Page:
         elif re.fullmatch(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+", text):
             known = text in code.constants
         if not known and text not in FOREIGN:
-            self.fault(position, f"nothing is called {text}")
+            self.fault(position, f"{text} is not declared anywhere")
 
     def check_commands(self, text, position, code):
         self.check_targets(text, position, code)
@@ -176,7 +177,7 @@ class Page:
 
 
 def commands(text):
-    """The commands of a shell script, each from its program on; strings are left out."""
+    """The commands of a shell script, each from its program on, without the contents of strings."""
     text = re.sub(r"<<-?'?(\w+)'?([^\n]*)\n.*?^\1$", r"\2", text, flags=re.M | re.S)
     text = re.sub(r"'[^']*'", "S", text.replace("\\\n", " "))
     text = re.sub(r"(^|\s)#.*", r"\1", text)
@@ -196,10 +197,10 @@ def main():
     faults = [fault for page in pages.values() for fault in page.faults]
     lines = pages[Path("README.md")].text.count("\n")
     if lines > MAX_README_LINES:
-        faults.append(f"README.md has {lines} lines; {MAX_README_LINES} may be")
+        faults.append(f"README.md has {lines} lines, more than {MAX_README_LINES}")
     if faults:
         sys.exit("\n".join(faults))
-    print(f"Docs hold: {len(pages)} pages name only what is there.")
+    print(f"Docs hold: {len(pages)} pages name only what exists.")
 
 
 if __name__ == "__main__":
