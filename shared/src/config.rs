@@ -95,19 +95,17 @@ impl fmt::Debug for Secret {
 /// Where things are kept.
 #[derive(Args, Clone, Debug)]
 pub struct StorageSettings {
-    /// Where the database is: sqlite://PATH or postgres://USER:PASSWORD@HOST/NAME
-    /// [default: blog.db in DATA_DIR]
+    /// The database: sqlite://PATH or postgres://USER:PASSWORD@HOST/NAME [default: blog.db in
+    /// DATA_DIR]
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<Secret>,
 
-    /// The folder for what the service keeps: the SQLite database, and the
-    /// JWT secret if none is given
+    /// The folder for the service's files: the SQLite database, and the JWT secret if none is set
     #[arg(long, env = "DATA_DIR", default_value = "data")]
     pub data_dir: PathBuf,
 
-    /// How many connections to Postgres this process may open. A worker opens three
-    /// more, for the queue. All processes together need fewer than the server's
-    /// max_connections
+    /// How many connections to Postgres this process may open. A worker opens three more, for the
+    /// queue. All processes together need fewer than the server's max_connections
     #[arg(long, env = "DATABASE_MAX_CONNECTIONS", default_value_t = DEFAULT_CONNECTIONS, value_parser = clap::value_parser!(u32).range(4..=1000))]
     pub database_max_connections: u32,
 }
@@ -155,7 +153,7 @@ impl StorageSettings {
 /// How to log.
 #[derive(Args, Clone, Debug)]
 pub struct LogSettings {
-    /// How log lines look
+    /// The format of log lines
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text")]
     pub log_format: LogFormat,
 
@@ -167,10 +165,9 @@ pub struct LogSettings {
 /// Where traces go.
 #[derive(Args, Clone, Debug)]
 pub struct TraceSettings {
-    /// Where a collector takes OpenTelemetry's traces by HTTP, such as
-    /// http://127.0.0.1:4318; without it none are made. The exporter reads other
-    /// variables of the standard as well, such as OTEL_EXPORTER_OTLP_HEADERS and
-    /// OTEL_TRACES_SAMPLER
+    /// The OTLP/HTTP endpoint of an OpenTelemetry collector, such as http://127.0.0.1:4318; without
+    /// it there are no traces. The exporter also reads the standard's other variables, such as
+    /// OTEL_EXPORTER_OTLP_HEADERS and OTEL_TRACES_SAMPLER
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true)]
     pub otel_exporter_otlp_endpoint: Option<String>,
 }
@@ -187,12 +184,12 @@ pub enum LogFormat {
 /// Who writes, as far as both binaries must know.
 #[derive(Args, Clone, Debug)]
 pub struct AgentSettings {
-    /// Who writes the posts; without it, the local model that `make run` starts
+    /// The kind of agent that writes the posts; without it, the local model that `make run` starts
     #[arg(long, env = "AGENT", value_enum)]
     pub agent: Option<AgentKind>,
 
-    /// The models that clients may choose from, separated by commas; the first
-    /// is the default. Required for openai and anthropic
+    /// The models that clients may choose from, separated by commas; the first is the default.
+    /// Required for openai and anthropic
     #[arg(long, env = "AGENT_MODEL")]
     pub agent_model: Option<String>,
 }
