@@ -1,5 +1,5 @@
-//! The schema's migrations. One that has been released is never edited, and none imports an
-//! entity: entities change, migrations don't.
+//! The schema's migrations. One that has been released is never edited, and none imports an entity:
+//! entities change, migrations don't.
 //!
 //! **A migration only adds**: tables, indexes, and columns that are nullable or have a default.
 //! During an upgrade, and after a rollback, the previous version's programs work on the database
