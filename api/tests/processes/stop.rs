@@ -17,7 +17,7 @@ use crate::scripted_agent::{HEADINGS, OUTLINE, Writer};
 use crate::service::Service;
 use crate::stub::Act;
 
-const STOPPING: &str = "stopping: nothing new is begun, what is under way may end";
+const STOPPING: &str = "stopping: starting no new work, finishing what runs";
 
 /// How long a process may take that has nothing to wait for.
 const AT_ONCE: Duration = Duration::from_secs(2);
