@@ -18,7 +18,7 @@ mod stall_detector;
 
 use group_commit::GroupCommitWriter;
 pub use reader::Reader;
-pub(crate) use sqlite::lock_file;
+pub(crate) use sqlite::{immediate, lock_file};
 
 /// The timeout of a transaction on Postgres. One that has to wait for locks fails earlier; this
 /// detects an unreachable server, which the system would report only after a quarter of an hour.

@@ -18,15 +18,14 @@ use anyhow::Context;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr,
-    SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr, TransactionTrait,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{Instrument, Span};
 
-use super::sqlite::BUSY_TIMEOUT;
+use super::sqlite::{BUSY_TIMEOUT, immediate};
 use super::{Work, run};
 use crate::private_file;
 
@@ -131,12 +130,7 @@ async fn run_batch(
     done: &mut Vec<FinishedWork>,
 ) -> Result<(), DbErr> {
     let _guard = lock.acquire().await;
-    let tx = db
-        .begin_with_options(TransactionOptions {
-            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
-        })
-        .await?;
+    let tx = db.begin_with_options(immediate()).await?;
     tx.execute_unprepared("SAVEPOINT work").await?;
     let mut next = Some(first);
     while let Some(work) = next {

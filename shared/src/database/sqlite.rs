@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use futures_util::FutureExt;
-use sea_orm::SqlxSqliteConnector;
+use sea_orm::{SqliteTransactionMode, SqlxSqliteConnector, TransactionOptions};
 use sqlx::Connection;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
@@ -107,6 +107,14 @@ fn options(url: &str) -> anyhow::Result<SqliteConnectOptions> {
         // Deleted data is overwritten.
         .pragma("secure_delete", "ON")
         .with_regexp())
+}
+
+/// The options of a transaction that takes the write lock at its beginning.
+pub(crate) fn immediate() -> TransactionOptions {
+    TransactionOptions {
+        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+        ..TransactionOptions::default()
+    }
 }
 
 /// Takes the lock, on a file beside the database, under which processes create and migrate it. It
