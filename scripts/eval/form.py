@@ -16,7 +16,7 @@ class Post:
     content: str
 
     def __post_init__(self) -> None:
-        self.blocks = parse(self.content)
+        self.blocks = parse(unfenced(self.content))
         self.headings = [block for block in self.blocks if block.kind == "heading"]
 
     @property
@@ -35,6 +35,14 @@ class Post:
 
     def prose(self) -> list[str]:
         return [plain(text) for block in self.blocks for text in block.texts()]
+
+
+def unfenced(content: str) -> str:
+    """The text without a fence around the whole."""
+    first, _, rest = content.strip().partition("\n")
+    if first.strip().lower() not in ("```markdown", "```md"):
+        return content
+    return rest.rstrip().removesuffix("```").rstrip()
 
 
 def flaws(post: Post, language: str, is_poem: bool = False) -> list[str]:
@@ -64,18 +72,13 @@ def _text_flaws(post: Post) -> list[str]:
     outside = "\n".join([post.title, *(b.text for b in post.headings), *post.prose()])
     checks = {
         "fence open": any(not block.closed for block in post.blocks if block.kind == "code"),
-        "fenced whole": _is_fenced(post.content),
+        "fenced whole": unfenced(post.content) != post.content,
         "greeting": cues.is_greeting(_first_prose(post)),
         "farewell": any(cues.is_farewell(text) for text in post.prose()[-2:]),
         "about itself": any(cues.is_about_itself(text) for text in post.prose()),
         "template token": cues.has_template_token(outside),
     }
     return [name for name, is_there in checks.items() if is_there]
-
-
-def _is_fenced(content: str) -> bool:
-    first = content.strip().split("\n")[0].strip().lower()
-    return first in ("```markdown", "```md")
 
 
 def _first_prose(post: Post) -> str:
