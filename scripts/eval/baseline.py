@@ -23,7 +23,7 @@ LANGUAGES = {
 TOKENS_PER_WORD = {"en": 2, "de": 3, "fr": 3, "es": 3, "it": 3, "pt": 3}
 OTHER_TOKENS_PER_WORD = 5
 SPARE_TOKENS = 1000
-TRIES = 3
+TRIES = 5  # as many as a job gets
 
 
 def prompt(topic: Topic) -> str:
@@ -98,16 +98,18 @@ class Baseline:
         }
 
     def _call(self, body: dict) -> dict:
-        for attempt in range(1, TRIES + 1):
+        url, timeout = f"{self._url}/chat/completions", self._settings.timeout
+        for attempt in range(1, TRIES):
             try:
-                return call(
-                    "POST", f"{self._url}/chat/completions", body, self._headers(), self._settings.timeout
-                )
+                return call("POST", url, body, self._headers(), timeout)
             except Refused as refusal:
-                if attempt == TRIES or refusal.status not in (429, 500, 502, 503, 529):
+                if refusal.status not in (429, 500, 502, 503, 529):
                     raise
-                time.sleep(min(refusal.retry_after or 2**attempt, 60))
-        raise AssertionError("the last try returns or raises")
+                pause = refusal.retry_after or 2**attempt
+            except OSError:
+                pause = 2**attempt
+            time.sleep(min(pause, 60))
+        return call("POST", url, body, self._headers(), timeout)
 
     def _headers(self) -> dict[str, str]:
         agent = self._settings.agent

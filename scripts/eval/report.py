@@ -1,7 +1,7 @@
 """The table of a run, and its summary."""
 
 from collections.abc import Callable
-from statistics import median
+from statistics import mean, median
 
 Run = dict  # what came of one topic: how it was written, and under "measures" what was measured
 
@@ -54,6 +54,7 @@ COLUMNS: list[tuple[str, Callable[[Run], str]]] = [
     ("rep5", lambda r: _percent(r["measures"]["repeated_runs"])),
     ("open3", lambda r: _percent(r["measures"]["same_openings"])),
     ("dup", lambda r: str(r["measures"]["near_duplicates"])),
+    ("again", lambda r: _percent(r["measures"]["reintroductions"])),
     ("stock", lambda r: f"{r['measures']['stock_phrases']:.0f}"),
     ("fig", lambda r: f"{r['measures']['figures']:.0f}"),
     ("kw", lambda r: _share(*_keywords(r))),
@@ -70,10 +71,11 @@ COLUMNS: list[tuple[str, Callable[[Run], str]]] = [
 ]
 
 LEGEND = """\
-words: by script (zh, ja, th: characters / 1.7, 2.2, 3.5); api: the API's word_count; of it: of the wish
-own: headings that the model made; rep5: runs of 5 words that come again; open3: sentences that begin
-with the same 3 words as another; dup: near-duplicate sentences; stock, fig: stock phrases and figures in
-1000 words; kw, exp: keywords and expectations kept; lang, intro, concl: language, introduction, conclusion"""
+words: by script (zh, ja, th: characters / 1.7, 2.2, 3.5); api: the API's word_count; of it: of the wish;
+own: headings that the model made; rep5: runs of 5 words that come again; open3: sentences that begin with
+the same 3 words as another; dup: near-duplicate sentences; again: sections after the first that begin with
+the topic again; stock, fig: stock phrases and figures in 1000 words; kw, exp: keywords and expectations
+kept; lang, intro, concl: language kept, an introduction, a conclusion; warn: the job's warnings"""
 
 
 def _count(runs: list[Run], measure: str) -> str:
@@ -82,6 +84,10 @@ def _count(runs: list[Run], measure: str) -> str:
 
 def _median(values: list[float]) -> float | None:
     return median(values) if values else None
+
+
+def _mean(values: list[float]) -> float | None:
+    return mean(values) if values else None
 
 
 def _sums(pairs: list[tuple[int, int]]) -> str:
@@ -111,6 +117,7 @@ def summary(runs: list[Run]) -> dict[str, str]:
         "repeated runs, median": _percent(_median(values("repeated_runs"))),
         "same openings, median": _percent(_median(values("same_openings"))),
         "near-duplicates": str(sum(values("near_duplicates"))),
+        "reintroductions, mean": _percent(_mean(values("reintroductions"))),
         "stock phrases, median": _number(_median(values("stock_phrases"))),
         "figures, median": _number(_median(values("figures"))),
         "warnings": str(sum(len(run["warnings"]) for run in runs)),

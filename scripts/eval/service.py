@@ -78,8 +78,6 @@ class Service:
             "DATA_DIR": self._folder,
             "DATABASE_URL": f"sqlite://{self._folder}/blog.db",
             "WORKER_CONCURRENCY": "1",
-            "JOB_MAX_ATTEMPTS": "2",
-            "JOB_BACKOFF_BASE_MS": "100",
             "SHUTDOWN_GRACE_SECS": "1",
             "RATE_LIMIT_PER_MINUTE": "0",
             "ACCESS_TOKEN_TTL_SECS": "2592000",

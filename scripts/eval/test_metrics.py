@@ -176,11 +176,18 @@ class Form(unittest.TestCase):
         self.assertTrue(form.has_introduction(Post("T", GOOD)))
         self.assertTrue(form.has_introduction(Post("T", f"## Einleitung\n\n{BODY}")))
         self.assertFalse(form.has_introduction(Post("T", f"## Sun\n\n{BODY}")))
+        self.assertTrue(form.has_introduction(Post("T", f"{BODY}\n\n- one\n- two\n\n{BODY}")))
         self.assertTrue(form.has_conclusion(Post("T", f"{GOOD}\n\n## 结论\n\n好。")))
         self.assertTrue(form.has_conclusion(Post("T", f"{GOOD}\n\nIn the end, they are worth it.")))
         self.assertFalse(form.has_conclusion(Post("T", GOOD)))
         back = "So give growing them a try: nothing that you can buy tastes like tomatoes of your own balcony."
         self.assertTrue(form.has_conclusion(Post("Growing Tomatoes", f"{GOOD}\n\n{back}")))
+
+    def test_sections_may_begin_with_the_topic_again(self):
+        again = f"{GOOD}\n\n## Wind\n\nGrowing tomatoes in the wind is hard. They break."
+        share = form.reintroductions(Post("Red Gold", again), "Growing tomatoes", "en")
+        self.assertAlmostEqual(share, 1 / 3)
+        self.assertIsNone(form.reintroductions(Post("T", BODY), "Tomatoes", "en"))
 
     def test_talk_is_told_from_text(self):
         for text in ["Here's a blog post about tea.", "Certainly! Tea is good.", "以下是一篇文章：", "Hier ist Ihr Artikel:"]:
@@ -212,6 +219,10 @@ class Measures(unittest.TestCase):
         wish = topic(options={"words": 100})
         self.assertTrue(metrics.measure(wish, "Tea", "word " * 80 + "end.")["length_kept"])
         self.assertFalse(metrics.measure(wish, "Tea", "word " * 60 + "end.")["length_kept"])
+
+    def test_a_loop_is_a_flaw(self):
+        self.assertIn("loop", metrics.measure(topic(), "Tea", f"{BODY} " * 3)["flaws"])
+        self.assertNotIn("loop", metrics.measure(topic(), "Tea", BODY)["flaws"])
 
     def test_headings_of_the_program_are_not_the_models_own(self):
         if not metrics.FALLBACK_SOURCE.exists():
