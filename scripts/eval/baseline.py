@@ -23,6 +23,7 @@ LANGUAGES = {
 TOKENS_PER_WORD = {"en": 2, "de": 3, "fr": 3, "es": 3, "it": 3, "pt": 3}
 OTHER_TOKENS_PER_WORD = 5
 SPARE_TOKENS = 1000
+THINKING_TOKENS = 4096  # OpenAI's own models count their thoughts
 TRIES = 5  # as many as a job gets
 
 
@@ -65,21 +66,24 @@ class Baseline:
 
     def _body(self, topic: Topic) -> dict:
         per_word = TOKENS_PER_WORD.get(topic.language, OTHER_TOKENS_PER_WORD)
+        tokens = topic.words * per_word + SPARE_TOKENS
         is_openai = urlsplit(self._url).hostname == "api.openai.com"
-        limit = "max_completion_tokens" if is_openai else "max_tokens"
-        return {
+        body = {
             "model": self._model,
             "messages": [{"role": "user", "content": prompt(topic)}],
-            limit: topic.words * per_word + SPARE_TOKENS,
+            **({"max_completion_tokens": tokens + THINKING_TOKENS} if is_openai else {"max_tokens": tokens}),
             **self._settings.extra_body,
         }
+        # As for the worker, a null takes an argument out.
+        return {name: value for name, value in body.items() if value is not None}
 
     def _ask(self, body: dict, topic: Topic) -> dict:
         started = time.monotonic()
         answer = self._call(body)
         seconds = time.monotonic() - started
         choice, usage = answer["choices"][0], answer.get("usage") or {}
-        title, content = split_title(choice["message"]["content"] or "")
+        text = re.sub(r"^\s*<think>.*?</think>", "", choice["message"]["content"] or "", flags=re.DOTALL)
+        title, content = split_title(text)
         written = usage.get("completion_tokens", 0)
         was_cut = choice.get("finish_reason") == "length"
         return {
@@ -123,7 +127,8 @@ class Baseline:
 
 
 def _nothing(error: str) -> dict:
-    counts = ("api_words", "calls", "attempts", "input_tokens", "output_tokens", "seconds", "tokens_per_second")
+    counts = ("api_words", "calls", "attempts", "input_tokens", "output_tokens")
+    counts += ("seconds", "tokens_per_second")
     texts = {"status": "failed", "error": error, "title": "", "content": "", "warnings": []}
     return texts | dict.fromkeys(counts, 0)
 

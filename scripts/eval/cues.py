@@ -68,7 +68,8 @@ _INTRODUCTION_HEADING = _starts(
 )
 STOCK_PHRASES = _holds(
     r"\bcrucial\b", r"\b(vital|key|pivotal|crucial) (role|part)\b", r"\ba wide (range|variety|array) of\b",
-    r"\bit('s| is) (important|essential|worth noting|crucial)\b", r"\bin (today's|today’s|the) (world|fast-paced)",
+    r"\bit('s| is) (important|essential|worth noting|crucial)\b",
+    r"\bin (today's|today’s|the) (world|fast-paced)",
     r"\bwhether you('re|’re| are)\b", r"\bgame[- ]changer\b", r"\bdelve\b", r"\bunlock\b", r"\belevate\b",
     r"\bjourney\b", r"\bensur(e|es|ing)\b", r"\bnot only\b", r"\bsay goodbye\b", r"\blook no further\b",
     r"\bby following these\b", r"\bes ist wichtig\b", r"\beine (wichtige|entscheidende) rolle\b",

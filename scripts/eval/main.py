@@ -53,7 +53,7 @@ class Evaluation:
             "summaries": summaries,
             "topics": [dataclasses.asdict(topic) for topic in done],
             **self.sides,
-        })  # fmt: skip
+        })
         self._write("report.html", page.report_page(self.model, done, self.sides, compared))
         if baseline := self.sides.get("baseline"):
             pairs, key, numbered = blind.make_pairs(done, self.sides["ours"], baseline, self.seed)

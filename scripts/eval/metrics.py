@@ -73,7 +73,7 @@ def per_thousand(count: int, words: int) -> float:
 
 
 def holds(text: str, word: str) -> bool:
-    fold = lambda s: unicodedata.normalize("NFKC", s).casefold()  # noqa: E731
+    fold = lambda s: unicodedata.normalize("NFKC", s).casefold()
     return fold(word) in fold(text)
 
 

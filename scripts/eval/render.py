@@ -49,7 +49,7 @@ def _list(items: list[Item]) -> str:
 
 def _table(block: Block) -> str:
     head, *body = rows(block) or [[]]
-    cells = lambda row, tag: "".join(f"<{tag}>{inline(cell)}</{tag}>" for cell in row)  # noqa: E731
+    cells = lambda row, tag: "".join(f"<{tag}>{inline(cell)}</{tag}>" for cell in row)
     lines = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in body)
     return f"<table><tr>{cells(head, 'th')}</tr>{lines}</table>"
 
@@ -68,8 +68,11 @@ def inline(text: str) -> str:
             return found[0]
         return put_aside(f'<a href="{escape(address)}" rel="noreferrer">{escape(words)}</a>')
 
+    def code(found: re.Match) -> str:
+        return put_aside(f"<code>{escape(found[2].strip())}</code>")
+
     text = text.replace("\0", "")
-    text = re.sub(r"(`+)(.+?)\1", lambda m: put_aside(f"<code>{escape(m[2].strip())}</code>"), text, flags=re.S)
+    text = re.sub(r"(`+)(.+?)\1", code, text, flags=re.S)
     text = re.sub(r"!\[([^\]]*)\]\([^)]*\)", r"[image: \1]", text)
     text = re.sub(r"\[([^\[\]]+)\]\(([^()]*)\)", link, text)
     text = escape(text)

@@ -97,7 +97,7 @@ def _sums(pairs: list[tuple[int, int]]) -> str:
 def summary(runs: list[Run]) -> dict[str, str]:
     """Medians are over the posts that have a text; the rest counts as not kept."""
     measures = [run["measures"] for run in runs if run["content"]]
-    values = lambda name: [m[name] for m in measures if m[name] is not None]  # noqa: E731
+    values = lambda name: [m[name] for m in measures if m[name] is not None]
     speeds = [run["tokens_per_second"] for run in runs if run["tokens_per_second"]]
     speed = _median(speeds)
     off = _median([abs(ratio - 1) for ratio in values("length_ratio")])
@@ -145,7 +145,7 @@ def table(name: str, runs: dict[str, Run]) -> str:
 def _summary_row(runs: list[Run]) -> str:
     totals = summary(runs)
     named = ("succeeded", "well-formed", "length within 25%", "language kept", "fallback headings",
-             "repeated runs, median", "keywords", "expectations", "seconds")  # fmt: skip
+             "repeated runs, median", "keywords", "expectations", "seconds")
     return "= " + ", ".join(f"{name} {totals[name]}" for name in named)
 
 

@@ -41,12 +41,12 @@ class Settings:
         url = self.agent.get("AGENT_URL") or default
         if self.kind == "script" or url is None:
             return None
-        url = url.rstrip("/")
+        url = url.rstrip("/").removesuffix("/chat/completions")
         return f"{url}/v1" if self.kind == "anthropic" and not url.endswith("/v1") else url
 
 
 def from_environment(environment: dict[str, str]) -> Settings:
-    get = lambda name, default="": environment.get(name) or default  # noqa: E731
+    get = lambda name, default="": environment.get(name) or default
     # An empty variable is one that is not set, as for the programs.
     agent = {name: value for name, value in environment.items() if name.startswith("AGENT") and value}
     extra = {

@@ -12,13 +12,15 @@ VERBS = "helps needs feeds moves cools warms hides shows keeps makes".split()
 def post(prompt: str) -> str:
     """A whole post, in the same words for the same prompt, and in others for another."""
     digest = hashlib.sha256(prompt.encode()).digest()
-    pick = lambda words, i: words[digest[i % 32] % len(words)]  # noqa: E731
-    sentence = lambda i: (  # noqa: E731
+    pick = lambda words, i: words[digest[i % 32] % len(words)]
+    sentence = lambda i: (
         f"The {pick(NOUNS, i)} of garden {digest[i % 32]}{i} {pick(VERBS, i + 1)} the"
         f" {pick(NOUNS, i + 2)} in the <b>{pick(NOUNS, i + 3)}</b>, and that is what you see there."
     )
-    paragraph = lambda i: " ".join(sentence(i + k) for k in range(4))  # noqa: E731
-    sections = [f"## About {noun} number {digest[i]}\n\n{paragraph(i * 4)}" for i, noun in enumerate(NOUNS[:4])]
+    paragraph = lambda i: " ".join(sentence(i + k) for k in range(4))
+    sections = [
+        f"## About {noun} number {digest[i]}\n\n{paragraph(i * 4)}" for i, noun in enumerate(NOUNS[:4])
+    ]
     return "\n\n".join(["# A Garden of <script>alert(1)</script> Sorts", paragraph(20), *sections])
 
 

@@ -14,7 +14,7 @@ from service import sum_counters
 from topics import Topic
 
 TOPIC = Topic("tea", "list", "de", "Fünf Tees", {"words": 200, "language": "de", "tone": "friendly",
-              "audience": "Kinder", "keywords": ["Minze"], "instructions": "Reime."}, {"items": 5})  # fmt: skip
+              "audience": "Kinder", "keywords": ["Minze"], "instructions": "Reime."}, {"items": 5})
 
 
 def run(content: str = "Tee ist gut.", **fields) -> dict:
@@ -22,7 +22,7 @@ def run(content: str = "Tee ist gut.", **fields) -> dict:
         "status": "succeeded", "error": None, "title": "Tee", "content": content, "api_words": 3,
         "warnings": [], "attempts": 1, "calls": 2, "input_tokens": 5, "output_tokens": 7,
         "seconds": 1.5, "tokens_per_second": 4.0,
-    }  # fmt: skip
+    }
     values |= fields
     return values | {"measures": measure(TOPIC, values["title"], values["content"])}
 
@@ -49,7 +49,7 @@ class Baseline(unittest.TestCase):
 
 class Settings(unittest.TestCase):
     def test_the_model_is_asked_where_the_worker_asks_it(self):
-        url = lambda **env: settings.from_environment(env).chat_url  # noqa: E731
+        url = lambda **env: settings.from_environment(env).chat_url
         self.assertEqual(url(AGENT="openai"), "https://api.openai.com/v1")
         self.assertEqual(url(AGENT="openai", AGENT_URL="http://a/v1/"), "http://a/v1")
         self.assertEqual(url(AGENT="anthropic"), "https://api.anthropic.com/v1")
@@ -100,20 +100,22 @@ class Pages(unittest.TestCase):
             "<script>alert(1)</script>", "[x](javascript:alert(1))", '[x](https://a" onclick="b)',
             "![x](https://a/b.png)", "`<b>`", "```\n</code></pre><script>\n```", "# <img src=x onerror=y>",
             "| <i>a</i> |\n|---|\n| [x](data:text/html,b) |", '[a](https://b/"><script>)',
-        ]:  # fmt: skip
+        ]:
             html = render(text)
             self.assertNotRegex(html, r"<(script|img|i|b)\b|<a [^>]*(javascript|data|onclick)", text)
 
     def test_markdown_is_shown(self):
         self.assertEqual(inline("**a** *b* `*c*` [d_e_](https://x/_y_)"),
-                         '<strong>a</strong> <em>b</em> <code>*c*</code> <a href="https://x/_y_" rel="noreferrer">d_e_</a>')  # fmt: skip
+                         "<strong>a</strong> <em>b</em> <code>*c*</code> "
+                         '<a href="https://x/_y_" rel="noreferrer">d_e_</a>')
         self.assertEqual(render("3. a\n   - b\n4. c"),
-                         '<ol start="3"><li>a<ul><li>b</li></ul></li><li>c</li></ol>')  # fmt: skip
+                         '<ol start="3"><li>a<ul><li>b</li></ul></li><li>c</li></ol>')
         self.assertEqual(render("[`a`](https://b)"),
-                         '<p><a href="https://b" rel="noreferrer"><code>a</code></a></p>')  # fmt: skip
+                         '<p><a href="https://b" rel="noreferrer"><code>a</code></a></p>')
 
     def test_the_report_has_both_sides(self):
-        html = page.report_page("m<1>", [TOPIC], {"ours": {"tea": run()}, "baseline": {"tea": run("Alt.")}}, "s")
+        sides = {"ours": {"tea": run()}, "baseline": {"tea": run("Alt.")}}
+        html = page.report_page("m<1>", [TOPIC], sides, "s")
         for words in ["m&lt;1&gt;", "Tee ist gut.", "Alt.", 'lang="de" dir="ltr"']:
             self.assertIn(words, html)
 
