@@ -11,7 +11,9 @@ use entity::post;
 use shared::queue::{Checkpoint, ClaimedJob, Lease, LeaseStatus, Progress};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::agent::{CallScope, Completion, CompletionRequest, Event, LimitedAgent, Prompt, Usage};
+use crate::agent::{
+    CallScope, Completion, CompletionRequest, LimitedAgent, OnEvent, Prompt, Usage,
+};
 use crate::job_store::JobStore;
 use crate::outcome::AttemptError;
 
@@ -70,7 +72,7 @@ impl Attempt {
         &self,
         prompt: Prompt,
         progress: &ProgressTracker,
-        on_event: &(dyn Fn(Event) + Send + Sync),
+        on_event: &OnEvent<'_>,
     ) -> Result<Completion, AttemptError> {
         let request = CompletionRequest {
             job_id: self.job.id,

@@ -1,11 +1,9 @@
 //! What operators read.
 
 use serde_json::{Value, json};
+use testing::stub::{Act, whole};
 
-use crate::client::{Client, text};
-use crate::scripted_agent::{OUTLINE, Writer};
-use crate::service::Service;
-use crate::stub::{Act, whole};
+use crate::support::{Client, OUTLINE, Service, Writer, text};
 
 const FULL_PACE: &str = "the agent is called at full pace again";
 

@@ -10,12 +10,10 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{Answer, Client, outcomes};
-use crate::cluster::{Cluster, Stop};
-use crate::cuttable_proxy::{Quality, Wire};
-use crate::process::PATIENCE;
-use crate::scripted_agent::{HEADINGS, Writer};
-use crate::service::{LEASE, Service};
+use crate::support::{
+    Answer, Client, Cluster, HEADINGS, LEASE, PATIENCE, Quality, Service, Stop, Wire, Writer,
+    outcomes,
+};
 
 #[tokio::test]
 async fn a_restart_of_the_database_loses_nothing_and_stops_no_one() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::adaptive_limit::AdaptiveLimit;
-use super::{Agent, AgentError, CallScope, Completion, CompletionRequest, Event, Traced};
+use super::{Agent, AgentError, CallScope, Completion, CompletionRequest, OnEvent, Traced};
 use crate::metrics::Metrics;
 
 pub(crate) struct LimitedAgent {
@@ -44,7 +44,7 @@ impl LimitedAgent {
     pub(crate) async fn call(
         &self,
         request: &CompletionRequest,
-        on_event: &(dyn Fn(Event) + Send + Sync),
+        on_event: &OnEvent<'_>,
         on_retry: impl Fn(),
     ) -> Result<Completion, Option<AgentError>> {
         let deadline = Instant::now() + self.timeout;
