@@ -1,6 +1,5 @@
 """Whether a post is well-formed: the flaws that a reader sees at a glance."""
 
-import re
 from dataclasses import dataclass
 
 import cues

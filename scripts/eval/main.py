@@ -102,8 +102,8 @@ def main() -> int:
     logs.mkdir(parents=True, exist_ok=True)
     with ExitStack() as parts:
         if not settings.kind and "AGENT_URL" not in settings.agent:
-            url = parts.enter_context(local_model(logs / "model.log"))
-            settings = dataclasses.replace(settings, agent=settings.agent | {"AGENT_URL": url})
+            model = parts.enter_context(local_model(logs / "model.log"))
+            settings = dataclasses.replace(settings, agent=model | settings.agent)
         service = parts.enter_context(Service(programs, settings, logs))
         return evaluate(service, settings, topics)
 

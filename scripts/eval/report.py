@@ -37,6 +37,8 @@ def remarks(run: Run) -> str:
     parts = [*measures["flaws"]]
     if run["status"] != "succeeded":
         parts.insert(0, f"{run['status']}: {run['error']}" if run["error"] else run["status"])
+    if run["content"] and not measures["language_kept"]:
+        parts.append("wrong language")
     if missing := measures["keywords_missing"]:
         parts.append(f"without {', '.join(missing)}")
     if missed := measures["expectations_missed"]:
