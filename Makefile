@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run demo test chaos fuzz-api lint-api bench docs check fmt lint rules deny fuzz
+.PHONY: help run demo test eval chaos fuzz-api lint-api bench docs check fmt lint rules deny fuzz
 
 # The topic as it was typed, whatever characters it has.
 override TOPIC := $(value TOPIC)
@@ -18,6 +18,9 @@ demo: ## Write a post against the running service: make demo TOPIC="..."
 
 test: ## Run all tests, on SQLite and on Postgres
 	@scripts/test.sh
+
+eval: ## Measure the writing, beside the same model asked once: settings in scripts/eval/settings.py
+	@python3 scripts/eval/main.py
 
 chaos: ## Kill, freeze and cut everything under load, for CHAOS_SECONDS (60) each
 	@CHAOS_SECONDS=$${CHAOS_SECONDS:-60} scripts/test.sh chaos::
@@ -47,6 +50,7 @@ rules:
 	@scripts/crate-rules.sh
 	@scripts/security-rules.sh
 	@python3 scripts/check-docs.py
+	@cd scripts/eval && python3 -m unittest --quiet test_metrics test_report
 
 deny:
 	@if command -v cargo-deny >/dev/null; then \
