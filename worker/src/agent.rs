@@ -4,13 +4,16 @@ pub(crate) mod adaptive_limit;
 mod anthropic;
 mod error;
 mod http;
+mod model_settings;
 mod openai;
 mod output_buffer;
 mod script;
+mod text;
 mod traced;
 
 pub use anthropic::Anthropic;
 pub use error::{AgentError, AgentErrorKind};
+pub use model_settings::{ModelSettings, ThinkingTokens};
 pub use openai::OpenAi;
 pub use script::Script;
 pub use script::supervise;
