@@ -50,6 +50,11 @@ async fn statuses_tell_whether_to_try_again() {
             r#"{"error":{"message":"model not found"}}"#,
             Fatal(Rejected, "model not found"),
         ),
+        (
+            403,
+            r#"{"message":"You have exceeded a secondary rate limit."}"#,
+            Retry(RateLimited, "secondary"),
+        ),
         (404, "404 page not found", Fatal(Rejected, "page not found")),
         (405, "", Fatal(Rejected, "405")),
         (408, "", Retry(Timeout, "408")),

@@ -10,6 +10,7 @@ mod agent_openai_chunks;
 mod agent_openai_rows;
 mod agent_openai_streams;
 mod agent_openai_texts;
+mod agent_refused_arguments;
 mod agent_rows;
 mod agent_script;
 mod stub;

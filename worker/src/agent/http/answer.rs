@@ -28,7 +28,7 @@ const KEEP_ALIVES: [&str; 4] = ["ping", "keepalive", "keep-alive", "heartbeat"];
 pub(super) enum Outcome {
     /// Whether there were thoughts, too.
     Text(Completion, bool),
-    /// The limit was reached before there was any text, by thoughts.
+    /// The limit was reached before there was any text: by thoughts, told or not.
     OnlyThoughts(Usage),
 }
 
@@ -214,6 +214,7 @@ impl<'a> Answer<'a> {
             _ if !self.refusal.trim().is_empty() => {
                 return Err(refused(&self.redactor.redact(&self.refusal)));
             }
+            (true, _) if truncated => return Ok(Outcome::OnlyThoughts(self.usage)),
             (true, false) => {
                 let start = log_excerpt(&stream.start(), 200);
                 return bad(&format!("no text in the answer: {start}"));
@@ -222,7 +223,6 @@ impl<'a> Answer<'a> {
                 let message = "the stream ended before the answer did";
                 return Err(AgentError::retry(AgentErrorKind::Unavailable, message));
             }
-            (true, true) if truncated => return Ok(Outcome::OnlyThoughts(self.usage)),
             (true, true) => return bad("the model thought, and wrote no text"),
             (false, _) if !truncated && refusal::is_refusal(text) => return Err(refused(text)),
             (false, _) => {}

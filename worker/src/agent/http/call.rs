@@ -162,7 +162,7 @@ impl fmt::Debug for HttpAgent {
 fn only_thoughts(thinking_tokens: u32) -> AgentError {
     let example = json!({ "reasoning_effort": "low" });
     let message = format!(
-        "the model's thoughts took all tokens and left none for the text: raise \
+        "the model used all its tokens, for thoughts it seems, and wrote no text: raise \
          AGENT_THINKING_TOKENS (now {thinking_tokens}), or have it think less by AGENT_EXTRA_BODY, \
          such as {example}"
     );

@@ -150,8 +150,9 @@ impl Endpoint {
                 self.redactor.redact(location)
             );
         }
-        let after = retry_after::delay(&headers, &body, entity::clock::now());
-        ProviderError::from_response(status.as_u16(), after, &body)
+        let status = status.as_u16();
+        let after = retry_after::delay(status, &headers, &body, entity::clock::now());
+        ProviderError::from_response(status, after, &body)
     }
 }
 

@@ -196,6 +196,7 @@ impl From<ProviderError> for AgentError {
             408 | 504 | 524 => retry(AgentErrorKind::Timeout),
             409 | 424 | 425 | 498 | 499 => retry(AgentErrorKind::Unavailable),
             429 => retry(AgentErrorKind::RateLimited),
+            400 | 403 if error.is_rate_limit() => retry(AgentErrorKind::RateLimited),
             500.. => retry(AgentErrorKind::Unavailable),
             400..500 => AgentError::fatal(AgentErrorKind::Rejected, message),
             // A redirect, above all: the URL is wrong.
@@ -205,6 +206,14 @@ impl From<ProviderError> for AgentError {
 }
 
 impl ProviderError {
+    /// Some have another status for that.
+    fn is_rate_limit(&self) -> bool {
+        let message = self.message.to_lowercase();
+        self.codes.iter().any(|code| status_of(code) == Some(429))
+            || message.contains("rate limit")
+            || message.contains("too many requests")
+    }
+
     /// Waiting helps against a rate limit, but not against an empty account.
     fn is_quota_exhausted(&self) -> bool {
         let codes = [

@@ -42,11 +42,7 @@ impl ModelProfiles {
         let mut profiles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let changes = profiles.entry(model.to_owned()).or_default();
         if !changes.contains(&change) {
-            tracing::info!(
-                model,
-                ?change,
-                "the agent refuses a request; changing all to its model"
-            );
+            tracing::info!(model, ?change, "adapting all requests to this model");
             changes.push(change);
         }
     }

@@ -9,7 +9,7 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 use crate::agent::MAX_RETRY_AFTER;
 
 /// Words of a message that stand before a time.
-const PHRASES: [&str; 9] = [
+const PHRASES: [&str; 10] = [
     "try again in",
     "retry in",
     "retry after",
@@ -19,17 +19,24 @@ const PHRASES: [&str; 9] = [
     "please wait",
     "retrydelay",
     "retry_after",
+    "estimated_time",
 ];
 
-/// The pause that a refusal asks for: by its headers, or else by its body.
-pub(super) fn delay(headers: &HeaderMap, body: &str, now: DateTime<Utc>) -> Option<Duration> {
+/// The pause that a refusal asks for: by its headers, or else by its body. When a
+/// limit is renewed matters only to who has reached it.
+pub(super) fn delay(
+    status: u16,
+    headers: &HeaderMap,
+    body: &str,
+    now: DateTime<Utc>,
+) -> Option<Duration> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let millis = text("retry-after-ms").and_then(|value| value.trim().parse::<f64>().ok());
     let wait = millis
         .and_then(|millis| Duration::try_from_secs_f64(millis / 1000.0).ok())
         .or_else(|| text(RETRY_AFTER.as_str()).and_then(|value| time(value, now)))
         .or_else(|| in_words(body))
-        .or_else(|| limit_reset(headers, now));
+        .or_else(|| limit_reset(headers, now).filter(|_| status == 429));
     wait.map(|wait| wait.min(MAX_RETRY_AFTER))
 }
 
@@ -143,7 +150,7 @@ mod tests {
             (name, HeaderValue::try_from(*value).unwrap())
         };
         let headers = headers.iter().map(header).collect();
-        delay(&headers, body, now()).map(|wait| wait.as_millis())
+        delay(429, &headers, body, now()).map(|wait| wait.as_millis())
     }
 
     #[test]
@@ -207,6 +214,7 @@ mod tests {
             (r#"{"retryDelay": "34s"}"#, Some(34_000)),
             (r#"{"retry_after": 3}"#, Some(3000)),
             ("Please retry in 34.074824224s.", Some(34_074)),
+            (r#"{"error":"Loading","estimated_time":20.5}"#, Some(20_500)),
             ("Please try again later.", None),
             ("Too many requests", None),
         ];

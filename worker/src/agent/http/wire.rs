@@ -10,7 +10,7 @@ use serde_json::Value;
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Chunk {
     pub(super) text: Text,
-    /// Whether it holds thoughts, in a field of their own.
+    /// Whether it holds thoughts in a field of their own, or counts some.
     pub(super) thought: bool,
     /// The model's words for refusing, in a field of their own.
     pub(super) refusal: String,
@@ -302,6 +302,8 @@ fn read_usage(usage: &Value, chunk: &mut Chunk) {
     let output = sum(&["completion_tokens"])
         .or_else(|| sum(&["output_tokens"]))
         .or(rest);
+    let details = &usage["completion_tokens_details"]["reasoning_tokens"];
+    chunk.thought |= count(details).is_some_and(|thoughts| thoughts > 0);
     chunk.input_tokens = input.or(chunk.input_tokens);
     chunk.output_tokens = output.or(chunk.output_tokens);
 }

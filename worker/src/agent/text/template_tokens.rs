@@ -56,7 +56,8 @@ pub(in crate::agent) fn strip(text: &str) -> &str {
 }
 
 fn without_start(text: &str) -> &str {
-    let mut rest = text;
+    // Some begin with a byte order mark.
+    let mut rest = text.trim_start_matches('\u{feff}');
     while let Some((token, after)) = split_token(rest.trim_start()) {
         // Struck out text begins with the same tag.
         if token == "<s>" && without_end(after).contains("</s>") {
