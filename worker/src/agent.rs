@@ -1,9 +1,10 @@
 //! Agents: what writes the text. The worker knows them by the trait [`Agent`].
 
-pub(crate) mod adaptive_limit;
+mod adaptive_limit;
 mod anthropic;
 mod error;
 mod http;
+mod limited;
 mod model_settings;
 mod openai;
 mod output_buffer;
@@ -11,13 +12,15 @@ mod script;
 mod text;
 mod traced;
 
+pub(crate) use adaptive_limit::{AdaptiveLimit, JobPermit};
 pub use anthropic::Anthropic;
 pub use error::{AgentError, AgentErrorKind};
+pub(crate) use limited::LimitedAgent;
 pub use model_settings::{ModelSettings, ThinkingTokens};
 pub use openai::OpenAi;
 pub use script::Script;
 pub use script::supervise;
-pub use traced::Traced;
+use traced::Traced;
 
 use std::time::Duration;
 
@@ -50,6 +53,15 @@ pub struct CompletionRequest {
     pub prompt: String,
     /// The most that the text may hold, in the model's tokens.
     pub max_tokens: u32,
+}
+
+/// What a model is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Prompt {
+    pub(crate) system: String,
+    pub(crate) user: String,
+    /// The most that the answer may hold, in the model's tokens.
+    pub(crate) max_tokens: u32,
 }
 
 /// What an agent reports while it writes.

@@ -9,15 +9,14 @@ use super::{Agent, AgentError, CallFuture, CallScope, Completion, CompletionRequ
 /// An agent whose calls are spans with OpenTelemetry's attributes for generative
 /// AI. Prompts and answers are not recorded.
 /// <https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/>
-pub struct Traced {
+pub(super) struct Traced {
     agent: Arc<dyn Agent>,
     /// Such as `openai`.
     provider: &'static str,
 }
 
 impl Traced {
-    /// Traces the calls to `agent`.
-    pub fn new(agent: Arc<dyn Agent>, provider: &'static str) -> Self {
+    pub(super) fn new(agent: Arc<dyn Agent>, provider: &'static str) -> Self {
         Traced { agent, provider }
     }
 
