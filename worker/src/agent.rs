@@ -5,15 +5,18 @@ mod anthropic;
 mod error;
 mod http;
 mod limited;
+mod model_settings;
 mod openai;
 mod output_buffer;
 mod script;
+mod text;
 mod traced;
 
 pub(crate) use adaptive_limit::{AdaptiveLimit, JobPermit};
 pub use anthropic::Anthropic;
 pub use error::{AgentError, AgentErrorKind};
 pub(crate) use limited::LimitedAgent;
+pub use model_settings::{ModelSettings, ThinkingTokens};
 pub use openai::OpenAi;
 pub use script::Script;
 pub use script::supervise;

@@ -14,7 +14,7 @@ use shared::config::{
 };
 use shared::queue::MAX_LEASE;
 
-use crate::agent::{Agent, Anthropic, Limits, OpenAi, Script};
+use crate::agent::{Agent, Anthropic, Limits, ModelSettings, OpenAi, Script, ThinkingTokens};
 use crate::writing::Ways;
 
 /// A worker: takes jobs from the queue and has an agent write the posts. Start
@@ -61,10 +61,21 @@ pub struct Config {
     #[arg(long, env = "AGENT_API_KEY", hide_env_values = true)]
     pub agent_api_key: Option<Secret>,
 
-    /// Further headers for an OpenAI-compatible endpoint: NAME: VALUE, separated
-    /// by semicolons
+    /// Further headers for the agent's endpoint: NAME: VALUE, separated by
+    /// semicolons
     #[arg(long, env = "AGENT_HEADERS", hide_env_values = true)]
     pub agent_headers: Option<Secret>,
+
+    /// Further arguments of each request to the agent's endpoint, as a JSON
+    /// object, such as {"reasoning_effort": "low"}; a null takes one out
+    #[arg(long, env = "AGENT_EXTRA_BODY", hide_env_values = true)]
+    pub agent_extra_body: Option<Secret>,
+
+    /// How many tokens a model may think, on top of those for its text: a
+    /// number, or MODEL=NUMBER, separated by commas [default: enough for models
+    /// that are seen to think]
+    #[arg(long, env = "AGENT_THINKING_TOKENS")]
+    pub agent_thinking_tokens: Option<ThinkingTokens>,
 
     /// The program that writes, and its arguments, separated by spaces, for the agent script; there
     /// is no shell
@@ -154,6 +165,10 @@ impl Config {
         let limits = Limits::within(self.agent_timeout());
         let key = self.key()?;
         let headers = self.headers()?;
+        let settings = ModelSettings {
+            thinking_tokens: self.agent_thinking_tokens.clone().unwrap_or_default(),
+            extra_body: self.extra_body()?,
+        };
         let url = |default| self.agent_url.as_deref().unwrap_or(default);
         match self.agent.agent {
             None => {
@@ -166,19 +181,23 @@ impl Config {
                      AGENT_API_KEY"
                 );
                 let agent = OpenAi::new(url(LOCAL_URL), key, &headers, limits);
-                let agent = agent.context("AGENT_URL")?;
+                let agent = agent.context("AGENT_URL")?.with_settings(settings);
                 Ok(Arc::new(agent.with_repeat_penalty(LOCAL_REPEAT_PENALTY)))
             }
             Some(AgentKind::Openai) => {
                 let agent = OpenAi::new(url(OPENAI_URL), key, &headers, limits);
-                Ok(Arc::new(agent.context("AGENT_URL")?))
+                Ok(Arc::new(
+                    agent.context("AGENT_URL")?.with_settings(settings),
+                ))
             }
             Some(AgentKind::Anthropic) => {
                 let Some(key) = key else {
                     bail!("AGENT_API_KEY: AGENT=anthropic needs a key");
                 };
-                let agent = Anthropic::new(url(ANTHROPIC_URL), key, limits);
-                Ok(Arc::new(agent.context("AGENT_URL")?))
+                let agent = Anthropic::new(url(ANTHROPIC_URL), key, &headers, limits);
+                Ok(Arc::new(
+                    agent.context("AGENT_URL")?.with_settings(settings),
+                ))
             }
             Some(AgentKind::Script) => {
                 let Some(command) = &self.agent_script else {
@@ -230,6 +249,23 @@ impl Config {
             bail!("AGENT_API_KEY: it holds characters that can't be sent");
         }
         Ok(Some(key))
+    }
+
+    // What it says is not repeated: it may hold a key.
+    fn extra_body(&self) -> anyhow::Result<serde_json::Map<String, serde_json::Value>> {
+        let Some(body) = &self.agent_extra_body else {
+            return Ok(serde_json::Map::new());
+        };
+        let Ok(body) = serde_json::from_str::<serde_json::Map<_, _>>(body.expose()) else {
+            bail!("AGENT_EXTRA_BODY: write a JSON object, such as {{\"think\": false}}");
+        };
+        if let Some(name) = ["model", "messages"]
+            .iter()
+            .find(|name| body.contains_key(**name))
+        {
+            bail!("AGENT_EXTRA_BODY: {name} is the worker's own");
+        }
+        Ok(body)
     }
 
     // What a header says is not repeated: it may be a key.
