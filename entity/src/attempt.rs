@@ -1,10 +1,13 @@
 //! Attempts at a job: who tried, when, and how it ended.
 
 use sea_orm::entity::prelude::*;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
 
 /// A row of `job_attempts`.
+#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "job_attempts")]
 pub struct Model {
@@ -33,12 +36,13 @@ pub struct Model {
 }
 
 /// How an attempt ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum, Serialize, ToSchema)]
 #[sea_orm(
     rs_type = "String",
     db_type = "String(StringLen::None)",
     rename_all = "snake_case"
 )]
+#[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// The post was stored.
     Succeeded,
@@ -51,9 +55,5 @@ pub enum Outcome {
     /// The worker was not heard of any more.
     Lost,
 }
-
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-#[allow(missing_docs, reason = "the derive writes them")]
-pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}

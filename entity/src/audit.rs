@@ -3,12 +3,15 @@
 
 use sea_orm::entity::prelude::*;
 use sea_orm::{QuerySelect, QueryTrait, Set};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::clock::{Timestamp, new_id, now};
 use crate::user;
 
 /// A row of `audit_events`. It names people as they were called at the time, for
 /// they may be gone.
+#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "audit_events")]
 pub struct Model {
@@ -36,12 +39,14 @@ pub struct Model {
 }
 
 /// What can be done. The names are stable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum, Serialize, ToSchema)]
 #[sea_orm(
     rs_type = "String",
     db_type = "String(StringLen::None)",
     rename_all = "snake_case"
 )]
+#[serde(rename_all = "snake_case")]
+#[schema(as = AuditAction)]
 pub enum Action {
     /// A wrong password, for a user or for nobody.
     LoginFailed,
@@ -68,10 +73,6 @@ pub enum Action {
     /// Workers were told to take jobs again.
     QueueResumed,
 }
-
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-#[allow(missing_docs, reason = "the derive writes them")]
-pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 

@@ -1,14 +1,11 @@
-//! Changing many rows at once, each in its own way: an UPDATE that takes its
-//! values from a list.
+//! Bulk `UPDATE .. FROM (VALUES ..)`: many rows in one statement, each with values of its own.
 
-use sea_orm::sea_query::{Alias, IntoIden, SimpleExpr, TableRef, ValueTuple};
+use sea_orm::sea_query::{Alias, Expr, IntoIden, SimpleExpr, TableRef, ValueTuple};
 use sea_orm::{EntityTrait, QueryTrait, UpdateMany, Value};
-
-use sea_orm::entity::prelude::Expr;
 
 const VALUES_ALIAS: &str = "new_values";
 
-/// Gives an update a list, to which [`value_column`] and its filter refer.
+/// Adds `FROM (VALUES ..)` to an update, whose columns and filter refer to it by [`value_column`].
 pub fn from_values<E: EntityTrait>(
     mut update: UpdateMany<E>,
     rows: impl IntoIterator<Item = Vec<Value>>,
@@ -19,8 +16,8 @@ pub fn from_values<E: EntityTrait>(
     update
 }
 
-/// The nth value of a row of the list, from 1.
+/// The nth value of a row of the list, counted from 1.
 pub fn value_column(n: usize) -> SimpleExpr {
-    // Both databases name the columns of a list so.
+    // The name that both databases give to the columns of a `VALUES` list.
     Expr::col((Alias::new(VALUES_ALIAS), Alias::new(format!("column{n}"))))
 }

@@ -1,10 +1,9 @@
-//! The time, as rows keep it: UTC, whole milliseconds, as the contract shows it.
+//! Timestamps in UTC and whole milliseconds, and UUIDv7 ids made of them.
 //!
-//! There is one clock, the database's: processes on machines whose clocks differ
-//! must agree on what has expired and what came first. A statement that compares
-//! exactly asks for it by [`db_now`]. All else takes [`now`], which goes by the
-//! latest reading that this process was given. On SQLite there are no
-//! readings: all processes share one machine and its clock.
+//! There is one clock, the database's: processes on machines whose clocks differ must agree on
+//! what has expired and what came first. A statement that must compare exactly uses [`db_now`].
+//! All else uses [`now`], which adds the time elapsed to the latest reading of the database's
+//! clock. On SQLite there are no readings: all processes share one machine and its clock.
 
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -15,10 +14,10 @@ use sea_orm::sea_query::{Expr, SimpleExpr};
 use uuid::Uuid;
 use uuid::timestamp::context::ContextV7;
 
-/// A moment in UTC.
+/// A point in time, in UTC.
 pub type Timestamp = DateTime<Utc>;
 
-/// What the database's clock showed at a moment of this process.
+/// What the database's clock showed at an instant of this process.
 #[derive(Clone, Copy, Debug)]
 struct Reading {
     time: Timestamp,
@@ -27,31 +26,28 @@ struct Reading {
 
 static READING: RwLock<Option<Reading>> = RwLock::new(None);
 
-/// Makes [`now`] go by the database's clock, which showed `time` at the moment
-/// `at`.
+/// Makes [`now`] follow the database's clock, which showed `time` at the instant `at`.
 pub fn set(time: Timestamp, at: Instant) {
-    let reading = Some(Reading { time, at });
-    *READING.write().unwrap_or_else(PoisonError::into_inner) = reading;
+    *READING.write().unwrap_or_else(PoisonError::into_inner) = Some(Reading { time, at });
 }
 
-/// Whether [`now`] goes by the database's clock already.
+fn reading() -> Option<Reading> {
+    *READING.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether [`now`] follows the database's clock already.
 pub fn is_set() -> bool {
-    READING
-        .read()
-        .unwrap_or_else(PoisonError::into_inner)
-        .is_some()
+    reading().is_some()
 }
 
-/// The database's time, as far as this process knows it: a few milliseconds off,
-/// which is good enough for what is shown and for what lasts seconds.
+/// The database's time as this process knows it: a few milliseconds off, which is good enough to
+/// show, and for durations of seconds.
 pub fn now() -> Timestamp {
-    let reading = *READING.read().unwrap_or_else(PoisonError::into_inner);
-    let time = reading.map_or_else(Utc::now, |reading| reading.time + reading.at.elapsed());
+    let time = reading().map_or_else(Utc::now, |reading| reading.time + reading.at.elapsed());
     time.trunc_subsecs(3)
 }
 
-/// A new id, a UUIDv7 of [`now`]. Those of one process are in the order in which
-/// they were made.
+/// A UUIDv7 of [`now`]. Those of one process sort in the order in which they were made.
 pub fn new_id() -> Uuid {
     static CONTEXT: Mutex<ContextV7> = Mutex::new(ContextV7::new());
     let now = now();
@@ -61,7 +57,7 @@ pub fn new_id() -> Uuid {
     Uuid::new_v7(uuid::Timestamp::from_unix(&*context, seconds, nanos))
 }
 
-/// A new id that is greater than `earlier`, whichever clock that was made by.
+/// A new id that is greater than `earlier`, even if that was made by a clock that is ahead.
 pub fn new_id_after(earlier: Uuid) -> Uuid {
     const MILLIS_SHIFT: u32 = 80;
     let id = new_id();
@@ -73,18 +69,18 @@ pub fn new_id_after(earlier: Uuid) -> Uuid {
     Uuid::from_u128(millis << MILLIS_SHIFT | rest)
 }
 
-/// The database's time.
+/// The database's time, in SQL.
 pub fn db_now(backend: DbBackend) -> SimpleExpr {
     db_after(backend, Duration::ZERO)
 }
 
-/// The database's time, `delay` from now.
+/// The database's time after `delay`, in SQL.
 pub fn db_after(backend: DbBackend, delay: Duration) -> SimpleExpr {
     db_time(backend, millis(delay))
 }
 
-/// The database's time, so long ago.
-pub fn db_ago(backend: DbBackend, ago: Duration) -> SimpleExpr {
+/// The database's time before `ago`, in SQL.
+pub(crate) fn db_ago(backend: DbBackend, ago: Duration) -> SimpleExpr {
     db_time(backend, -millis(ago))
 }
 

@@ -1,4 +1,4 @@
-//! Idempotency keys: what was asked under them, and how it was answered.
+//! Idempotency keys, with the fingerprint of the request and the stored response.
 
 use chrono::TimeDelta;
 use sea_orm::entity::prelude::*;
@@ -10,48 +10,44 @@ use sea_orm::{
 
 use crate::clock::{Timestamp, now};
 
-/// How long a key is kept.
+/// How long a key is valid.
 const KEY_TTL: TimeDelta = TimeDelta::hours(24);
 
 /// A row of `idempotency_keys`.
+#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "idempotency_keys")]
 pub struct Model {
-    /// Whose it is. Others may use the same key, and never notice.
+    /// The user who sent it: users' keys are independent of each other.
     #[sea_orm(primary_key, auto_increment = false)]
     pub user_id: Uuid,
-    /// As the client chose it.
+    /// The key as the client chose it.
     #[sea_orm(primary_key, auto_increment = false)]
     pub key: String,
-    /// A hash of what was asked.
+    /// A hash of the request.
     pub fingerprint: String,
-    /// As the API keeps it. Null within the transaction that is to bring it, and
-    /// once its post is deleted.
+    /// The response, in the API's own format. Null until the transaction that claims the key
+    /// stores it, and once its post is deleted.
     pub answer: Option<Json>,
-    /// The post that the answer tells of.
+    /// The post that the response contains.
     pub post_id: Option<Uuid>,
-    /// When it was asked.
+    /// When the request came.
     pub created_at: Timestamp,
-    /// Until then, whoever asked first waits for a better answer.
+    /// Until when the first request waits for a newer response; null if it does not.
     pub pending_until: Option<Timestamp>,
 }
 
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-#[allow(missing_docs, reason = "the derive writes them")]
-pub enum Relation {}
-
 impl ActiveModelBehavior for ActiveModel {}
 
-/// What is kept no longer. It counts for nothing, whether or not it has been
-/// removed yet.
+/// The condition that a key is no longer valid, whether or not it has been deleted yet.
 fn is_expired() -> SimpleExpr {
     Column::CreatedAt.lte(now() - KEY_TTL)
 }
 
 impl Entity {
-    /// How many bytes a user's answers take, about.
+    /// About how many bytes a user's stored responses take.
     pub async fn stored_bytes(db: &impl ConnectionTrait, user: Uuid) -> Result<i64, DbErr> {
-        // On SQLite as the index has it. Neither database reads the answers.
+        // On SQLite the index has this very expression. Neither database reads the responses.
         let sql = match db.get_database_backend() {
             DbBackend::Postgres => {
                 "SELECT COALESCE(SUM(pg_column_size(answer)), 0)::bigint \
@@ -68,10 +64,10 @@ impl Entity {
         row.map_or(Ok(0), |row| row.try_get_by_index(0))
     }
 
-    /// Erases the answers that tell of a post. The keys stay taken, so that nothing
-    /// is done twice.
+    /// Erases the responses that contain a post. The keys stay taken, so that no request is
+    /// executed twice.
     pub async fn erase_responses(tx: &DatabaseTransaction, post: Uuid) -> Result<(), DbErr> {
-        // In one order, as all who lock several.
+        // Locked in the order of keys, as by everyone who locks several: no deadlocks.
         Entity::find()
             .select_only()
             .column(Column::Key)
@@ -90,7 +86,7 @@ impl Entity {
         Ok(())
     }
 
-    /// Removes up to `limit` expired keys, and says how many.
+    /// Deletes up to `limit` expired keys, and returns how many.
     pub async fn delete_expired(db: &impl ConnectionTrait, limit: u64) -> Result<u64, DbErr> {
         let ids = [Column::UserId, Column::Key];
         let some = Entity::find()
@@ -98,25 +94,22 @@ impl Entity {
             .columns(ids)
             .filter(is_expired())
             .limit(limit)
-            // One that somebody holds is about to be of use again.
+            // A locked one is about to be claimed again.
             .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
             .into_query();
-        let removed = Entity::delete_many()
+        let delete = Entity::delete_many()
             .filter(Expr::tuple(ids.map(Expr::col)).in_subquery(some))
-            // One that was found may have been claimed anew meanwhile.
-            .filter(is_expired())
-            .exec(db)
-            .await?;
-        Ok(removed.rows_affected)
+            // One that was selected may have been claimed again meanwhile.
+            .filter(is_expired());
+        Ok(delete.exec(db).await?.rows_affected)
     }
 }
 
 impl Model {
-    /// Takes the key; false if it is taken. A transaction that is about to take
-    /// it, too, is waited for.
+    /// Claims the key; false if it is taken. Waits for another transaction that is claiming it.
     ///
     /// # Errors
-    /// When the user is gone, or the database does not answer.
+    /// A foreign key violation if the user is deleted.
     pub async fn claim(&self, tx: &DatabaseTransaction) -> Result<bool, DbErr> {
         let replace_expired = OnConflict::columns([Column::UserId, Column::Key])
             .update_columns([
@@ -135,28 +128,29 @@ impl Model {
         Ok(claimed == 1)
     }
 
-    /// Keeps the answer, which tells of `post`, in the transaction that took the key.
+    /// Stores the response, which contains `post`, in the transaction that claimed the key.
     pub async fn store_response(
         &self,
         tx: &DatabaseTransaction,
-        answer: Json,
+        response: Json,
         post: Uuid,
     ) -> Result<(), DbErr> {
-        self.set_response(answer)
+        let update = self.set_response(response);
+        update
             .col_expr(Column::PostId, Expr::value(post))
             .exec(tx)
             .await?;
         Ok(())
     }
 
-    /// Keeps a better answer, unless it comes so late that the first may have
-    /// been given meanwhile, or its post is deleted.
+    /// Replaces the response by a newer one, unless `pending_until` has passed, after which the
+    /// first may have been replayed, or its post is deleted.
     pub async fn replace_response(
         &self,
         tx: &DatabaseTransaction,
-        answer: Json,
+        response: Json,
     ) -> Result<(), DbErr> {
-        self.set_response(answer)
+        self.set_response(response)
             .col_expr(Column::PendingUntil, Expr::cust("NULL"))
             .filter(Column::PendingUntil.gt(now()))
             .filter(Column::Answer.is_not_null())
@@ -165,15 +159,16 @@ impl Model {
         Ok(())
     }
 
-    /// The row that has the key.
+    /// The stored row that has this key.
     pub async fn find(&self, tx: &DatabaseTransaction) -> Result<Option<Model>, DbErr> {
-        let id = (self.user_id, self.key.clone());
-        Entity::find_by_id(id).one(tx).await
+        Entity::find_by_id((self.user_id, self.key.clone()))
+            .one(tx)
+            .await
     }
 
-    fn set_response(&self, answer: Json) -> UpdateMany<Entity> {
+    fn set_response(&self, response: Json) -> UpdateMany<Entity> {
         Entity::update_many()
-            .col_expr(Column::Answer, Expr::value(answer))
+            .col_expr(Column::Answer, Expr::value(response))
             .filter(Column::UserId.eq(self.user_id))
             .filter(Column::Key.eq(self.key.as_str()))
     }

@@ -3,10 +3,13 @@
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Alias, Query, SimpleExpr};
 use sea_orm::{ActiveEnum, ExprTrait, QueryOrder, QuerySelect, QueryTrait};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
 
 /// A row of `generation_jobs`.
+#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "generation_jobs")]
 pub struct Model {
@@ -70,12 +73,16 @@ pub struct Model {
 }
 
 /// Where a job stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum, Serialize, Deserialize, ToSchema,
+)]
 #[sea_orm(
     rs_type = "String",
     db_type = "String(StringLen::None)",
     rename_all = "snake_case"
 )]
+#[serde(rename_all = "snake_case")]
+#[schema(as = JobStatus)]
 pub enum Status {
     /// It waits for a worker.
     Queued,
@@ -113,13 +120,15 @@ impl Status {
     }
 }
 
-/// What an attempt does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
+/// What a running attempt does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum, Serialize, ToSchema)]
 #[sea_orm(
     rs_type = "String",
     db_type = "String(StringLen::None)",
     rename_all = "snake_case"
 )]
+#[serde(rename_all = "snake_case")]
+#[schema(as = JobPhase)]
 pub enum Phase {
     /// Title and headings.
     Outline,
@@ -128,10 +137,6 @@ pub enum Phase {
     /// Putting them together.
     Assembling,
 }
-
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-#[allow(missing_docs, reason = "the derive writes them")]
-pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 

@@ -3,11 +3,12 @@
 //! Each table is a module. What a job may become and when is in
 //! `shared::queue`; whose a thing is, in `owned_by` of its module.
 //!
-//! Entities are not what clients see: response types stand beside their
-//! handlers.
+//! Rows are not what clients see: response types stand beside their handlers. Enums
+//! that clients see have the same names there, so they are declared here only.
 
 pub mod attempt;
 pub mod audit;
+mod batch_delete;
 pub mod bulk_update;
 pub mod cleanup_clock;
 pub mod clock;

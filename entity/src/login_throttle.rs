@@ -1,55 +1,51 @@
-//! How long those have to wait who try passwords. The database counts the tries,
-//! so that all API processes count together.
+//! Login throttling: counters of failed password attempts, in the database so that all API
+//! processes share them.
 
 use std::time::Duration;
 
 use chrono::TimeDelta;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{LockBehavior, LockType, OnConflict};
-use sea_orm::{DatabaseTransaction, ExprTrait, IntoActiveModel, QuerySelect, QueryTrait, Set};
+use sea_orm::{DatabaseTransaction, ExprTrait, Insert, IntoActiveModel, QuerySelect, Set};
 
+use crate::batch_delete::delete_selected;
 use crate::clock::{Timestamp, now};
 
 /// A row of `login_delays`.
+#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "login_delays")]
 pub struct Model {
-    /// What is counted. No name is in it, for what was typed as one may be none.
+    /// What the counter is of. It contains no user name: what was typed as one may be a password.
     #[sea_orm(primary_key, auto_increment = false)]
     pub key: String,
-    /// Tries in a row that failed, or are not known yet to be good.
+    /// Attempts in a row that failed or are still being checked.
     pub failures: i32,
-    /// When the next may be made, if it has to wait.
+    /// When the next attempt is allowed, if it has to wait.
     pub open_at: Option<Timestamp>,
-    /// From then on the row counts for nothing, whether or not it has been removed
-    /// yet.
+    /// When the row expires, whether or not it has been deleted by then.
     pub forget_at: Timestamp,
 }
 
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-#[allow(missing_docs, reason = "the derive writes them")]
-pub enum Relation {}
-
 impl ActiveModelBehavior for ActiveModel {}
 
-/// The longest that anyone has to wait.
+/// The longest delay between attempts.
 const MAX_DELAY: Duration = Duration::from_secs(300);
 
-/// After so long without a try, those before it are forgotten.
+/// How long after the latest attempt a counter expires.
 const COUNTER_TTL: TimeDelta = TimeDelta::days(1);
 
-/// Something that tries are counted under.
+/// A counter that an attempt adds to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counter {
     /// The row's key.
     pub key: String,
-    /// After so many failures in a row each further one costs a delay.
+    /// How many failures in a row are allowed without a delay.
     pub free_failures: i32,
 }
 
 impl Counter {
-    /// How long to wait after so many failures: a second at first, and twice as
-    /// long after each further one.
+    /// The delay after so many failures: a second at first, doubled by each further one.
     pub fn delay(&self, failures: i32) -> Option<Duration> {
         let beyond = u32::try_from(failures - self.free_failures).ok()?;
         let seconds = 1u64.checked_shl(beyond).map(Duration::from_secs);
@@ -57,17 +53,17 @@ impl Counter {
     }
 }
 
-/// What became of a try.
+/// Whether an attempt is allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// It may be made, and is counted: so the counters stand with it.
+    /// It is, and is counted: these are the counters with it.
     Counted(Vec<(Counter, Model)>),
-    /// It has to wait for so long.
+    /// Not before this delay.
     Wait(Duration),
 }
 
 impl Model {
-    /// How long the next try has to wait. A wait that is much longer than any was made
+    /// How long the next attempt has to wait. A wait longer than twice the longest delay was set
     /// before the clock was set back, and is over.
     pub fn wait(&self) -> Option<Duration> {
         let wait = (self.open_at? - now()).to_std().ok()?;
@@ -80,7 +76,7 @@ impl Model {
 }
 
 impl Entity {
-    /// Those rows of `keys` that count.
+    /// The rows of `keys` that have not expired.
     pub async fn find_active(
         db: &impl ConnectionTrait,
         keys: &[&str],
@@ -92,20 +88,21 @@ impl Entity {
             .await
     }
 
-    /// Counts a try under all of `counters`, or tells how long it has to wait.
+    /// Counts an attempt under all of `counters`, or returns how long it has to wait.
     ///
-    /// It counts as failed from the start, before anyone knows whether it is: of
-    /// many at once no more get through than of as many one after the other. What
-    /// turns out to be good is taken back with [`Entity::delete`] or
-    /// [`Entity::undo`]. The rows are held until `tx` ends; everyone names
-    /// the counters in the same order, so that no two wait for each other.
+    /// It is counted as failed before its password is checked, so that no more concurrent attempts
+    /// get through than consecutive ones. A successful one is taken back by [`Entity::delete`] or
+    /// [`Entity::undo`]. The rows are locked until `tx` ends; all callers pass the counters in the
+    /// same order, so that they do not deadlock.
     pub async fn check_and_count(
         tx: &DatabaseTransaction,
         counters: Vec<Counter>,
     ) -> Result<Decision, DbErr> {
         let mut rows = Vec::new();
         for counter in counters {
-            let row = lock_for_update(tx, &counter.key).await?;
+            // An update of the key to itself: an existing row is locked as it is.
+            let row = insert_or_update(&counter.key, now() + COUNTER_TTL, Column::Key);
+            let row = row.exec_with_returning(tx).await?;
             if let Some(wait) = row.wait().filter(|_| row.is_active()) {
                 return Ok(Decision::Wait(wait));
             }
@@ -125,34 +122,22 @@ impl Entity {
         Ok(Decision::Counted(counted))
     }
 
-    /// Keeps `key` for `memory`; nothing is counted under it.
-    pub async fn upsert(
-        tx: &DatabaseTransaction,
-        key: &str,
-        memory: TimeDelta,
-    ) -> Result<(), DbErr> {
-        let longer = OnConflict::column(Column::Key)
-            .update_column(Column::ForgetAt)
-            .to_owned();
-        let row = Model {
-            forget_at: now() + memory,
-            ..new_row(key)
-        };
-        Entity::insert(row.into_active_model())
-            .on_conflict(longer)
+    /// Inserts `key`, or keeps it for longer, without counting anything.
+    pub async fn upsert(tx: &DatabaseTransaction, key: &str, ttl: TimeDelta) -> Result<(), DbErr> {
+        insert_or_update(key, now() + ttl, Column::ForgetAt)
             .exec_without_returning(tx)
             .await?;
         Ok(())
     }
 
-    /// Forgets what was counted under `key`.
+    /// Deletes the counter of `key`.
     pub async fn delete(tx: &DatabaseTransaction, key: &str) -> Result<(), DbErr> {
         Entity::delete_by_id(key).exec(tx).await?;
         Ok(())
     }
 
-    /// Takes back a try that turned out to be good, and the delay that it has
-    /// brought; `counted` is the row as it was with it. What failed stays.
+    /// Takes back an attempt that succeeded, and the delay that it set; `counted` is the row with
+    /// it. Earlier failures stay counted.
     pub async fn undo(tx: &DatabaseTransaction, counted: &Model) -> Result<(), DbErr> {
         let this = Column::Key.eq(counted.key.as_str());
         Entity::update_many()
@@ -170,42 +155,30 @@ impl Entity {
         Ok(())
     }
 
-    /// Removes up to `limit` rows that count for nothing, and says how many.
+    /// Deletes up to `limit` expired rows, and returns how many.
     pub async fn delete_expired(db: &impl ConnectionTrait, limit: u64) -> Result<u64, DbErr> {
-        let old = Entity::find()
-            .select_only()
-            .column(Column::Key)
+        let expired = Entity::find()
             .filter(Column::ForgetAt.lte(now()))
             .limit(limit)
-            // One that somebody counts under is about to be of use again.
-            .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
-            .into_query();
-        let removed = Entity::delete_many()
-            .filter(Column::Key.in_subquery(old))
-            .exec(db)
-            .await?;
-        Ok(removed.rows_affected)
+            // A locked one is about to count again.
+            .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
+        let delete = delete_selected(expired, Column::Key);
+        Ok(delete.exec(db).await?.rows_affected)
     }
 }
 
-/// The row of `key`, made if need be, which nobody else changes before `tx` ends.
-async fn lock_for_update(tx: &DatabaseTransaction, key: &str) -> Result<Model, DbErr> {
-    let as_it_is = OnConflict::column(Column::Key)
-        .update_column(Column::Key)
+/// Inserts a row that has counted nothing, or updates one column of the row that has the key.
+fn insert_or_update(key: &str, forget_at: Timestamp, column: Column) -> Insert<ActiveModel> {
+    let row = ActiveModel {
+        key: Set(key.to_owned()),
+        failures: Set(0),
+        open_at: Set(None),
+        forget_at: Set(forget_at),
+    };
+    let update = OnConflict::column(Column::Key)
+        .update_column(column)
         .to_owned();
-    Entity::insert(new_row(key).into_active_model())
-        .on_conflict(as_it_is)
-        .exec_with_returning(tx)
-        .await
-}
-
-fn new_row(key: &str) -> Model {
-    Model {
-        key: key.to_owned(),
-        failures: 0,
-        open_at: None,
-        forget_at: now() + COUNTER_TTL,
-    }
+    Entity::insert(row).on_conflict(update)
 }
 
 #[cfg(test)]

@@ -5,11 +5,14 @@ use sea_orm::sea_query::Func;
 use sea_orm::{
     DatabaseTransaction, DbBackend, ExprTrait, FromQueryResult, Iterable, QuerySelect, Statement,
 };
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::bulk_update::{from_values, value_column};
 use crate::clock::{Timestamp, now};
 
 /// A row of `blog_posts`.
+#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "blog_posts")]
 pub struct Model {
@@ -41,12 +44,16 @@ pub struct Model {
 }
 
 /// Where a post stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum, Serialize, Deserialize, ToSchema,
+)]
 #[sea_orm(
     rs_type = "String",
     db_type = "String(StringLen::None)",
     rename_all = "snake_case"
 )]
+#[serde(rename_all = "snake_case")]
+#[schema(as = PostStatus)]
 pub enum Status {
     /// A job is at work on it.
     Generating,
@@ -57,10 +64,6 @@ pub enum Status {
     /// Its latest job was canceled.
     Canceled,
 }
-
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-#[allow(missing_docs, reason = "the derive writes them")]
-pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 

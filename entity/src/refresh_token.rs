@@ -1,36 +1,33 @@
-//! Refresh tokens, as hashes. Each is good for one use; a second use means that
-//! two parties hold it, and ends the session.
+//! Refresh tokens, as hashes. Each can be used once: a second use means that two parties have
+//! it, and ends the session.
 
 use sea_orm::entity::prelude::*;
 use sea_orm::{QuerySelect, QueryTrait};
 
+use crate::batch_delete::delete_selected;
 use crate::clock::{Timestamp, now};
 use crate::session;
 
 /// A row of `refresh_tokens`.
+#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "refresh_tokens")]
 pub struct Model {
-    /// SHA-256 of the token, in hexadecimal. A token is 256 random bits, so a
-    /// plain hash is enough.
+    /// SHA-256 of the token, in hexadecimal. A token is 256 random bits: a plain hash is enough.
     #[sea_orm(primary_key, auto_increment = false)]
     pub hash: String,
-    /// The session it renews.
+    /// The session that it renews.
     pub session_id: Uuid,
-    /// When it was handed out.
+    /// When it was issued.
     pub created_at: Timestamp,
     /// When it was used.
     pub spent_at: Option<Timestamp>,
 }
 
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-#[allow(missing_docs, reason = "the derive writes them")]
-pub enum Relation {}
-
 impl ActiveModelBehavior for ActiveModel {}
 
 impl Entity {
-    /// The session that a token renews, whether or not it was used.
+    /// The session that a token renews, whether or not the token was used.
     pub fn session_of(hash: &str) -> Select<session::Entity> {
         let token = Entity::find()
             .select_only()
@@ -40,35 +37,29 @@ impl Entity {
         session::Entity::find().filter(session::Column::Id.in_subquery(token))
     }
 
-    /// Uses up a token; false if it was used before, or never existed. Of two
-    /// at once, one wins.
+    /// Marks a token as used; false if it was used already, or does not exist. Of two concurrent
+    /// calls one returns true.
     pub async fn consume(db: &impl ConnectionTrait, hash: &str) -> Result<bool, DbErr> {
-        let spent = Entity::update_many()
+        let consumed = Entity::update_many()
             .col_expr(Column::SpentAt, Expr::value(now()))
             .filter(Column::Hash.eq(hash))
             .filter(Column::SpentAt.is_null())
             .exec(db)
             .await?;
-        Ok(spent.rows_affected == 1)
+        Ok(consumed.rows_affected == 1)
     }
 
-    /// Removes up to `limit` tokens that were spent before `before`, and says
-    /// how many. A second use of one of them is no longer recognised as such.
+    /// Deletes up to `limit` tokens that were used before `before`, and returns how many. A second
+    /// use of one of them is no longer recognized.
     pub async fn delete_consumed(
         db: &impl ConnectionTrait,
         before: Timestamp,
         limit: u64,
     ) -> Result<u64, DbErr> {
-        let spent = Entity::find()
-            .select_only()
-            .column(Column::Hash)
+        let consumed = Entity::find()
             .filter(Column::SpentAt.lt(before))
-            .limit(limit)
-            .into_query();
-        let removed = Entity::delete_many()
-            .filter(Column::Hash.in_subquery(spent))
-            .exec(db)
-            .await?;
-        Ok(removed.rows_affected)
+            .limit(limit);
+        let delete = delete_selected(consumed, Column::Hash);
+        Ok(delete.exec(db).await?.rows_affected)
     }
 }

@@ -1,62 +1,49 @@
-//! Sign-ins. Every access token names one, and is worth as much as it.
+//! Login sessions. Every access token names one, and is valid only while that session is active.
 
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::SimpleExpr;
-use sea_orm::{DeleteMany, QueryOrder, QuerySelect, QueryTrait};
+use sea_orm::{QueryOrder, QuerySelect, UpdateMany};
 
+use crate::batch_delete::delete_selected;
 use crate::clock::{Timestamp, now};
 
 /// A row of `sessions`.
+#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "sessions")]
 pub struct Model {
-    /// UUIDv7.
+    /// A UUIDv7.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
-    /// Whose it is.
+    /// The user who logged in.
     pub user_id: Uuid,
-    /// When its owner signed in.
+    /// When the user logged in.
     pub created_at: Timestamp,
     /// When it was last refreshed.
     pub last_used_at: Timestamp,
-    /// When it ends unless it is refreshed.
+    /// When it expires unless it is refreshed.
     pub expires_at: Timestamp,
-    /// When it was ended before its time.
+    /// When it was ended early, by a logout for example.
     pub revoked_at: Option<Timestamp>,
-    /// The client, as it named itself at sign-in.
+    /// The client's `User-Agent` at login.
     pub user_agent: Option<String>,
-    /// The address that the sign-in came from.
+    /// The client's IP address at login.
     pub ip: Option<String>,
-}
-
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-#[allow(missing_docs, reason = "the derive writes them")]
-pub enum Relation {
-    #[sea_orm(
-        belongs_to = "super::user::Entity",
-        from = "Column::UserId",
-        to = "super::user::Column::Id"
-    )]
-    User,
-}
-
-impl Related<super::user::Entity> for Entity {
-    fn to() -> RelationDef {
-        Relation::User.def()
-    }
+    /// The row of the user.
+    #[sea_orm(belongs_to, from = "user_id", to = "id")]
+    pub user: HasOne<super::user::Entity>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}
 
 impl Model {
-    /// Whether tokens of this session are still good.
+    /// Whether the session is neither revoked nor expired.
     pub fn is_active(&self) -> bool {
         self.revoked_at.is_none() && self.expires_at > now()
     }
 }
 
 impl Entity {
-    /// A user's sessions that are neither ended nor expired.
+    /// A user's sessions that are neither revoked nor expired.
     pub fn active_of(user: Uuid) -> Select<Entity> {
         Entity::find()
             .filter(Column::UserId.eq(user))
@@ -64,37 +51,28 @@ impl Entity {
             .filter(Column::ExpiresAt.gt(now()))
     }
 
-    /// Ends one of a user's sessions; false if there is no such live session.
+    /// Ends one of a user's sessions; false if the user has no such active session.
     pub async fn revoke(db: &impl ConnectionTrait, user: Uuid, id: Uuid) -> Result<bool, DbErr> {
-        let done = set_revoked(user)
-            .filter(Column::Id.eq(id))
-            .filter(Column::ExpiresAt.gt(now()))
-            .exec(db)
-            .await?;
-        Ok(done.rows_affected > 0)
+        let session = set_revoked(user).filter(Column::Id.eq(id));
+        let revoked = session.filter(Column::ExpiresAt.gt(now())).exec(db).await?;
+        Ok(revoked.rows_affected > 0)
     }
 
-    /// Ends those of a user's live sessions that have not been used for longest,
-    /// so that fewer than `most` are left.
+    /// Ends a user's least recently used active sessions, so that fewer than `max` are left.
     pub async fn enforce_limit(
         db: &impl ConnectionTrait,
         user: Uuid,
-        most: u64,
+        max: u64,
     ) -> Result<(), DbErr> {
-        let surplus = Entity::active_of(user)
-            .order_by_desc(Column::LastUsedAt)
-            .offset(most - 1);
-        let Some(surplus) = surplus.one(db).await? else {
-            return Ok(());
-        };
-        set_revoked(user)
-            .filter(Column::LastUsedAt.lte(surplus.last_used_at))
-            .exec(db)
-            .await?;
+        let by_use = Entity::active_of(user).order_by_desc(Column::LastUsedAt);
+        if let Some(surplus) = by_use.offset(max - 1).one(db).await? {
+            let surplus = Column::LastUsedAt.lte(surplus.last_used_at);
+            set_revoked(user).filter(surplus).exec(db).await?;
+        }
         Ok(())
     }
 
-    /// Ends all of a user's sessions, or all but one.
+    /// Ends all of a user's sessions but `keep`.
     pub async fn revoke_all(
         db: &impl ConnectionTrait,
         user: Uuid,
@@ -107,35 +85,25 @@ impl Entity {
         all.exec(db).await?;
         Ok(())
     }
-}
 
-impl Entity {
-    /// Removes up to `limit` sessions that ended before `before`, with their
-    /// refresh tokens, and says how many.
+    /// Deletes up to `limit` each of the sessions that were revoked and that expired before
+    /// `before`, with their refresh tokens. Returns the larger of the two counts.
     pub async fn delete_ended(
         db: &impl ConnectionTrait,
         before: Timestamp,
         limit: u64,
     ) -> Result<u64, DbErr> {
-        let revoked = delete_batch(Column::RevokedAt.lt(before), limit);
-        let expired = delete_batch(Column::ExpiresAt.lt(before), limit);
-        let revoked = revoked.exec(db).await?.rows_affected;
-        let expired = expired.exec(db).await?.rows_affected;
-        Ok(revoked.max(expired))
+        let mut deleted = 0;
+        for ended in [Column::RevokedAt, Column::ExpiresAt] {
+            let sessions = Entity::find().filter(ended.lt(before)).limit(limit);
+            let batch = delete_selected(sessions, Column::Id).exec(db).await?;
+            deleted = deleted.max(batch.rows_affected);
+        }
+        Ok(deleted)
     }
 }
 
-fn delete_batch(which: SimpleExpr, limit: u64) -> DeleteMany<Entity> {
-    let ids = Entity::find()
-        .select_only()
-        .column(Column::Id)
-        .filter(which)
-        .limit(limit)
-        .into_query();
-    Entity::delete_many().filter(Column::Id.in_subquery(ids))
-}
-
-fn set_revoked(user: Uuid) -> sea_orm::UpdateMany<Entity> {
+fn set_revoked(user: Uuid) -> UpdateMany<Entity> {
     Entity::update_many()
         .col_expr(Column::RevokedAt, Expr::value(now()))
         .filter(Column::UserId.eq(user))

@@ -1,36 +1,32 @@
-//! Checkpoints: the finished steps of a job, so that no agent call is paid for
-//! twice.
+//! Checkpoints: the finished steps of a job, so that a retry repeats no agent call.
 
+use sea_orm::QueryOrder;
 use sea_orm::entity::prelude::*;
 
 use crate::clock::Timestamp;
 
 /// A row of `job_steps`.
+#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "job_steps")]
 pub struct Model {
-    /// The job.
+    /// The job that the step is of.
     #[sea_orm(primary_key, auto_increment = false)]
     pub job_id: Uuid,
-    /// 0 is the outline, and n the nth section.
+    /// 0 for the outline, n for the nth section.
     #[sea_orm(primary_key, auto_increment = false)]
     pub position: i32,
-    /// What the step brought, cleaned, as Markdown.
+    /// The step's cleaned text, in Markdown.
     pub content: String,
-    /// When it was finished.
+    /// When the step was finished.
     pub created_at: Timestamp,
 }
-
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-#[allow(missing_docs, reason = "the derive writes them")]
-pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 
 impl Entity {
-    /// A job's finished steps in their order.
+    /// A job's finished steps, by position.
     pub fn of_job(job: Uuid) -> Select<Entity> {
-        use sea_orm::QueryOrder;
         Entity::find()
             .filter(Column::JobId.eq(job))
             .order_by_asc(Column::Position)

@@ -1,5 +1,5 @@
-//! Workers, as they tell of themselves. Nothing depends on it: a job has its
-//! lease. It is there for those who look after the service.
+//! Workers and their heartbeats, for operators to look at. Nothing else depends on them: a job is
+//! protected by its lease.
 
 use std::time::Duration;
 
@@ -9,48 +9,45 @@ use sea_orm::{ExprTrait, FromQueryResult, IntoActiveModel, QueryOrder, QuerySele
 
 use crate::clock::{Timestamp, db_ago, db_now};
 
-/// How often a worker is heard of.
+/// How often a worker sends a heartbeat.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A worker that has not been heard of for so long is not alive.
+/// A worker without a heartbeat for this long counts as lost.
 const LOST_AFTER: Duration = Duration::from_secs(15);
 
 /// A row of `job_workers`.
+#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "job_workers")]
 pub struct Model {
-    /// Unique for each start.
+    /// Unique for each start of a worker.
     #[sea_orm(primary_key, auto_increment = false)]
     pub name: String,
-    /// The machine's name.
+    /// The machine's host name.
     pub host: String,
     /// The program's version.
     pub version: String,
-    /// The kind of agent that it calls.
+    /// The kind of agent that the worker calls.
     pub agent: String,
-    /// The agent's model, if jobs don't say.
+    /// The agent's default model.
     pub model: String,
-    /// How many jobs it does at once.
+    /// How many jobs it runs at once.
     pub concurrency: i32,
-    /// When it began.
+    /// When the worker started.
     pub started_at: Timestamp,
-    /// When it was last heard of, by the database's clock.
+    /// When the last heartbeat came, by the database's clock.
     pub seen_at: Timestamp,
 }
 
-#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-#[allow(missing_docs, reason = "the derive writes them")]
-pub enum Relation {}
-
 impl ActiveModelBehavior for ActiveModel {}
 
-/// A worker, and how it is at the moment.
+/// A worker, and whether it is alive.
 #[derive(Clone, Debug, PartialEq, Eq, FromQueryResult)]
 pub struct WorkerStatus {
-    /// What it told of itself.
+    /// The worker's row.
     #[sea_orm(nested)]
     pub worker: Model,
-    /// Whether it has been heard of lately.
+    /// Whether a heartbeat came within the last 15 seconds.
     pub alive: bool,
 }
 
@@ -64,7 +61,7 @@ pub struct RunningJob {
 }
 
 impl Model {
-    /// Tells that it is there; for the first time, or again.
+    /// Records a heartbeat, inserting the worker's row with the first one.
     pub async fn heartbeat(self, tx: &impl ConnectionTrait) -> Result<(), DbErr> {
         let seen = Entity::update_many()
             .col_expr(Column::SeenAt, db_now(tx.get_database_backend()))
@@ -82,39 +79,35 @@ impl Model {
 }
 
 impl Entity {
-    /// Up to `most` workers, those that were heard of last first.
-    pub async fn list(db: &impl ConnectionTrait, most: u64) -> Result<Vec<WorkerStatus>, DbErr> {
+    /// Up to `limit` workers, by their last heartbeat, the latest first.
+    pub async fn list(db: &impl ConnectionTrait, limit: u64) -> Result<Vec<WorkerStatus>, DbErr> {
         let lately = db_ago(db.get_database_backend(), LOST_AFTER);
         Entity::find()
             .expr_as(Expr::col(Column::SeenAt).gt(lately), "alive")
             .order_by_desc(Column::SeenAt)
-            .limit(most)
+            .limit(limit)
             .into_model()
             .all(db)
             .await
     }
 
-    /// Up to `most` jobs that workers hold, those that were not heard of for
-    /// longest first.
+    /// Up to `limit` jobs that workers hold, by the end of their leases, the earliest first.
     pub async fn running_jobs(
         db: &impl ConnectionTrait,
-        most: u64,
+        limit: u64,
     ) -> Result<Vec<RunningJob>, DbErr> {
         let sql = "SELECT attempt.worker, job.id AS job_id FROM generation_jobs job \
              JOIN job_attempts attempt ON attempt.id = job.attempt_id \
              WHERE job.status IN ('running', 'canceling') \
              ORDER BY job.lease_until LIMIT $1";
-        let most = i64::try_from(most).unwrap_or(i64::MAX);
-        let backend = db.get_database_backend();
-        RunningJob::find_by_statement(Statement::from_sql_and_values(backend, sql, [most.into()]))
-            .all(db)
-            .await
+        let limit = [i64::try_from(limit).unwrap_or(i64::MAX).into()];
+        let jobs = Statement::from_sql_and_values(db.get_database_backend(), sql, limit);
+        RunningJob::find_by_statement(jobs).all(db).await
     }
 
-    /// Removes workers that have not been heard of since `before`, and says how
-    /// many.
+    /// Deletes workers without a heartbeat since `before`, and returns how many.
     pub async fn delete_lost(db: &impl ConnectionTrait, before: Timestamp) -> Result<u64, DbErr> {
-        let silent = Entity::delete_many().filter(Column::SeenAt.lt(before));
-        Ok(silent.exec(db).await?.rows_affected)
+        let lost = Entity::delete_many().filter(Column::SeenAt.lt(before));
+        Ok(lost.exec(db).await?.rows_affected)
     }
 }

@@ -14,46 +14,47 @@ mod cleanup;
 mod fallback_outline;
 mod heading;
 mod outline;
+pub(crate) mod pipeline;
 mod prompts;
 mod section;
 mod sentences;
 
 use serde::Deserialize;
 
-pub use assemble::{assemble, read_post};
-pub use outline::{Outline, read_outline};
-pub use prompts::{Prompt, outline_prompt, section_prompt};
-pub use section::read_section;
+use assemble::{assemble, read_post};
+use outline::{Outline, read_outline};
+use prompts::{outline_prompt, section_prompt};
+use section::read_section;
 
 /// How long a post is to be if the client does not say.
 const DEFAULT_WORDS: u32 = 500;
 
 /// What the client wants.
 #[derive(Clone, Debug, Default)]
-pub struct PostBrief {
+struct PostBrief {
     /// What the post is about.
-    pub topic: String,
+    topic: String,
     /// How it is to be written.
-    pub options: WritingOptions,
+    options: WritingOptions,
 }
 
 /// The client's options, as the HTTP contract names them. What is not about the
 /// writing, such as the model, is left out.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct WritingOptions {
+struct WritingOptions {
     /// The tone of voice.
-    pub tone: Option<String>,
+    tone: Option<String>,
     /// Who will read it.
-    pub audience: Option<String>,
+    audience: Option<String>,
     /// The language to write in, a BCP 47 tag.
-    pub language: Option<String>,
+    language: Option<String>,
     /// About how long the post is to be.
-    pub words: Option<u32>,
+    words: Option<u32>,
     /// What is to be mentioned.
-    pub keywords: Option<Vec<String>>,
+    keywords: Option<Vec<String>>,
     /// Whatever else the client wants.
-    pub instructions: Option<String>,
+    instructions: Option<String>,
 }
 
 impl PostBrief {

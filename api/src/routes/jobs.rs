@@ -27,7 +27,7 @@ use crate::quota::Quota;
 
 mod response;
 
-pub(crate) use response::{Job, Status};
+pub(crate) use response::Job;
 
 /// How soon it is worth asking again, in seconds.
 const POLL_INTERVAL_SECONDS: &str = "1";
@@ -48,7 +48,7 @@ pub(crate) struct GetJobQuery {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListJobsQuery {
-    status: Option<Status>,
+    status: Option<job::Status>,
     /// How many a page may have, by default 20.
     #[param(minimum = 1, maximum = 100)]
     limit: Option<u64>,
@@ -114,7 +114,7 @@ pub(crate) async fn list(
         .order_by_desc(job::Column::Id)
         .limit(limit + 1);
     if let Some(status) = filter.status {
-        jobs = jobs.filter(job::Column::Status.eq(job::Status::from(status)));
+        jobs = jobs.filter(job::Column::Status.eq(status));
     }
     if let Some(cursor) = &filter.cursor {
         let after: IdCursor = list.decode(cursor)?;
@@ -242,7 +242,7 @@ fn accepted(job: &Job) -> Result<Response> {
 
 /// Says when to ask again, while the job is not over.
 pub(super) fn set_retry_after(headers: &mut HeaderMap, job: &Job) {
-    if !job.is_over() {
+    if !job.status.is_finished() {
         let soon = header::HeaderValue::from_static(POLL_INTERVAL_SECONDS);
         headers.insert(header::RETRY_AFTER, soon);
     }

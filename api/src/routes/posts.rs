@@ -37,7 +37,7 @@ mod response;
 pub(crate) use filter::ListPostsQuery;
 use filter::{PostCursor, contains};
 use response::summaries;
-pub(crate) use response::{Post, PostSummary, Status};
+pub(crate) use response::{Post, PostSummary};
 
 /// What to write about.
 #[derive(Debug, Serialize, ToSchema)]
@@ -258,7 +258,7 @@ pub(crate) async fn list(
         .apply(post::Entity::owned_by(me.user.id).without_content())
         .limit(limit + 1);
     if let Some(status) = filter.status {
-        posts = posts.filter(post::Column::Status.eq(post::Status::from(status)));
+        posts = posts.filter(post::Column::Status.eq(status));
     }
     if let Some(q) = q {
         posts = posts.filter(contains(state.db.backend(), q));

@@ -9,7 +9,7 @@ use entity::{session, user};
 use sea_orm::{
     ActiveModelTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, Set,
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use shared::queue;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -28,37 +28,9 @@ use crate::extract::json::{FieldReader, FromFields, ValidatedJson, Violation, ac
 pub(crate) struct User {
     id: Uuid,
     username: String,
-    role: Role,
+    role: user::Role,
     #[serde(serialize_with = "timestamp")]
     created_at: DateTime<Utc>,
-}
-
-/// What a user may do.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// Owns posts.
-    User,
-    /// Looks after the service as well.
-    Admin,
-}
-
-impl From<user::Role> for Role {
-    fn from(role: user::Role) -> Self {
-        match role {
-            user::Role::User => Role::User,
-            user::Role::Admin => Role::Admin,
-        }
-    }
-}
-
-impl From<Role> for user::Role {
-    fn from(role: Role) -> Self {
-        match role {
-            Role::User => user::Role::User,
-            Role::Admin => user::Role::Admin,
-        }
-    }
 }
 
 impl From<user::Model> for User {
@@ -66,7 +38,7 @@ impl From<user::Model> for User {
         User {
             id: user.id,
             username: user.username,
-            role: user.role.into(),
+            role: user.role,
             created_at: user.created_at,
         }
     }

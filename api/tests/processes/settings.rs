@@ -2,9 +2,7 @@
 
 use std::net::TcpListener;
 
-use crate::client::Client;
-use crate::process::{Exit, Process};
-use crate::service::{Api, Service};
+use crate::support::{Api, Client, Exit, Process, Service};
 
 const BOTH: &str = "api and worker";
 
@@ -177,7 +175,7 @@ async fn a_bad_setting_is_refused_by_its_name() {
 async fn a_setting_that_is_no_text_is_refused_by_its_name() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
-    let output = std::process::Command::new(crate::process::binary("api"))
+    let output = std::process::Command::new(crate::support::binary("api"))
         .env_clear()
         .env("JWT_SECRET", OsStr::from_bytes(b"hunter2\xff"))
         .output()
@@ -219,7 +217,7 @@ async fn a_file_env_is_read_and_the_environment_wins_over_it() {
     let post = ann.ask("Growing tomatoes").await;
     assert_eq!(post["job"]["model"], "from the file");
     assert_eq!(post["job"]["max_attempts"], 4);
-    let login = serde_json::json!({ "username": "ann", "password": crate::client::PASSWORD });
+    let login = serde_json::json!({ "username": "ann", "password": crate::support::PASSWORD });
     let login = Client::anonymous(&api.url)
         .post("/users/login", login)
         .await;

@@ -1,11 +1,10 @@
-use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::http::endpoint::Endpoint;
 use super::http::event_stream::EventStream;
 use super::{
-    Agent, AgentError, AgentErrorKind, CallScope, Completion, CompletionRequest, Event, Limits,
+    Agent, AgentError, AgentErrorKind, CallFuture, CallScope, CompletionRequest, Limits, OnEvent,
 };
 
 /// Anthropic's Messages API.
@@ -41,8 +40,8 @@ impl Agent for Anthropic {
     fn call<'a>(
         &'a self,
         request: &'a CompletionRequest,
-        on_event: &'a (dyn Fn(Event) + Send + Sync),
-    ) -> BoxFuture<'a, Result<Completion, AgentError>> {
+        on_event: &'a OnEvent<'a>,
+    ) -> CallFuture<'a> {
         Box::pin(async move {
             // Without a temperature: the newer models refuse any but their own.
             let body = json!({

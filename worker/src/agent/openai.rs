@@ -1,11 +1,10 @@
-use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::http::endpoint::Endpoint;
 use super::http::event_stream::EventStream;
 use super::{
-    Agent, AgentError, AgentErrorKind, CallScope, Completion, CompletionRequest, Event, Limits,
+    Agent, AgentError, AgentErrorKind, CallFuture, CallScope, CompletionRequest, Limits, OnEvent,
     Usage,
 };
 
@@ -82,8 +81,8 @@ impl Agent for OpenAi {
     fn call<'a>(
         &'a self,
         request: &'a CompletionRequest,
-        on_event: &'a (dyn Fn(Event) + Send + Sync),
-    ) -> BoxFuture<'a, Result<Completion, AgentError>> {
+        on_event: &'a OnEvent<'a>,
+    ) -> CallFuture<'a> {
         Box::pin(async move {
             let mut answer = self.endpoint.send(&self.body(request), on_event).await?;
             while let Some(event) = answer.next().await? {

@@ -8,7 +8,7 @@ use super::{Outline, cleanup::strip_chatter, fallback_outline};
 
 /// The post: its title, and its content as Markdown with the sections under
 /// their headings, without the title.
-pub fn assemble(outline: &Outline, sections: &[String]) -> (String, String) {
+pub(super) fn assemble(outline: &Outline, sections: &[String]) -> (String, String) {
     let sections: Vec<String> = outline
         .headings
         .iter()
@@ -24,7 +24,11 @@ pub fn assemble(outline: &Outline, sections: &[String]) -> (String, String) {
 /// An agent that names a title knows what a post is, so its text is taken as it
 /// stands. Otherwise it may be anything that a model says: it is cleaned, and
 /// the title is the heading that it begins with, or else the topic.
-pub fn read_post(topic: &str, title: Option<String>, text: &str) -> Option<(String, String)> {
+pub(super) fn read_post(
+    topic: &str,
+    title: Option<String>,
+    text: &str,
+) -> Option<(String, String)> {
     if !text.contains(char::is_alphanumeric) {
         return None;
     }

@@ -24,16 +24,16 @@ const MAX_HEADING_WORDS: usize = 10;
 /// As text, to be kept between attempts, it is Markdown: `# Title` and a line
 /// `## Heading` for each section.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outline {
+pub(super) struct Outline {
     /// The post's title.
-    pub title: String,
+    pub(super) title: String,
     /// The headings of its sections, three to eight.
-    pub headings: Vec<String>,
+    pub(super) headings: Vec<String>,
 }
 
 impl Outline {
     /// Read back what `to_string` wrote; `None` if it is something else.
-    pub fn from_text(text: &str) -> Option<Self> {
+    pub(super) fn from_text(text: &str) -> Option<Self> {
         let mut lines = text.lines();
         let title = lines.next()?.strip_prefix("# ")?.to_owned();
         let headings: Option<Vec<_>> = lines
@@ -57,7 +57,7 @@ impl fmt::Display for Outline {
 /// The outline in an agent's answer. Where it has no title, the topic is the
 /// title; where it has too few headings, plain ones are put in their place.
 /// `cut_short` says that the answer ends because its tokens were used up.
-pub fn read_outline(brief: &PostBrief, answer: &str, cut_short: bool) -> Outline {
+pub(super) fn read_outline(brief: &PostBrief, answer: &str, cut_short: bool) -> Outline {
     let answer = strip_chatter::strip_wrapping(answer);
     let mut lines = from_json(&answer).unwrap_or_else(|| split(&answer));
     if cut_short {

@@ -5,20 +5,10 @@
 //! each further rule costs it sense. Larger models need no more.
 
 use super::{Outline, PostBrief, heading};
-
-/// One question to an agent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Prompt {
-    /// Who it is to be.
-    pub system: String,
-    /// What it is to write now.
-    pub user: String,
-    /// The most that the answer may hold, in tokens.
-    pub max_tokens: u32,
-}
+use crate::agent::Prompt;
 
 /// Ask for the post's title and headings.
-pub fn outline_prompt(brief: &PostBrief) -> Prompt {
+pub(super) fn outline_prompt(brief: &PostBrief) -> Prompt {
     let count = brief.sections();
     let topic = brief.topic.trim();
     let mut user = format!(
@@ -34,7 +24,11 @@ pub fn outline_prompt(brief: &PostBrief) -> Prompt {
 
 /// Ask for the section that comes after those written `so_far`; `None` when
 /// all of them are there.
-pub fn section_prompt(brief: &PostBrief, outline: &Outline, so_far: &[String]) -> Option<Prompt> {
+pub(super) fn section_prompt(
+    brief: &PostBrief,
+    outline: &Outline,
+    so_far: &[String],
+) -> Option<Prompt> {
     let heading = outline.headings.get(so_far.len())?;
     let Outline { title, headings } = outline;
     let words = brief.words() / headings.len() as u32;

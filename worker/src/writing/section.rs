@@ -14,7 +14,7 @@ const MIN_SENTENCES: usize = 2;
 /// Markdown without its heading; `None` when the answer has no body, and it is
 /// worth asking once more. `cut_short` says that the answer ends because its
 /// tokens were used up.
-pub fn read_section(
+pub(super) fn read_section(
     outline: &Outline,
     so_far: &[String],
     answer: &str,

@@ -1,8 +1,8 @@
 use serde_json::{Value, json};
+use testing::stub::{Act, Stub, stream};
 use worker::agent::{Agent, Anthropic, Limits, Usage};
 
 use super::agent_http::{KEY, Provider, call, cases, limits};
-use super::stub::{Act, Stub, stream};
 
 struct AnthropicProtocol;
 

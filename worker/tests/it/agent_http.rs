@@ -5,13 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use testing::stub::{Act, Stub, stream, whole};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Notify;
 use worker::agent::{
     Agent, AgentError, AgentErrorKind, Completion, CompletionRequest, Event, Limits, Usage,
 };
-
-use super::stub::{Act, Stub, stream, whole};
 
 pub(crate) const KEY: &str = "sk-a-key-that-nobody-may-read";
 

@@ -5,5 +5,3 @@ mod agent_anthropic;
 mod agent_http;
 mod agent_openai;
 mod agent_script;
-mod stub;
-mod stub_openai;

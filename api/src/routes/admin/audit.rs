@@ -5,7 +5,7 @@ use axum::extract::{OriginalUri, State};
 use axum::http::HeaderMap;
 use chrono::{DateTime, Utc};
 use entity::audit;
-use sea_orm::{ActiveEnum, ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -46,9 +46,7 @@ pub(crate) struct AuditEvent {
     id: Uuid,
     #[serde(serialize_with = "timestamp")]
     at: DateTime<Utc>,
-    /// What was done.
-    #[schema(example = "role_changed")]
-    action: String,
+    action: audit::Action,
     /// Who did it; null where nobody was signed in.
     actor: Option<UserRef>,
     /// The user whom it was done to; null where it was none.
@@ -81,7 +79,7 @@ impl From<audit::Model> for AuditEvent {
         AuditEvent {
             id: event.id,
             at: event.at,
-            action: event.action.to_value(),
+            action: event.action,
             actor: UserRef::new(event.actor_id, event.actor),
             subject: UserRef::new(event.subject_id, event.subject),
             address: event.address,

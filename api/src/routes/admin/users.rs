@@ -23,7 +23,6 @@ use crate::extract::client_info::ClientInfo;
 use crate::extract::json::{FieldReader, FromFields, ValidatedJson, accept_any};
 use crate::extract::query::{PathId, ValidatedQuery, search_term};
 use crate::pagination::{CursorCodec, IdCursor, next_link_header, page_limit, scan_page};
-use crate::routes::users::Role;
 use crate::routes::{optional_timestamp, timestamp};
 use shared::queue::{self, CANCEL_BATCH};
 
@@ -60,7 +59,7 @@ pub(crate) struct AdminUserPage {
 pub(crate) struct AdminUserView {
     id: Uuid,
     username: String,
-    role: Role,
+    role: user::Role,
     /// Whether they are kept out.
     disabled: bool,
     /// Since when they are kept out.
@@ -75,7 +74,7 @@ impl From<user::Model> for AdminUserView {
         AdminUserView {
             id: user.id,
             username: user.username,
-            role: user.role.into(),
+            role: user.role,
             disabled: user.disabled_at.is_some(),
             disabled_at: user.disabled_at,
             created_at: user.created_at,
@@ -87,7 +86,7 @@ impl From<user::Model> for AdminUserView {
 #[derive(Clone, Copy, Debug, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct UpdateUserRequest {
-    role: Option<Role>,
+    role: Option<user::Role>,
     /// Whether to keep them out: all their sessions end, and their jobs are
     /// canceled.
     disabled: Option<bool>,
@@ -218,7 +217,7 @@ async fn update_tx(
         return Err(Error::Forbidden);
     }
     let before = found(id).ok_or(Error::NotFound)?;
-    let role = change.role.map_or(before.role, user::Role::from);
+    let role = change.role.unwrap_or(before.role);
     let disabled_at = match change.disabled {
         Some(true) => before.disabled_at.or_else(|| Some(now())),
         Some(false) => None,
@@ -255,7 +254,7 @@ async fn update_tx(
 fn changes(before: &user::Model, after: &user::Model) -> Vec<(Action, Option<serde_json::Value>)> {
     let mut changes = Vec::new();
     if before.role != after.role {
-        let details = json!({ "from": Role::from(before.role), "to": Role::from(after.role) });
+        let details = json!({ "from": before.role, "to": after.role });
         changes.push((Action::RoleChanged, Some(details)));
     }
     match (before.disabled_at, after.disabled_at) {

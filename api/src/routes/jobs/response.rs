@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use entity::{attempt, job};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use shared::queue;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -19,9 +19,9 @@ pub(crate) struct Job {
     id: Uuid,
     /// The post it writes.
     blog_id: Uuid,
-    status: Status,
+    pub(in crate::routes) status: job::Status,
     /// What the running attempt does; null while none runs.
-    phase: Option<Phase>,
+    phase: Option<job::Phase>,
     progress: Progress,
     /// Attempts made so far.
     attempt: i32,
@@ -47,38 +47,6 @@ pub(crate) struct Job {
     #[serde(serialize_with = "optional_timestamp")]
     finished_at: Option<DateTime<Utc>>,
     links: Links,
-}
-
-/// Where a job stands.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[schema(as = JobStatus)]
-pub enum Status {
-    /// It waits for a worker.
-    Queued,
-    /// A worker is at it.
-    Running,
-    /// A worker is at it, and has been asked to stop.
-    Canceling,
-    /// The post is ready.
-    Succeeded,
-    /// It was given up.
-    Failed,
-    /// It was called off.
-    Canceled,
-}
-
-/// What a running attempt does.
-#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[schema(as = JobPhase)]
-pub(crate) enum Phase {
-    /// Title and headings.
-    Outline,
-    /// The sections, one after the other.
-    Writing,
-    /// Putting them together.
-    Assembling,
 }
 
 /// How far a job is.
@@ -122,24 +90,8 @@ pub(crate) struct Attempt {
     #[serde(serialize_with = "optional_timestamp")]
     finished_at: Option<DateTime<Utc>>,
     /// How it ended; null while it runs.
-    outcome: Option<Outcome>,
+    outcome: Option<attempt::Outcome>,
     error: Option<JobError>,
-}
-
-/// How an attempt ended.
-#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Outcome {
-    /// The post was stored.
-    Succeeded,
-    /// An error.
-    Failed,
-    /// It was called off.
-    Canceled,
-    /// Its worker was stopped and gave the job back.
-    Released,
-    /// Its worker was not heard of any more.
-    Lost,
 }
 
 /// Where to go from a job.
@@ -165,8 +117,8 @@ impl Job {
             },
             id: job.id,
             blog_id: job.post_id,
-            status: job.status.into(),
-            phase: job.phase.map(Phase::from),
+            status: job.status,
+            phase: job.phase,
             progress: Progress {
                 percent: job.percent,
                 words: job.words,
@@ -241,10 +193,6 @@ impl Job {
             .filter(|attempt| attempt.outcome.is_none());
         running.map(|attempt| attempt.worker.as_str())
     }
-
-    pub(in crate::routes) fn is_over(&self) -> bool {
-        job::Status::from(self.status).is_finished()
-    }
 }
 
 fn error(
@@ -266,56 +214,8 @@ impl From<attempt::Model> for Attempt {
             worker: row.worker,
             started_at: row.started_at,
             finished_at: row.finished_at,
-            outcome: row.outcome.map(Outcome::from),
+            outcome: row.outcome,
             error: error(row.error_code, row.error_message, row.error_retryable),
-        }
-    }
-}
-
-impl From<attempt::Outcome> for Outcome {
-    fn from(outcome: attempt::Outcome) -> Self {
-        match outcome {
-            attempt::Outcome::Succeeded => Outcome::Succeeded,
-            attempt::Outcome::Failed => Outcome::Failed,
-            attempt::Outcome::Canceled => Outcome::Canceled,
-            attempt::Outcome::Released => Outcome::Released,
-            attempt::Outcome::Lost => Outcome::Lost,
-        }
-    }
-}
-
-impl From<job::Status> for Status {
-    fn from(status: job::Status) -> Self {
-        match status {
-            job::Status::Queued => Status::Queued,
-            job::Status::Running => Status::Running,
-            job::Status::Canceling => Status::Canceling,
-            job::Status::Succeeded => Status::Succeeded,
-            job::Status::Failed => Status::Failed,
-            job::Status::Canceled => Status::Canceled,
-        }
-    }
-}
-
-impl From<Status> for job::Status {
-    fn from(status: Status) -> Self {
-        match status {
-            Status::Queued => job::Status::Queued,
-            Status::Running => job::Status::Running,
-            Status::Canceling => job::Status::Canceling,
-            Status::Succeeded => job::Status::Succeeded,
-            Status::Failed => job::Status::Failed,
-            Status::Canceled => job::Status::Canceled,
-        }
-    }
-}
-
-impl From<job::Phase> for Phase {
-    fn from(phase: job::Phase) -> Self {
-        match phase {
-            job::Phase::Outline => Phase::Outline,
-            job::Phase::Writing => Phase::Writing,
-            job::Phase::Assembling => Phase::Assembling,
         }
     }
 }

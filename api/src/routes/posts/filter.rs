@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::Status;
 use crate::substring_search;
 
 /// Which posts to list.
@@ -19,7 +18,7 @@ pub(crate) struct ListPostsQuery {
     /// What the topic, title or content must contain, whatever its case.
     #[param(max_length = 200, pattern = "^[^\\x00]*$")]
     pub(super) q: Option<String>,
-    pub(super) status: Option<Status>,
+    pub(super) status: Option<post::Status>,
     /// By default the newest first.
     #[param(inline)]
     pub(super) sort: Option<Sort>,

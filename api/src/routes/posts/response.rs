@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use entity::{job, post};
 use sea_orm::ConnectionTrait;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -32,7 +32,7 @@ pub(crate) struct PostSummary {
     title: Option<String>,
     /// How the content begins, as plain text.
     excerpt: Option<String>,
-    status: Status,
+    status: post::Status,
     word_count: i32,
     reading_minutes: i32,
     /// Raised by every change; the `ETag`.
@@ -53,43 +53,6 @@ pub(crate) struct Author {
     username: String,
 }
 
-/// Where a post stands.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[schema(as = PostStatus)]
-pub enum Status {
-    /// A job is at work on it.
-    Generating,
-    /// It has its content.
-    Ready,
-    /// Its latest job failed.
-    Failed,
-    /// Its latest job was canceled.
-    Canceled,
-}
-
-impl From<post::Status> for Status {
-    fn from(status: post::Status) -> Self {
-        match status {
-            post::Status::Generating => Status::Generating,
-            post::Status::Ready => Status::Ready,
-            post::Status::Failed => Status::Failed,
-            post::Status::Canceled => Status::Canceled,
-        }
-    }
-}
-
-impl From<Status> for post::Status {
-    fn from(status: Status) -> Self {
-        match status {
-            Status::Generating => post::Status::Generating,
-            Status::Ready => post::Status::Ready,
-            Status::Failed => post::Status::Failed,
-            Status::Canceled => post::Status::Canceled,
-        }
-    }
-}
-
 const WORDS_PER_MINUTE: i32 = 200;
 
 impl Post {
@@ -101,7 +64,7 @@ impl Post {
                 topic: post.topic,
                 title: post.title,
                 excerpt: post.excerpt,
-                status: post.status.into(),
+                status: post.status,
                 word_count: post.word_count,
                 reading_minutes: (post.word_count + WORDS_PER_MINUTE - 1) / WORDS_PER_MINUTE,
                 version: post.version,

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::error;
 use super::event_stream::EventStream;
-use crate::agent::{AgentError, AgentErrorKind, Event, Limits, log_excerpt};
+use crate::agent::{AgentError, AgentErrorKind, Limits, OnEvent, log_excerpt};
 
 /// The most that we read of an answer that is no stream, and how long.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
@@ -67,7 +67,7 @@ impl Endpoint {
     pub(in crate::agent) async fn send<'a>(
         &'a self,
         body: &impl Serialize,
-        on_event: &'a (dyn Fn(Event) + Send + Sync),
+        on_event: &'a OnEvent<'a>,
     ) -> Result<EventStream<'a>, AgentError> {
         let start = Instant::now();
         let until = start

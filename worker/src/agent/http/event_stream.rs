@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use super::endpoint::{Endpoint, error_chain};
 use super::error;
 use crate::agent::output_buffer::OutputBuffer;
-use crate::agent::{AgentError, AgentErrorKind, Completion, Event, Usage, log_excerpt};
+use crate::agent::{AgentError, AgentErrorKind, Completion, OnEvent, Usage, log_excerpt};
 
 /// The most that one event, or what stands between two of them, may hold.
 const MAX_EVENT_BYTES: usize = 256 * 1024;
@@ -57,7 +57,7 @@ impl<'a> EventStream<'a> {
         response: Response,
         start: Instant,
         begin: Instant,
-        on_event: &'a (dyn Fn(Event) + Send + Sync),
+        on_event: &'a OnEvent<'a>,
     ) -> Self {
         let pending = Arc::new(AtomicUsize::new(0));
         let counter = pending.clone();

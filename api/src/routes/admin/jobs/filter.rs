@@ -11,7 +11,6 @@ use uuid::Uuid;
 use crate::error::{Error, Result, merge_violations};
 use crate::extract::json::{FieldReader, FromFields, accept_any, length};
 use crate::extract::query::{MAX_SEARCH_LEN, search_term};
-use crate::routes::jobs::Status;
 use crate::substring_search;
 
 /// Which jobs to list. All that is given must be true of them.
@@ -19,7 +18,7 @@ use crate::substring_search;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListAllJobsQuery {
-    status: Option<Status>,
+    status: Option<job::Status>,
     /// The owner.
     user_id: Option<Uuid>,
     /// The code of the latest error.
@@ -49,7 +48,7 @@ pub(crate) struct ListAllJobsQuery {
 #[schema(as = JobSelection)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct JobFilter {
-    status: Option<Status>,
+    status: Option<job::Status>,
     /// The owner.
     user_id: Option<Uuid>,
     /// The code of the latest error.
@@ -133,8 +132,7 @@ impl JobFilter {
             self.error_code
                 .as_ref()
                 .map(|code| Column::ErrorCode.eq(code)),
-            self.status
-                .map(|status| job::Status::from(status).is_in_index()),
+            self.status.map(job::Status::is_in_index),
             self.model.as_ref().map(|model| Column::Model.eq(model)),
         ];
         let mut indexed = indexed.into_iter().flatten();

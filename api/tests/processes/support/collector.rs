@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-use crate::process::PATIENCE;
+use super::process::PATIENCE;
 
 /// A span, its ids in hex.
 #[derive(Clone, Debug)]

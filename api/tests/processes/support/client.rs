@@ -7,7 +7,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::process::PATIENCE;
+use super::process::PATIENCE;
 
 /// A password that is good, and that nothing else looks like.
 pub(crate) const PASSWORD: &str = "correct horse battery staple";

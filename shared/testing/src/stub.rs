@@ -15,17 +15,18 @@ use tokio::task::AbortHandle;
 
 /// A request as it came.
 #[derive(Clone, Debug)]
-pub(crate) struct RecordedRequest {
+pub struct RecordedRequest {
     /// Such as `POST /v1/chat/completions`.
-    pub(crate) line: String,
+    pub line: String,
     /// By their names in lower case.
-    pub(crate) headers: HashMap<String, String>,
-    pub(crate) body: Value,
+    pub headers: HashMap<String, String>,
+    /// Null where it is not JSON.
+    pub body: Value,
 }
 
 /// One step of an answer.
 #[derive(Clone)]
-pub(crate) enum Act {
+pub enum Act {
     /// Bytes as they are.
     Raw(String),
     /// One chunk of a chunked body.
@@ -34,6 +35,7 @@ pub(crate) enum Act {
     End,
     /// The same chunk until the client goes.
     Endless(String),
+    /// A pause.
     Wait(Duration),
     /// Until the test says so.
     Gate(Arc<Notify>),
@@ -43,7 +45,8 @@ pub(crate) enum Act {
     Reset,
 }
 
-pub(crate) struct Stub {
+/// The server, until this is dropped.
+pub struct Stub {
     address: SocketAddr,
     calls: watch::Sender<Vec<RecordedRequest>>,
     gone: Arc<Semaphore>,
@@ -51,7 +54,8 @@ pub(crate) struct Stub {
 }
 
 impl Stub {
-    pub(crate) async fn start(
+    /// The answer may depend on the request.
+    pub async fn start(
         answer: impl Fn(&RecordedRequest) -> Vec<Act> + Send + Sync + 'static,
     ) -> Stub {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -84,21 +88,22 @@ impl Stub {
     }
 
     /// Always the same answer.
-    pub(crate) async fn answering(acts: Vec<Act>) -> Stub {
+    pub async fn answering(acts: Vec<Act>) -> Stub {
         Stub::start(move |_| acts.clone()).await
     }
 
-    pub(crate) fn url(&self) -> String {
+    /// Its address.
+    pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// All requests so far.
-    pub(crate) fn calls(&self) -> Vec<RecordedRequest> {
+    pub fn calls(&self) -> Vec<RecordedRequest> {
         self.calls.borrow().clone()
     }
 
     /// Wait until so many requests have come.
-    pub(crate) async fn called(&self, times: usize) {
+    pub async fn called(&self, times: usize) {
         let mut calls = self.calls.subscribe();
         let enough = calls.wait_for(|calls| calls.len() >= times);
         let enough = tokio::time::timeout(Duration::from_secs(10), enough).await;
@@ -106,7 +111,7 @@ impl Stub {
     }
 
     /// Wait until a client has closed its connection in the middle of an answer.
-    pub(crate) async fn client_gone(&self) {
+    pub async fn client_gone(&self) {
         let gone = tokio::time::timeout(Duration::from_secs(10), self.gone.acquire());
         gone.await
             .expect("the client keeps its connection")
@@ -122,7 +127,7 @@ impl Drop for Stub {
 }
 
 /// A whole answer in one piece.
-pub(crate) fn whole(status: u16, headers: &[(&str, &str)], body: &str) -> Vec<Act> {
+pub fn whole(status: u16, headers: &[(&str, &str)], body: &str) -> Vec<Act> {
     let headers: String = headers
         .iter()
         .map(|(name, value)| format!("{name}: {value}\r\n"))
@@ -134,7 +139,7 @@ pub(crate) fn whole(status: u16, headers: &[(&str, &str)], body: &str) -> Vec<Ac
 }
 
 /// An answer that begins as a stream of events and goes on with `acts`.
-pub(crate) fn stream(acts: impl IntoIterator<Item = Act>) -> Vec<Act> {
+pub fn stream(acts: impl IntoIterator<Item = Act>) -> Vec<Act> {
     let head = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: text/event-stream\r\n\
                 transfer-encoding: chunked\r\n\r\n";
     std::iter::once(Act::Raw(head.to_owned()))

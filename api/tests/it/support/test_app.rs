@@ -23,15 +23,14 @@ use shared::change_watcher::ChangeWatcher;
 use shared::config::{Secret, StorageSettings};
 use shared::database::Database;
 use tempfile::TempDir;
+use testing::stub::RecordedRequest;
+use testing::stub_openai::StubOpenAi;
+use testing::{TestDatabase, block_in_thread};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use worker::metrics::Metrics;
-
-use crate::stub::RecordedRequest;
-use crate::stub_openai::StubOpenAi;
-use crate::test_database::{TestDatabase, in_a_thread};
 
 /// The secret that tokens are signed with in tests.
 pub(crate) const SECRET: &str = "a secret for tests, and only for tests";
@@ -307,7 +306,7 @@ impl Drop for TestApp {
         // The test's own connections may all be on their way back to the pool,
         // which this very drop holds up.
         let storage = self.storage.clone();
-        let left = in_a_thread(async move {
+        let left = block_in_thread(async move {
             let db = Database::open(&storage).await.unwrap();
             unfinished(&db).await
         });

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use testing::stub::{Act, RecordedRequest, Stub, stream};
+use testing::stub_openai::{DONE, delta, finish, usage};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-use crate::process::PATIENCE;
-use crate::stub::{Act, RecordedRequest, Stub, stream};
-use crate::stub_openai::{DONE, delta, finish, usage};
+use super::process::PATIENCE;
 
 /// What [`Writer`] is asked for first.
 pub(crate) const OUTLINE: &str = "the outline";

@@ -10,25 +10,25 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use uuid::Uuid;
 
 /// A database on Postgres for one test. It is gone when this is dropped.
-pub(crate) struct TestDatabase {
+pub struct TestDatabase {
     server: String,
     name: String,
 }
 
 impl TestDatabase {
     /// A fresh one without any table; None if the tests run on SQLite.
-    pub(crate) fn empty() -> Option<TestDatabase> {
+    pub fn empty() -> Option<TestDatabase> {
         let server = server()?;
-        Some(in_a_thread(async move {
+        Some(block_in_thread(async move {
             let mut connection = connect(&server).await;
             TestDatabase::copy_of("template1", &mut connection, server).await
         }))
     }
 
     /// A fresh one with all tables; None if the tests run on SQLite.
-    pub(crate) fn migrated() -> Option<TestDatabase> {
+    pub fn migrated() -> Option<TestDatabase> {
         let server = server()?;
-        Some(in_a_thread(async move {
+        Some(block_in_thread(async move {
             let mut connection = connect(&server).await;
             let template = template(&mut connection, &server).await;
             TestDatabase::copy_of(&template, &mut connection, server).await
@@ -43,16 +43,16 @@ impl TestDatabase {
     }
 
     /// Its address.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         url(&self.server, &self.name)
     }
 
     /// Its address for a user who may connect to it, and nothing else.
-    pub(crate) fn url_of_stranger(&self) -> String {
+    pub fn url_of_stranger(&self) -> String {
         let server = self.server.clone();
         let make = "DO $$ BEGIN CREATE ROLE blog_stranger LOGIN; \
                     EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$";
-        in_a_thread(async move { execute(&mut connect(&server).await, make.to_owned()).await });
+        block_in_thread(async move { execute(&mut connect(&server).await, make.to_owned()).await });
         let mut url = Url::parse(&self.url()).unwrap();
         url.set_username("blog_stranger").unwrap();
         url.into()
@@ -70,7 +70,7 @@ impl Drop for TestDatabase {
             self.name
         );
         let drop = format!("DROP DATABASE {} WITH (FORCE)", self.name);
-        in_a_thread(async move {
+        block_in_thread(async move {
             let mut connection = connect(&server).await;
             execute(&mut connection, end).await;
             execute(&mut connection, drop).await;
@@ -137,7 +137,7 @@ async fn templates(connection: &mut PgConnection) -> Vec<String> {
 
 /// Does work that others wait for, in a thread of its own: the test's may be in
 /// the middle of its runtime.
-pub(crate) fn in_a_thread<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+pub fn block_in_thread<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
     let done = std::thread::spawn(|| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -7,107 +7,105 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-use super::stub::{Act, RecordedRequest, Stub, stream, whole};
+use crate::stub::{Act, RecordedRequest, Stub, stream, whole};
 
 /// What a [`StubOpenAi`] does with a call.
 #[derive(Clone)]
-#[allow(dead_code, reason = "each test binary uses what it needs")]
-pub(crate) enum Mood {
+pub enum StubBehavior {
     /// Write the text.
-    Well,
+    Write,
     /// Write the text, with this pause before each word.
     Slow(Duration),
     /// Take the call and say nothing.
     Hang,
     /// Refuse with this status and this OpenAI error `code`.
     Fail(u16, &'static str),
-    /// Ask to be left alone for so many seconds.
-    Busy(u32),
+    /// Answer 429 with a `Retry-After` of so many seconds.
+    RateLimit(u32),
     /// Write just this.
-    Say(&'static str),
+    WriteText(&'static str),
     /// Begin to write when the test says so, once for each call.
     Gate(Arc<Notify>),
-    /// It depends on the call.
-    By(Arc<dyn Fn(&RecordedRequest) -> Mood + Send + Sync>),
+    /// It depends on the request.
+    PerRequest(Arc<dyn Fn(&RecordedRequest) -> StubBehavior + Send + Sync>),
 }
 
-#[allow(dead_code, reason = "each test binary uses what it needs")]
-impl Mood {
-    /// A mood for each call.
-    pub(crate) fn by(mood: impl Fn(&RecordedRequest) -> Mood + Send + Sync + 'static) -> Self {
-        Mood::By(Arc::new(mood))
+impl StubBehavior {
+    /// One that is chosen for each request.
+    pub fn per_request(
+        choose: impl Fn(&RecordedRequest) -> StubBehavior + Send + Sync + 'static,
+    ) -> Self {
+        StubBehavior::PerRequest(Arc::new(choose))
     }
 }
 
 /// Answers each chat completion with a text.
-#[allow(dead_code, reason = "each test binary uses what it needs")]
-pub(crate) struct StubOpenAi {
+pub struct StubOpenAi {
     stub: Stub,
-    mood: Arc<Mutex<Mood>>,
+    behavior: Arc<Mutex<StubBehavior>>,
 }
 
-#[allow(dead_code, reason = "each test binary uses what it needs")]
 impl StubOpenAi {
     /// What is written may depend on what is asked.
-    pub(crate) async fn writing(
+    pub async fn writing(
         text: impl Fn(&RecordedRequest) -> String + Send + Sync + 'static,
     ) -> Self {
-        let mood = Arc::new(Mutex::new(Mood::Well));
-        let present = mood.clone();
+        let behavior = Arc::new(Mutex::new(StubBehavior::Write));
+        let current = behavior.clone();
         let stub = Stub::start(move |call| {
-            let mood = present.lock().unwrap().clone();
-            answer(mood, call, &text(call))
+            let behavior = current.lock().unwrap().clone();
+            answer(behavior, call, &text(call))
         })
         .await;
-        StubOpenAi { stub, mood }
+        StubOpenAi { stub, behavior }
     }
 
     /// From now on.
-    pub(crate) fn set(&self, mood: Mood) {
-        *self.mood.lock().unwrap() = mood;
+    pub fn set(&self, behavior: StubBehavior) {
+        *self.behavior.lock().unwrap() = behavior;
     }
 
     /// The base URL, with the version.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("{}/v1", self.stub.url())
     }
 
     /// All requests so far.
-    pub(crate) fn calls(&self) -> Vec<RecordedRequest> {
+    pub fn calls(&self) -> Vec<RecordedRequest> {
         self.stub.calls()
     }
 
     /// Wait until so many requests have come.
-    pub(crate) async fn called(&self, times: usize) {
+    pub async fn called(&self, times: usize) {
         self.stub.called(times).await;
     }
 
     /// Wait until a client has closed its connection in the middle of an answer.
-    pub(crate) async fn client_gone(&self) {
+    pub async fn client_gone(&self) {
         self.stub.client_gone().await;
     }
 }
 
-fn answer(mood: Mood, call: &RecordedRequest, text: &str) -> Vec<Act> {
+fn answer(behavior: StubBehavior, call: &RecordedRequest, text: &str) -> Vec<Act> {
     let told = "The stub was told to fail.";
     let json = ("content-type", "application/json");
-    match mood {
-        Mood::Well => written(text, Duration::ZERO),
-        Mood::Slow(pause) => written(text, pause),
-        Mood::Say(text) => written(text, Duration::ZERO),
-        Mood::Gate(gate) => {
+    match behavior {
+        StubBehavior::Write => written(text, Duration::ZERO),
+        StubBehavior::Slow(pause) => written(text, pause),
+        StubBehavior::WriteText(text) => written(text, Duration::ZERO),
+        StubBehavior::Gate(gate) => {
             let mut acts = written(text, Duration::ZERO);
             acts.insert(1, Act::Gate(gate));
             acts
         }
-        Mood::Hang => vec![Act::Hold],
-        Mood::Fail(status, code) => whole(status, &[json], &error(code, told).to_string()),
-        Mood::Busy(seconds) => {
+        StubBehavior::Hang => vec![Act::Hold],
+        StubBehavior::Fail(status, code) => whole(status, &[json], &error(code, told).to_string()),
+        StubBehavior::RateLimit(seconds) => {
             let headers = [json, ("retry-after", &seconds.to_string())];
             let body = error("rate_limit_exceeded", told);
             whole(429, &headers, &body.to_string())
         }
-        Mood::By(mood) => answer(mood(call), call, text),
+        StubBehavior::PerRequest(choose) => answer(choose(call), call, text),
     }
 }
 
@@ -126,10 +124,10 @@ fn written(text: &str, pause: Duration) -> Vec<Act> {
 }
 
 /// The last event.
-pub(crate) const DONE: &str = "data: [DONE]\n\n";
+pub const DONE: &str = "data: [DONE]\n\n";
 
 /// An event with a piece of the text.
-pub(crate) fn delta(text: &str) -> String {
+pub fn delta(text: &str) -> String {
     chunk(
         json!([{ "index": 0, "delta": { "content": text }, "finish_reason": null }]),
         Value::Null,
@@ -137,7 +135,7 @@ pub(crate) fn delta(text: &str) -> String {
 }
 
 /// The event that tells why the text ends.
-pub(crate) fn finish(reason: &str) -> String {
+pub fn finish(reason: &str) -> String {
     chunk(
         json!([{ "index": 0, "delta": {}, "finish_reason": reason }]),
         Value::Null,
@@ -145,13 +143,13 @@ pub(crate) fn finish(reason: &str) -> String {
 }
 
 /// The event with the usage, which comes after that.
-pub(crate) fn usage(prompt: u32, completion: u32) -> String {
+pub fn usage(prompt: u32, completion: u32) -> String {
     let usage = json!({ "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion });
     chunk(json!([]), usage)
 }
 
 /// The body of a refusal, with OpenAI's type for each code.
-pub(crate) fn error(code: &str, message: &str) -> Value {
+pub fn error(code: &str, message: &str) -> Value {
     let (kind, code) = match code {
         "server_error" => ("server_error", None),
         "rate_limit_exceeded" => ("tokens", Some(code)),

@@ -11,11 +11,11 @@ use sea_orm::{
 use shared::config::StorageSettings;
 use shared::database::Database;
 use tempfile::TempDir;
+use testing::TestDatabase;
 
-use crate::client::Client;
-use crate::process::{Exit, Process};
-use crate::scripted_agent::Writer;
-use crate::test_database::TestDatabase;
+use super::client::Client;
+use super::process::{Exit, Process};
+use super::scripted_agent::Writer;
 
 /// How long a worker may be silent.
 pub(crate) const LEASE: Duration = Duration::from_secs(3);

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, copy_bidirectional};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 
-use crate::cluster::Cluster;
+use super::cluster::{self, Cluster};
 
 /// Passes on what is said over each connection, until it is cut.
 pub(crate) struct Wire {
@@ -55,7 +55,7 @@ impl Wire {
 
     /// The database's address at this end.
     pub(crate) fn url(&self) -> String {
-        crate::cluster::url(self.folder.path())
+        cluster::url(self.folder.path())
     }
 
     /// From now on nothing more is heard over the connections that are open. New

@@ -18,7 +18,7 @@ impl SkewedClock {
         if !shim.exists() {
             let source = concat!(
                 env!("CARGO_MANIFEST_DIR"),
-                "/tests/processes/skewed_clock.c"
+                "/tests/processes/support/skewed_clock.c"
             );
             // Rust needs it anyway, to link.
             let mut compiler = Command::new("cc");

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::process::Child;
 use tokio::time::{sleep, timeout};
 
-use crate::process::PATIENCE;
+use super::process::PATIENCE;
 
 /// Finds the server's programs.
 const FIND: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/find-postgres.sh");
