@@ -148,12 +148,14 @@ esac
 agent=$(setting AGENT '')$(setting AGENT_URL '')
 
 taken "$address" && fail "Something already listens on $address. Stop it, or set LISTEN_ADDR to another address."
-[ -z "$agent" ] && taken $model_address &&
-    fail "Something already listens on $model_address, the local model's address. Is another \`make run\` at work?"
 if [ -z "$agent" ]; then
+    taken $model_address &&
+        fail "Something already listens on $model_address, the local model's address. Is another \`make run\` at work?"
     LOCAL_MODEL=$(setting LOCAL_MODEL '') LOCAL_MODEL_SHA256=$(setting LOCAL_MODEL_SHA256 '')
     export LOCAL_MODEL LOCAL_MODEL_SHA256
-    ! command -v python3 >/dev/null || python3 worker/local_model/setup_model.py .models --check || fail "See .env.example."
+    # Without Python the set-up says so later, and all else goes on.
+    ! command -v python3 >/dev/null || python3 worker/local_model/setup_model.py .models --check ||
+        fail "See .env.example."
 fi
 
 # --- Build and set up, side by side

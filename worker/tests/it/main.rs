@@ -5,3 +5,4 @@ mod agent_anthropic;
 mod agent_http;
 mod agent_openai;
 mod agent_script;
+mod local_model;
