@@ -176,9 +176,8 @@ impl Config {
                 let expected_at = self.agent_url.is_none().then_some(LOCAL_URL);
                 tracing::info!(
                     expected_at,
-                    "AGENT is not set: the small local model writes. Its text reads, its facts \
-                     don't hold; for better ones set AGENT, AGENT_URL, AGENT_MODEL and \
-                     AGENT_API_KEY"
+                    "AGENT is not set: the local model writes; for a larger one set AGENT, \
+                     AGENT_URL, AGENT_MODEL and AGENT_API_KEY"
                 );
                 let agent = OpenAi::new(url(LOCAL_URL), key, &headers, limits);
                 let agent = agent.context("AGENT_URL")?.with_settings(settings);

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """An example of a script agent: it has a model write the whole post at once.
 
-    AGENT_SCRIPT="python3 worker/agents/example_script.py http://127.0.0.1:8012/v1"
+    AGENT_SCRIPT="python3 worker/examples/example_script.py http://127.0.0.1:8012/v1"
 
 The worker gives it one line of JSON and reads JSON back, one object a line:
 what the model writes as it comes ("delta"), how far it is ("progress"), and in
