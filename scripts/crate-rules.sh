@@ -14,7 +14,7 @@ broken() {
 depends_on() { # crate, edges
     local tree
     tree=$(cargo tree --locked --edges "$2" --depth 1 --prefix none --package "$1" --all-features --target all)
-    awk -v self="$1" '$1 ~ /^(api|worker|entity|migration|shared)$/ && $1 != self { print $1 }' <<<"$tree" | sort -u
+    awk -v self="$1" '$1 ~ /^(api|worker|entity|migration|shared|testing)$/ && $1 != self { print $1 }' <<<"$tree" | sort -u
 }
 
 may_depend_on() { # crate, edges, allowed crates
@@ -34,9 +34,10 @@ may_depend_on worker normal,build shared entity
 may_depend_on shared normal,build entity migration
 may_depend_on entity normal,build
 may_depend_on migration normal,build
+may_depend_on testing normal,build shared
 # Tests: the API's run the real worker and single migrations, the worker's know no API.
-may_depend_on api dev shared entity migration worker
-may_depend_on worker dev shared entity
+may_depend_on api dev shared entity migration worker testing
+may_depend_on worker dev shared entity testing
 
 # Lines in our sources that match, but for files that may have them.
 only_in() { # what is meant, files that may, pattern

@@ -1,6 +1,8 @@
 //! Attempts at a job: who tried, when, and how it ended.
 
 use sea_orm::entity::prelude::*;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
 
@@ -34,12 +36,13 @@ pub struct Model {
 }
 
 /// How an attempt ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum, Serialize, ToSchema)]
 #[sea_orm(
     rs_type = "String",
     db_type = "String(StringLen::None)",
     rename_all = "snake_case"
 )]
+#[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// The post was stored.
     Succeeded,

@@ -3,6 +3,8 @@
 
 use sea_orm::entity::prelude::*;
 use sea_orm::{QuerySelect, QueryTrait, Set};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::clock::{Timestamp, new_id, now};
 use crate::user;
@@ -37,12 +39,14 @@ pub struct Model {
 }
 
 /// What can be done. The names are stable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum, Serialize, ToSchema)]
 #[sea_orm(
     rs_type = "String",
     db_type = "String(StringLen::None)",
     rename_all = "snake_case"
 )]
+#[serde(rename_all = "snake_case")]
+#[schema(as = AuditAction)]
 pub enum Action {
     /// A wrong password, for a user or for nobody.
     LoginFailed,

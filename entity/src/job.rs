@@ -1,10 +1,16 @@
 //! Generation jobs.
 
+mod warning;
+
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Alias, Query, SimpleExpr};
 use sea_orm::{ActiveEnum, ExprTrait, QueryOrder, QuerySelect, QueryTrait};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
+
+pub use warning::{Warning, WarningCode};
 
 /// A row of `generation_jobs`.
 #[sea_orm::model]
@@ -50,6 +56,8 @@ pub struct Model {
     pub input_tokens: i32,
     /// Tokens that the models wrote for it.
     pub output_tokens: i32,
+    /// A JSON array of [`Warning`]s; null if there are none.
+    pub warnings: Option<String>,
     /// The contract's code of the latest error.
     pub error_code: Option<String>,
     /// The latest error in words fit for a user.
@@ -71,12 +79,16 @@ pub struct Model {
 }
 
 /// Where a job stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum, Serialize, Deserialize, ToSchema,
+)]
 #[sea_orm(
     rs_type = "String",
     db_type = "String(StringLen::None)",
     rename_all = "snake_case"
 )]
+#[serde(rename_all = "snake_case")]
+#[schema(as = JobStatus)]
 pub enum Status {
     /// It waits for a worker.
     Queued,
@@ -114,13 +126,15 @@ impl Status {
     }
 }
 
-/// What an attempt does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
+/// What a running attempt does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum, Serialize, ToSchema)]
 #[sea_orm(
     rs_type = "String",
     db_type = "String(StringLen::None)",
     rename_all = "snake_case"
 )]
+#[serde(rename_all = "snake_case")]
+#[schema(as = JobPhase)]
 pub enum Phase {
     /// Title and headings.
     Outline,

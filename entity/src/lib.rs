@@ -3,8 +3,8 @@
 //! Each table is a module. What a job may become and when is in
 //! `shared::queue`; whose a thing is, in `owned_by` of its module.
 //!
-//! Entities are not what clients see: response types stand beside their
-//! handlers.
+//! Rows are not what clients see: response types stand beside their handlers. Enums
+//! that clients see have the same names there, so they are declared here only.
 
 pub mod attempt;
 pub mod audit;
@@ -20,5 +20,6 @@ pub mod queue_state;
 pub mod refresh_token;
 pub mod session;
 pub mod step;
+pub mod text;
 pub mod user;
 pub mod worker;

@@ -20,6 +20,7 @@ mod m20261122_000003_reliability;
 mod m20261122_000004_administration;
 mod m20261123_000005_regenerations_and_retries;
 mod m20261127_000006_quotas_and_deletion;
+mod m20261129_000007_warnings;
 
 /// The part of a migration's name by which programs that don't know it refuse the database.
 pub const BREAKING: &str = "breaking";
@@ -58,7 +59,10 @@ fn first_release() -> Vec<Box<dyn MigrationTrait>> {
 }
 
 fn since() -> Vec<Box<dyn MigrationTrait>> {
-    vec![Box::new(m20261127_000006_quotas_and_deletion::Migration)]
+    vec![
+        Box::new(m20261127_000006_quotas_and_deletion::Migration),
+        Box::new(m20261129_000007_warnings::Migration),
+    ]
 }
 
 impl MigrationSet {

@@ -194,8 +194,9 @@ pub enum AgentKind {
     Script,
 }
 
-/// The name of the local model, as its server knows it.
-const LOCAL_MODEL: &str = "SmolLM2-135M-Instruct";
+/// The local model unless `LOCAL_MODEL` or the machine chooses another; `make run` then names
+/// that one in `AGENT_MODEL`.
+const LOCAL_MODEL_ID: &str = "qwen2.5-coder-1.5b-instruct";
 
 /// A model that clients may choose.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -224,7 +225,7 @@ impl AgentSettings {
     pub fn models(&self) -> anyhow::Result<Vec<Model>> {
         let agent = self.name();
         let default = match self.agent {
-            None => Some(LOCAL_MODEL),
+            None => Some(LOCAL_MODEL_ID),
             Some(AgentKind::Script) => Some("script"),
             Some(AgentKind::Openai | AgentKind::Anthropic) => None,
         };
@@ -267,7 +268,7 @@ mod tests {
 
     #[test]
     fn without_an_agent_there_is_the_local_model() {
-        assert_eq!(agent(None, None).models().unwrap()[0].id, LOCAL_MODEL);
+        assert_eq!(agent(None, None).models().unwrap()[0].id, LOCAL_MODEL_ID);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::test_app::{PASSWORD, TestApp, TestClient, TestResponse, text};
+use crate::support::{PASSWORD, TestApp, TestClient, TestResponse, text};
 
 /// Every operation for admins, whichever there are, with a body if it takes one.
 async fn operations(app: &TestApp) -> Vec<(Method, String, Option<Value>)> {

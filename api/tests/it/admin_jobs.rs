@@ -6,9 +6,9 @@ use entity::audit;
 use sea_orm::{ActiveEnum, ConnectionTrait, EntityTrait, PaginatorTrait, QueryOrder};
 use serde_json::{Value, json};
 use shared::queue;
+use testing::stub_openai::StubBehavior;
 
-use crate::stub_openai::Mood;
-use crate::test_app::{TestApp, TestClient, TestResponse, text};
+use crate::support::{TestApp, TestClient, TestResponse, text};
 
 /// The topics on a page.
 fn topics(page: &TestResponse) -> Vec<String> {
@@ -88,7 +88,7 @@ async fn jobs_are_found_by_each_filter_and_by_all_together() {
     let body = json!({ "topic": "Green Tomatoes", "options": { "model": "stub-small" } });
     assert_eq!(ann.post("/blogs", body).await.status, 202);
     app.run_jobs().await;
-    app.agent.set(Mood::Fail(401, "invalid_api_key"));
+    app.agent.set(StubBehavior::Fail(401, "invalid_api_key"));
     bob.create_post("Red onions").await;
     app.run_jobs().await;
     let canceled = ann.create_post("Leeks").await;
@@ -243,7 +243,7 @@ async fn an_admin_cancels_and_retries_jobs_of_others_and_that_is_written_down() 
 async fn a_job_that_runs_is_canceled_by_an_admin_within_moments() {
     let app = TestApp::new().await;
     let (root, ann) = (app.admin("root").await, app.user("ann").await);
-    app.agent.set(Mood::Hang);
+    app.agent.set(StubBehavior::Hang);
     let asked = ann.create_post("Tomatoes").await;
     let worker = app.worker().await;
     app.job_once(&ann, &asked, |job| job["status"] == "running")

@@ -9,10 +9,10 @@ use sea_orm::sea_query::Expr;
 use sea_orm::{EntityTrait, PaginatorTrait};
 use serde_json::{Value, json};
 use shared::change_watcher::ChangeWatcher;
+use testing::stub_openai::StubBehavior;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::stub_openai::Mood;
-use crate::test_app::{TestApp, TestClient, text};
+use crate::support::{TestApp, TestClient, text};
 
 async fn queue(admin: &TestClient) -> Value {
     let answer = admin.get("/admin/queue").await;
@@ -102,7 +102,7 @@ async fn a_job_that_is_tried_again_by_hand_is_measured_from_then_on() {
     let (root, ann) = (app.admin("root").await, app.user("ann").await);
     let asked = ann.create_post("One").await;
     let job = format!("/jobs/{}", text(&asked["job"]["id"]));
-    app.agent.set(Mood::Fail(401, "invalid_api_key"));
+    app.agent.set(StubBehavior::Fail(401, "invalid_api_key"));
     app.run_jobs().await;
     two_days_later(&app).await;
 
@@ -120,7 +120,7 @@ async fn a_job_that_is_tried_again_by_hand_is_measured_from_then_on() {
     );
 
     ann.post(&format!("{job}/retry"), json!({})).await;
-    app.agent.set(Mood::Well);
+    app.agent.set(StubBehavior::Write);
     let worker = app.worker().await;
     app.wait_until_jobs_finished().await;
     let now = queue(&root).await;
@@ -187,14 +187,14 @@ async fn a_paused_queue_accepts_jobs_and_no_worker_takes_any_until_it_is_resumed
 async fn what_runs_goes_on_when_the_queue_is_paused() {
     let app = TestApp::new().await;
     let (root, ann) = (app.admin("root").await, app.user("ann").await);
-    app.agent.set(Mood::Hang);
+    app.agent.set(StubBehavior::Hang);
     let running = ann.create_post("One").await;
     let worker = app.worker_with(&["--worker-concurrency=1"]).await;
     app.job_once(&ann, &running, |job| job["status"] == "running")
         .await;
     let waiting = ann.create_post("Two").await;
     switch(&root, "pause").await;
-    app.agent.set(Mood::Well);
+    app.agent.set(StubBehavior::Write);
     let path = format!("/jobs/{}/cancel", text(&running["job"]["id"]));
     ann.post(&path, json!({})).await;
     app.job_once(&ann, &running, |job| job["status"] == "canceled")
@@ -212,7 +212,7 @@ async fn a_worker_shows_what_it_is_and_what_it_runs() {
     let app = TestApp::new().await;
     let (root, ann) = (app.admin("root").await, app.user("ann").await);
     assert_eq!(workers(&root).await, [] as [Value; 0]);
-    app.agent.set(Mood::Hang);
+    app.agent.set(StubBehavior::Hang);
     let worker = app.worker_with(&["--worker-concurrency=7"]).await;
     let asked = ann.create_post("One").await;
     let job = app

@@ -12,10 +12,10 @@ use sea_orm::{
     PaginatorTrait, QueryFilter, Set,
 };
 use serde_json::{Value, json};
+use testing::stub_openai::StubBehavior;
 use uuid::Uuid;
 
-use crate::stub_openai::Mood;
-use crate::test_app::{PASSWORD, Settings, TestApp, TestClient, TestResponse, text};
+use crate::support::{PASSWORD, Settings, TestApp, TestClient, TestResponse, text};
 
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -271,7 +271,7 @@ async fn a_disabled_user_is_out_at_once_and_for_as_long_as_they_are_disabled() {
 async fn the_jobs_of_a_disabled_user_are_called_off_and_those_of_others_are_not() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.admin("ann").await, app.user("bob").await);
-    app.agent.set(Mood::Hang);
+    app.agent.set(StubBehavior::Hang);
     // Its slot is free then, and it may take the job that is kept.
     let settings = ["--worker-concurrency=1", "--shutdown-grace-secs=1"];
     let worker = app.worker_with(&settings).await;
@@ -299,7 +299,7 @@ async fn the_jobs_of_a_disabled_user_are_called_off_and_those_of_others_are_not(
             .unwrap(),
         1
     );
-    app.agent.set(Mood::Well);
+    app.agent.set(StubBehavior::Write);
     app.run_jobs().await;
     assert_eq!(ann.get_job(&kept).await["status"], "succeeded");
 }

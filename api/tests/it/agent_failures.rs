@@ -5,20 +5,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
+use testing::stub::RecordedRequest;
+use testing::stub_openai::{StubBehavior, StubOpenAi};
 
-use crate::stub::RecordedRequest;
-use crate::stub_openai::{Mood, StubOpenAi};
-use crate::test_app::{OUTLINE, Settings, TestApp, part, text};
+use crate::support::{OUTLINE, Settings, TestApp, part, text};
 
 /// `first` for the first calls that ask for `what`, so many `times`; well otherwise.
-pub(crate) fn at_first(times: usize, what: usize, first: Mood) -> Mood {
+pub(crate) fn at_first(times: usize, what: usize, first: StubBehavior) -> StubBehavior {
     let left = AtomicUsize::new(times);
-    Mood::by(move |call: &RecordedRequest| {
+    StubBehavior::per_request(move |call: &RecordedRequest| {
         let one_less = |left: usize| left.checked_sub(1);
         let order = Ordering::Relaxed;
         match part(call) == what && left.fetch_update(order, order, one_less).is_ok() {
             true => first.clone(),
-            false => Mood::Well,
+            false => StubBehavior::Write,
         }
     })
 }
@@ -39,7 +39,7 @@ async fn an_error_that_may_pass_is_tried_again_until_it_has_passed() {
     let ann = app.user("ann").await;
     let asked = ann.create_post("Storms").await;
     app.agent
-        .set(at_first(2, 0, Mood::Fail(503, "server_error")));
+        .set(at_first(2, 0, StubBehavior::Fail(503, "server_error")));
     app.run_jobs().await;
 
     let job = ann.get_job(&asked).await;
@@ -66,7 +66,7 @@ async fn an_agent_that_asks_to_be_left_alone_is_left_alone() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Patience").await;
-    app.agent.set(at_first(1, 0, Mood::Busy(2)));
+    app.agent.set(at_first(1, 0, StubBehavior::RateLimit(2)));
     // Longer than the attempt waits itself.
     let worker = app.worker_with(&["--agent-timeout-secs=1"]).await;
 
@@ -99,7 +99,7 @@ async fn an_error_that_stays_fails_the_job_at_once() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Locks").await;
-    app.agent.set(Mood::Fail(401, "invalid_api_key"));
+    app.agent.set(StubBehavior::Fail(401, "invalid_api_key"));
     app.run_jobs().await;
 
     let job = ann.get_job(&asked).await;
@@ -125,10 +125,10 @@ async fn a_job_fails_with_its_last_error_when_its_attempts_are_used_up() {
     let asked = ann.create_post("Sisyphus").await;
     assert_eq!(asked["job"]["max_attempts"], 2);
     let calls = AtomicUsize::new(0);
-    app.agent.set(Mood::by(move |_| {
+    app.agent.set(StubBehavior::per_request(move |_| {
         match calls.fetch_add(1, Ordering::Relaxed) {
-            0 => Mood::Fail(500, "server_error"),
-            _ => Mood::Busy(600),
+            0 => StubBehavior::Fail(500, "server_error"),
+            _ => StubBehavior::RateLimit(600),
         }
     }));
     app.run_jobs().await;
@@ -171,7 +171,7 @@ async fn what_is_finished_is_not_asked_for_again() {
     let ann = app.user("ann").await;
     let asked = ann.create_post("Bridges").await;
     app.agent
-        .set(at_first(1, 3, Mood::Fail(500, "server_error")));
+        .set(at_first(1, 3, StubBehavior::Fail(500, "server_error")));
     app.run_jobs().await;
 
     assert_eq!(app.requested_sections(), [0, 1, 2, 3, 3, 4]);
@@ -198,7 +198,8 @@ async fn a_section_without_a_text_is_asked_for_once_more() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Silence").await;
-    app.agent.set(at_first(1, 2, Mood::Say("Too short.")));
+    app.agent
+        .set(at_first(1, 2, StubBehavior::WriteText("Too short.")));
     app.run_jobs().await;
 
     assert_eq!(app.requested_sections(), [0, 1, 2, 2, 3, 4]);
@@ -212,7 +213,8 @@ async fn a_section_that_never_has_a_text_fails_the_attempt() {
     let app = with_attempts("--job-max-attempts=1").await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Silence").await;
-    app.agent.set(at_first(9, 2, Mood::Say("Too short.")));
+    app.agent
+        .set(at_first(9, 2, StubBehavior::WriteText("Too short.")));
     app.run_jobs().await;
 
     assert_eq!(app.requested_sections(), [0, 1, 2, 2]);

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use testing::stub::RecordedRequest;
+use testing::stub_openai::StubBehavior;
 use tokio::sync::Notify;
 
 use crate::agent_failures::{at_first, outcomes, with_attempts};
 use crate::jobs::cancel;
-use crate::stub::RecordedRequest;
-use crate::stub_openai::Mood;
-use crate::test_app::TestApp;
+use crate::support::TestApp;
 
 /// Long enough for a worker to do what it should not.
 const A_WHILE: Duration = Duration::from_millis(400);
@@ -33,22 +33,22 @@ async fn a_pause_is_kept_by_all_jobs_and_burns_no_attempt() {
     // first after that has to wait.
     let refused = Arc::new(AtomicUsize::new(0));
     let (reopened, first) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let mood = {
+    let behavior = {
         let (refused, reopened, first) = (refused.clone(), reopened.clone(), first.clone());
         let (begun, probed) = (std::sync::OnceLock::new(), AtomicBool::new(false));
         move |_: &RecordedRequest| {
             if begun.get_or_init(Instant::now).elapsed() < Duration::from_secs(1) {
                 refused.fetch_add(1, Ordering::Relaxed);
-                return Mood::Busy(1);
+                return StubBehavior::RateLimit(1);
             }
             if probed.swap(true, Ordering::Relaxed) {
-                return Mood::Well;
+                return StubBehavior::Write;
             }
             reopened.notify_one();
-            Mood::Gate(first.clone())
+            StubBehavior::Gate(first.clone())
         }
     };
-    app.agent.set(Mood::by(mood));
+    app.agent.set(StubBehavior::per_request(behavior));
     let worker = app.worker_with(&["--worker-concurrency=4"]).await;
 
     reopened.notified().await;
@@ -82,7 +82,7 @@ async fn a_refusal_that_names_no_time_is_waited_out_in_the_same_attempt() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Modesty").await;
-    let busy = Mood::Fail(429, "rate_limit_exceeded");
+    let busy = StubBehavior::Fail(429, "rate_limit_exceeded");
     app.agent.set(at_first(2, 3, busy));
     let since = Instant::now();
     app.run_jobs().await;
@@ -99,7 +99,7 @@ async fn a_job_that_waits_for_the_agent_is_canceled_within_a_second() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Second thoughts").await;
-    app.agent.set(Mood::Busy(LONG));
+    app.agent.set(StubBehavior::RateLimit(LONG));
     let worker = app.worker().await;
     app.agent.called(1).await;
     tokio::time::sleep(A_WHILE).await;
@@ -120,7 +120,7 @@ async fn a_worker_that_stops_waits_for_no_agent() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Departures").await;
-    app.agent.set(Mood::Busy(LONG));
+    app.agent.set(StubBehavior::RateLimit(LONG));
     let worker = app.worker_with(&["--shutdown-grace-secs=1"]).await;
     app.agent.called(1).await;
     // This one is not even taken.
@@ -141,7 +141,7 @@ async fn a_worker_that_stops_waits_for_no_agent() {
     assert_eq!(outcomes(&job), [""; 0]);
     assert_eq!(app.agent.calls().len(), 1);
 
-    app.agent.set(Mood::Well);
+    app.agent.set(StubBehavior::Write);
     app.run_jobs().await;
     let job = ann.get_job(&asked).await;
     assert_eq!(outcomes(&job), ["released", "succeeded"]);
@@ -152,7 +152,7 @@ async fn an_idle_worker_stops_at_once_though_the_agent_wants_a_pause() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Departures").await;
-    app.agent.set(Mood::Busy(TOO_LONG));
+    app.agent.set(StubBehavior::RateLimit(TOO_LONG));
     let worker = app.worker().await;
     app.job_once(&ann, &asked, |job| !job["next_attempt_at"].is_null())
         .await;
@@ -174,7 +174,7 @@ async fn a_worker_that_waits_for_its_agent_leaves_the_queue_to_others() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let refused = ann.create_post("Closed for today").await;
-    app.agent.set(Mood::Busy(TOO_LONG));
+    app.agent.set(StubBehavior::RateLimit(TOO_LONG));
     let waits = app.worker().await;
     app.job_once(&ann, &refused, |job| !job["next_attempt_at"].is_null())
         .await;
@@ -183,7 +183,7 @@ async fn a_worker_that_waits_for_its_agent_leaves_the_queue_to_others() {
     assert_eq!(app.agent.calls().len(), 1);
     assert_eq!(outcomes(&ann.get_job(&asked).await), [""; 0]);
 
-    app.agent.set(Mood::Well);
+    app.agent.set(StubBehavior::Write);
     let since = Instant::now();
     let other = app.worker().await;
     app.job_once(&ann, &asked, |job| job["status"] == "succeeded")
@@ -201,7 +201,7 @@ async fn a_lease_does_not_run_out_while_its_holder_waits_for_the_agent() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Perseverance").await;
-    app.agent.set(at_first(1, 1, Mood::Busy(5)));
+    app.agent.set(at_first(1, 1, StubBehavior::RateLimit(5)));
     let lease = &["--job-lease-secs=3"];
     let workers = (app.worker_with(lease).await, app.worker_with(lease).await);
     app.wait_until_jobs_finished().await;
@@ -218,7 +218,7 @@ async fn an_agent_that_refuses_for_ever_fails_the_job() {
     let app = with_attempts("--job-max-attempts=2").await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Sisyphus").await;
-    app.agent.set(Mood::Busy(1));
+    app.agent.set(StubBehavior::RateLimit(1));
     let worker = app.worker_with(&["--agent-timeout-secs=2"]).await;
     app.wait_until_jobs_finished().await;
     worker.stop().await;
@@ -236,7 +236,7 @@ async fn a_quota_that_is_used_up_is_not_waited_for() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Austerity").await;
-    app.agent.set(Mood::Fail(429, "insufficient_quota"));
+    app.agent.set(StubBehavior::Fail(429, "insufficient_quota"));
     app.run_jobs().await;
 
     let job = ann.get_job(&asked).await;
@@ -254,11 +254,12 @@ async fn who_was_not_refused_gives_its_job_back_uncounted_if_the_pause_is_too_lo
     let ann = app.user("ann").await;
     let halfway = ann.create_post("Halfway there").await;
     let gate = Arc::new(Notify::new());
-    app.agent.set(at_first(1, 2, Mood::Gate(gate.clone())));
+    app.agent
+        .set(at_first(1, 2, StubBehavior::Gate(gate.clone())));
     let worker = app.worker().await;
     app.agent.called(3).await;
     let refused = ann.create_post("Too late").await;
-    app.agent.set(Mood::Busy(TOO_LONG));
+    app.agent.set(StubBehavior::RateLimit(TOO_LONG));
     let waits = |job: &Value| !job["next_attempt_at"].is_null();
     app.job_once(&ann, &refused, waits).await;
     gate.notify_one();
@@ -273,7 +274,7 @@ async fn who_was_not_refused_gives_its_job_back_uncounted_if_the_pause_is_too_lo
     cancel(&ann, &refused).await;
     worker.stop().await;
 
-    app.agent.set(Mood::Well);
+    app.agent.set(StubBehavior::Write);
     app.run_jobs().await;
     let job = ann.get_job(&halfway).await;
     assert_eq!(outcomes(&job), ["released", "succeeded"]);

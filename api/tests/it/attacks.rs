@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
 
 use crate::auth::{Route, forge, open, routes};
-use crate::test_app::{PASSWORD, SECRET, Settings, TestApp, TestClient, TestResponse, text};
+use crate::support::{PASSWORD, SECRET, Settings, TestApp, TestClient, TestResponse, text};
 
 const WRONG: &str = "not the password";
 

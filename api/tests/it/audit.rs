@@ -8,7 +8,7 @@ use sea_orm::sea_query::Expr;
 use sea_orm::{EntityTrait, PaginatorTrait};
 use serde_json::{Value, json};
 
-use crate::test_app::{PASSWORD, TestApp, TestClient, text};
+use crate::support::{PASSWORD, TestApp, TestClient, text};
 
 const WRONG: &str = "not the password";
 

@@ -13,7 +13,7 @@ use sea_orm::sea_query::Expr;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::test_app::{PASSWORD, SECRET, Settings, TestApp, TestClient, TestResponse, text};
+use crate::support::{PASSWORD, SECRET, Settings, TestApp, TestClient, TestResponse, text};
 
 /// The parts of a token, decoded: its header and its claims.
 pub(crate) fn open(token: &str) -> (Value, Value) {

@@ -7,7 +7,7 @@ use sea_orm::{EntityTrait, PaginatorTrait};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::test_app::{PASSWORD, TestApp, TestClient, TestResponse, text};
+use crate::support::{PASSWORD, TestApp, TestClient, TestResponse, text};
 
 /// How many rows each table has.
 async fn rows(app: &TestApp) -> [u64; 9] {

@@ -11,13 +11,12 @@ use sea_orm::{
 };
 use serde_json::{Value, json};
 use shared::queue;
+use testing::stub_openai::StubBehavior;
 use uuid::Uuid;
 
 use crate::agent_failures::{at_first, outcomes};
-use crate::deliveries;
 use crate::jobs::{cancel, job_path};
-use crate::stub_openai::Mood;
-use crate::test_app::{PASSWORD, TestApp, TestClient, TestResponse, text};
+use crate::support::{PASSWORD, TestApp, TestClient, TestResponse, deliveries, text};
 
 async fn retry(owner: &TestClient, post: &Value) -> TestResponse {
     let path = format!("{}/retry", job_path(post));
@@ -28,7 +27,7 @@ async fn retry(owner: &TestClient, post: &Value) -> TestResponse {
 async fn failed(app: &TestApp, owner: &TestClient, topic: &str) -> Value {
     let asked = owner.create_post(topic).await;
     app.agent
-        .set(at_first(1, 2, Mood::Fail(401, "invalid_api_key")));
+        .set(at_first(1, 2, StubBehavior::Fail(401, "invalid_api_key")));
     app.run_jobs().await;
     assert_eq!(owner.get_job(&asked).await["status"], "failed");
     asked
@@ -60,7 +59,7 @@ async fn a_running_job_is_canceled_when_its_worker_has_let_go_of_the_agent() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Emergency brakes").await;
-    app.agent.set(at_first(1, 2, Mood::Hang));
+    app.agent.set(at_first(1, 2, StubBehavior::Hang));
     let worker = app.worker().await;
     app.agent.called(3).await;
 
@@ -99,7 +98,7 @@ async fn a_job_that_waits_after_an_error_is_canceled_at_once() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Impatience").await;
-    app.agent.set(Mood::Busy(600));
+    app.agent.set(StubBehavior::RateLimit(600));
     let worker = app.worker().await;
     app.job_once(&ann, &asked, |job| !job["next_attempt_at"].is_null())
         .await;
@@ -167,7 +166,7 @@ async fn a_canceled_job_goes_on_where_it_was() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Changes of mind").await;
-    app.agent.set(at_first(1, 3, Mood::Hang));
+    app.agent.set(at_first(1, 3, StubBehavior::Hang));
     let worker = app.worker().await;
     app.agent.called(4).await;
     cancel(&ann, &asked).await;

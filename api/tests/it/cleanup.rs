@@ -16,7 +16,7 @@ use shared::database::Database;
 use shared::queue::{self, JobQuota, RequestOrigin};
 use uuid::Uuid;
 
-use crate::test_app::{TestApp, text};
+use crate::support::{TestApp, text};
 
 const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
 

@@ -3,7 +3,7 @@
 use reqwest::{Method, RequestBuilder};
 use serde_json::json;
 
-use crate::test_app::{PASSWORD, Settings, TestApp, TestClient};
+use crate::support::{PASSWORD, Settings, TestApp, TestClient};
 
 /// The tests' clients are the proxy, and speak for others.
 const PROXY: &str = "--trusted-proxies=192.0.2.1,127.0.0.1/32";

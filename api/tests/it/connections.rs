@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::jobs::cancel;
-use crate::test_app::{Settings, TestApp};
+use crate::support::{Settings, TestApp};
 
 const PATIENCE: Duration = Duration::from_millis(300);
 

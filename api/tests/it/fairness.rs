@@ -6,16 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use entity::{attempt, job, post};
 use sea_orm::{ActiveModelTrait, EntityTrait, IntoActiveModel, QueryOrder, Set};
 use serde_json::Value;
+use testing::stub_openai::StubBehavior;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::agent_failures::outcomes;
 use crate::jobs::cancel;
-use crate::stub_openai::Mood;
-use crate::test_app::{TestApp, TestClient, part, text};
+use crate::support::{TestApp, TestClient, part, text};
 
 /// Every attempt ends with its first call.
-const BRIEFLY: Mood = Mood::Fail(401, "invalid_api_key");
+const BRIEFLY: StubBehavior = StubBehavior::Fail(401, "invalid_api_key");
 
 /// One job at a time.
 const ALONE: &str = "--worker-concurrency=1";
@@ -73,10 +73,11 @@ async fn one_who_asks_again_whenever_a_job_is_taken_overtakes_nobody() {
     let mut of_ann = ask(&ann, 1).await;
     let gate = Arc::new(Notify::new());
     let outlines = gate.clone();
-    app.agent.set(Mood::by(move |call| match part(call) {
-        0 => Mood::Gate(outlines.clone()),
-        _ => Mood::Well,
-    }));
+    app.agent
+        .set(StubBehavior::per_request(move |call| match part(call) {
+            0 => StubBehavior::Gate(outlines.clone()),
+            _ => StubBehavior::Write,
+        }));
     let worker = app.worker_with(&[ALONE]).await;
     for number in 0..6 {
         // The others have five parts each.
@@ -98,7 +99,7 @@ async fn a_job_that_a_worker_gave_back_has_kept_its_place() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
     let (of_ann, of_bob) = (ask(&ann, 2).await, ask(&bob, 2).await);
-    app.agent.set(Mood::Hang);
+    app.agent.set(StubBehavior::Hang);
     let worker = app.worker_with(&[ALONE, "--shutdown-grace-secs=0"]).await;
     app.agent.called(1).await;
     worker.stop().await;
@@ -118,12 +119,12 @@ async fn a_job_whose_worker_was_lost_has_kept_its_place() {
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
     let (of_ann, of_bob) = (ask(&ann, 2).await, ask(&bob, 2).await);
     let short = [ALONE, "--job-lease-secs=3"];
-    app.agent.set(Mood::Hang);
+    app.agent.set(StubBehavior::Hang);
     let lost = app.worker_with(&short).await;
     app.agent.called(1).await;
     lost.abort();
     let gate = Arc::new(Notify::new());
-    app.agent.set(Mood::Gate(gate.clone()));
+    app.agent.set(StubBehavior::Gate(gate.clone()));
     let worker = app.worker_with(&short).await;
     app.agent.called(2).await;
     app.job_once(&ann, &of_ann[0], |job| job["status"] == "queued")
@@ -145,9 +146,9 @@ async fn a_job_that_is_tried_again_after_an_error_lines_up_behind_its_owners_oth
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
     let (of_ann, of_bob) = (ask(&ann, 3).await, ask(&bob, 3).await);
     let failed = AtomicBool::new(false);
-    app.agent.set(Mood::by(move |_| {
+    app.agent.set(StubBehavior::per_request(move |_| {
         match failed.swap(true, Ordering::Relaxed) {
-            false => Mood::Fail(503, "server_error"),
+            false => StubBehavior::Fail(503, "server_error"),
             true => BRIEFLY,
         }
     }));

@@ -8,7 +8,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::auth::routes;
-use crate::test_app::{PASSWORD, TestApp, TestClient, TestResponse};
+use crate::support::{PASSWORD, TestApp, TestClient, TestResponse};
 
 async fn get(client: &TestClient, path: &str) -> TestResponse {
     client.send(client.request(Method::GET, path)).await

@@ -13,12 +13,12 @@ use sea_orm::sea_query::Expr;
 use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, PaginatorTrait};
 use serde_json::{Value, json};
 use shared::change_watcher::ChangeWatcher;
+use testing::stub_openai::StubBehavior;
 use tokio::sync::Notify;
 
 use crate::agent_failures::at_first;
 use crate::jobs::{cancel, job_path};
-use crate::stub_openai::Mood;
-use crate::test_app::{PASSWORD, TestApp, TestClient, TestResponse, text};
+use crate::support::{PASSWORD, TestApp, TestClient, TestResponse, text};
 
 const BLOGS: &str = "/blogs";
 
@@ -303,7 +303,8 @@ async fn while_the_first_waits_for_its_post_the_others_are_sent_away() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let gate = Arc::new(Notify::new());
-    app.agent.set(at_first(1, 2, Mood::Gate(gate.clone())));
+    app.agent
+        .set(at_first(1, 2, StubBehavior::Gate(gate.clone())));
     let worker = app.worker().await;
     let meanwhile = async {
         app.agent.called(3).await;
@@ -346,7 +347,8 @@ async fn who_goes_away_while_waiting_can_ask_for_the_post_later() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let gate = Arc::new(Notify::new());
-    app.agent.set(at_first(1, 2, Mood::Gate(gate.clone())));
+    app.agent
+        .set(at_first(1, 2, StubBehavior::Gate(gate.clone())));
     let worker = app.worker().await;
     tokio::select! {
         _ = ask_and_wait(&ann, "k1", 30) => panic!("it was not to be answered"),
@@ -377,7 +379,8 @@ async fn of_an_api_that_died_while_a_client_waited_the_first_answer_is_left() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let gate = Arc::new(Notify::new());
-    app.agent.set(at_first(1, 2, Mood::Gate(gate.clone())));
+    app.agent
+        .set(at_first(1, 2, StubBehavior::Gate(gate.clone())));
     let worker = app.worker().await;
     let meanwhile = async {
         app.agent.called(3).await;

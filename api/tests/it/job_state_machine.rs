@@ -15,7 +15,7 @@ use shared::queue::{
 };
 use uuid::Uuid;
 
-use crate::test_app::{TestApp, TestClient, text};
+use crate::support::{TestApp, TestClient, text};
 
 const MINUTE: Duration = Duration::from_secs(60);
 

@@ -9,12 +9,12 @@ use reqwest::Method;
 use sea_orm::EntityTrait;
 use sea_orm::sea_query::Expr;
 use serde_json::{Value, json};
+use testing::stub_openai::StubBehavior;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::agent_failures::{at_first, time};
-use crate::stub_openai::Mood;
-use crate::test_app::{TestApp, TestClient, TestResponse, text};
+use crate::support::{TestApp, TestClient, TestResponse, text};
 
 pub(crate) fn job_path(post: &Value) -> String {
     format!("/jobs/{}", text(&post["job"]["id"]))
@@ -72,7 +72,8 @@ async fn a_running_job_tells_how_far_it_is() {
     let ann = app.user("ann").await;
     let asked = ann.create_post("Halfway houses").await;
     let gate = Arc::new(Notify::new());
-    app.agent.set(at_first(1, 3, Mood::Gate(gate.clone())));
+    app.agent
+        .set(at_first(1, 3, StubBehavior::Gate(gate.clone())));
     let worker = app.worker().await;
     app.agent.called(4).await;
 
@@ -122,7 +123,7 @@ async fn a_wait_ends_when_a_worker_takes_the_job() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Bus stops").await;
-    app.agent.set(Mood::Hang);
+    app.agent.set(StubBehavior::Hang);
     let path = format!("{}?wait=20", job_path(&asked));
     let since = Instant::now();
     let start = async {
@@ -149,11 +150,12 @@ async fn a_wait_ends_with_the_next_phase() {
     let asked = ann.create_post("Phases of the moon").await;
     let gate = Arc::new(Notify::new());
     let outline = gate.clone();
-    app.agent
-        .set(Mood::by(move |call| match crate::test_app::part(call) {
-            0 => Mood::Gate(outline.clone()),
-            _ => Mood::Hang,
-        }));
+    app.agent.set(StubBehavior::per_request(
+        move |call| match crate::support::part(call) {
+            0 => StubBehavior::Gate(outline.clone()),
+            _ => StubBehavior::Hang,
+        },
+    ));
     let worker = app.worker().await;
     app.agent.called(1).await;
     assert_eq!(ann.get_job(&asked).await["phase"], "outline");

@@ -15,11 +15,11 @@ use sea_orm::{
     ExecResult, QueryFilter, QueryResult, Set, Statement,
 };
 use serde_json::{Value, json};
+use testing::stub_openai::StubBehavior;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::stub_openai::Mood;
-use crate::test_app::{TestApp, TestClient, TestResponse, text};
+use crate::support::{TestApp, TestClient, TestResponse, text};
 
 /// As many posts, whose jobs are canceled, so that nothing is left to do.
 async fn posts(owner: &TestClient, topics: impl IntoIterator<Item = &str>) -> Vec<Value> {
@@ -219,7 +219,7 @@ async fn posts_are_found_by_their_status() {
     let ready = ann.create_post("Ready").await;
     app.run_jobs().await;
     let failed = ann.create_post("Failed").await;
-    app.agent.set(Mood::Fail(401, "invalid_api_key"));
+    app.agent.set(StubBehavior::Fail(401, "invalid_api_key"));
     app.run_jobs().await;
     let generating = ann.create_post("Generating").await;
     let all = [

@@ -19,7 +19,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use crate::test_app::{PASSWORD, SECRET, TestApp, TestClient, TestResponse};
+use crate::support::{PASSWORD, SECRET, TestApp, TestClient, TestResponse};
 
 const WRONG: &str = "not the password";
 

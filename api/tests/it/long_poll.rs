@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use crate::jobs::{cancel, job_path};
-use crate::test_app::TestApp;
+use crate::support::TestApp;
 
 /// How many a user may.
 const PLACES: usize = 32;

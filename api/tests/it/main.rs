@@ -1,17 +1,7 @@
 //! The API as a whole, with the real worker, the real queue, and an agent that
 //! is a stub at the end of a real connection.
 
-#[path = "../../../worker/tests/it/stub.rs"]
-#[allow(dead_code, reason = "the agents' own tests use the rest")]
-mod stub;
-#[path = "../../../worker/tests/it/stub_openai.rs"]
-#[allow(dead_code, reason = "the agents' own tests use the rest")]
-mod stub_openai;
-mod test_app;
-#[allow(dead_code, reason = "the tests of processes use the rest")]
-mod test_database;
-
-mod deliveries;
+mod support;
 
 mod admin;
 mod admin_jobs;

@@ -7,13 +7,12 @@ use entity::job;
 use reqwest::Method;
 use sea_orm::{ConnectionTrait, EntityTrait};
 use serde_json::{Value, json};
+use testing::stub_openai::StubBehavior;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use crate::deliveries;
 use crate::rescue::{SHORT_LEASE, vanished};
-use crate::stub_openai::Mood;
-use crate::test_app::{TestApp, TestClient, text};
+use crate::support::{TestApp, TestClient, deliveries, text};
 
 /// The API's metrics.
 async fn scrape(client: &TestClient) -> String {
@@ -271,11 +270,11 @@ async fn refusals_of_the_agent_are_counted_by_their_kind() {
     let ann = app.user("ann").await;
     ann.create_post("No and no and no").await;
     let times = AtomicUsize::new(0);
-    app.agent.set(Mood::by(move |_| {
+    app.agent.set(StubBehavior::per_request(move |_| {
         match times.fetch_add(1, Ordering::Relaxed) {
-            0 => Mood::Fail(429, "rate_limit_exceeded"),
-            1 | 2 => Mood::Fail(500, "server_error"),
-            _ => Mood::Fail(401, "invalid_api_key"),
+            0 => StubBehavior::Fail(429, "rate_limit_exceeded"),
+            1 | 2 => StubBehavior::Fail(500, "server_error"),
+            _ => StubBehavior::Fail(401, "invalid_api_key"),
         }
     }));
     let worker = app.worker().await;
@@ -309,7 +308,7 @@ async fn refusals_of_the_agent_are_counted_by_their_kind() {
 async fn a_cancel_is_counted_by_whoever_ends_the_job() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    app.agent.set(Mood::Hang);
+    app.agent.set(StubBehavior::Hang);
     let worker = app.worker_with(&["--worker-concurrency=1"]).await;
     let running = ann.create_post("Never mind").await;
     app.agent.called(1).await;

@@ -15,8 +15,9 @@ use shared::config::StorageSettings;
 use shared::database::Database;
 use tempfile::TempDir;
 
-use crate::test_app::{TestApp, TestClient};
-use crate::test_database::TestDatabase;
+use testing::TestDatabase;
+
+use crate::support::{TestApp, TestClient};
 
 async fn asked(user: &TestClient, path: &str, body: Value) -> Value {
     let answer = user.post(path, body).await;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::test_app::{TestApp, TestResponse, text};
+use crate::support::{TestApp, TestResponse, text};
 
 const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
 

@@ -7,10 +7,10 @@ use reqwest::Method;
 use sea_orm::EntityTrait;
 use sea_orm::sea_query::Expr;
 use serde_json::{Value, json};
+use testing::stub_openai::StubBehavior;
 
 use crate::agent_failures::at_first;
-use crate::stub_openai::Mood;
-use crate::test_app::{TestApp, TestClient, TestResponse, text};
+use crate::support::{TestApp, TestClient, TestResponse, text};
 
 fn path(post: &Value) -> String {
     format!("/blogs/{}", text(&post["id"]))
@@ -113,7 +113,7 @@ async fn a_failed_post_becomes_ready_by_an_edit() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Do it yourself").await;
-    app.agent.set(Mood::Fail(401, "invalid_api_key"));
+    app.agent.set(StubBehavior::Fail(401, "invalid_api_key"));
     app.run_jobs().await;
     let edited = ann.put(&path(&asked), json!({ "content": "Mine." })).await;
     assert_eq!(
@@ -160,7 +160,7 @@ async fn deleting_a_post_stops_its_worker() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Trapdoors").await;
-    app.agent.set(Mood::Hang);
+    app.agent.set(StubBehavior::Hang);
     let worker = app.worker().await;
     app.agent.called(1).await;
     let since = Instant::now();
@@ -243,7 +243,7 @@ async fn a_failed_or_canceled_post_can_be_regenerated() {
     let ann = app.user("ann").await;
     let failed = ann.create_post("Failure").await;
     app.agent
-        .set(at_first(1, 1, Mood::Fail(401, "invalid_api_key")));
+        .set(at_first(1, 1, StubBehavior::Fail(401, "invalid_api_key")));
     app.run_jobs().await;
     let canceled = ann.create_post("Cancellation").await;
     let cancel = text(&canceled["job"]["links"]["cancel"]).replace("/api/v1", "");
@@ -272,7 +272,7 @@ async fn a_regeneration_that_fails_leaves_the_old_text() {
     let ann = app.user("ann").await;
     let post = ready(&app, &ann, "Safety nets").await;
     regenerate(&ann, &post).await;
-    app.agent.set(Mood::Fail(401, "invalid_api_key"));
+    app.agent.set(StubBehavior::Fail(401, "invalid_api_key"));
     app.run_jobs().await;
     let after = ann.get_post(&post).await;
     assert_eq!(after["status"], "failed");

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use testing::stub::RecordedRequest;
+use testing::stub_openai::StubBehavior;
 
 use crate::agent_failures::time;
-use crate::stub::RecordedRequest;
-use crate::stub_openai::Mood;
-use crate::test_app::{TestApp, TestClient, TestResponse, part, text};
+use crate::support::{TestApp, TestClient, TestResponse, part, text};
 
 fn path(post: &Value) -> String {
     format!("/blogs/{}", text(&post["id"]))
@@ -162,7 +162,7 @@ async fn who_waits_gets_the_post_when_it_is_ready() {
 async fn who_waits_learns_at_once_that_it_failed() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    app.agent.set(Mood::Fail(401, "invalid_api_key"));
+    app.agent.set(StubBehavior::Fail(401, "invalid_api_key"));
     let worker = app.worker().await;
     let since = Instant::now();
     let answer = ask_and_wait(&ann, "respond-async, wait=20").await;
@@ -288,7 +288,7 @@ async fn a_post_is_sent_again_for_as_long_as_its_job_goes_on() {
     assert_eq!(ann.post(&again, json!({})).await.status, 202);
 
     let queued = ann.get(&path(&post)).await;
-    app.agent.set(Mood::Hang);
+    app.agent.set(StubBehavior::Hang);
     let worker = app.worker().await;
     app.job_once(&ann, &queued.body, |job| job["status"] == "running")
         .await;
@@ -366,11 +366,12 @@ async fn nothing_that_an_agent_or_a_user_writes_can_run_in_a_page() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Attacks").await;
-    app.agent
-        .set(Mood::by(|call: &RecordedRequest| match part(call) {
-            1 => Mood::Say(HOSTILE),
-            _ => Mood::Well,
-        }));
+    app.agent.set(StubBehavior::per_request(
+        |call: &RecordedRequest| match part(call) {
+            1 => StubBehavior::WriteText(HOSTILE),
+            _ => StubBehavior::Write,
+        },
+    ));
     app.run_jobs().await;
     let written = read_as(&ann, &asked, "text/html").await;
     ann.put(&path(&asked), json!({ "content": HOSTILE })).await;
@@ -413,7 +414,7 @@ async fn content_that_is_not_there_yet_cannot_be_read() {
         );
     }
     assert_eq!(read_as(&ann, &asked, "application/json").await.status, 200);
-    app.agent.set(Mood::Fail(401, "invalid_api_key"));
+    app.agent.set(StubBehavior::Fail(401, "invalid_api_key"));
     app.run_jobs().await;
     for media_type in ["text/markdown", "text/html"] {
         let failed = read_as(&ann, &asked, media_type).await;

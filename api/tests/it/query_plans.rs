@@ -19,7 +19,7 @@ use shared::database::Database;
 use shared::queue::{self, ClaimRequest};
 use uuid::Uuid;
 
-use crate::test_app::TestApp;
+use crate::support::TestApp;
 
 /// The lists, as the handlers make them.
 async fn lists(db: &DatabaseConnection) -> Result<(), DbErr> {

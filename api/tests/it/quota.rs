@@ -6,11 +6,11 @@ use reqwest::Method;
 use sea_orm::sea_query::Expr;
 use sea_orm::{DbBackend, EntityTrait, PaginatorTrait};
 use serde_json::{Value, json};
+use testing::stub_openai::StubBehavior;
 
 use crate::agent_failures::outcomes;
 use crate::jobs::{cancel, job_path};
-use crate::stub_openai::Mood;
-use crate::test_app::{PASSWORD, Settings, TestApp, TestClient, TestResponse, text};
+use crate::support::{PASSWORD, Settings, TestApp, TestClient, TestResponse, text};
 
 async fn with(arguments: Vec<&'static str>) -> TestApp {
     TestApp::with(Settings { api: arguments }).await
@@ -92,7 +92,7 @@ async fn a_job_that_ends_in_any_way_makes_room_at_once() {
     app.run_jobs().await;
     // It fails.
     ann.create_post("Doors").await;
-    app.agent.set(Mood::Fail(401, "invalid_api_key"));
+    app.agent.set(StubBehavior::Fail(401, "invalid_api_key"));
     app.run_jobs().await;
     // It is canceled before anyone has taken it.
     let queued = ann.create_post("Doors").await;
@@ -103,7 +103,7 @@ async fn a_job_that_ends_in_any_way_makes_room_at_once() {
     assert_eq!(ann.delete(&blog_path(&deleted)).await.status, 200);
     // It is canceled while it runs, and takes its room until it has stopped.
     let running = ann.create_post("Doors").await;
-    app.agent.set(Mood::Hang);
+    app.agent.set(StubBehavior::Hang);
     let worker = app.worker().await;
     app.job_once(&ann, &running, |job| job["status"] == "running")
         .await;
@@ -122,7 +122,7 @@ async fn a_job_that_waits_for_its_next_attempt_takes_room() {
     let ann = app.user("ann").await;
     let asked = ann.create_post("Patience").await;
     // Longer than the attempt waits itself.
-    app.agent.set(Mood::Busy(600));
+    app.agent.set(StubBehavior::RateLimit(600));
     let worker = app.worker().await;
     let waits = |job: &Value| !job["next_attempt_at"].is_null();
     app.job_once(&ann, &asked, waits).await;

@@ -7,7 +7,7 @@ use reqwest::Method;
 use sea_orm::{EntityTrait, PaginatorTrait};
 use serde_json::json;
 
-use crate::test_app::{PASSWORD, Settings, TestApp, TestClient, TestResponse};
+use crate::support::{PASSWORD, Settings, TestApp, TestClient, TestResponse};
 
 /// With so few requests a minute, none comes back while a test runs.
 const FOUR: &str = "--rate-limit-per-minute=4";

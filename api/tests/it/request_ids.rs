@@ -5,9 +5,9 @@ use reqwest::Method;
 use reqwest::header::HeaderValue;
 use sea_orm::EntityTrait;
 use serde_json::{Value, json};
+use testing::stub_openai::StubBehavior;
 
-use crate::stub_openai::Mood;
-use crate::test_app::{TestApp, TestClient, text};
+use crate::support::{TestApp, TestClient, text};
 
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const ANOTHER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
@@ -38,7 +38,7 @@ async fn origin(app: &TestApp, job: &Value) -> (String, Option<String>) {
 #[tokio::test]
 async fn a_job_keeps_the_request_that_asked_for_it() {
     let app = TestApp::new().await;
-    app.agent.set(Mood::Fail(401, "invalid_api_key"));
+    app.agent.set(StubBehavior::Fail(401, "invalid_api_key"));
     let ann = app.user("ann").await;
     let first = [("x-request-id", "first"), ("traceparent", TRACEPARENT)];
     let post = ask(&ann, "/blogs", &first).await;

@@ -5,20 +5,19 @@ use std::time::{Duration, Instant};
 
 use sea_orm::{ConnectionTrait, DbBackend};
 use serde_json::{Value, json};
+use testing::stub::RecordedRequest;
+use testing::stub_openai::StubBehavior;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::agent_failures::{at_first, outcomes, with_attempts};
-use crate::deliveries;
-use crate::stub::RecordedRequest;
-use crate::stub_openai::Mood;
-use crate::test_app::{TestApp, text};
+use crate::support::{TestApp, deliveries, text};
 
 pub(crate) const SHORT_LEASE: &[&str] = &["--job-lease-secs=3"];
 
 /// A worker that has vanished while it was at the second section.
 pub(crate) async fn vanished(app: &TestApp) {
-    app.agent.set(at_first(1, 2, Mood::Hang));
+    app.agent.set(at_first(1, 2, StubBehavior::Hang));
     let worker = app.worker_with(SHORT_LEASE).await;
     app.agent.called(3).await;
     worker.abort();
@@ -105,7 +104,7 @@ async fn a_worker_that_stops_gives_its_job_back_uncounted() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Relays").await;
-    app.agent.set(at_first(1, 2, Mood::Hang));
+    app.agent.set(at_first(1, 2, StubBehavior::Hang));
     let worker = app.worker_with(&["--shutdown-grace-secs=0"]).await;
     app.agent.called(3).await;
     worker.stop().await;
@@ -136,7 +135,8 @@ async fn a_worker_that_stops_finishes_its_job_if_there_is_time() {
     let ann = app.user("ann").await;
     let asked = ann.create_post("Last orders").await;
     let gate = Arc::new(Notify::new());
-    app.agent.set(at_first(1, 2, Mood::Gate(gate.clone())));
+    app.agent
+        .set(at_first(1, 2, StubBehavior::Gate(gate.clone())));
     let worker = app.worker().await;
     app.agent.called(3).await;
     tokio::join!(worker.stop(), async { gate.notify_one() });
@@ -151,10 +151,10 @@ async fn a_busy_worker_leaves_the_queue_to_others() {
     let ann = app.user("ann").await;
     let slow = ann.create_post("Slow food").await;
     let quick = ann.create_post("Quick food").await;
-    app.agent.set(Mood::by(
+    app.agent.set(StubBehavior::per_request(
         |call: &RecordedRequest| match call.body["messages"].to_string().contains("Slow food") {
-            true => Mood::Hang,
-            false => Mood::Well,
+            true => StubBehavior::Hang,
+            false => StubBehavior::Write,
         },
     ));
     let busy = app
@@ -235,7 +235,8 @@ async fn a_delivery_that_is_no_json_stops_neither_the_worker_nor_its_jobs() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let gate = Arc::new(Notify::new());
-    app.agent.set(at_first(1, 2, Mood::Gate(gate.clone())));
+    app.agent
+        .set(at_first(1, 2, StubBehavior::Gate(gate.clone())));
     let running = ann.create_post("Business as usual").await;
     let worker = app.worker().await;
     app.agent.called(3).await;

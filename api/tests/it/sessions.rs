@@ -9,7 +9,7 @@ use sea_orm::{ActiveModelTrait, ColumnTrait, EntityTrait, IntoActiveModel, Query
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::test_app::{PASSWORD, TestApp, TestClient, text};
+use crate::support::{PASSWORD, TestApp, TestClient, text};
 
 async fn sessions(client: &TestClient) -> Vec<Value> {
     let answer = client.get("/users/me/sessions").await;

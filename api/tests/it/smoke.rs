@@ -1,6 +1,6 @@
 //! The main path, once through.
 
-use crate::test_app::{TestApp, text};
+use crate::support::{TestApp, text};
 
 #[tokio::test]
 async fn a_topic_becomes_a_post() {

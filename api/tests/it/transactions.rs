@@ -9,13 +9,13 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
 use shared::change_watcher::ChangeWatcher;
 use shared::database::Database;
 use shared::queue::Consumer;
+use testing::stub_openai::StubBehavior;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::stub_openai::Mood;
-use crate::test_app::{TestApp, part};
+use crate::support::{TestApp, part};
 
 async fn count(db: &Database, sql: &str) -> i64 {
     let count = Statement::from_string(db.backend(), sql);
@@ -90,11 +90,11 @@ async fn a_job_that_somebody_holds_holds_up_no_other_of_its_worker() {
     let ann = app.user("ann").await;
     let gate = Arc::new(Notify::new());
     let wait = gate.clone();
-    app.agent.set(Mood::by(move |call| {
+    app.agent.set(StubBehavior::per_request(move |call| {
         let is_gated = part(call) == 0 && call.body.to_string().contains("Held up");
         match is_gated {
-            true => Mood::Gate(wait.clone()),
-            false => Mood::Well,
+            true => StubBehavior::Gate(wait.clone()),
+            false => StubBehavior::Write,
         }
     }));
     let worker = app.worker().await;

@@ -11,10 +11,10 @@ use reqwest::Method;
 use sea_orm::sea_query::Expr;
 use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, PaginatorTrait, TransactionTrait};
 use serde_json::{Value, json};
+use testing::stub_openai::StubBehavior;
 use uuid::Uuid;
 
-use crate::stub_openai::Mood;
-use crate::test_app::{PASSWORD, TestApp, TestClient, TestResponse, text};
+use crate::support::{PASSWORD, TestApp, TestClient, TestResponse, text};
 
 const NEW_PASSWORD: &str = "another horse, another staple";
 
@@ -677,7 +677,7 @@ async fn an_account_is_deleted_only_by_one_who_knows_its_password() {
 async fn a_deleted_account_stops_the_job_that_runs() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    app.agent.set(Mood::Hang);
+    app.agent.set(StubBehavior::Hang);
     let worker = app.worker().await;
     let asked = ann.create_post("Growing tomatoes").await;
     let path = format!("/jobs/{}?wait=10", text(&asked["job"]["id"]));

@@ -4,12 +4,10 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::json;
+use testing::stub::{Act, stream};
+use testing::stub_openai::delta;
 
-use crate::client::outcomes;
-use crate::scripted_agent::Writer;
-use crate::service::Service;
-use crate::stub::{Act, stream};
-use crate::stub_openai::delta;
+use crate::support::{Service, Writer, outcomes};
 
 /// Nobody listens there, and no one without privileges ever will.
 const NOBODY: &str = "http://127.0.0.1:1/v1";

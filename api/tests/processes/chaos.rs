@@ -3,6 +3,8 @@
 //!
 //! Among all other tests these are short; `make chaos` makes them long.
 
+use crate::support::{Answer, Service, Writer};
+
 mod invariants;
 mod load;
 mod worker_pool;
@@ -18,10 +20,6 @@ use std::time::Duration;
 
 use rand::RngExt;
 use tokio::time::{Instant, sleep};
-
-use crate::client::Answer;
-use crate::scripted_agent::Writer;
-use crate::service::Service;
 
 /// How long the load runs.
 fn length() -> Duration {

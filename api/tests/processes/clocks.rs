@@ -3,14 +3,12 @@
 use entity::session;
 use sea_orm::{EntityTrait, PaginatorTrait};
 use serde_json::json;
+use testing::stub::Act;
 use tokio::time::sleep;
 
-use crate::client::{Client, PASSWORD, outcomes, text};
-use crate::cluster::Cluster;
-use crate::scripted_agent::{OUTLINE, Writer};
-use crate::service::{LEASE, Service};
-use crate::skewed_clock::SkewedClock;
-use crate::stub::Act;
+use crate::support::{
+    Client, Cluster, LEASE, OUTLINE, PASSWORD, Service, SkewedClock, Writer, outcomes, text,
+};
 
 const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
@@ -63,7 +61,7 @@ async fn a_server_whose_clock_is_set_takes_nobody_for_lost() {
     let Some(mut cluster) = Cluster::start_new().await else {
         return;
     };
-    cluster.stop(crate::cluster::Stop::Fast).await;
+    cluster.stop(crate::support::Stop::Fast).await;
     let clock = SkewedClock::new(cluster.folder(), "server", 0);
     cluster.settings.extend(clock.environment());
     cluster.start().await;
@@ -120,7 +118,7 @@ async fn apis_whose_clocks_differ_agree_on_what_is_new_and_what_is_over() {
         let mut settings = service.settings.clone();
         settings.extend(clock.environment());
         let other = service.start_with("api", &settings);
-        let other = crate::service::Api::ready(other).await;
+        let other = crate::support::Api::ready(other).await;
         let there = ann.at(&other.url);
         assert_eq!(there.get("/users/me").await.status, 200, "{skew}");
         let new = Client::register(&other.url, name).await;

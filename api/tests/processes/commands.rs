@@ -2,8 +2,7 @@
 
 use sea_orm::{ConnectionTrait, Statement};
 
-use crate::process::{Exit, Process};
-use crate::service::Service;
+use crate::support::{Exit, Process, Service};
 
 async fn make_admin(service: &Service, arguments: &[&str]) -> Exit {
     let arguments = [&["make-admin"], arguments].concat();

@@ -8,9 +8,7 @@ use reqwest::Method;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::client::Client;
-use crate::process::Process;
-use crate::service::{Api, Service};
+use crate::support::{Api, Client, Process, Service};
 
 /// How long `/health` may take, on a machine that has other tests to run.
 const AT_ONCE: Duration = Duration::from_secs(3);

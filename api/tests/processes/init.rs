@@ -10,10 +10,8 @@ use serde_json::json;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
-use crate::client::{outcomes, text};
-use crate::process::{Exit, PATIENCE, Process, binary, send};
 use crate::script::{LIVES_ON, service};
-use crate::service::Service;
+use crate::support::{Exit, PATIENCE, Process, Service, binary, outcomes, send, text};
 
 /// How `unshare` starts a program as process 1, which is killed with it.
 const AS_PROCESS_1: [&str; 4] = ["--pid", "--fork", "--mount-proc", "--kill-child"];

@@ -7,12 +7,10 @@ use entity::{job, post};
 use reqwest::Method;
 use sea_orm::{EntityTrait, PaginatorTrait};
 use serde_json::json;
+use testing::stub::Act;
 use tokio::sync::{Mutex, Semaphore};
 
-use crate::client::{outcomes, text};
-use crate::scripted_agent::{HEADINGS, OUTLINE, Writer};
-use crate::service::{LEASE, Service};
-use crate::stub::Act;
+use crate::support::{HEADINGS, LEASE, OUTLINE, Service, Writer, outcomes, text};
 
 #[tokio::test]
 async fn a_killed_worker_costs_a_job_no_more_than_the_step_it_was_at() {

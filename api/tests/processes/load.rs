@@ -5,9 +5,7 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::client::{Answer, Client, is_over, outcomes, text};
-use crate::scripted_agent::{OUTLINE, Writer};
-use crate::service::Service;
+use crate::support::{Answer, Client, OUTLINE, Service, Writer, is_over, outcomes, text};
 
 const USERS: usize = 8;
 const CONNECTIONS: usize = 64;

@@ -3,8 +3,7 @@
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::client::Client;
-use crate::service::Service;
+use crate::support::{Client, Service};
 
 #[tokio::test]
 async fn who_guesses_at_several_apis_at_once_has_no_more_tries_than_at_one() {

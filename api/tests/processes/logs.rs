@@ -1,11 +1,9 @@
 //! What operators read.
 
 use serde_json::{Value, json};
+use testing::stub::{Act, whole};
 
-use crate::client::{Client, text};
-use crate::scripted_agent::{OUTLINE, Writer};
-use crate::service::Service;
-use crate::stub::{Act, whole};
+use crate::support::{Client, OUTLINE, Service, Writer, text};
 
 const FULL_PACE: &str = "the agent is called at full pace again";
 
@@ -115,19 +113,19 @@ async fn every_line_of_every_attempt_tells_the_request_that_it_comes_from() {
 
     let asked = |attempt: i32, message: &str| json!([attempt, "from-ann", TRACE, message]);
     let expected = [
-        asked(1, "begun"),
-        asked(1, "the agent brought no text"),
-        asked(1, "failed, and will be tried again"),
-        asked(2, "begun"),
+        asked(1, "attempt started"),
+        asked(1, "the agent wrote no text"),
+        asked(1, "attempt failed; the job will be retried"),
+        asked(2, "attempt started"),
     ];
     assert_eq!(said_of_attempts(&killed), expected);
     let expected = [
-        asked(2, "a worker was lost"),
-        asked(3, "begun"),
-        asked(3, "the agent brought no text"),
-        asked(3, "failed, and will not be tried again"),
-        json!([4, "once-more", ANOTHER, "begun"]),
-        json!([4, "once-more", ANOTHER, "succeeded"]),
+        asked(2, "rescued a job: its worker's lease expired"),
+        asked(3, "attempt started"),
+        asked(3, "the agent wrote no text"),
+        asked(3, "job failed"),
+        json!([4, "once-more", ANOTHER, "attempt started"]),
+        json!([4, "once-more", ANOTHER, "attempt succeeded"]),
     ];
     assert_eq!(said_of_attempts(&heir.stop().await.log()), expected);
 
@@ -151,10 +149,7 @@ async fn a_log_of_troubles_alone_tells_whose_they_are() {
     ann.until(&post, "failed").await;
     let said = said_of_attempts(&worker.stop().await.log());
     let asked = |message: &str| json!([1, "from-ann", TRACE, message]);
-    let expected = [
-        asked("the agent brought no text"),
-        asked("failed, and will not be tried again"),
-    ];
+    let expected = [asked("the agent wrote no text"), asked("job failed")];
     assert_eq!(said, expected);
 }
 

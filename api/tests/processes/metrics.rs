@@ -3,10 +3,7 @@
 use std::io::{ErrorKind, Write};
 use std::process::{Command, Stdio};
 
-use crate::client::Client;
-use crate::process::Process;
-use crate::scripted_agent::Writer;
-use crate::service::Service;
+use crate::support::{Client, Process, Service, Writer};
 
 const SERVED: &str = "metrics are served";
 

@@ -10,12 +10,10 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{Answer, Client, outcomes};
-use crate::cluster::{Cluster, Stop};
-use crate::cuttable_proxy::{Quality, Wire};
-use crate::process::PATIENCE;
-use crate::scripted_agent::{HEADINGS, Writer};
-use crate::service::{LEASE, Service};
+use crate::support::{
+    Answer, Client, Cluster, HEADINGS, LEASE, PATIENCE, Quality, Service, Stop, Wire, Writer,
+    outcomes,
+};
 
 #[tokio::test]
 async fn a_restart_of_the_database_loses_nothing_and_stops_no_one() {
@@ -97,7 +95,10 @@ async fn an_outage_longer_than_a_lease_takes_no_job_from_who_works_on_it() {
     ann.until(&post, "succeeded").await;
     for process in [worker.stop().await, idle.stop().await, api.stop().await] {
         let log = process.text();
-        assert!(!log.contains("a worker was lost"), "{log}");
+        assert!(
+            !log.contains("rescued a job: its worker's lease expired"),
+            "{log}"
+        );
     }
     service.is_at_rest().await;
 }

@@ -6,9 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
-use crate::client::{outcomes, text};
-use crate::process::{PATIENCE, dead};
-use crate::service::Service;
+use crate::support::{PATIENCE, Service, dead, outcomes, text};
 
 /// A service whose agent is a shell script; its first argument is the folder.
 pub(crate) fn service(script: &str) -> Service {

@@ -3,10 +3,7 @@
 use reqwest::Method;
 use serde_json::json;
 
-use crate::client::{Client, PASSWORD, text};
-use crate::collector::Collector;
-use crate::scripted_agent::Writer;
-use crate::service::{Api, Service};
+use crate::support::{Api, Client, Collector, PASSWORD, Service, Writer, text};
 
 const KEY: &str = "sk-marked-key-0123456789";
 const HEADER: &str = "marked-header-0123456789";
@@ -59,7 +56,7 @@ async fn no_secret_is_in_what_an_agents_refusal_leaves_behind() {
     // Some providers repeat the key in their answer.
     let body =
         json!({ "error": { "message": format!("bad key {KEY}"), "code": "invalid_api_key" } });
-    let refusal = crate::stub::whole(
+    let refusal = testing::stub::whole(
         401,
         &[("content-type", "application/json")],
         &body.to_string(),

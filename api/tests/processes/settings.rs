@@ -2,9 +2,7 @@
 
 use std::net::TcpListener;
 
-use crate::client::Client;
-use crate::process::{Exit, Process};
-use crate::service::{Api, Service};
+use crate::support::{Api, Client, Exit, Process, Service};
 
 const BOTH: &str = "api and worker";
 
@@ -23,6 +21,8 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("worker", "AGENT_URL", "[default: that of the provider]"),
     ("worker", "AGENT_API_KEY", ""),
     ("worker", "AGENT_HEADERS", ""),
+    ("worker", "AGENT_EXTRA_BODY", ""),
+    ("worker", "AGENT_THINKING_TOKENS", "[default: enough for"),
     ("worker", "AGENT_SCRIPT", ""),
     ("worker", "AGENT_TIMEOUT_SECS", "[default: 300]"),
     ("worker", "WORKER_CONCURRENCY", "[default: 4]"),
@@ -37,6 +37,7 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     (BOTH, "DATABASE_MAX_CONNECTIONS", "[default: 8]"),
     (BOTH, "AGENT", ""),
     (BOTH, "AGENT_MODEL", ""),
+    ("worker", "AGENT_WRITING", ""),
     (BOTH, "SHUTDOWN_GRACE_SECS", "[default: 30]"),
     (BOTH, "LOG_FORMAT", "[default: text]"),
     (BOTH, "RUST_LOG", "[default: info]"),
@@ -44,9 +45,10 @@ const SETTINGS: &[(&str, &str, &str)] = &[
 ];
 
 /// Settings whose value may hold a secret.
-const PRIVATE: [&str; 7] = [
+const PRIVATE: [&str; 8] = [
     "JWT_SECRET",
     "AGENT_API_KEY",
+    "AGENT_EXTRA_BODY",
     "AGENT_HEADERS",
     "AGENT_SCRIPT",
     "AGENT_URL",
@@ -125,6 +127,11 @@ async fn a_bad_setting_is_refused_by_its_name() {
         ("worker", openai, "AGENT_HEADERS", "a bad name: hunter2"),
         ("worker", openai, "AGENT_HEADERS", "x-key: hunter2\u{7}"),
         ("worker", openai, "AGENT_HEADERS", ": hunter2"),
+        ("worker", "", "AGENT_EXTRA_BODY", "hunter2"),
+        ("worker", openai, "AGENT_EXTRA_BODY", "[\"hunter2\"]"),
+        ("worker", openai, "AGENT_EXTRA_BODY", "{\"model\": \"m\"}"),
+        ("worker", openai, "AGENT_THINKING_TOKENS", "many"),
+        ("worker", openai, "AGENT_THINKING_TOKENS", "m=-1"),
         ("worker", "", "AGENT_TIMEOUT_SECS", "0"),
         ("worker", "", "WORKER_CONCURRENCY", "0"),
         ("worker", "", "JOB_LEASE_SECS", "2"),
@@ -177,7 +184,7 @@ async fn a_bad_setting_is_refused_by_its_name() {
 async fn a_setting_that_is_no_text_is_refused_by_its_name() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
-    let output = std::process::Command::new(crate::process::binary("api"))
+    let output = std::process::Command::new(crate::support::binary("api"))
         .env_clear()
         .env("JWT_SECRET", OsStr::from_bytes(b"hunter2\xff"))
         .output()
@@ -219,7 +226,7 @@ async fn a_file_env_is_read_and_the_environment_wins_over_it() {
     let post = ann.ask("Growing tomatoes").await;
     assert_eq!(post["job"]["model"], "from the file");
     assert_eq!(post["job"]["max_attempts"], 4);
-    let login = serde_json::json!({ "username": "ann", "password": crate::client::PASSWORD });
+    let login = serde_json::json!({ "username": "ann", "password": crate::support::PASSWORD });
     let login = Client::anonymous(&api.url)
         .post("/users/login", login)
         .await;

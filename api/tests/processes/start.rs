@@ -8,9 +8,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::time::sleep;
 
-use crate::client::outcomes;
-use crate::scripted_agent::Writer;
-use crate::service::{Api, Service};
+use crate::support::{Api, Service, Writer, outcomes};
 
 #[tokio::test]
 async fn an_api_and_a_worker_may_start_at_once_on_nothing() {

@@ -7,15 +7,12 @@ use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
+use testing::stub::Act;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use crate::client::{outcomes, text};
-use crate::process::{PATIENCE, Process};
-use crate::scripted_agent::{HEADINGS, OUTLINE, Writer};
-use crate::service::Service;
-use crate::stub::Act;
+use crate::support::{HEADINGS, OUTLINE, PATIENCE, Process, Service, Writer, outcomes, text};
 
 const STOPPING: &str = "stopping: starting no new work, finishing what runs";
 

@@ -7,13 +7,10 @@ use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use reqwest::Method;
 use sea_orm::EntityTrait;
 use serde_json::{Value, json};
+use testing::stub::whole;
 use tokio::net::TcpListener;
 
-use crate::client::{Client, text};
-use crate::collector::{Collector, Span};
-use crate::scripted_agent::{HEADINGS, OUTLINE, Writer};
-use crate::service::Service;
-use crate::stub::whole;
+use crate::support::{Client, Collector, HEADINGS, OUTLINE, Service, Span, Writer, text};
 
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
@@ -170,7 +167,7 @@ async fn a_job_keeps_the_place_of_its_request_or_without_a_collector_of_its_call
     // Nobody but a collector's owner has an agent told of it.
     let calls = writer.calls();
     let (traced, untraced) = calls.split_at(1 + HEADINGS.len());
-    let told = |call: &crate::stub::RecordedRequest| call.headers.contains_key("traceparent");
+    let told = |call: &testing::stub::RecordedRequest| call.headers.contains_key("traceparent");
     assert!(traced.iter().all(told));
     assert!(!untraced.iter().any(told) && !untraced.is_empty());
 }

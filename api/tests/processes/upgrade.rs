@@ -10,16 +10,16 @@ use entity::{job, post};
 use reqwest::Method;
 use sea_orm::{EntityTrait, PaginatorTrait};
 use serde_json::{Value, json};
+use testing::stub::Act;
 use tokio::sync::{Notify, RwLock, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{Answer, Client, PASSWORD, outcomes, text};
-use crate::process::{Exit, PATIENCE, Process, binary};
-use crate::scripted_agent::{HEADINGS, OUTLINE, Writer, write};
-use crate::service::{Api, Service};
-use crate::stub::Act;
+use crate::support::{
+    Answer, Api, Client, Exit, HEADINGS, OUTLINE, PASSWORD, PATIENCE, Process, Service, Writer,
+    binary, outcomes, text, write,
+};
 
 /// More than the places of two workers, so that some jobs always wait for one.
 const CLIENTS: usize = 6;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use entity::bulk_update::{from_values, value_column};
 use entity::clock::{db_after, now};
-use entity::job::{Column, Entity, Model, Phase, Status};
+use entity::job::{Column, Entity, Model, Phase, Status, Warning};
 use entity::step;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{LockBehavior, LockType, OnConflict, SimpleExpr};
@@ -54,7 +54,7 @@ pub struct Progress {
 pub struct Checkpoint {
     /// The attempt's progress after the step.
     pub progress: Progress,
-    /// 0 for the outline, n for the nth section.
+    /// The step's position, whose meaning depends on the writing pipeline.
     pub position: i32,
     /// The step's text.
     pub content: String,
@@ -73,18 +73,23 @@ pub enum LockMode {
     Wait,
 }
 
-/// Records an attempt's progress, and renews its lease.
+/// Records an attempt's progress, and its `warnings` if they have changed, and renews its lease.
 pub async fn renew(
     db: &impl ConnectionTrait,
     lease: Lease,
     progress: Progress,
+    warnings: Option<&[Warning]>,
 ) -> Result<LeaseStatus, DbErr> {
-    let renewed = extend_lease(db, lease.length)
+    let mut renewed = extend_lease(db, lease.length)
         .col_expr(Column::Phase, Expr::value(progress.phase))
         .col_expr(Column::Percent, Expr::value(progress.percent))
         .col_expr(Column::Words, Expr::value(progress.words))
         .filter(Column::Id.eq(lease.job))
         .filter(Column::AttemptId.eq(lease.attempt));
+    if let Some(warnings) = warnings {
+        let json = serde_json::to_string(warnings).map_err(|e| DbErr::Json(e.to_string()))?;
+        renewed = renewed.col_expr(Column::Warnings, Expr::value(json));
+    }
     Ok(lease_status(renewed.exec_with_returning(db).await?.first()))
 }
 

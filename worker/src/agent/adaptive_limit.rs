@@ -120,7 +120,7 @@ impl CallPermit<'_> {
         state.send_modify(|state| pause = state.on_rate_limited(self.begun, now, after));
         if let Some(pause) = pause {
             let seconds = pause.as_secs_f64();
-            tracing::warn!(%error, seconds, "the agent wants a pause: no calls and no new jobs");
+            tracing::warn!(%error, seconds, "agent rate-limited (429): pausing calls and new jobs");
         }
     }
 }

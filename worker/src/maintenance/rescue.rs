@@ -1,8 +1,7 @@
-//! Picking up what others have left behind: jobs of workers that were lost, and
-//! jobs whose delivery was.
+//! The sweep: re-queues the jobs of lost workers, and re-creates lost deliveries.
 //!
-//! Every worker sweeps. Two that find the same job do no harm: the state
-//! machine lets one of them win.
+//! Every worker sweeps. Two that find the same job do no harm: the state machine lets
+//! one of them win.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,26 +10,29 @@ use chrono::TimeDelta;
 use entity::job;
 use sea_orm::DbErr;
 use shared::clock::ClockReading;
+use shared::database::Database;
 use shared::queue::{self, RescueOutcome};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::Instrument;
 
-use crate::{Worker, telemetry};
+use crate::metrics::Metrics;
+use crate::telemetry;
 
 const MAX_INTERVAL: Duration = Duration::from_secs(3);
 
-/// How many jobs are picked up in one go, so that other writers get their turn.
+/// How many jobs one sweep rescues, so that other writers get their turn.
 const BATCH: u64 = 100;
 
-/// A clock that is read twice may differ from this machine's by so much without
-/// having been set.
+/// Two readings of a clock may differ from this machine's by so much although nobody
+/// has set it.
 const CLOCK_TOLERANCE: TimeDelta = TimeDelta::seconds(1);
 
 /// Tells whether leases that look expired can be believed to be.
 ///
-/// While the database is away nobody can renew a lease. When its clock is set
-/// forward all leases look expired at once; when it is set far back, none ends in time. In all cases those who live get a
-/// whole lease of time, as this process measures it, to renew theirs.
+/// While the database is unavailable nobody can renew a lease. When its clock is set
+/// forward all leases look expired at once; when it is set far back, none ends in time.
+/// In all cases live workers get a whole lease of time, as this process measures it, to
+/// renew theirs.
 struct RescueGate {
     lease: Duration,
     /// The clock as it was read last.
@@ -71,38 +73,50 @@ impl RescueGate {
     }
 }
 
-impl Worker {
-    /// Sweeps for ever.
-    pub(crate) async fn sweep(self: Arc<Self>) {
-        let mut sweeps = interval(MAX_INTERVAL.min(self.lease / 3));
-        sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut gate = RescueGate::new(self.lease);
-        loop {
-            sweeps.tick().await;
-            let swept = self.sweep_once(&mut gate).await;
-            self.metrics.swept(&swept);
-            if let Err(error) = swept {
-                tracing::warn!(%error, "can't sweep; trying again");
-                gate.close(Instant::now());
-            }
+/// Sweeps for ever.
+pub(crate) async fn run_periodically(db: Database, lease: Duration, metrics: Arc<Metrics>) {
+    let mut ticks = interval(MAX_INTERVAL.min(lease / 3));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut sweeper = Sweeper {
+        gate: RescueGate::new(lease),
+        db,
+        lease,
+        metrics,
+    };
+    loop {
+        ticks.tick().await;
+        let swept = sweeper.sweep().await;
+        sweeper.metrics.swept(&swept);
+        if let Err(error) = swept {
+            tracing::warn!(%error, "can't sweep for lost jobs; trying again");
+            sweeper.gate.close(Instant::now());
         }
     }
+}
 
-    async fn sweep_once(&self, gate: &mut RescueGate) -> Result<(), DbErr> {
-        let abandoned = queue::expired_leases(self.db.read(), BATCH).await?;
-        // After that look: if the clock was set before it, this shows it.
-        if gate.is_open(self.db.read_clock().await?) {
-            for job in abandoned {
+struct Sweeper {
+    db: Database,
+    lease: Duration,
+    gate: RescueGate,
+    metrics: Arc<Metrics>,
+}
+
+impl Sweeper {
+    async fn sweep(&mut self) -> Result<(), DbErr> {
+        let expired = queue::expired_leases(self.db.read(), BATCH).await?;
+        // After that query: if the clock was set before it, this shows it.
+        if self.gate.is_open(self.db.read_clock().await?) {
+            for job in expired {
                 let span = telemetry::log_span(&job);
                 self.rescue(job).instrument(span).await?;
             }
         }
-        let strays = self
+        let orphaned = self
             .db
             .transaction(async move |tx| queue::delete_orphaned_deliveries(tx).await)
             .await?;
-        if strays > 0 {
-            tracing::error!(strays, "the queue held what is not ours; it was removed");
+        if orphaned > 0 {
+            tracing::error!(orphaned, "deleted deliveries that belong to no job");
         }
         for job in queue::missing_deliveries(self.db.read(), self.lease, BATCH).await? {
             let span = telemetry::log_span(&job);
@@ -113,13 +127,13 @@ impl Worker {
 
     async fn rescue(&self, job: job::Model) -> Result<(), DbErr> {
         let lost = job.clone();
-        let rescue = self
+        let outcome = self
             .db
             .transaction(async move |tx| queue::rescue(tx, &lost).await)
             .await?;
-        if rescue != RescueOutcome::Skipped {
-            tracing::warn!(?rescue, "a worker was lost");
-            self.metrics.rescued(rescue, &job);
+        if outcome != RescueOutcome::Skipped {
+            tracing::warn!(?outcome, "rescued a job: its worker's lease expired");
+            self.metrics.rescued(outcome, &job);
         }
         Ok(())
     }
@@ -130,7 +144,7 @@ impl Worker {
             .transaction(async move |tx| queue::redeliver(tx, &job).await)
             .await?
         {
-            tracing::warn!("a delivery was lost");
+            tracing::warn!("re-created a missing delivery");
             self.metrics.redelivered();
         }
         Ok(())

@@ -5,13 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use testing::stub::{Act, Stub, stream, whole};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Notify;
 use worker::agent::{
     Agent, AgentError, AgentErrorKind, Completion, CompletionRequest, Event, Limits, Usage,
 };
-
-use super::stub::{Act, Stub, stream, whole};
 
 pub(crate) const KEY: &str = "sk-a-key-that-nobody-may-read";
 
@@ -474,7 +473,7 @@ pub(crate) async fn an_endless_text_is_stopped<P: Provider>() {
     let heard = Mutex::new(0);
     let listen = |event| match event {
         Event::Text(piece) => *heard.lock().unwrap() += piece.len(),
-        Event::Progress { .. } => {}
+        Event::Progress { .. } | Event::Restarted => {}
     };
     let agent = P::agent(&stub.url(), limits());
     let error = agent.call(&request(), &listen).await.unwrap_err();

@@ -1,9 +1,9 @@
 use serde_json::{Value, json};
+use testing::stub::{Act, Stub, stream};
+use testing::stub_openai::{DONE, StubBehavior, StubOpenAi, delta, error, finish, usage};
 use worker::agent::{Agent, AgentErrorKind, Limits, OpenAi};
 
 use super::agent_http::{KEY, Provider, assert_fatal, assert_retry, call, cases, limits};
-use super::stub::{Act, Stub, stream};
-use super::stub_openai::{DONE, Mood, StubOpenAi, delta, error, finish, usage};
 
 struct OpenAiProtocol;
 
@@ -154,14 +154,14 @@ async fn the_stub_does_as_it_is_told() {
     let stub = StubOpenAi::writing(|call| format!("I am {}.", call.body["model"])).await;
     let agent = OpenAi::new(&stub.url(), None, &[], limits()).unwrap();
     assert_eq!(call(&agent).await.unwrap().text, "I am \"a-model\".");
-    stub.set(Mood::Slow(std::time::Duration::from_millis(1)));
+    stub.set(StubBehavior::Slow(std::time::Duration::from_millis(1)));
     call(&agent).await.unwrap();
-    stub.set(Mood::Fail(429, "insufficient_quota"));
+    stub.set(StubBehavior::Fail(429, "insufficient_quota"));
     assert_fatal(
         &call(&agent).await.unwrap_err(),
         AgentErrorKind::RateLimited,
     );
-    stub.set(Mood::Hang);
+    stub.set(StubBehavior::Hang);
     let hung = tokio::time::timeout(std::time::Duration::from_millis(50), call(&agent)).await;
     assert!(hung.is_err());
     stub.client_gone().await;

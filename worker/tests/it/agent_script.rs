@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use testing::stub_openai::{StubBehavior, StubOpenAi};
 use tokio::sync::Notify;
 use worker::agent::{
     Agent, AgentError, AgentErrorKind, CallScope, Completion, Event, Limits, Script,
 };
 
 use super::agent_http::{assert_fatal, assert_retry, limits, request};
-use super::stub_openai::{Mood, StubOpenAi};
 
 /// A script agent in a directory of its own, which is its first argument.
 struct Case {
@@ -570,7 +570,7 @@ async fn a_worker_at_work() {
 
 /// The example agent, which asks the model at this URL.
 fn example(url: &str) -> Script {
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("agents/example_script.py");
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/example_script.py");
     let command = format!("python3 {} {url}", program.display());
     let key = [("AGENT_SCRIPT_ENV_API_KEY".into(), "a-key".into())];
     Script::new(
@@ -611,12 +611,12 @@ async fn the_example_script_hands_on_what_a_model_writes() {
 async fn the_example_script_tells_what_may_be_tried_again() {
     let stub = StubOpenAi::writing(|_| "Tea.".into()).await;
     let url = stub.url();
-    stub.set(Mood::Fail(503, "overloaded"));
+    stub.set(StubBehavior::Fail(503, "overloaded"));
     assert_retry(
         &example(&url).call(&request(), &|_| {}).await.unwrap_err(),
         AgentErrorKind::Unavailable,
     );
-    stub.set(Mood::Fail(401, "invalid_api_key"));
+    stub.set(StubBehavior::Fail(401, "invalid_api_key"));
     assert_fatal(
         &example(&url).call(&request(), &|_| {}).await.unwrap_err(),
         AgentErrorKind::Rejected,

@@ -2,15 +2,19 @@
 
 use std::collections::HashMap;
 
+use axum::Json;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use entity::{attempt, job};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use shared::queue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
+use crate::http_headers::{content_etag, with_etag};
 use crate::routes::{optional_timestamp, timestamp};
 
 /// A job.
@@ -19,9 +23,9 @@ pub(crate) struct Job {
     id: Uuid,
     /// The post it writes.
     blog_id: Uuid,
-    status: Status,
+    status: job::Status,
     /// What the running attempt does; null while none runs.
-    phase: Option<Phase>,
+    phase: Option<job::Phase>,
     progress: Progress,
     /// Attempts made so far.
     attempt: i32,
@@ -36,6 +40,8 @@ pub(crate) struct Job {
     usage: Usage,
     /// The latest error; null once the job has succeeded.
     error: Option<JobError>,
+    /// What was cut from the model's answers, or is doubtful in the text.
+    warnings: Vec<job::Warning>,
     /// The attempts, the first one first.
     attempts: Vec<Attempt>,
     #[serde(serialize_with = "timestamp")]
@@ -47,38 +53,6 @@ pub(crate) struct Job {
     #[serde(serialize_with = "optional_timestamp")]
     finished_at: Option<DateTime<Utc>>,
     links: Links,
-}
-
-/// Where a job stands.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[schema(as = JobStatus)]
-pub enum Status {
-    /// It waits for a worker.
-    Queued,
-    /// A worker is at it.
-    Running,
-    /// A worker is at it, and has been asked to stop.
-    Canceling,
-    /// The post is ready.
-    Succeeded,
-    /// It was given up.
-    Failed,
-    /// It was called off.
-    Canceled,
-}
-
-/// What a running attempt does.
-#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[schema(as = JobPhase)]
-pub(crate) enum Phase {
-    /// Title and headings.
-    Outline,
-    /// The sections, one after the other.
-    Writing,
-    /// Putting them together.
-    Assembling,
 }
 
 /// How far a job is.
@@ -122,24 +96,8 @@ pub(crate) struct Attempt {
     #[serde(serialize_with = "optional_timestamp")]
     finished_at: Option<DateTime<Utc>>,
     /// How it ended; null while it runs.
-    outcome: Option<Outcome>,
+    outcome: Option<attempt::Outcome>,
     error: Option<JobError>,
-}
-
-/// How an attempt ended.
-#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Outcome {
-    /// The post was stored.
-    Succeeded,
-    /// An error.
-    Failed,
-    /// It was called off.
-    Canceled,
-    /// Its worker was stopped and gave the job back.
-    Released,
-    /// Its worker was not heard of any more.
-    Lost,
 }
 
 /// Where to go from a job.
@@ -165,8 +123,8 @@ impl Job {
             },
             id: job.id,
             blog_id: job.post_id,
-            status: job.status.into(),
-            phase: job.phase.map(Phase::from),
+            status: job.status,
+            phase: job.phase,
             progress: Progress {
                 percent: job.percent,
                 words: job.words,
@@ -181,6 +139,7 @@ impl Job {
                 output_tokens: job.output_tokens,
             },
             error: error(job.error_code, job.error_message, job.error_retryable),
+            warnings: warnings(job.warnings.as_deref()),
             attempts: attempts.into_iter().map(Attempt::from).collect(),
             created_at: job.created_at,
             started_at: job.started_at,
@@ -241,10 +200,13 @@ impl Job {
             .filter(|attempt| attempt.outcome.is_none());
         running.map(|attempt| attempt.worker.as_str())
     }
+}
 
-    pub(in crate::routes) fn is_over(&self) -> bool {
-        job::Status::from(self.status).is_finished()
-    }
+fn warnings(json: Option<&str>) -> Vec<job::Warning> {
+    let warnings = json.map(serde_json::from_str);
+    warnings
+        .and_then(|parsed: serde_json::Result<_>| parsed.ok())
+        .unwrap_or_default()
 }
 
 fn error(
@@ -266,56 +228,37 @@ impl From<attempt::Model> for Attempt {
             worker: row.worker,
             started_at: row.started_at,
             finished_at: row.finished_at,
-            outcome: row.outcome.map(Outcome::from),
+            outcome: row.outcome,
             error: error(row.error_code, row.error_message, row.error_retryable),
         }
     }
 }
 
-impl From<attempt::Outcome> for Outcome {
-    fn from(outcome: attempt::Outcome) -> Self {
-        match outcome {
-            attempt::Outcome::Succeeded => Outcome::Succeeded,
-            attempt::Outcome::Failed => Outcome::Failed,
-            attempt::Outcome::Canceled => Outcome::Canceled,
-            attempt::Outcome::Released => Outcome::Released,
-            attempt::Outcome::Lost => Outcome::Lost,
-        }
-    }
+/// A job under its tag, with a hint when to ask again.
+pub(in crate::routes) fn job_response(asked: &HeaderMap, job: &Job) -> Result<Response> {
+    let body = serde_json::to_vec(job).map_err(Error::internal)?;
+    let tag = content_etag(&body);
+    let mut headers = HeaderMap::new();
+    let json = HeaderValue::from_static("application/json");
+    headers.insert(header::CONTENT_TYPE, json);
+    set_retry_after(&mut headers, job);
+    Ok(with_etag(asked, &tag, (headers, body)))
 }
 
-impl From<job::Status> for Status {
-    fn from(status: job::Status) -> Self {
-        match status {
-            job::Status::Queued => Status::Queued,
-            job::Status::Running => Status::Running,
-            job::Status::Canceling => Status::Canceling,
-            job::Status::Succeeded => Status::Succeeded,
-            job::Status::Failed => Status::Failed,
-            job::Status::Canceled => Status::Canceled,
-        }
-    }
+/// 202 with a job, and a hint when to ask again.
+pub(super) fn accepted(job: &Job) -> Result<Response> {
+    let mut headers = HeaderMap::new();
+    set_retry_after(&mut headers, job);
+    Ok((StatusCode::ACCEPTED, headers, Json(job)).into_response())
 }
 
-impl From<Status> for job::Status {
-    fn from(status: Status) -> Self {
-        match status {
-            Status::Queued => job::Status::Queued,
-            Status::Running => job::Status::Running,
-            Status::Canceling => job::Status::Canceling,
-            Status::Succeeded => job::Status::Succeeded,
-            Status::Failed => job::Status::Failed,
-            Status::Canceled => job::Status::Canceled,
-        }
-    }
-}
+/// How soon it is worth asking again, in seconds.
+const POLL_INTERVAL_SECONDS: &str = "1";
 
-impl From<job::Phase> for Phase {
-    fn from(phase: job::Phase) -> Self {
-        match phase {
-            job::Phase::Outline => Phase::Outline,
-            job::Phase::Writing => Phase::Writing,
-            job::Phase::Assembling => Phase::Assembling,
-        }
+/// Says when to ask again, while the job is not over.
+pub(in crate::routes) fn set_retry_after(headers: &mut HeaderMap, job: &Job) {
+    if !job.status.is_finished() {
+        let soon = HeaderValue::from_static(POLL_INTERVAL_SECONDS);
+        headers.insert(header::RETRY_AFTER, soon);
     }
 }

@@ -2,23 +2,26 @@
 
 use std::collections::HashMap;
 
+use axum::Json;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use entity::{job, post};
 use sea_orm::ConnectionTrait;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::auth::current_user::CurrentUser;
 use crate::error::Result;
-use crate::routes::jobs::Job;
+use crate::routes::jobs::{Job, set_retry_after};
 use crate::routes::timestamp;
 
 /// A blog post.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Post {
     #[serde(flatten)]
-    pub(super) summary: PostSummary,
+    summary: PostSummary,
     /// Markdown; null until it is ready.
     content: Option<String>,
 }
@@ -26,20 +29,20 @@ pub(crate) struct Post {
 /// A blog post without its content.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct PostSummary {
-    pub(super) id: Uuid,
+    id: Uuid,
     topic: String,
     /// Null until the post is ready.
     title: Option<String>,
     /// How the content begins, as plain text.
     excerpt: Option<String>,
-    status: Status,
+    status: post::Status,
     word_count: i32,
     reading_minutes: i32,
     /// Raised by every change; the `ETag`.
     version: i32,
     author: Author,
     /// The latest job; null when it was over so long ago that it is no longer kept.
-    pub(super) job: Option<Job>,
+    job: Option<Job>,
     #[serde(serialize_with = "timestamp")]
     created_at: DateTime<Utc>,
     #[serde(serialize_with = "timestamp")]
@@ -53,43 +56,6 @@ pub(crate) struct Author {
     username: String,
 }
 
-/// Where a post stands.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[schema(as = PostStatus)]
-pub enum Status {
-    /// A job is at work on it.
-    Generating,
-    /// It has its content.
-    Ready,
-    /// Its latest job failed.
-    Failed,
-    /// Its latest job was canceled.
-    Canceled,
-}
-
-impl From<post::Status> for Status {
-    fn from(status: post::Status) -> Self {
-        match status {
-            post::Status::Generating => Status::Generating,
-            post::Status::Ready => Status::Ready,
-            post::Status::Failed => Status::Failed,
-            post::Status::Canceled => Status::Canceled,
-        }
-    }
-}
-
-impl From<Status> for post::Status {
-    fn from(status: Status) -> Self {
-        match status {
-            Status::Generating => post::Status::Generating,
-            Status::Ready => post::Status::Ready,
-            Status::Failed => post::Status::Failed,
-            Status::Canceled => post::Status::Canceled,
-        }
-    }
-}
-
 const WORDS_PER_MINUTE: i32 = 200;
 
 impl Post {
@@ -101,7 +67,7 @@ impl Post {
                 topic: post.topic,
                 title: post.title,
                 excerpt: post.excerpt,
-                status: post.status.into(),
+                status: post.status,
                 word_count: post.word_count,
                 reading_minutes: (post.word_count + WORDS_PER_MINUTE - 1) / WORDS_PER_MINUTE,
                 version: post.version,
@@ -130,19 +96,34 @@ impl Post {
     }
 }
 
-/// Posts with their latest jobs, in the order given.
-pub(super) async fn summaries(
-    db: &impl ConnectionTrait,
-    posts: Vec<post::Model>,
-    me: &CurrentUser,
-) -> Result<Vec<PostSummary>> {
-    let jobs = job::Entity::latest_of_posts(db, posts.iter().map(|post| post.id)).await?;
-    let of: Vec<Uuid> = jobs.iter().map(|job| job.post_id).collect();
-    let jobs = Job::load(db, jobs).await?;
-    let mut jobs: HashMap<Uuid, Job> = of.into_iter().zip(jobs).collect();
-    let summary = |post: post::Model| {
-        let job = jobs.remove(&post.id);
-        Post::new(post, job, me).summary
-    };
-    Ok(posts.into_iter().map(summary).collect())
+impl PostSummary {
+    /// Posts with their latest jobs, in the order given.
+    pub(super) async fn load(
+        db: &impl ConnectionTrait,
+        posts: Vec<post::Model>,
+        me: &CurrentUser,
+    ) -> Result<Vec<PostSummary>> {
+        let jobs = job::Entity::latest_of_posts(db, posts.iter().map(|post| post.id)).await?;
+        let of: Vec<Uuid> = jobs.iter().map(|job| job.post_id).collect();
+        let jobs = Job::load(db, jobs).await?;
+        let mut jobs: HashMap<Uuid, Job> = of.into_iter().zip(jobs).collect();
+        let summary = |post: post::Model| {
+            let job = jobs.remove(&post.id);
+            Post::new(post, job, me).summary
+        };
+        Ok(posts.into_iter().map(summary).collect())
+    }
+}
+
+/// 202 with a post, where to find it, and when to ask again.
+pub(super) fn accepted(post: Post) -> Response {
+    let mut headers = HeaderMap::new();
+    let location = format!("/api/v1/blogs/{}", post.summary.id);
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        headers.insert(header::LOCATION, location);
+    }
+    if let Some(job) = &post.summary.job {
+        set_retry_after(&mut headers, job);
+    }
+    (StatusCode::ACCEPTED, headers, Json(post)).into_response()
 }

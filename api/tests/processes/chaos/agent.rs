@@ -1,14 +1,14 @@
 //! An agent that has lost its mind.
 
 use rand::RngExt;
+use testing::stub::{Act, stream, whole};
+use testing::stub_openai::{DONE, delta, finish};
 use tokio::time::sleep;
 
 use super::load::Crowd;
 use super::worker_pool::Fleet;
 use super::{invariants, length, service};
-use crate::scripted_agent::Writer;
-use crate::stub::{Act, stream, whole};
-use crate::stub_openai::{DONE, delta, finish};
+use crate::support::Writer;
 
 #[tokio::test]
 async fn a_mad_agent_is_paid_once_for_what_it_wrote_well() {

@@ -4,17 +4,13 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use testing::stub::{Act, whole};
 use tokio::time::sleep;
 
 use super::load::Crowd;
 use super::worker_pool::Fleet;
 use super::{invariants, length, service};
-use crate::client::{outcomes, text};
-use crate::process::Process;
-use crate::scripted_agent::{OUTLINE, Writer};
-use crate::service::{LEASE, Service};
-use crate::skewed_clock::SkewedClock;
-use crate::stub::{Act, whole};
+use crate::support::{LEASE, OUTLINE, Process, Service, SkewedClock, Writer, outcomes, text};
 
 const BEHIND: i64 = -6 * 3600;
 const AHEAD: i64 = 6 * 3600;
@@ -109,7 +105,7 @@ async fn is_retried_in_time(skew: i64, skew_of_next: i64) {
     let (api, first) = (service.api().await, worker(&service, skew).await);
     let ann = api.user("ann").await;
     let post = ann.ask("Growing tomatoes").await;
-    first.line("failed, and will be tried again").await;
+    first.line("attempt failed; the job will be retried").await;
     first.stop().await;
     let next = worker(&service, skew_of_next).await;
     let job = ann.until(&post, "succeeded").await;

@@ -13,10 +13,7 @@ use tokio::time::{sleep, timeout};
 use super::load::{Asked, Crowd, MARK};
 use super::worker_pool::{Fleet, is_faultless};
 use super::{again_and_again, invariants, is_unavailable, service};
-use crate::client::{Answer, Client, text};
-use crate::cluster::{Cluster, Stop};
-use crate::process::PATIENCE;
-use crate::scripted_agent::Writer;
+use crate::support::{Answer, Client, Cluster, PATIENCE, Stop, Writer, text};
 
 #[tokio::test]
 async fn connections_cut_again_and_again_lose_nothing() {

@@ -8,16 +8,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use testing::stub::Act;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::load::{Crowd, MARK};
 use super::worker_pool::is_faultless;
 use super::{invariants, is_unavailable, length, service};
-use crate::client::{Client, text};
-use crate::process::PATIENCE;
-use crate::scripted_agent::{HEADINGS, Writer, write};
-use crate::stub::Act;
+use crate::support::{Client, HEADINGS, PATIENCE, Writer, text, write};
 
 #[tokio::test]
 async fn a_full_disk_costs_nothing_but_time() {

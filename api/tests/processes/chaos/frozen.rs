@@ -6,15 +6,12 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use sea_orm::ConnectionTrait;
+use testing::stub::Act;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::service;
-use crate::client::{outcomes, text};
-use crate::process::Process;
-use crate::scripted_agent::{HEADINGS, OUTLINE, Writer, write};
-use crate::service::Service;
-use crate::stub::Act;
+use crate::support::{HEADINGS, OUTLINE, Process, Service, Writer, outcomes, text, write};
 
 #[tokio::test]
 async fn a_frozen_worker_changes_nothing_once_another_has_its_job() {

@@ -7,8 +7,7 @@ use entity::{attempt, job, post};
 use sea_orm::EntityTrait;
 
 use super::load::{Asked, MARK};
-use crate::scripted_agent::{HEADINGS, Writer};
-use crate::service::Service;
+use crate::support::{HEADINGS, Service, Writer};
 
 /// What the agent is asked for a post: an outline and its sections.
 const CALLS: usize = 1 + HEADINGS.len();

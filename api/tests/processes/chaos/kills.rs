@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use sea_orm::{ConnectionTrait, DbBackend};
 use shared::database::Database;
+use testing::stub::Act;
 
 use super::load::Crowd;
 use super::worker_pool::{Fleet, is_faultless};
 use super::{again_and_again, invariants, service};
-use crate::client::outcomes;
-use crate::scripted_agent::{HEADINGS, OUTLINE, Writer};
-use crate::stub::Act;
+use crate::support::{HEADINGS, OUTLINE, Writer, outcomes};
 
 #[tokio::test]
 async fn workers_killed_at_random_lose_nothing() {

@@ -13,9 +13,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::is_unavailable;
-use crate::client::{Answer, Client, is_over, text};
-use crate::process::PATIENCE;
-use crate::service::Api;
+use crate::support::{Answer, Api, Client, PATIENCE, is_over, text};
 
 const USERS: usize = 3;
 const CONNECTIONS: usize = 6;

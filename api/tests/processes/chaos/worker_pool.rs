@@ -2,8 +2,7 @@
 
 use rand::RngExt;
 
-use crate::process::{Exit, Process};
-use crate::service::Service;
+use crate::support::{Exit, Process, Service};
 
 pub(super) struct Fleet<'a> {
     service: &'a Service,

@@ -1,0 +1,229 @@
+//! One attempt at a job, as the writing sees it: calls to the agent, checkpoints, and
+//! progress. The lease is renewed while a call runs, and that is when a cancel is
+//! noticed. No transaction is open while the agent is called.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
+
+use entity::job::{self, Phase, Warning};
+use entity::{post, step};
+use shared::queue::{Checkpoint, ClaimedJob, Lease, LeaseStatus, Progress};
+use tokio::sync::Mutex;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::agent::{
+    CallScope, Completion, CompletionRequest, Event, LimitedAgent, OnEvent, Prompt, Usage,
+};
+use crate::job_store::JobStore;
+use crate::outcome::AttemptError;
+
+/// How often the lease is renewed, and so the longest until a cancel is noticed.
+const LEASE_RENEW_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A call that costs more does not exist; a larger count is a provider's error, and
+/// might overflow the sum.
+const MAX_TOKENS: u32 = 10_000_000;
+
+pub(crate) struct Attempt {
+    lease: Lease,
+    job: job::Model,
+    /// Without its content.
+    post: post::Model,
+    store: Arc<JobStore>,
+    agent: Arc<LimitedAgent>,
+    warnings: Mutex<Vec<Warning>>,
+}
+
+impl Attempt {
+    pub(crate) fn new(
+        ClaimedJob { lease, job, post }: ClaimedJob,
+        store: Arc<JobStore>,
+        agent: Arc<LimitedAgent>,
+    ) -> Self {
+        let warnings = job.warnings.as_deref().map(serde_json::from_str);
+        Attempt {
+            warnings: Mutex::new(warnings.and_then(Result::ok).unwrap_or_default()),
+            lease,
+            job,
+            post,
+            store,
+            agent,
+        }
+    }
+
+    pub(crate) fn topic(&self) -> &str {
+        &self.post.topic
+    }
+
+    /// The client's options, as the HTTP contract names them.
+    pub(crate) fn options(&self) -> &serde_json::Value {
+        &self.job.options
+    }
+
+    pub(crate) fn model(&self) -> &str {
+        &self.job.model
+    }
+
+    pub(crate) fn agent_scope(&self) -> CallScope {
+        self.agent.scope()
+    }
+
+    /// The steps that this and earlier attempts have finished.
+    pub(crate) async fn finished_steps(&self) -> Result<Vec<step::Model>, AttemptError> {
+        Ok(self.store.finished_steps(self.job.id).await?)
+    }
+
+    /// Calls the agent, and renews the lease meanwhile. When the job is canceled or
+    /// lost the call is dropped, which ends it.
+    pub(crate) async fn call(
+        &self,
+        prompt: Prompt,
+        progress: &ProgressTracker,
+        on_event: &OnEvent<'_>,
+    ) -> Result<Completion, AttemptError> {
+        let request = CompletionRequest {
+            job_id: self.job.id,
+            topic: self.post.topic.clone(),
+            options: self.job.options.clone(),
+            model: self.job.model.clone(),
+            system: prompt.system,
+            prompt: prompt.user,
+            max_tokens: prompt.max_tokens,
+        };
+        let started = progress.read();
+        let on_event = |event| {
+            if event == Event::Restarted {
+                progress.reset(started);
+            }
+            on_event(event);
+        };
+        let call = self.agent.call(&request, &on_event);
+        tokio::select! {
+            reply = call => {
+                reply.map_err(|error| error.map_or(AttemptError::Released, AttemptError::Agent))
+            }
+            stop = self.keep_lease_alive(progress) => Err(stop),
+        }
+    }
+
+    /// Stores a finished step.
+    pub(crate) async fn checkpoint(
+        &self,
+        position: i32,
+        content: &str,
+        progress: Progress,
+        usage: Usage,
+    ) -> Result<(), AttemptError> {
+        let done = Checkpoint {
+            position,
+            content: content.to_owned(),
+            progress,
+            input_tokens: usage.input_tokens.min(MAX_TOKENS) as i32,
+            output_tokens: usage.output_tokens.min(MAX_TOKENS) as i32,
+        };
+        check_lease(self.store.checkpoint(self.lease, done).await?)
+    }
+
+    /// Stores further warnings. An attempt that goes on after a break may have them
+    /// already.
+    pub(crate) async fn warn(
+        &self,
+        warnings: impl IntoIterator<Item = Warning>,
+        progress: Progress,
+    ) -> Result<(), AttemptError> {
+        let mut stored = self.warnings.lock().await;
+        let count = stored.len();
+        for warning in warnings {
+            if !stored.contains(&warning) {
+                tracing::info!(code = warning.code.name(), "warning about the text");
+                stored.push(warning);
+            }
+        }
+        if stored.len() > count {
+            let status = self
+                .store
+                .set_warnings(self.lease, progress, &stored)
+                .await?;
+            check_lease(status)?;
+        }
+        Ok(())
+    }
+
+    /// Stores how far the post is.
+    pub(crate) async fn report(&self, progress: Progress) -> Result<(), AttemptError> {
+        check_lease(self.store.renew(self.lease, progress).await?)
+    }
+
+    /// Renews the lease until it is lost or the job is to be canceled.
+    async fn keep_lease_alive(&self, progress: &ProgressTracker) -> AttemptError {
+        let mut ticks = interval(LEASE_RENEW_INTERVAL.min(self.lease.length / 3));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks.tick().await;
+        loop {
+            ticks.tick().await;
+            match self.report(progress.read()).await {
+                Ok(()) => {}
+                // The agent's work is worth more than one missed renewal. If the
+                // lease runs out, the next write says so.
+                Err(AttemptError::Database(error)) => {
+                    tracing::warn!(%error, "can't renew a lease; trying again");
+                }
+                Err(stop) => return stop,
+            }
+        }
+    }
+}
+
+/// How far an attempt is, set by the agent's events and read by the lease's renewal.
+pub(crate) struct ProgressTracker {
+    phase: Phase,
+    percent: AtomicI32,
+    words: AtomicI32,
+}
+
+impl ProgressTracker {
+    pub(crate) fn new(start: Progress) -> Self {
+        ProgressTracker {
+            phase: start.phase,
+            percent: start.percent.into(),
+            words: start.words.into(),
+        }
+    }
+
+    pub(crate) fn words(&self) -> i32 {
+        self.words.load(Ordering::Relaxed)
+    }
+
+    /// Words begin after white space; good enough for a progress bar.
+    pub(crate) fn add_words(&self, text: &str) {
+        let added = text.matches(char::is_whitespace).count();
+        self.words.fetch_add(added as i32, Ordering::Relaxed);
+    }
+
+    pub(crate) fn raise_percent(&self, percent: i32) {
+        self.percent.fetch_max(percent, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> Progress {
+        Progress {
+            phase: self.phase,
+            percent: self.percent.load(Ordering::Relaxed),
+            words: self.words(),
+        }
+    }
+
+    /// What came after `to` will be written again.
+    fn reset(&self, to: Progress) {
+        self.percent.store(to.percent, Ordering::Relaxed);
+        self.words.store(to.words, Ordering::Relaxed);
+    }
+}
+
+fn check_lease(status: LeaseStatus) -> Result<(), AttemptError> {
+    match status {
+        LeaseStatus::Active => Ok(()),
+        LeaseStatus::CancelRequested => Err(AttemptError::CancelRequested),
+        LeaseStatus::Lost => Err(AttemptError::Lost),
+    }
+}

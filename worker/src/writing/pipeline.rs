@@ -1,0 +1,111 @@
+//! How a post comes about: a draft in the way that suits the model, a second look, and
+//! the finished post. Each step that is finished is a checkpoint, so an attempt goes on
+//! where an earlier one has ended.
+
+use entity::job::Phase;
+use entity::post::PostContent;
+use entity::step;
+use shared::queue::Progress;
+
+use super::draft::Draft;
+use super::ways::{Way, Ways};
+use super::{
+    PERCENT_WRITTEN, PostBrief, bad_output, by_section, guided, language, one_call, review, title,
+};
+use crate::agent::{CallScope, Event, Prompt};
+use crate::attempt::{Attempt, ProgressTracker};
+use crate::outcome::AttemptError;
+
+/// The steps of a draft that is written once more, because the first one was in the
+/// wrong language, are counted from here.
+const SECOND_DRAFT: i32 = 1000;
+
+/// The phase in which an attempt begins, before it is known what earlier ones have done.
+pub(crate) fn first_phase(scope: CallScope) -> Phase {
+    match scope {
+        CallScope::WholePost => Phase::Writing,
+        CallScope::Section => Phase::Outline,
+    }
+}
+
+/// Writes the post of an attempt's job.
+pub(crate) async fn write_post(
+    attempt: &Attempt,
+    ways: &Ways,
+) -> Result<PostContent, AttemptError> {
+    let brief = PostBrief::new(attempt.topic(), attempt.options());
+    let draft = match attempt.agent_scope() {
+        CallScope::WholePost => write_by_program(attempt).await?,
+        CallScope::Section => write_by_model(attempt, &brief, ways).await?,
+    };
+    if !draft.content().chars().any(char::is_alphanumeric) {
+        return Err(bad_output("the post has no text"));
+    }
+    let title = draft.title.as_deref().and_then(title::clean);
+    let title = title.unwrap_or_else(|| title::of_topic(&brief.topic));
+    Ok(PostContent::new(Some(title), draft.content()))
+}
+
+async fn write_by_model(
+    attempt: &Attempt,
+    brief: &PostBrief,
+    ways: &Ways,
+) -> Result<Draft, AttemptError> {
+    let steps = attempt.finished_steps().await?;
+    let draft = match way(ways.of(attempt.model(), brief.words()), &steps) {
+        // Its checks are part of the way.
+        Way::Guided => return guided::write(attempt, brief, &steps).await,
+        Way::BySection => by_section::write(attempt, brief, &steps).await?,
+        Way::OneCall => write_in_one_call(attempt, brief, &steps).await?,
+    };
+    review::improve(attempt, brief, &steps, draft).await
+}
+
+/// An attempt goes on in the way in which an earlier one has begun, if it can: a plan
+/// is stored as step 0.
+fn way(chosen: Way, steps: &[step::Model]) -> Way {
+    match (chosen, steps.first().map(|step| step.position)) {
+        (Way::OneCall, Some(0)) => Way::BySection,
+        (Way::BySection | Way::Guided, Some(1..)) => Way::OneCall,
+        _ => chosen,
+    }
+}
+
+/// A post in the wrong language is asked for once more.
+async fn write_in_one_call(
+    attempt: &Attempt,
+    brief: &PostBrief,
+    steps: &[step::Model],
+) -> Result<Draft, AttemptError> {
+    let draft = one_call::write(attempt, brief, steps, 1).await?;
+    let tag = brief.options.language.as_deref();
+    if !tag.is_some_and(|tag| language::is_other_language(tag, &draft.content())) {
+        return Ok(draft);
+    }
+    tracing::info!("the draft is in the wrong language; asking once more");
+    one_call::write(attempt, brief, steps, SECOND_DRAFT).await
+}
+
+/// Has a program write the whole post. It makes its own prompts, and its text is taken
+/// as it stands.
+async fn write_by_program(attempt: &Attempt) -> Result<Draft, AttemptError> {
+    let tracker = ProgressTracker::new(Progress {
+        phase: Phase::Writing,
+        percent: 0,
+        words: 0,
+    });
+    let on_event = |event: Event| match event {
+        Event::Progress { percent, .. } => {
+            tracker.raise_percent(i32::from(percent).min(PERCENT_WRITTEN));
+        }
+        Event::Text(text) => tracker.add_words(&text),
+        Event::Restarted => {}
+    };
+    let reply = attempt.call(Prompt::default(), &tracker, &on_event).await?;
+    let mut draft = Draft::parse(&reply.text);
+    draft.title = reply
+        .title
+        .filter(|title| !title.trim().is_empty())
+        .or(draft.title);
+    Ok(draft)
+}
