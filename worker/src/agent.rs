@@ -5,15 +5,18 @@ mod anthropic;
 mod error;
 mod http;
 mod limited;
+mod model_settings;
 mod openai;
 mod output_buffer;
 mod script;
+mod text;
 mod traced;
 
 pub(crate) use adaptive_limit::{AdaptiveLimit, JobPermit};
 pub use anthropic::Anthropic;
 pub use error::{AgentError, AgentErrorKind};
 pub(crate) use limited::LimitedAgent;
+pub use model_settings::{ModelSettings, ThinkingTokens};
 pub use openai::OpenAi;
 pub use script::Script;
 pub use script::supervise;
@@ -66,6 +69,8 @@ pub(crate) struct Prompt {
 pub enum Event {
     /// A further piece of the text.
     Text(String),
+    /// The call is made again, because of a rate limit: the text so far is void.
+    Restarted,
     /// How far the whole post is, by the agent's own account.
     Progress {
         /// 0 to 100.

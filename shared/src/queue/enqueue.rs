@@ -150,6 +150,7 @@ pub async fn enqueue(
         error_message: Set(None),
         error_retryable: Set(None),
         created_at: Set(now()),
+        warnings: Set(None),
         retried_at: Set(None),
         started_at: Set(None),
         finished_at: Set(None),

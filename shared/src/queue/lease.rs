@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use entity::bulk_update::{from_values, value_column};
 use entity::clock::{db_after, now};
-use entity::job::{Column, Entity, Model, Phase, Status};
+use entity::job::{Column, Entity, Model, Phase, Status, Warning};
 use entity::step;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{LockBehavior, LockType, OnConflict, SimpleExpr};
@@ -55,7 +55,7 @@ pub struct Progress {
 pub struct Checkpoint {
     /// How far the attempt has come with it.
     pub progress: Progress,
-    /// 0 is the outline, and n the nth section.
+    /// Its place among the steps, which depends on the way of writing.
     pub position: i32,
     /// Its text.
     pub content: String,
@@ -74,18 +74,24 @@ pub enum LockMode {
     Wait,
 }
 
-/// Records how far an attempt has come, and renews its lease.
+/// Records how far an attempt has come, and its `warnings` if they have changed, and
+/// renews its lease.
 pub async fn renew(
     db: &impl ConnectionTrait,
     lease: Lease,
     progress: Progress,
+    warnings: Option<&[Warning]>,
 ) -> Result<LeaseStatus, DbErr> {
-    let renewed = extend_lease(db, lease.length)
+    let mut renewed = extend_lease(db, lease.length)
         .col_expr(Column::Phase, Expr::value(progress.phase))
         .col_expr(Column::Percent, Expr::value(progress.percent))
         .col_expr(Column::Words, Expr::value(progress.words))
         .filter(Column::Id.eq(lease.job))
         .filter(Column::AttemptId.eq(lease.attempt));
+    if let Some(warnings) = warnings {
+        let json = serde_json::to_string(warnings).map_err(|e| DbErr::Json(e.to_string()))?;
+        renewed = renewed.col_expr(Column::Warnings, Expr::value(json));
+    }
     Ok(lease_status(renewed.exec_with_returning(db).await?.first()))
 }
 

@@ -62,13 +62,6 @@ impl AgentError {
         }
     }
 
-    /// The provider named a reason for its answer's end that is no orderly one.
-    pub(super) fn unexpected_finish_reason(reason: &str) -> Self {
-        let reason = log_excerpt(reason, 50);
-        let message = format!("the model stopped for another reason: {reason}");
-        AgentError::retry(AgentErrorKind::BadOutput, message)
-    }
-
     pub(super) fn fatal(failure: AgentErrorKind, message: impl Into<String>) -> Self {
         AgentError::Fatal {
             failure,
