@@ -77,21 +77,21 @@ impl ConcurrencyLimit {
     async fn acquire(&self) -> Result<OwnedSemaphorePermit> {
         let place = timeout(ACQUIRE_TIMEOUT, self.0.clone().acquire_owned()).await;
         let place = place.map_err(|_| Error::Overloaded)?;
-        place.map_err(|e| Error::Internal(e.to_string()))
+        place.map_err(Error::internal)
     }
 }
 
 /// Places for work of one kind, of which each user has one: whatever one user asks
 /// for, it takes no place that another could have had but one.
 #[derive(Clone, Debug)]
-pub struct PerUserLimit {
+pub(crate) struct PerUserLimit {
     all: ConcurrencyLimit,
     users: Arc<Mutex<HashMap<Uuid, ConcurrencyLimit>>>,
 }
 
 impl PerUserLimit {
     /// So many for all users together.
-    pub fn new(number: usize) -> Self {
+    pub(crate) fn new(number: usize) -> Self {
         PerUserLimit {
             all: ConcurrencyLimit::new(number),
             users: Arc::default(),
@@ -102,7 +102,7 @@ impl PerUserLimit {
     ///
     /// # Errors
     /// [`Error::Overloaded`] if there is no place in time.
-    pub async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         user: Uuid,
         work: impl Future<Output = T> + Send + 'static,
@@ -122,7 +122,7 @@ impl PerUserLimit {
 }
 
 async fn join<T>(work: JoinHandle<T>) -> Result<T> {
-    work.await.map_err(|e| Error::Internal(e.to_string()))
+    work.await.map_err(Error::internal)
 }
 
 #[cfg(test)]

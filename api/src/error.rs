@@ -4,6 +4,8 @@
 //! What is the client's fault is told to the client and logged at debug; what
 //! is ours is told to the log, and the client learns only the request's id.
 
+use std::fmt::{self, Display};
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -105,6 +107,11 @@ impl Error {
             code,
             message: message.into(),
         }])
+    }
+
+    /// An error of ours, which goes to the log.
+    pub(crate) fn internal(error: impl Display) -> Self {
+        Error::Internal(error.to_string())
     }
 
     fn status(&self) -> StatusCode {
@@ -255,8 +262,8 @@ impl Error {
     }
 }
 
-impl std::fmt::Display for Error {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Internal(error) => f.write_str(error),
             other => f.write_str(other.code()),

@@ -6,9 +6,8 @@ use utoipa::ToSchema;
 use utoipa::openapi::{Array, Object, Type};
 
 use crate::error::{Error, Result};
-use crate::extract::json::{
-    FieldReader, FromFields, Violation, accept_any, length, trimmed_length,
-};
+use crate::extract::field_reader::{FieldReader, Violation, accept_any};
+use crate::extract::text_rules::{length, trimmed_length};
 
 /// How a post is to be written; all may be left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
@@ -64,16 +63,16 @@ pub(crate) enum Tone {
     Academic,
 }
 
-impl FromFields for GenerationOptions {
-    fn from_fields(fields: &mut FieldReader) -> Option<Self> {
+impl GenerationOptions {
+    /// Takes the fields, of which `model` must be one of `models`.
+    pub(crate) fn from_fields(fields: &mut FieldReader, models: &[Model]) -> Option<Self> {
         let tone = fields.optional("tone", accept_any);
         let audience = fields.optional("audience", trimmed_length(1, 200));
         let language = fields.optional("language", language);
         let words = fields.optional("words", words);
         let keywords = fields.optional("keywords", keywords);
         let instructions = fields.optional("instructions", trimmed_length(1, 2000));
-        let models = fields.models.clone();
-        let model = fields.optional("model", |name| validate_model(name, &models));
+        let model = fields.optional("model", |name| validate_model(name, models));
         Some(GenerationOptions {
             tone: tone?,
             audience: audience?,
@@ -84,15 +83,13 @@ impl FromFields for GenerationOptions {
             model: model?,
         })
     }
-}
 
-impl GenerationOptions {
     /// As they are stored, with the post and its jobs.
     ///
     /// # Errors
     /// When they can't be encoded.
     pub(crate) fn to_json(&self) -> Result<serde_json::Value> {
-        serde_json::to_value(self).map_err(|e| Error::Internal(e.to_string()))
+        serde_json::to_value(self).map_err(Error::internal)
     }
 }
 
@@ -109,9 +106,10 @@ pub(crate) fn resolve_model(options: &serde_json::Value, models: &[Model]) -> Re
 }
 
 fn validate_model(name: String, models: &[Model]) -> std::result::Result<String, Violation> {
-    match models.iter().any(|model| model.id == name) {
-        true => Ok(name),
-        false => Err(("unknown_model", "is not one of GET /models".to_owned())),
+    if models.iter().any(|model| model.id == name) {
+        Ok(name)
+    } else {
+        Err(("unknown_model", "is not one of GET /models".to_owned()))
     }
 }
 

@@ -26,22 +26,20 @@ pub(crate) enum Format {
 
 /// The format that `Accept` likes best; of equals, in the order of [`Format`].
 pub(crate) fn accepted_format(headers: &HeaderMap) -> Format {
-    let Some(accept) = header_str(headers, &header::ACCEPT) else {
+    let accept = headers.get(header::ACCEPT);
+    let Some(accept) = accept.and_then(|accept| accept.to_str().ok()) else {
         return Format::Json;
     };
-    let quality = |media_type: &str| quality(accept, media_type);
-    let choices = [
-        (Format::Json, quality("application/json")),
-        (Format::Markdown, quality("text/markdown")),
-        (Format::Html, quality("text/html")),
+    // Of equals, the last is taken.
+    let formats = [
+        (Format::Html, "text/html"),
+        (Format::Markdown, "text/markdown"),
+        (Format::Json, "application/json"),
     ];
-    let mut best = choices[0];
-    for choice in choices {
-        if choice.1 > best.1 {
-            best = choice;
-        }
-    }
-    best.0
+    let best = formats
+        .into_iter()
+        .max_by_key(|(_, name)| quality(accept, name));
+    best.map_or(Format::Json, |(format, _)| format)
 }
 
 /// How much `accept` likes a media type, in thousandths. The most specific
@@ -140,10 +138,6 @@ pub(crate) fn with_etag(asked: &HeaderMap, tag: &str, response: impl IntoRespons
         response.headers_mut().insert(header::ETAG, tag);
     }
     response
-}
-
-fn header_str<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ const MAX_TOTAL: usize = 512;
 
 /// Those who wait for jobs. Clones share them.
 #[derive(Clone, Debug)]
-pub struct LongPollHub(Arc<Inner>);
+pub(crate) struct LongPollHub(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -56,16 +56,16 @@ enum Observation {
 
 /// A place, until it is dropped.
 #[derive(Debug)]
-pub struct LongPollPermit {
+pub(crate) struct LongPollPermit {
     /// For how long one may wait there.
-    pub max_wait: Duration,
+    pub(crate) max_wait: Duration,
     waits: LongPollHub,
     user: Uuid,
 }
 
 impl LongPollHub {
     /// Nobody yet. Jobs are looked at until `stop`.
-    pub fn new(db: Database, changes: ChangeWatcher, stop: CancellationToken) -> Self {
+    pub(crate) fn new(db: Database, changes: ChangeWatcher, stop: CancellationToken) -> Self {
         let waits = LongPollHub(Arc::new(Inner {
             db,
             stop: stop.clone(),
@@ -79,7 +79,7 @@ impl LongPollHub {
 
     /// Takes a place for a user. None if there is none left: then the user is
     /// answered at once, as if they had not wanted to wait.
-    pub fn try_acquire(&self, user: Uuid, patience: Duration) -> Option<LongPollPermit> {
+    pub(crate) fn try_acquire(&self, user: Uuid, patience: Duration) -> Option<LongPollPermit> {
         let mut taken = self.permits();
         let own = taken.get(&user).copied().unwrap_or_default();
         if own >= MAX_PER_USER || taken.values().sum::<usize>() >= MAX_TOTAL {
@@ -193,7 +193,7 @@ impl Drop for Subscription {
 
 impl LongPollPermit {
     /// Waits until a job is `done`, it is gone, the time is over, or the API stops.
-    pub async fn wait_for(self, id: Uuid, done: impl Fn(JobState) -> bool) -> Result<()> {
+    pub(crate) async fn wait_for(self, id: Uuid, done: impl Fn(JobState) -> bool) -> Result<()> {
         let waits = self.waits.clone();
         // First, so that nothing is missed that comes after the look.
         let mut subscription = waits.subscribe(id);

@@ -15,11 +15,11 @@ use utoipa::openapi::{
 use utoipa::{OpenApi as _, ToSchema};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use crate::AppState;
 use crate::error::{Error, FieldError, Problem};
 use crate::extract::idempotency;
-use crate::extract::json::blank_class;
+use crate::extract::text_rules::blank_class;
 use crate::middleware::rate_limit::LIMITED_PREFIX;
+use crate::state::AppState;
 
 mod links;
 
@@ -92,7 +92,7 @@ pub(crate) fn docs(mut document: OpenApi) -> Router<AppState> {
         for operation in operations(item) {
             mark_open(operation);
             forbid_null(operation);
-            add_descriptions(operation);
+            complete_responses(operation);
             add_replays(operation);
             add_problems(operation);
             links::add(operation);
@@ -198,16 +198,20 @@ fn forbid_null(operation: &mut Operation) {
     }
 }
 
-/// Describes the responses whose status says it all: OpenAPI 3.1 wants each
-/// described.
-fn add_descriptions(operation: &mut Operation) {
+/// Describes the responses whose status says it all: OpenAPI 3.1 wants each described.
+/// Gives those of errors their content.
+fn complete_responses(operation: &mut Operation) {
     for (status, response) in &mut operation.responses.responses {
-        let status = status.parse::<StatusCode>().ok();
-        let reason = status.and_then(|status| status.canonical_reason());
-        if let (RefOr::T(response), Some(reason)) = (response, reason)
-            && response.description.is_empty()
-        {
-            reason.clone_into(&mut response.description);
+        let RefOr::T(response) = response else {
+            continue;
+        };
+        if response.description.is_empty() {
+            let status = status.parse::<StatusCode>().ok();
+            let reason = status.and_then(|status| status.canonical_reason());
+            response.description = reason.unwrap_or_default().to_owned();
+        }
+        if status.starts_with(['4', '5']) && response.content.is_empty() {
+            *response = problem(&response.description);
         }
     }
 }

@@ -1,16 +1,22 @@
 //! Lists in pages. A cursor says where the last page ended; it is signed, so
 //! that it can only be one of ours, for the same list of the same user.
 
+use std::borrow::Cow;
+
+use axum::Json;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use sea_orm::sea_query::{Order, Query};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, Iterable,
-    QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
+    ModelTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use utoipa::openapi::schema::SchemaType;
+use utoipa::openapi::{Array, Object, Ref, RefOr, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
 use uuid::Uuid;
 
 use crate::auth::tokens::SigningKeys;
@@ -20,40 +26,147 @@ const DEFAULT_LIMIT: u64 = 20;
 const MAX_LIMIT: u64 = 100;
 const TAG_LEN: usize = 16;
 
-/// How many entries a page may have.
-///
-/// # Errors
-/// [`Error::Validation`] unless it is 1 to 100.
-pub fn page_limit(asked: Option<u64>) -> Result<u64> {
-    match asked.unwrap_or(DEFAULT_LIMIT) {
-        limit @ 1..=MAX_LIMIT => Ok(limit),
-        _ => Err(Error::invalid(
-            "limit",
-            "out_of_range",
-            format!("must be 1 to {MAX_LIMIT}"),
-        )),
+/// A page of a list, with the `Link` header that leads to the next one.
+pub(crate) type PageResponse<T> = (HeaderMap, Json<Page<T>>);
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Page<T> {
+    items: Vec<T>,
+    next_cursor: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// The page of the list at `uri` before the one at `next_cursor`.
+    pub(crate) fn response(
+        uri: &Uri,
+        items: Vec<T>,
+        next_cursor: Option<String>,
+    ) -> PageResponse<T> {
+        let headers = next_link_header(uri, next_cursor.as_deref());
+        (headers, Json(Page { items, next_cursor }))
     }
+}
+
+/// Not derived: that would repeat the schema of `T` in each page's, and join the names
+/// with an underscore.
+impl<T: ToSchema> PartialSchema for Page<T> {
+    fn schema() -> RefOr<Schema> {
+        let items = Array::builder()
+            .items(Ref::from_schema_name(T::name()))
+            .max_items(Some(100));
+        let next_cursor = Object::builder()
+            .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
+            .description(Some("Leads to the next page; null on the last one."));
+        Object::builder()
+            .description(Some("A page of a list."))
+            .property("items", items)
+            .property("next_cursor", next_cursor)
+            .required("items")
+            .into()
+    }
+}
+
+impl<T: ToSchema> ToSchema for Page<T> {
+    fn name() -> Cow<'static, str> {
+        format!("{}Page", T::name()).into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((T::name().into_owned(), T::schema()));
+        T::schemas(schemas);
+    }
+}
+
+/// What a client asks of a list: how many entries, and those behind which one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PageRequest<'a> {
+    list: CursorCodec<'a>,
+    limit: u64,
+    cursor: Option<&'a str>,
+}
+
+impl<'a> PageRequest<'a> {
+    /// # Errors
+    /// [`Error::Validation`] unless the limit is 1 to 100.
+    pub(crate) fn new(
+        list: CursorCodec<'a>,
+        limit: Option<u64>,
+        cursor: Option<&'a str>,
+    ) -> Result<Self> {
+        let limit = limit.unwrap_or(DEFAULT_LIMIT);
+        if !(1..=MAX_LIMIT).contains(&limit) {
+            let message = format!("must be 1 to {MAX_LIMIT}");
+            return Err(Error::invalid("limit", "out_of_range", message));
+        }
+        Ok(PageRequest {
+            list,
+            limit,
+            cursor,
+        })
+    }
+
+    /// How many rows to fetch: one more than fit, which tells whether there is a next
+    /// page.
+    pub(crate) fn rows_to_fetch(&self) -> u64 {
+        self.limit + 1
+    }
+
+    /// The entry behind which the page begins; None for the first page.
+    ///
+    /// # Errors
+    /// [`Error::InvalidCursor`] if the cursor is not of this list.
+    pub(crate) fn after<T: DeserializeOwned>(&self) -> Result<Option<T>> {
+        self.cursor
+            .map(|cursor| self.list.decode(cursor))
+            .transpose()
+    }
+
+    /// Cuts the rows that were fetched to those that fit. Returns the cursor of the next
+    /// page, if there is one.
+    pub(crate) fn split<T, C: Serialize>(
+        &self,
+        rows: &mut Vec<T>,
+        position: impl Fn(&T) -> C,
+    ) -> Result<Option<String>> {
+        let last = split_page(rows, self.limit).map(position);
+        last.map(|last| self.list.encode(&last)).transpose()
+    }
+}
+
+/// A page of [`scan_page`] in the order of `id`, a column of UUIDs, as `request` asks for it, and the cursor of the next one.
+pub(crate) async fn paginate<E: EntityTrait>(
+    db: &impl ConnectionTrait,
+    request: PageRequest<'_>,
+    mut rows: Select<E>,
+    wanted: Option<Condition>,
+    id: E::Column,
+) -> Result<(Vec<E::Model>, Option<String>)> {
+    let id_of = |row: &E::Model| row.get(id).unwrap();
+    if let Some(IdCursor { id: after }) = request.after()? {
+        rows = rows.filter(id.lt(after));
+    }
+    let (page, next) = scan_page(db, rows, wanted, id, id_of, request.limit).await?;
+    let next = next.map(|next| request.list.encode(&next)).transpose()?;
+    Ok((page, next))
 }
 
 /// A list whose cursors are good only for itself.
 #[derive(Clone, Copy, Debug)]
-pub struct CursorCodec<'a> {
-    /// What signs them.
-    pub keys: &'a SigningKeys,
-    /// Whose list it is.
-    pub user: Uuid,
-    /// Which list, in which order.
-    pub name: &'a str,
+pub(crate) struct CursorCodec<'a> {
+    keys: &'a SigningKeys,
+    user: Uuid,
+    name: &'a str,
 }
 
-impl CursorCodec<'_> {
+impl<'a> CursorCodec<'a> {
+    /// A list of `user`; `name` says which one, in which order.
+    pub(crate) fn new(keys: &'a SigningKeys, user: Uuid, name: &'a str) -> Self {
+        CursorCodec { keys, user, name }
+    }
+
     /// The cursor behind an entry.
-    ///
-    /// # Errors
-    /// When the position can't be encoded.
-    pub fn encode(&self, position: &impl Serialize) -> Result<String> {
-        let mut cursor =
-            serde_json::to_vec(position).map_err(|e| Error::Internal(e.to_string()))?;
+    fn encode(&self, position: &impl Serialize) -> Result<String> {
+        let mut cursor = serde_json::to_vec(position).map_err(Error::internal)?;
         cursor.extend(self.tag(&cursor));
         Ok(BASE64_URL_SAFE_NO_PAD.encode(cursor))
     }
@@ -62,7 +175,7 @@ impl CursorCodec<'_> {
     ///
     /// # Errors
     /// [`Error::InvalidCursor`] if it is not of this list.
-    pub fn decode<T: DeserializeOwned>(&self, cursor: &str) -> Result<T> {
+    fn decode<T: DeserializeOwned>(&self, cursor: &str) -> Result<T> {
         let bytes = BASE64_URL_SAFE_NO_PAD
             .decode(cursor)
             .map_err(|_| Error::InvalidCursor)?;
@@ -84,7 +197,7 @@ impl CursorCodec<'_> {
 }
 
 /// The `Link` header that leads to the next page of the list at `uri`.
-pub fn next_link_header(uri: &Uri, next: Option<&str>) -> HeaderMap {
+fn next_link_header(uri: &Uri, next: Option<&str>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let Some(next) = next else { return headers };
     let kept = uri
@@ -101,9 +214,8 @@ pub fn next_link_header(uri: &Uri, next: Option<&str>) -> HeaderMap {
     headers
 }
 
-/// Entries are taken one more than fit, which tells whether there is a next
-/// page. Returns the last entry that fits, if more follow.
-pub fn split_page<T>(entries: &mut Vec<T>, limit: u64) -> Option<&T> {
+/// Cuts entries to those that fit. Returns the last one, if more follow.
+fn split_page<T>(entries: &mut Vec<T>, limit: u64) -> Option<&T> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     if entries.len() <= limit {
         return None;
@@ -181,11 +293,7 @@ mod tests {
     use super::*;
 
     fn list<'a>(keys: &'a SigningKeys, name: &'a str) -> CursorCodec<'a> {
-        CursorCodec {
-            keys,
-            user: Uuid::nil(),
-            name,
-        }
+        CursorCodec::new(keys, Uuid::nil(), name)
     }
 
     #[test]

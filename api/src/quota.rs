@@ -35,36 +35,24 @@ impl Quota {
 
     /// Whether a user may have the post that was just stored in `tx`, in which the
     /// user's row is held.
-    ///
-    /// # Errors
-    /// [`Error::StorageQuotaExceeded`] if not.
     pub(crate) async fn allows_post(&self, tx: &DatabaseTransaction, user: Uuid) -> Result<()> {
         if self.is_unlimited() {
             return Ok(());
         }
         let usage = post::Entity::usage(tx, user).await?;
-        match usage.posts <= self.posts && usage.bytes < self.bytes {
-            true => Ok(()),
-            false => Err(Error::StorageQuotaExceeded),
-        }
+        check(usage.posts <= self.posts && usage.bytes < self.bytes)
     }
 
     /// Whether a user may have more text written for posts that are there, in `tx`, in
     /// which the user's row is held. Answers that are kept for replays hold copies of
     /// posts, and count.
-    ///
-    /// # Errors
-    /// [`Error::StorageQuotaExceeded`] if not.
     pub(crate) async fn allows_text(&self, tx: &DatabaseTransaction, user: Uuid) -> Result<()> {
         if self.bytes == i64::MAX {
             return Ok(());
         }
         let posts = post::Entity::usage(tx, user).await?.bytes;
         let answers = idempotency::Entity::stored_bytes(tx, user).await?;
-        match posts.saturating_add(answers) < self.bytes {
-            true => Ok(()),
-            false => Err(Error::StorageQuotaExceeded),
-        }
+        check(posts.saturating_add(answers) < self.bytes)
     }
 
     /// Holds the row of a user who is about to change a post, until `tx` ends: users
@@ -78,9 +66,6 @@ impl Quota {
 
     /// Whether a user, whose row is held, may make the content of a post longer by
     /// `growth` bytes. What makes it shorter is always allowed.
-    ///
-    /// # Errors
-    /// [`Error::StorageQuotaExceeded`] if not.
     pub(crate) async fn allows_growth(
         &self,
         tx: &DatabaseTransaction,
@@ -91,9 +76,16 @@ impl Quota {
             return Ok(());
         }
         let usage = post::Entity::usage(tx, user).await?;
-        match usage.bytes.saturating_add(growth) <= self.bytes {
-            true => Ok(()),
-            false => Err(Error::StorageQuotaExceeded),
-        }
+        check(usage.bytes.saturating_add(growth) <= self.bytes)
+    }
+}
+
+/// # Errors
+/// [`Error::StorageQuotaExceeded`] if not.
+fn check(is_within: bool) -> Result<()> {
+    if is_within {
+        Ok(())
+    } else {
+        Err(Error::StorageQuotaExceeded)
     }
 }

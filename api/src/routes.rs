@@ -1,5 +1,6 @@
 //! One file for each resource: its types and its handlers, nothing else.
 
+pub(crate) mod account;
 pub(crate) mod admin;
 pub(crate) mod auth;
 pub(crate) mod health;
@@ -8,7 +9,6 @@ pub(crate) mod metrics;
 pub(crate) mod models;
 pub(crate) mod posts;
 pub(crate) mod sessions;
-pub(crate) mod users;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serializer;

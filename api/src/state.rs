@@ -1,7 +1,7 @@
 //! What all handlers share.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use shared::change_watcher::ChangeWatcher;
 use shared::config::{Model, Secret};
@@ -15,36 +15,30 @@ use crate::concurrency::{ConcurrencyLimit, PerUserLimit};
 use crate::config::Config;
 use crate::long_poll::LongPollHub;
 use crate::metrics::Metrics;
-use crate::middleware::rate_limit::RateLimit;
-use crate::routes::health;
 
 /// What all handlers share.
 #[derive(Clone, Debug)]
 pub struct AppState {
     /// Where everything is kept.
-    pub db: Database,
+    pub(crate) db: Database,
     /// What tokens and cursors are signed with.
-    pub keys: Arc<SigningKeys>,
+    pub(crate) keys: Arc<SigningKeys>,
     /// Hashes and verifies passwords.
-    pub passwords: Passwords,
+    pub(crate) passwords: Passwords,
     /// What clients may choose from; the first is the default.
-    pub models: Arc<[Model]>,
+    pub(crate) models: Arc<[Model]>,
     /// Places for searches, which are the only slow queries.
-    pub searches: PerUserLimit,
+    pub(crate) searches: PerUserLimit,
     /// Places for posts that are rendered, which takes a core.
     pub renders: ConcurrencyLimit,
     /// What the service lacks to work.
     pub(crate) readiness: Cached<Vec<String>>,
     /// What is counted.
-    pub metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
     /// Places for those who wait for a job.
-    pub waits: LongPollHub,
-    /// How often one may ask; without it, as often as one likes.
-    pub rate_limit: Option<Arc<RateLimit>>,
+    pub(crate) long_polls: LongPollHub,
     /// The settings.
-    pub config: Arc<Config>,
-    /// Canceled when the API is to stop: nobody waits any longer then.
-    pub stop: CancellationToken,
+    pub(crate) config: Arc<Config>,
 }
 
 impl AppState {
@@ -61,22 +55,22 @@ impl AppState {
     ) -> anyhow::Result<Self> {
         let changes = ChangeWatcher::watch(&db);
         Ok(AppState {
-            waits: LongPollHub::new(db.clone(), changes, stop.clone()),
+            long_polls: LongPollHub::new(db.clone(), changes, stop),
             db,
             keys: Arc::new(SigningKeys::new(secret)),
             passwords: Passwords::new()?,
             models: config.agent.models()?.into(),
             searches: PerUserLimit::new(MAX_SEARCHES),
             renders: ConcurrencyLimit::per_core(),
-            readiness: Cached::new(health::READY_MAX_AGE),
+            readiness: Cached::new(READY_MAX_AGE),
             metrics: Arc::new(Metrics::new()?),
-            rate_limit: NonZeroU32::new(config.rate_limit_per_minute)
-                .map(|per_minute| Arc::new(RateLimit::new(per_minute))),
             config: Arc::new(config),
-            stop,
         })
     }
 }
+
+/// For how long the database need not be asked again whether it is ready.
+const READY_MAX_AGE: Duration = Duration::from_secs(1);
 
 /// How many searches an API makes at once, which leaves a connection to other
 /// queries even on SQLite.

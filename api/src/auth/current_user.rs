@@ -4,11 +4,12 @@
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
-use entity::{session, user};
-use sea_orm::EntityTrait;
+use entity::{job, post, session, user};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, Select};
+use uuid::Uuid;
 
-use crate::AppState;
 use crate::error::{Error, Result};
+use crate::state::AppState;
 
 /// The user who sent the request, and the session that it came with.
 #[derive(Clone, Debug)]
@@ -17,6 +18,18 @@ pub(crate) struct CurrentUser {
     pub user: user::Model,
     /// Which sign-in.
     pub session: session::Model,
+}
+
+impl CurrentUser {
+    /// The post of that id, if it is the user's own.
+    pub(crate) fn post(&self, id: Uuid) -> Select<post::Entity> {
+        post::Entity::owned_by(self.user.id).filter(post::Column::Id.eq(id))
+    }
+
+    /// The job of that id, if it is the user's own.
+    pub(crate) fn job(&self, id: Uuid) -> Select<job::Entity> {
+        job::Entity::owned_by(self.user.id).filter(job::Column::Id.eq(id))
+    }
 }
 
 impl FromRequestParts<AppState> for CurrentUser {
@@ -52,9 +65,10 @@ impl FromRequestParts<AppState> for AdminUser {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self> {
         let me = CurrentUser::from_request_parts(parts, state).await?;
-        match me.user.is_admin() {
-            true => Ok(AdminUser(me)),
-            false => Err(Error::Forbidden),
+        if me.user.is_admin() {
+            Ok(AdminUser(me))
+        } else {
+            Err(Error::Forbidden)
         }
     }
 }

@@ -36,7 +36,7 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use entity::audit::{Action, AuditEvent, UserRef};
+use entity::audit::Action;
 use entity::login_throttle::{self, Counter, Decision};
 use entity::user;
 use sea_orm::{DatabaseTransaction, DbErr};
@@ -133,7 +133,7 @@ impl LoginThrottle {
             }
         };
         let ended = tokio::spawn(attempt.in_current_span()).await;
-        ended.map_err(|panic| Error::Internal(panic.to_string()))?
+        ended.map_err(Error::internal)?
     }
 
     async fn check_and_count(self, db: &Database) -> Result<AdmittedAttempt> {
@@ -186,9 +186,10 @@ impl AdmittedAttempt {
     /// What others at the same place have failed at stays.
     pub async fn record_success(&self, tx: &DatabaseTransaction) -> Result<()> {
         for (counter, row) in &self.counted {
-            match *counter == self.visitor.network {
-                true => login_throttle::Entity::undo(tx, row).await?,
-                false => login_throttle::Entity::delete(tx, &counter.key).await?,
+            if *counter == self.visitor.network {
+                login_throttle::Entity::undo(tx, row).await?;
+            } else {
+                login_throttle::Entity::delete(tx, &counter.key).await?;
             }
         }
         self.visitor.remember_location(tx).await
@@ -219,13 +220,9 @@ impl AdmittedAttempt {
         let counted = self.counted.iter();
         let delay = counted.filter_map(|(counter, row)| counter.delay(row.failures));
         let seconds = delay.max().map_or(0, |delay| delay.as_secs());
-        let event = AuditEvent {
-            action: Action::LoginFailed,
-            actor: actor.map(UserRef::from),
-            subject: subject.map(UserRef::from),
-            source: self.visitor.client.request_metadata(),
-            details: Some(json!({ "delay_seconds": seconds })),
-        };
+        let details = Some(json!({ "delay_seconds": seconds }));
+        let client = &self.visitor.client;
+        let event = client.audit_event(Action::LoginFailed, actor, subject, details);
         db.transaction(async move |tx| event.insert(tx).await)
             .await?;
         Ok(())

@@ -13,14 +13,14 @@ use crate::error::{Error, Result};
 
 mod common_passwords;
 mod hash_buffers;
+pub(crate) mod rules;
 
-pub(crate) use common_passwords::is_common;
 use hash_buffers::{HashBuffer, HashBufferPool};
 
 /// Hashes and verifies, at no more places than there are cores: more would only
 /// take memory.
 #[derive(Clone, Debug)]
-pub struct Passwords {
+pub(crate) struct Passwords {
     places: ConcurrencyLimit,
     /// Those who sign up have a line of their own, and come one by one from there
     /// for no more than half of the places: a crowd of them keeps nobody from
@@ -33,7 +33,7 @@ pub struct Passwords {
 
 /// What a password turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verification {
+pub(crate) enum Verification {
     /// Not the one.
     Mismatch,
     /// The one.
@@ -45,7 +45,7 @@ pub enum Verification {
 impl Passwords {
     /// # Errors
     /// When the system has no randomness.
-    pub fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let decoy = hash(&HashBuffer::default(), "a password that no one has")?;
         Ok(Passwords {
@@ -60,7 +60,7 @@ impl Passwords {
     ///
     /// # Errors
     /// [`Error::Overloaded`] if too many want it, and when the system has no randomness.
-    pub async fn hash(&self, password: String) -> Result<String> {
+    pub(crate) async fn hash(&self, password: String) -> Result<String> {
         self.run_blocking(move |memory| hash(memory, &password))
             .await?
     }
@@ -69,7 +69,7 @@ impl Passwords {
     ///
     /// # Errors
     /// As [`Passwords::hash`].
-    pub async fn hash_for_sign_up(&self, password: String) -> Result<String> {
+    pub(crate) async fn hash_for_sign_up(&self, password: String) -> Result<String> {
         let passwords = self.clone();
         let hash = async move { passwords.hash(password).await };
         self.sign_ups.run(hash).await?
@@ -81,7 +81,11 @@ impl Passwords {
     /// # Errors
     /// [`Error::Overloaded`] if too many want it, and when the hash can't be read or the
     /// system has no randomness.
-    pub async fn verify(&self, password: String, stored: Option<&str>) -> Result<Verification> {
+    pub(crate) async fn verify(
+        &self,
+        password: String,
+        stored: Option<&str>,
+    ) -> Result<Verification> {
         let exists = stored.is_some();
         let stored = stored.unwrap_or(&self.decoy).to_owned();
         let work = move |memory: &HashBuffer| verify(memory, &password, &stored);

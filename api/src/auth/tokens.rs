@@ -1,7 +1,9 @@
 //! Access tokens, refresh tokens, and the one secret behind everything that the
 //! API signs.
 
-use std::io::Write;
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use entity::clock::now;
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
-use jsonwebtoken::errors::{Error as JwtError, ErrorKind};
+use jsonwebtoken::errors::{Error as JwtError, ErrorKind as JwtErrorKind};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use ring::rand::SecureRandom;
 use ring::{digest, hmac, rand};
@@ -154,7 +156,7 @@ impl SigningKeys {
 /// # Errors
 /// When the system has no randomness.
 pub(crate) fn new_refresh_token() -> Result<String> {
-    random().map_err(|e| Error::Internal(e.to_string()))
+    random().map_err(Error::internal)
 }
 
 /// What is stored of a refresh token: SHA-256, in hexadecimal.
@@ -178,36 +180,30 @@ pub fn load_or_create_secret(data_dir: &Path) -> anyhow::Result<Secret> {
     private_file::restrict_permissions(&path);
     if !path.exists() {
         // A link appears whole or not at all, and never replaces a file.
-        let mut draft =
-            create_private_file(&data_dir.join(format!(".jwt-secret-{}", Uuid::now_v7())))?;
-        draft
-            .0
-            .write_all(random()?.as_bytes())
-            .with_context(doing)?;
-        draft.0.sync_all().with_context(doing)?;
-        let linked = std::fs::hard_link(&draft.1, &path);
-        std::fs::remove_file(&draft.1).with_context(doing)?;
-        match linked {
-            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(e).with_context(doing);
-            }
-            _ => {}
+        let draft = data_dir.join(format!(".jwt-secret-{}", Uuid::now_v7()));
+        let mut file = create_private_file(&draft)?;
+        file.write_all(random()?.as_bytes()).with_context(doing)?;
+        file.sync_all().with_context(doing)?;
+        let linked = fs::hard_link(&draft, &path);
+        fs::remove_file(&draft).with_context(doing)?;
+        if let Err(e) = linked
+            && e.kind() != ErrorKind::AlreadyExists
+        {
+            return Err(e).with_context(doing);
         }
     }
-    let secret = std::fs::read_to_string(&path).with_context(doing)?;
+    let secret = fs::read_to_string(&path).with_context(doing)?;
     anyhow::ensure!(secret.trim().len() >= 32, "{} is too short", doing());
     Ok(Secret::from(secret.trim()))
 }
 
-fn create_private_file(path: &Path) -> anyhow::Result<(std::fs::File, std::path::PathBuf)> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let file = std::fs::OpenOptions::new()
+fn create_private_file(path: &Path) -> anyhow::Result<File> {
+    let file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(private_file::MODE)
-        .open(path)
-        .with_context(|| format!("can't make {}", path.display()))?;
-    Ok((file, path.to_owned()))
+        .open(path);
+    file.with_context(|| format!("can't make {}", path.display()))
 }
 
 fn random() -> anyhow::Result<String> {
@@ -223,11 +219,11 @@ fn random() -> anyhow::Result<String> {
 static PROVIDER: CryptoProvider = CryptoProvider {
     signer_factory: |algorithm, key| match algorithm {
         Algorithm::HS256 => Ok(Box::new(HmacSha256::new(key.as_bytes()))),
-        _ => Err(JwtError::from(ErrorKind::InvalidAlgorithm)),
+        _ => Err(JwtError::from(JwtErrorKind::InvalidAlgorithm)),
     },
     verifier_factory: |algorithm, key| match algorithm {
         Algorithm::HS256 => Ok(Box::new(HmacSha256::new(key.try_get_as_bytes()?))),
-        _ => Err(JwtError::from(ErrorKind::InvalidAlgorithm)),
+        _ => Err(JwtError::from(JwtErrorKind::InvalidAlgorithm)),
     },
     key_utils: KeyUtils::new_unimplemented(),
 };

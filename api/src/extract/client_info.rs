@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use axum::extract::FromRequestParts;
 use axum::http::header;
 use axum::http::request::Parts;
-use entity::audit::RequestMetadata;
+use entity::audit::{Action, AuditEvent, RequestMetadata, UserRef};
+use entity::user;
+use serde_json::Value;
 
 use crate::middleware::client_ip::ClientIp;
 use crate::middleware::request_context::current_origin;
@@ -23,11 +25,24 @@ pub struct ClientInfo {
 }
 
 impl ClientInfo {
-    /// From where it does what it does.
-    pub fn request_metadata(&self) -> RequestMetadata {
-        RequestMetadata {
-            address: self.ip.map(|ip| ip.to_string()),
-            request_id: self.request_id.clone(),
+    /// An event of the audit trail: what `actor`, if they are known, has done from this
+    /// client to `subject`, if it was a user.
+    pub(crate) fn audit_event(
+        &self,
+        action: Action,
+        actor: Option<&user::Model>,
+        subject: Option<&user::Model>,
+        details: Option<Value>,
+    ) -> AuditEvent {
+        AuditEvent {
+            action,
+            actor: actor.map(UserRef::from),
+            subject: subject.map(UserRef::from),
+            source: RequestMetadata {
+                address: self.ip.map(|ip| ip.to_string()),
+                request_id: self.request_id.clone(),
+            },
+            details,
         }
     }
 }

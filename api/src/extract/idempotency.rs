@@ -5,7 +5,6 @@
 //! there is an answer to replay exactly if there is something that must not be
 //! done twice; and a request that was refused has not used up its key.
 
-use std::fmt::Display;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
@@ -110,7 +109,7 @@ impl IdempotencyKey {
         let Some(key) = self.key else {
             return Ok(IdempotentRequest(None));
         };
-        let body = serde_json::to_string(body).map_err(internal)?;
+        let body = serde_json::to_string(body).map_err(Error::internal)?;
         let asked = format!("{} {}\n{body}", self.method, self.path);
         let hash = digest::digest(&digest::SHA256, asked.as_bytes());
         Ok(IdempotentRequest(Some(idempotency::Model {
@@ -197,7 +196,7 @@ impl IdempotentRequest {
             kept.into_response().map(IdempotentResponse::Fresh)
         };
         let settled = tokio::spawn(settled.in_current_span()).await;
-        settled.map_err(internal)?
+        settled.map_err(Error::internal)?
     }
 }
 
@@ -210,7 +209,7 @@ fn replay(first: Option<idempotency::Model>, fingerprint: &str) -> Result<Idempo
     }
     match first.answer {
         Some(kept) if first.pending_until.is_none_or(|until| until <= now()) => {
-            let kept: StoredResponse = serde_json::from_value(kept).map_err(internal)?;
+            let kept: StoredResponse = serde_json::from_value(kept).map_err(Error::internal)?;
             kept.into_response().map(IdempotentResponse::Replayed)
         }
         Some(_) => Err(Error::IdempotencyInProgress),
@@ -243,21 +242,21 @@ struct StoredResponse {
 impl StoredResponse {
     async fn of(response: Response) -> Result<Self> {
         let (parts, body) = response.into_parts();
-        let body = to_bytes(body, usize::MAX).await.map_err(internal)?;
+        let body = to_bytes(body, usize::MAX).await.map_err(Error::internal)?;
         let mut headers = Vec::new();
         for (name, value) in &parts.headers {
-            let value = value.to_str().map_err(internal)?;
+            let value = value.to_str().map_err(Error::internal)?;
             headers.push((name.to_string(), value.to_owned()));
         }
         Ok(StoredResponse {
             status: parts.status.as_u16(),
             headers,
-            body: String::from_utf8(body.into()).map_err(internal)?,
+            body: String::from_utf8(body.into()).map_err(Error::internal)?,
         })
     }
 
     fn to_json(&self) -> Result<serde_json::Value> {
-        serde_json::to_value(self).map_err(internal)
+        serde_json::to_value(self).map_err(Error::internal)
     }
 
     fn into_response(self) -> Result<Response> {
@@ -268,10 +267,6 @@ impl StoredResponse {
                 response.header(name, value)
             })
             .body(Body::from(self.body))
-            .map_err(internal)
+            .map_err(Error::internal)
     }
-}
-
-fn internal(error: impl Display) -> Error {
-    Error::Internal(error.to_string())
 }

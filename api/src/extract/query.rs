@@ -1,9 +1,8 @@
-//! Query strings and paths, refused with the contract's errors.
+//! Query strings, refused with the contract's errors.
 
-use axum::extract::{FromRequestParts, Path, Query};
+use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
-use uuid::Uuid;
 
 use crate::error::{Error, Result};
 
@@ -35,19 +34,4 @@ pub(crate) fn search_term(q: Option<&str>) -> Result<Option<&str>> {
         return Err(Error::invalid("q", "invalid", message));
     }
     Ok((!q.is_empty()).then_some(q))
-}
-
-/// The id in a path. One that can't be an id is an id of nothing.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PathId(pub Uuid);
-
-impl<S: Send + Sync> FromRequestParts<S> for PathId {
-    type Rejection = Error;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        Path::<Uuid>::from_request_parts(parts, state)
-            .await
-            .map(|Path(id)| PathId(id))
-            .map_err(|_| Error::NotFound)
-    }
 }

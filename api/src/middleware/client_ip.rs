@@ -8,15 +8,14 @@
 //! the client's own invention.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::str::FromStr;
 
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderName};
 use axum::middleware::Next;
 use axum::response::Response;
-use ipnet::IpNet;
 
-use crate::AppState;
+use crate::config::TrustedProxy;
+use crate::state::AppState;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -54,8 +53,7 @@ fn resolve_client_ip(trusted: &[TrustedProxy], peer: IpAddr, headers: &HeaderMap
 
 /// Whether an address is a trusted proxy's.
 pub(crate) fn is_trusted(trusted: &[TrustedProxy], address: IpAddr) -> bool {
-    let address = address.to_canonical();
-    trusted.iter().any(|proxies| proxies.0.contains(&address))
+    trusted.iter().any(|proxy| proxy.contains(address))
 }
 
 /// An address as proxies write it, some of them with a port.
@@ -72,25 +70,6 @@ pub(crate) fn ip_prefix(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
         v4 => v4,
-    }
-}
-
-/// A proxy's address, or the network that proxies are in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TrustedProxy(IpNet);
-
-impl FromStr for TrustedProxy {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let network = match text.trim().parse::<IpAddr>() {
-            Ok(address) => address.to_canonical().into(),
-            Err(_) => text
-                .trim()
-                .parse::<IpNet>()
-                .map_err(|_| "neither an address nor a network such as 10.0.0.0/8")?,
-        };
-        Ok(TrustedProxy(network))
     }
 }
 

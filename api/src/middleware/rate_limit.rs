@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::extract::{Request, State};
@@ -17,7 +18,6 @@ use governor::middleware::StateInformationMiddleware;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use uuid::Uuid;
 
-use crate::AppState;
 use crate::auth::current_user::bearer;
 use crate::auth::tokens::SigningKeys;
 use crate::error::Error;
@@ -56,7 +56,8 @@ enum ClientKey {
 
 /// Counts requests.
 #[derive(Debug)]
-pub struct RateLimit {
+pub(crate) struct RateLimit {
+    keys: Arc<SigningKeys>,
     per_minute: NonZeroU32,
     known: DefaultKeyedRateLimiter<ClientKey, StateInformationMiddleware>,
     counted: AtomicUsize,
@@ -67,9 +68,10 @@ const MINUTE: u32 = 60;
 
 impl RateLimit {
     /// Everyone has so many requests a minute.
-    pub fn new(per_minute: NonZeroU32) -> Self {
+    pub(crate) fn new(per_minute: NonZeroU32, keys: Arc<SigningKeys>) -> Self {
         let known = RateLimiter::keyed(Quota::per_minute(per_minute));
         RateLimit {
+            keys,
             per_minute,
             known: known.with_middleware(),
             counted: AtomicUsize::new(0),
@@ -118,15 +120,15 @@ impl RateLimit {
 /// Middleware: refuses those who ask too often, and tells everyone how they
 /// stand.
 pub(crate) async fn rate_limit(
-    State(state): State<AppState>,
+    State(limit): State<Option<Arc<RateLimit>>>,
     request: Request,
     next: Next,
 ) -> Response {
     let is_limited = request.uri().path().starts_with(LIMITED_PREFIX);
-    let Some(limit) = state.rate_limit.as_ref().filter(|_| is_limited) else {
+    let Some(limit) = limit.filter(|_| is_limited) else {
         return next.run(request).await;
     };
-    let counted = limit.count(client_key(&state.keys, &request));
+    let counted = limit.count(client_key(&limit.keys, &request));
     let mut response = match counted {
         Ok(_) => next.run(request).await,
         Err(seconds) => Error::RateLimited(seconds).into_response(),
@@ -154,7 +156,8 @@ mod tests {
     use super::*;
 
     fn limit(per_minute: u32) -> RateLimit {
-        RateLimit::new(NonZeroU32::new(per_minute).unwrap())
+        let keys = SigningKeys::new(&"0123456789abcdef0123456789abcdef".into());
+        RateLimit::new(NonZeroU32::new(per_minute).unwrap(), Arc::new(keys))
     }
 
     fn address(n: u32) -> ClientKey {

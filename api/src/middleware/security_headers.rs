@@ -8,9 +8,10 @@ use axum::response::Response;
 /// something is a page.
 pub(crate) async fn set_security_headers(mut response: Response) -> Response {
     let headers = response.headers_mut();
-    let caching = match headers.contains_key(header::ETAG) {
-        true => "private, no-cache",
-        false => "no-store",
+    let caching = if headers.contains_key(header::ETAG) {
+        "private, no-cache"
+    } else {
+        "no-store"
     };
     let caching = HeaderValue::from_static(caching);
     headers.entry(header::CACHE_CONTROL).or_insert(caching);

@@ -10,8 +10,8 @@ use utoipa::openapi::response::Response;
 const LINKS: [(&str, &str, &str, &[&str]); 15] = [
     ("Post", "id", "id", POST),
     ("Post", "job/id", "id", JOB),
-    ("PostPage", "items/0/id", "id", POST),
-    ("PostPage", "next_cursor", "cursor", &["list_blogs"]),
+    ("PostSummaryPage", "items/0/id", "id", POST),
+    ("PostSummaryPage", "next_cursor", "cursor", &["list_blogs"]),
     ("Job", "id", "id", JOB),
     ("Job", "blog_id", "id", POST),
     ("JobPage", "items/0/id", "id", JOB),
@@ -20,9 +20,19 @@ const LINKS: [(&str, &str, &str, &[&str]); 15] = [
     ("AdminJob", "id", "id", ANY_JOB),
     ("AdminJobPage", "items/0/id", "id", ANY_JOB),
     ("AdminJobPage", "next_cursor", "cursor", &["list_all_jobs"]),
-    ("AccountPage", "items/0/id", "id", &["update_user"]),
-    ("AccountPage", "next_cursor", "cursor", &["list_users"]),
-    ("EventPage", "next_cursor", "cursor", &["list_audit_events"]),
+    ("AdminUserViewPage", "items/0/id", "id", &["update_user"]),
+    (
+        "AdminUserViewPage",
+        "next_cursor",
+        "cursor",
+        &["list_users"],
+    ),
+    (
+        "AuditEventPage",
+        "next_cursor",
+        "cursor",
+        &["list_audit_events"],
+    ),
 ];
 
 const POST: &[&str] = &[

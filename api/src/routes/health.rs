@@ -11,10 +11,7 @@ use shared::database::Database;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
-use crate::AppState;
-
-/// For how long the database need not be asked again, however many ask.
-pub(crate) const READY_MAX_AGE: Duration = Duration::from_secs(1);
+use crate::state::AppState;
 
 /// How long the database may take to answer.
 const READY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -66,14 +63,12 @@ pub(crate) async fn ready(State(state): State<AppState>) -> Response {
 
 /// What the service lacks to work.
 async fn failed_checks(db: &Database) -> Vec<String> {
-    let status = match timeout(READY_TIMEOUT, db.schema_status()).await {
-        Ok(Ok(status)) => status,
-        Ok(Err(error)) => {
+    let checked = timeout(READY_TIMEOUT, db.schema_status()).await;
+    let checked = checked.map_err(anyhow::Error::from);
+    let status = match checked.and_then(|status| Ok(status?)) {
+        Ok(status) => status,
+        Err(error) => {
             tracing::warn!(%error, "not ready: the database does not answer");
-            return vec!["the database".to_owned()];
-        }
-        Err(_) => {
-            tracing::warn!("not ready: the database does not answer in time");
             return vec!["the database".to_owned()];
         }
     };

@@ -5,8 +5,8 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::AppState;
 use crate::auth::current_user::CurrentUser;
+use crate::state::AppState;
 
 /// The models to choose from.
 #[derive(Debug, Serialize, ToSchema)]
@@ -28,10 +28,10 @@ pub(crate) struct Model {
 
 /// List the models
 #[utoipa::path(
-    get, path = "/models", tag = "blogs", operation_id = "list_models",
+    get, path = "/models", tag = "blogs",
     responses((status = 200, body = Models)),
 )]
-pub(crate) async fn list(State(state): State<AppState>, _: CurrentUser) -> Json<Models> {
+pub(crate) async fn list_models(State(state): State<AppState>, _: CurrentUser) -> Json<Models> {
     let items = state.models.iter().enumerate().map(|(index, model)| Model {
         id: model.id.clone(),
         agent: model.agent,

@@ -11,10 +11,10 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::timestamp;
-use crate::AppState;
 use crate::auth::current_user::CurrentUser;
 use crate::error::{Error, Result};
-use crate::extract::query::PathId;
+use crate::extract::path::PathId;
+use crate::state::AppState;
 
 /// A user's sign-ins that are not over.
 #[derive(Debug, Serialize, ToSchema)]
@@ -59,10 +59,13 @@ impl Session {
 
 /// List one's sessions
 #[utoipa::path(
-    get, path = "/users/me/sessions", tag = "users", operation_id = "list_sessions",
+    get, path = "/users/me/sessions", tag = "users",
     responses((status = 200, body = Sessions)),
 )]
-pub(crate) async fn list(State(state): State<AppState>, me: CurrentUser) -> Result<Json<Sessions>> {
+pub(crate) async fn list_sessions(
+    State(state): State<AppState>,
+    me: CurrentUser,
+) -> Result<Json<Sessions>> {
     let sessions = session::Entity::active_of(me.user.id)
         .order_by_desc(session::Column::Id)
         .all(state.db.read())
@@ -76,11 +79,11 @@ pub(crate) async fn list(State(state): State<AppState>, me: CurrentUser) -> Resu
 
 /// End a session
 #[utoipa::path(
-    delete, path = "/users/me/sessions/{id}", tag = "users", operation_id = "revoke_session",
+    delete, path = "/users/me/sessions/{id}", tag = "users",
     params(("id" = Uuid, Path)),
     responses((status = 204)),
 )]
-pub(crate) async fn revoke(
+pub(crate) async fn revoke_session(
     State(state): State<AppState>,
     me: CurrentUser,
     PathId(id): PathId,
@@ -98,17 +101,18 @@ pub(crate) async fn revoke(
 
 /// End all sessions but the present one
 #[utoipa::path(
-    delete, path = "/users/me/sessions", tag = "users", operation_id = "revoke_other_sessions",
+    delete, path = "/users/me/sessions", tag = "users",
     responses((status = 204)),
 )]
-pub(crate) async fn revoke_others(
+pub(crate) async fn revoke_other_sessions(
     State(state): State<AppState>,
     me: CurrentUser,
 ) -> Result<StatusCode> {
-    let (user, present) = (me.user.id, Some(me.session.id));
+    let user = me.user.id;
+    let current = Some(me.session.id);
     state
         .db
-        .transaction(async move |tx| session::Entity::revoke_all(tx, user, present).await)
+        .transaction(async move |tx| session::Entity::revoke_all(tx, user, current).await)
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }

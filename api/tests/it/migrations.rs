@@ -238,7 +238,7 @@ async fn tables_with_rows_of_which_no_record_tells_are_left_alone() {
         db.raw_connection().execute_unprepared(sql).await.unwrap();
     }
     let refused = db.migrate().await.unwrap_err().to_string();
-    assert!(refused.contains("a table users with rows"), "{refused}");
+    assert!(refused.contains("the table users has rows"), "{refused}");
     let users = user::Entity::find().count(db.read()).await.unwrap();
     assert_eq!(users, 1);
 }

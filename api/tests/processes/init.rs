@@ -251,7 +251,7 @@ async fn process_1_forwards_each_signal_and_not_just_the_first() {
     ann.create_post("A cup of tea").await;
     crate::script::processes(service.path()).await;
     container.signal(Signal::TERM).await;
-    let stopping = "stopping: nothing new is begun, what is under way may end";
+    let stopping = "stopping: starting no new work, finishing what runs";
     container.unshare.says(stopping).await;
     // The worker has no handler for this one, which therefore kills it.
     container.signal(Signal::USR1).await;

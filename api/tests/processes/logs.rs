@@ -55,7 +55,7 @@ const OF_THE_WORKER: [&str; 5] = [
     "connections to Postgres",
     "metrics are served",
     "the worker is ready",
-    "stopping: nothing new is begun, what is under way may end",
+    "stopping: starting no new work, finishing what runs",
     "the worker has stopped",
 ];
 

@@ -22,6 +22,8 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("worker", "AGENT_URL", "[default: that of the provider]"),
     ("worker", "AGENT_API_KEY", ""),
     ("worker", "AGENT_HEADERS", ""),
+    ("worker", "AGENT_EXTRA_BODY", ""),
+    ("worker", "AGENT_THINKING_TOKENS", "[default: enough for"),
     ("worker", "AGENT_SCRIPT", ""),
     ("worker", "AGENT_TIMEOUT_SECS", "[default: 300]"),
     ("worker", "WORKER_CONCURRENCY", "[default: 4]"),
@@ -36,6 +38,7 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     (BOTH, "DATABASE_MAX_CONNECTIONS", "[default: 8]"),
     (BOTH, "AGENT", ""),
     (BOTH, "AGENT_MODEL", ""),
+    ("worker", "AGENT_WRITING", ""),
     (BOTH, "SHUTDOWN_GRACE_SECS", "[default: 30]"),
     (BOTH, "LOG_FORMAT", "[default: text]"),
     (BOTH, "RUST_LOG", "[default: info]"),
@@ -43,9 +46,10 @@ const SETTINGS: &[(&str, &str, &str)] = &[
 ];
 
 /// Settings whose value may hold a secret.
-const PRIVATE: [&str; 7] = [
+const PRIVATE: [&str; 8] = [
     "JWT_SECRET",
     "AGENT_API_KEY",
+    "AGENT_EXTRA_BODY",
     "AGENT_HEADERS",
     "AGENT_SCRIPT",
     "AGENT_URL",
@@ -124,6 +128,11 @@ async fn a_bad_setting_is_refused_by_its_name() {
         ("worker", openai, "AGENT_HEADERS", "a bad name: hunter2"),
         ("worker", openai, "AGENT_HEADERS", "x-key: hunter2\u{7}"),
         ("worker", openai, "AGENT_HEADERS", ": hunter2"),
+        ("worker", "", "AGENT_EXTRA_BODY", "hunter2"),
+        ("worker", openai, "AGENT_EXTRA_BODY", "[\"hunter2\"]"),
+        ("worker", openai, "AGENT_EXTRA_BODY", "{\"model\": \"m\"}"),
+        ("worker", openai, "AGENT_THINKING_TOKENS", "many"),
+        ("worker", openai, "AGENT_THINKING_TOKENS", "m=-1"),
         ("worker", "", "AGENT_TIMEOUT_SECS", "0"),
         ("worker", "", "WORKER_CONCURRENCY", "0"),
         ("worker", "", "JOB_LEASE_SECS", "2"),

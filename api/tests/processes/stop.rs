@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::support::{OUTLINE, Process, ScriptedAgent, Service};
 
-const STOPPING: &str = "stopping: nothing new is begun, what is under way may end";
+const STOPPING: &str = "stopping: starting no new work, finishing what runs";
 
 /// How long a process may take that has nothing to wait for.
 const AT_ONCE: Duration = Duration::from_secs(2);

@@ -230,7 +230,7 @@ async fn a_collector_that_goes_and_comes_is_told_of_once_each() {
     ann.get("/models").await;
     api.says("traces reach the collector again").await;
     let log = api.stop().await.log();
-    let lost = "traces don't reach the collector; trying on";
+    let lost = "traces don't reach the collector; trying again";
     let lost = log.iter().filter(|line| line["message"] == lost);
     assert_eq!(lost.count(), 1, "{log:#?}");
 }

@@ -1,5 +1,13 @@
-//! Agents at the end of an HTTP connection.
+//! Agents behind HTTP: requests, answers, and what goes wrong between them.
 
-pub(super) mod endpoint;
-pub(super) mod error;
-pub(super) mod event_stream;
+mod answer;
+pub(super) mod call;
+mod endpoint;
+mod error;
+mod event_stream;
+mod json;
+mod model_profiles;
+mod redactor;
+mod retry_after;
+mod sse;
+mod wire;

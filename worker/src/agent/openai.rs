@@ -1,17 +1,12 @@
-use futures_util::future::BoxFuture;
-use serde::Deserialize;
+//! Endpoints that speak OpenAI's chat completions.
+
 use serde_json::{Value, json};
 
-use super::http::endpoint::Endpoint;
-use super::http::event_stream::EventStream;
-use super::{
-    Agent, AgentError, AgentErrorKind, CallScope, Completion, CompletionRequest, Event, Limits,
-    Usage,
-};
+use super::http::call::HttpAgent;
+use super::{Agent, CallFuture, CallScope, CompletionRequest, Limits, ModelSettings, OnEvent};
 
-/// What a model of OpenAI may think before it writes. The thoughts count
-/// against the limit, and without room for them nothing is left for the text.
-const REASONING_TOKENS: u32 = 4096;
+/// The tokens for the thoughts of OpenAI's own models: most of them think.
+const THINKING_TOKENS: u32 = 4096;
 
 /// Any endpoint that speaks OpenAI's chat completions: OpenAI itself, Ollama,
 /// vLLM, llama.cpp, Groq and many more.
@@ -19,13 +14,13 @@ const REASONING_TOKENS: u32 = 4096;
 /// <https://platform.openai.com/docs/api-reference/chat/create>
 #[derive(Debug)]
 pub struct OpenAi {
-    endpoint: Endpoint,
+    http: HttpAgent,
     repeat_penalty: Option<f64>,
 }
 
 impl OpenAi {
-    /// `base_url` goes up to the version, such as `https://api.openai.com/v1`;
-    /// the key is sent as a bearer token, the headers as they are.
+    /// `base_url` goes up to the version, such as `https://api.openai.com/v1`, or
+    /// is the whole URL; the key is sent as a bearer token, the headers as they are.
     pub fn new(
         base_url: &str,
         key: Option<&str>,
@@ -34,22 +29,30 @@ impl OpenAi {
     ) -> anyhow::Result<Self> {
         let key = key.map(|key| ("authorization".to_owned(), format!("Bearer {}", key.trim())));
         let headers: Vec<_> = key.into_iter().chain(headers.iter().cloned()).collect();
-        let endpoint = Endpoint::new(base_url, &["chat", "completions"], &headers, limits)?;
+        let mut http = HttpAgent::new(base_url, &["chat", "completions"], &headers, limits)?;
+        if is_openai(&http) {
+            http.default_thinking_tokens = THINKING_TOKENS;
+        }
         Ok(OpenAi {
-            endpoint,
+            http,
             repeat_penalty: None,
         })
     }
 
-    /// Hold the model off repeating itself; 1.1 suits small ones. Only for
-    /// servers that know the argument, as llama.cpp does: OpenAI answers 400
-    /// to arguments that it does not know.
+    /// Sets what operators set for its models.
+    pub fn with_settings(mut self, settings: ModelSettings) -> Self {
+        self.http.settings = settings;
+        self
+    }
+
+    /// Keeps the model from repeating itself; 1.1 suits small ones. Only for
+    /// servers that know the argument, as llama.cpp does.
     pub fn with_repeat_penalty(mut self, penalty: f64) -> Self {
         self.repeat_penalty = Some(penalty);
         self
     }
 
-    fn body(&self, request: &CompletionRequest) -> Value {
+    fn body(&self, request: &CompletionRequest, max_tokens: u32) -> Value {
         let mut body = json!({
             "model": request.model,
             "messages": [
@@ -59,12 +62,12 @@ impl OpenAi {
             "stream": true,
             "stream_options": { "include_usage": true },
         });
-        if self.endpoint.host() == "api.openai.com" {
+        if is_openai(&self.http) {
             // The newer models refuse `max_tokens`, and any temperature but
             // their own; the older ones do as well without.
-            body["max_completion_tokens"] = json!(request.max_tokens + REASONING_TOKENS);
+            body["max_completion_tokens"] = json!(max_tokens);
         } else {
-            body["max_tokens"] = json!(request.max_tokens);
+            body["max_tokens"] = json!(max_tokens);
             body["temperature"] = json!(0.4);
         }
         if let Some(penalty) = self.repeat_penalty {
@@ -72,6 +75,10 @@ impl OpenAi {
         }
         body
     }
+}
+
+fn is_openai(http: &HttpAgent) -> bool {
+    http.host() == "api.openai.com"
 }
 
 impl Agent for OpenAi {
@@ -82,84 +89,11 @@ impl Agent for OpenAi {
     fn call<'a>(
         &'a self,
         request: &'a CompletionRequest,
-        on_event: &'a (dyn Fn(Event) + Send + Sync),
-    ) -> BoxFuture<'a, Result<Completion, AgentError>> {
-        Box::pin(async move {
-            let mut answer = self.endpoint.send(&self.body(request), on_event).await?;
-            while let Some(event) = answer.next().await? {
-                if event.data != "[DONE]" {
-                    read(answer.read(&event)?, &mut answer)?;
-                }
-            }
-            answer.into_completion()
-        })
+        on_event: &'a OnEvent<'a>,
+    ) -> CallFuture<'a> {
+        let build = |max_tokens| self.body(request, max_tokens);
+        Box::pin(self.http.call(request, on_event, build))
     }
-}
-
-#[derive(Deserialize)]
-struct Chunk {
-    #[serde(default)]
-    choices: Vec<Choice>,
-    usage: Option<Tokens>,
-}
-
-#[derive(Deserialize)]
-struct Choice {
-    #[serde(default)]
-    delta: Delta,
-    finish_reason: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-struct Delta {
-    content: Option<String>,
-    refusal: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Tokens {
-    #[serde(default)]
-    prompt_tokens: u32,
-    #[serde(default)]
-    completion_tokens: u32,
-}
-
-fn read(chunk: Chunk, answer: &mut EventStream<'_>) -> Result<(), AgentError> {
-    if let Some(tokens) = chunk.usage {
-        answer.usage = Usage {
-            input_tokens: tokens.prompt_tokens,
-            output_tokens: tokens.completion_tokens,
-        };
-    }
-    // We ask for one choice; the chunk with the usage has none.
-    let Some(choice) = chunk.choices.into_iter().next() else {
-        return Ok(());
-    };
-    if choice
-        .delta
-        .refusal
-        .is_some_and(|refusal| !refusal.is_empty())
-    {
-        return Err(AgentError::fatal(
-            AgentErrorKind::Rejected,
-            "the model refuses to write this",
-        ));
-    }
-    answer.write(choice.delta.content.unwrap_or_default())?;
-    match choice.finish_reason.as_deref() {
-        None | Some("") => {}
-        // Together says `eos` where the model stopped by itself.
-        Some("stop" | "eos") => answer.finish(false),
-        Some("length") => answer.finish(true),
-        Some("content_filter") => {
-            return Err(AgentError::fatal(
-                AgentErrorKind::Rejected,
-                "the provider's content filter stopped the text",
-            ));
-        }
-        Some(other) => return Err(AgentError::unexpected_finish_reason(other)),
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -177,15 +111,14 @@ mod tests {
             max_tokens: 100,
         };
         let limits = Limits::within(std::time::Duration::from_secs(1));
-        OpenAi::new(base_url, None, &[], limits)
-            .unwrap()
-            .body(&request)
+        let agent = OpenAi::new(base_url, None, &[], limits).unwrap();
+        agent.body(&request, 100 + agent.http.default_thinking_tokens)
     }
 
     #[test]
     fn openai_itself_gets_no_argument_that_its_newer_models_refuse() {
         let body = body("https://api.openai.com/v1");
-        assert_eq!(body["max_completion_tokens"], 100 + REASONING_TOKENS);
+        assert_eq!(body["max_completion_tokens"], 100 + THINKING_TOKENS);
         assert_eq!(
             (&body["max_tokens"], &body["temperature"]),
             (&Value::Null, &Value::Null)

@@ -1,14 +1,16 @@
-use super::{AgentError, AgentErrorKind, Event};
+//! The text of an answer as it comes: bounded, and reported piece by piece.
+
+use super::{AgentError, AgentErrorKind, Event, OnEvent};
 
 /// The text as far as it has come; bounded, and handed on piece by piece.
 pub(super) struct OutputBuffer<'a> {
     text: String,
     most: usize,
-    on_event: &'a (dyn Fn(Event) + Send + Sync),
+    on_event: &'a OnEvent<'a>,
 }
 
 impl<'a> OutputBuffer<'a> {
-    pub(super) fn new(most: usize, on_event: &'a (dyn Fn(Event) + Send + Sync)) -> Self {
+    pub(super) fn new(most: usize, on_event: &'a OnEvent<'a>) -> Self {
         OutputBuffer {
             text: String::new(),
             most,

@@ -7,7 +7,6 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::io::AsyncReadExt;
@@ -19,8 +18,8 @@ pub use supervisor::supervise;
 
 use super::output_buffer::OutputBuffer;
 use super::{
-    Agent, AgentError, AgentErrorKind, CallScope, Completion, CompletionRequest, Event, Limits,
-    MAX_RETRY_AFTER, Usage, log_excerpt,
+    Agent, AgentError, AgentErrorKind, CallFuture, CallScope, Completion, CompletionRequest,
+    Limits, MAX_RETRY_AFTER, OnEvent, Usage, log_excerpt,
 };
 use bounded_lines::BoundedLines;
 use process_group::{ProcessGroup, REAP_TIMEOUT};
@@ -122,7 +121,7 @@ impl Script {
         group: &mut ProcessGroup,
         stdout: ChildStdout,
         request: &CompletionRequest,
-        on_event: &(dyn Fn(Event) + Send + Sync),
+        on_event: &OnEvent<'_>,
     ) -> Result<Completion, AgentError> {
         let end = Instant::now() + self.limits.total_timeout;
         let mut patience = Instant::now() + self.limits.first_token_timeout;
@@ -196,8 +195,8 @@ impl Agent for Script {
     fn call<'a>(
         &'a self,
         request: &'a CompletionRequest,
-        on_event: &'a (dyn Fn(Event) + Send + Sync),
-    ) -> BoxFuture<'a, Result<Completion, AgentError>> {
+        on_event: &'a OnEvent<'a>,
+    ) -> CallFuture<'a> {
         Box::pin(async move {
             let started = ProcessGroup::start(&self.supervisor, &self.command, &self.environment);
             let (mut group, stdout, stderr) = started.map_err(|error| {

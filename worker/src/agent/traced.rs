@@ -1,21 +1,21 @@
+//! Traces of the calls to an agent.
+
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
 use shared::trace::Span;
 
-use super::{Agent, AgentError, CallScope, Completion, CompletionRequest, Event};
+use super::{Agent, AgentError, CallFuture, CallScope, Completion, CompletionRequest, OnEvent};
 
-/// An agent whose calls show in traces, under the names that OpenTelemetry has
-/// for what calls to models consist of. What is asked and written is not told.
+/// An agent whose calls are spans with OpenTelemetry's attributes for generative
+/// AI. Prompts and answers are not recorded.
 /// <https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/>
 pub(super) struct Traced {
     agent: Arc<dyn Agent>,
-    /// Who it is, such as `openai`.
+    /// Such as `openai`.
     provider: &'static str,
 }
 
 impl Traced {
-    /// `agent`, under the name of its provider.
     pub(super) fn new(agent: Arc<dyn Agent>, provider: &'static str) -> Self {
         Traced { agent, provider }
     }
@@ -41,8 +41,8 @@ impl Agent for Traced {
     fn call<'a>(
         &'a self,
         request: &'a CompletionRequest,
-        on_event: &'a (dyn Fn(Event) + Send + Sync),
-    ) -> BoxFuture<'a, Result<Completion, AgentError>> {
+        on_event: &'a OnEvent<'a>,
+    ) -> CallFuture<'a> {
         Box::pin(async move {
             let span = self.start_span(request);
             let reply = span.scope(self.agent.call(request, on_event)).await;

@@ -16,11 +16,11 @@ impl Provider for AnthropicProtocol {
     const OVERLOADED: &str = "overloaded_error";
 
     fn agent(url: &str, limits: Limits) -> Box<dyn Agent> {
-        Box::new(Anthropic::new(url, KEY, limits).unwrap())
+        Box::new(Anthropic::new(url, KEY, &[], limits).unwrap())
     }
 
     fn debug(url: &str) -> String {
-        format!("{:?}", Anthropic::new(url, KEY, limits()).unwrap())
+        format!("{:?}", Anthropic::new(url, KEY, &[], limits()).unwrap())
     }
 
     fn start() -> String {
@@ -91,7 +91,7 @@ async fn a_request_has_the_key_the_version_and_the_whole_prompt() {
     .map(Act::Chunk);
     let stub = Stub::answering(stream(acts)).await;
     for base_url in [stub.url(), stub.url() + "/v1/"] {
-        call(&Anthropic::new(&base_url, KEY, limits()).unwrap())
+        call(&Anthropic::new(&base_url, KEY, &[], limits()).unwrap())
             .await
             .unwrap();
     }
@@ -124,7 +124,7 @@ async fn thoughts_are_no_text_and_cached_tokens_are_tokens() {
         event(stop),
     ];
     let stub = Stub::answering(stream(acts.map(Act::Chunk))).await;
-    let reply = call(&Anthropic::new(&stub.url(), KEY, limits()).unwrap())
+    let reply = call(&Anthropic::new(&stub.url(), KEY, &[], limits()).unwrap())
         .await
         .unwrap();
     assert_eq!(reply.text, "Tea.");

@@ -28,7 +28,7 @@ const SERVICE_TERMS: [&str; 18] = [
 ];
 
 /// Whether a password is among those that everyone tries first.
-pub(crate) fn is_common(password: &str) -> bool {
+pub(super) fn is_common(password: &str) -> bool {
     let password = password.to_lowercase();
     common().any(|common| common == password) || is_service_term(&password)
 }

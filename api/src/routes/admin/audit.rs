@@ -1,22 +1,20 @@
 //! The audit trail. It can be read, and nothing else.
 
-use axum::Json;
 use axum::extract::{OriginalUri, State};
-use axum::http::HeaderMap;
 use chrono::{DateTime, Utc};
 use entity::audit;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::EntityTrait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use crate::AppState;
 use crate::auth::current_user::AdminUser;
 use crate::error::Result;
 use crate::extract::query::ValidatedQuery;
-use crate::pagination::{CursorCodec, IdCursor, next_link_header, page_limit, split_page};
+use crate::pagination::{CursorCodec, Page, PageRequest, PageResponse, paginate};
 use crate::routes::timestamp;
+use crate::state::AppState;
 
 /// Which events to list.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -29,15 +27,6 @@ pub(crate) struct ListAuditQuery {
     /// `next_cursor` of the page before.
     #[param(max_length = 500, pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
-}
-
-/// A page of the audit trail.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct AuditEventPage {
-    #[schema(max_items = 100)]
-    items: Vec<AuditEvent>,
-    /// Leads to the next page; null on the last one.
-    next_cursor: Option<String>,
 }
 
 /// Something that was done.
@@ -89,37 +78,27 @@ impl From<audit::Model> for AuditEvent {
     }
 }
 
+type AuditEventPage = Page<AuditEvent>;
+
 /// Read the audit trail
 ///
 /// The latest first. Events are kept for 400 days.
 #[utoipa::path(
-    get, path = "/admin/audit", tag = "admin", operation_id = "list_audit_events",
+    get, path = "/admin/audit", tag = "admin",
     params(ListAuditQuery),
     responses((status = 200, body = AuditEventPage)),
 )]
-pub(crate) async fn list(
+pub(crate) async fn list_audit_events(
     State(state): State<AppState>,
     AdminUser(me): AdminUser,
     OriginalUri(uri): OriginalUri,
-    ValidatedQuery(filter): ValidatedQuery<ListAuditQuery>,
-) -> Result<(HeaderMap, Json<AuditEventPage>)> {
-    let limit = page_limit(filter.limit)?;
-    let list = CursorCodec {
-        keys: &state.keys,
-        user: me.user.id,
-        name: "admin,audit",
-    };
-    let mut events = audit::Entity::find()
-        .order_by_desc(audit::Column::Id)
-        .limit(limit + 1);
-    if let Some(cursor) = &filter.cursor {
-        let after: IdCursor = list.decode(cursor)?;
-        events = events.filter(audit::Column::Id.lt(after.id));
-    }
-    let mut events = events.all(state.db.read()).await?;
-    let last = split_page(&mut events, limit).map(|last| IdCursor { id: last.id });
-    let next_cursor = last.map(|after| list.encode(&after)).transpose()?;
+    ValidatedQuery(query): ValidatedQuery<ListAuditQuery>,
+) -> Result<PageResponse<AuditEvent>> {
+    let list = CursorCodec::new(&state.keys, me.user.id, "admin,audit");
+    let page = PageRequest::new(list, query.limit, query.cursor.as_deref())?;
+    let db = state.db.read();
+    let events = audit::Entity::find();
+    let (events, next) = paginate(db, page, events, None, audit::Column::Id).await?;
     let items = events.into_iter().map(AuditEvent::from).collect();
-    let headers = next_link_header(&uri, next_cursor.as_deref());
-    Ok((headers, Json(AuditEventPage { items, next_cursor })))
+    Ok(Page::response(&uri, items, next))
 }

@@ -5,19 +5,19 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, TimeDelta, Utc};
-use entity::audit::{Action, AuditEvent, RequestMetadata, UserRef};
+use entity::audit::Action;
 use entity::clock::now;
 use entity::queue_state;
-use sea_orm::{ConnectionTrait, DatabaseTransaction};
+use sea_orm::ConnectionTrait;
 use serde::Serialize;
 use shared::queue::{self, JobTimings};
 use utoipa::ToSchema;
 
-use crate::AppState;
 use crate::auth::current_user::{AdminUser, CurrentUser};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::extract::client_info::ClientInfo;
 use crate::routes::optional_timestamp;
+use crate::state::AppState;
 
 /// Jobs of a status are counted no further.
 const MAX_COUNTED: u32 = 10_000;
@@ -146,10 +146,10 @@ impl Percentiles {
 
 /// See how the queue is doing
 #[utoipa::path(
-    get, path = "/admin/queue", tag = "admin", operation_id = "get_queue",
+    get, path = "/admin/queue", tag = "admin",
     responses((status = 200, body = Queue)),
 )]
-pub(crate) async fn get(State(state): State<AppState>, _: AdminUser) -> Result<Json<Queue>> {
+pub(crate) async fn get_queue(State(state): State<AppState>, _: AdminUser) -> Result<Json<Queue>> {
     Ok(Json(Queue::load(state.db.read()).await?))
 }
 
@@ -158,10 +158,10 @@ pub(crate) async fn get(State(state): State<AppState>, _: AdminUser) -> Result<J
 /// Those that run go on; new ones are accepted and wait. It holds until the queue
 /// is resumed, however often anything is restarted.
 #[utoipa::path(
-    post, path = "/admin/queue/pause", tag = "admin", operation_id = "pause_queue",
+    post, path = "/admin/queue/pause", tag = "admin",
     responses((status = 200, body = Queue)),
 )]
-pub(crate) async fn pause(
+pub(crate) async fn pause_queue(
     State(state): State<AppState>,
     AdminUser(me): AdminUser,
     client: ClientInfo,
@@ -171,10 +171,10 @@ pub(crate) async fn pause(
 
 /// Have workers take jobs again
 #[utoipa::path(
-    post, path = "/admin/queue/resume", tag = "admin", operation_id = "resume_queue",
+    post, path = "/admin/queue/resume", tag = "admin",
     responses((status = 200, body = Queue)),
 )]
-pub(crate) async fn resume(
+pub(crate) async fn resume_queue(
     State(state): State<AppState>,
     AdminUser(me): AdminUser,
     client: ClientInfo,
@@ -190,32 +190,19 @@ async fn set_paused(
 ) -> Result<Json<Queue>> {
     state
         .db
-        .transaction(async move |tx| set_paused_tx(tx, action, me, client.request_metadata()).await)
+        .transaction(async move |tx| {
+            let changed = match action {
+                Action::QueuePaused => queue_state::Entity::pause(tx).await?,
+                _ => queue_state::Entity::resume(tx).await?,
+            };
+            if changed {
+                let event = client.audit_event(action, Some(&me.user), None, None);
+                event.insert(tx).await?;
+            }
+            Ok::<_, Error>(())
+        })
         .await?;
     Ok(Json(Queue::load(state.db.read()).await?))
-}
-
-async fn set_paused_tx(
-    tx: &DatabaseTransaction,
-    action: Action,
-    me: CurrentUser,
-    source: RequestMetadata,
-) -> Result<()> {
-    let changed = match action {
-        Action::QueuePaused => queue_state::Entity::pause(tx).await?,
-        _ => queue_state::Entity::resume(tx).await?,
-    };
-    if changed {
-        let event = AuditEvent {
-            action,
-            actor: Some(UserRef::from(&me.user)),
-            subject: None,
-            source,
-            details: None,
-        };
-        event.insert(tx).await?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

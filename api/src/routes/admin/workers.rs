@@ -10,10 +10,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::AppState;
 use crate::auth::current_user::AdminUser;
 use crate::error::Result;
 use crate::routes::timestamp;
+use crate::state::AppState;
 
 const MAX_WORKERS: u64 = 1_000;
 const MAX_JOBS: u64 = 10_000;
@@ -55,10 +55,13 @@ pub(crate) struct Worker {
 /// Each tells every 5 seconds that it is there, and is forgotten a day after it
 /// told so last.
 #[utoipa::path(
-    get, path = "/admin/workers", tag = "admin", operation_id = "list_workers",
+    get, path = "/admin/workers", tag = "admin",
     responses((status = 200, body = WorkerList)),
 )]
-pub(crate) async fn list(State(state): State<AppState>, _: AdminUser) -> Result<Json<WorkerList>> {
+pub(crate) async fn list_workers(
+    State(state): State<AppState>,
+    _: AdminUser,
+) -> Result<Json<WorkerList>> {
     let db = state.db.read();
     let mut running: HashMap<String, Vec<Uuid>> = HashMap::new();
     for held in worker::Entity::running_jobs(db, MAX_JOBS).await? {

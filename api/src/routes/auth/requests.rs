@@ -2,8 +2,9 @@
 
 use utoipa::ToSchema;
 
-use crate::extract::json::{FieldReader, FromFields, Violation, accept_any, length};
-use crate::routes::users::new_password;
+use crate::auth::password::rules::new_password;
+use crate::extract::field_reader::{FieldReader, FromFields, Violation, accept_any};
+use crate::extract::text_rules::length;
 
 /// A new account.
 #[derive(Debug, ToSchema)]

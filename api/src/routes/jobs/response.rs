@@ -2,6 +2,9 @@
 
 use std::collections::HashMap;
 
+use axum::Json;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use entity::{attempt, job};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder};
@@ -11,6 +14,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
+use crate::http_headers::{content_etag, with_etag};
 use crate::routes::{optional_timestamp, timestamp};
 
 /// A job.
@@ -19,7 +23,7 @@ pub(crate) struct Job {
     id: Uuid,
     /// The post it writes.
     blog_id: Uuid,
-    pub(in crate::routes) status: job::Status,
+    status: job::Status,
     /// What the running attempt does; null while none runs.
     phase: Option<job::Phase>,
     progress: Progress,
@@ -36,6 +40,8 @@ pub(crate) struct Job {
     usage: Usage,
     /// The latest error; null once the job has succeeded.
     error: Option<JobError>,
+    /// What was cut from the model's answers, or is doubtful in the text.
+    warnings: Vec<job::Warning>,
     /// The attempts, the first one first.
     attempts: Vec<Attempt>,
     #[serde(serialize_with = "timestamp")]
@@ -133,6 +139,7 @@ impl Job {
                 output_tokens: job.output_tokens,
             },
             error: error(job.error_code, job.error_message, job.error_retryable),
+            warnings: warnings(job.warnings.as_deref()),
             attempts: attempts.into_iter().map(Attempt::from).collect(),
             created_at: job.created_at,
             started_at: job.started_at,
@@ -195,6 +202,13 @@ impl Job {
     }
 }
 
+fn warnings(json: Option<&str>) -> Vec<job::Warning> {
+    let warnings = json.map(serde_json::from_str);
+    warnings
+        .and_then(|parsed: serde_json::Result<_>| parsed.ok())
+        .unwrap_or_default()
+}
+
 fn error(
     code: Option<String>,
     message: Option<String>,
@@ -217,5 +231,34 @@ impl From<attempt::Model> for Attempt {
             outcome: row.outcome,
             error: error(row.error_code, row.error_message, row.error_retryable),
         }
+    }
+}
+
+/// A job under its tag, with a hint when to ask again.
+pub(in crate::routes) fn job_response(asked: &HeaderMap, job: &Job) -> Result<Response> {
+    let body = serde_json::to_vec(job).map_err(Error::internal)?;
+    let tag = content_etag(&body);
+    let mut headers = HeaderMap::new();
+    let json = HeaderValue::from_static("application/json");
+    headers.insert(header::CONTENT_TYPE, json);
+    set_retry_after(&mut headers, job);
+    Ok(with_etag(asked, &tag, (headers, body)))
+}
+
+/// 202 with a job, and a hint when to ask again.
+pub(super) fn accepted(job: &Job) -> Result<Response> {
+    let mut headers = HeaderMap::new();
+    set_retry_after(&mut headers, job);
+    Ok((StatusCode::ACCEPTED, headers, Json(job)).into_response())
+}
+
+/// How soon it is worth asking again, in seconds.
+const POLL_INTERVAL_SECONDS: &str = "1";
+
+/// Says when to ask again, while the job is not over.
+pub(in crate::routes) fn set_retry_after(headers: &mut HeaderMap, job: &Job) {
+    if !job.status.is_finished() {
+        let soon = HeaderValue::from_static(POLL_INTERVAL_SECONDS);
+        headers.insert(header::RETRY_AFTER, soon);
     }
 }

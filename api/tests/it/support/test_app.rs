@@ -161,7 +161,10 @@ impl TestApp {
         let url = self.agent.url();
         let ours = ["worker", "--agent=openai", "--agent-model", MODELS];
         let quick = ["--job-backoff-base-ms=1", "--agent-url", &url];
-        let arguments = ours.iter().chain(&quick).chain(arguments);
+        // The stub answers the questions of this way, unless a test names another.
+        let names_way = arguments.iter().any(|a| a.starts_with("--agent-writing"));
+        let way = (!names_way).then_some(&"--agent-writing=guided");
+        let arguments = ours.iter().chain(&quick).chain(way).chain(arguments);
         let config = worker::config::Config::parse_from(arguments);
         let agent = config.agent().unwrap();
         let metrics = Arc::new(Metrics::new(&config).unwrap());

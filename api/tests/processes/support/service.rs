@@ -59,6 +59,7 @@ impl Service {
         Service::new()
             .set("AGENT", "openai")
             .set("AGENT_MODEL", "stub")
+            .set("AGENT_WRITING", "guided")
             .set("AGENT_URL", writer.url())
     }
 

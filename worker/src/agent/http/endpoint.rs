@@ -1,99 +1,126 @@
-//! What the providers behind HTTP share: where they are asked, and how.
+//! Where a provider is asked, and how a request is sent there.
 
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{
+    ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue, LOCATION,
+};
 use reqwest::{Client, Response, Url, redirect};
-use serde::Serialize;
-use serde_json::Value;
 use shared::trace::Span;
 use tokio::time::{Instant, timeout_at};
 
-use super::error;
+use super::error::{CallError, ProviderError};
 use super::event_stream::EventStream;
-use crate::agent::{AgentError, AgentErrorKind, Event, Limits, log_excerpt};
+use super::model_profiles::Object;
+use super::redactor::Redactor;
+use super::retry_after;
+use crate::agent::{AgentError, AgentErrorKind, Limits};
 
-/// The most that we read of an answer that is no stream, and how long.
+/// The most that is read of an error's body, and how long.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
 const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
+const MAX_REDIRECTS: usize = 3;
+
 /// Where a provider is asked.
-pub(in crate::agent) struct Endpoint {
-    url: Url,
+pub(super) struct Endpoint {
+    /// Of several that may be meant, the one that answers.
+    urls: Vec<Url>,
+    used: AtomicUsize,
     client: Client,
-    /// What must not appear in any message, should the provider echo it.
-    secrets: Vec<String>,
-    pub(in crate::agent) limits: Limits,
+    pub(super) redactor: Redactor,
+    pub(super) limits: Limits,
 }
 
 impl Endpoint {
-    /// `path` is appended to that of `base`; all of `headers` count as secret.
-    pub(in crate::agent) fn new(
+    /// `path` is appended to that of `base`, if it does not end with it; all of
+    /// `headers` count as secret.
+    pub(super) fn new(
         base: &str,
         path: &[&str],
         headers: &[(String, String)],
         limits: Limits,
     ) -> anyhow::Result<Self> {
-        let mut url = Url::parse(base.trim()).context("the agent's URL can't be read")?;
+        let base = Url::parse(base.trim()).context("the agent's URL can't be read")?;
         anyhow::ensure!(
-            matches!(url.scheme(), "http" | "https") && url.has_host(),
+            matches!(base.scheme(), "http" | "https") && base.has_host(),
             "the agent's URL must begin with http:// or https://"
         );
-        if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty().extend(path);
-        }
-        let secrets = headers
-            .iter()
-            .flat_map(|(_, value)| value.split_whitespace());
+        let query = base
+            .query_pairs()
+            .filter(|(name, _)| name.to_lowercase().contains("key"));
+        let query: Vec<String> = query.map(|(_, value)| value.into_owned()).collect();
+        let values = headers.iter().map(|(_, value)| value.as_str());
         Ok(Endpoint {
-            client: client(&url, headers, limits)?,
-            // Anything shorter is no secret, but may well be a common word.
-            secrets: secrets
-                .filter(|word| word.len() >= 8)
-                .map(str::to_owned)
-                .collect(),
-            url,
+            client: client(&base, headers, limits)?,
+            redactor: Redactor::new(values.chain(query.iter().map(String::as_str))),
+            urls: completion_urls(&base, path),
+            used: AtomicUsize::new(0),
             limits,
         })
     }
 
-    pub(in crate::agent) fn host(&self) -> &str {
-        self.url.host_str().unwrap_or_default()
+    pub(super) fn host(&self) -> &str {
+        self.urls[0].host_str().unwrap_or_default()
     }
 
-    /// Send `body` and wait until the answer begins.
-    pub(in crate::agent) async fn send<'a>(
-        &'a self,
-        body: &impl Serialize,
-        on_event: &'a (dyn Fn(Event) + Send + Sync),
-    ) -> Result<EventStream<'a>, AgentError> {
-        let start = Instant::now();
-        let until = start
-            + self
-                .limits
-                .first_token_timeout
-                .min(self.limits.total_timeout);
-        let mut request = self.client.post(self.url.clone()).json(body);
+    /// Sends `body`, and waits until the answer begins. An answer that is not
+    /// streamed begins when it is whole.
+    pub(super) async fn send(&self, body: &Object, end: Instant) -> Result<EventStream, CallError> {
+        let begin = match body["stream"] == true {
+            true => end.min(Instant::now() + self.limits.first_token_timeout),
+            false => end,
+        };
+        let mut response = self
+            .post(self.used.load(Ordering::Relaxed), body, begin)
+            .await?;
+        if matches!(response.status().as_u16(), 404 | 405) && self.urls.len() > 1 {
+            let other = 1 - self.used.load(Ordering::Relaxed);
+            let second = self.post(other, body, begin).await?;
+            if !matches!(second.status().as_u16(), 404 | 405) {
+                self.used.store(other, Ordering::Relaxed);
+                response = second;
+            }
+        }
+        if !response.status().is_success() {
+            return Err(CallError::Provider(self.read_error(response).await));
+        }
+        if let Some(encoding) = response.headers().get(CONTENT_ENCODING)
+            && encoding != "identity"
+        {
+            let message = format!("the answer is encoded as {encoding:?}, for which nobody asked");
+            return Err(AgentError::retry(AgentErrorKind::BadOutput, message).into());
+        }
+        Ok(EventStream::new(
+            response,
+            self.limits,
+            self.redactor.clone(),
+            (begin, end),
+        ))
+    }
+
+    async fn post(
+        &self,
+        url: usize,
+        body: &Object,
+        begin: Instant,
+    ) -> Result<Response, AgentError> {
+        let mut request = self.client.post(self.urls[url].clone()).json(body);
         // Only with a collector; a model of one's own may send its spans there, too.
         if let Some(traceparent) = Span::current().traceparent() {
             request = request.header("traceparent", traceparent);
         }
-        let response = match timeout_at(until, request.send()).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(self.send_error(error)),
-            Err(_) => {
-                return Err(AgentError::retry(
-                    AgentErrorKind::Timeout,
-                    "no answer began in time",
-                ));
-            }
-        };
-        if !response.status().is_success() || !may_be_stream(&response) {
-            return Err(self.status_error(response).await);
+        match timeout_at(begin, request.send()).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(self.send_error(error)),
+            Err(_) => Err(AgentError::retry(
+                AgentErrorKind::Timeout,
+                "no answer began in time",
+            )),
         }
-        Ok(EventStream::new(self, response, start, until, on_event))
     }
 
     fn send_error(&self, error: reqwest::Error) -> AgentError {
@@ -102,41 +129,30 @@ impl Endpoint {
         } else {
             AgentErrorKind::Unavailable
         };
-        let message = format!(
-            "can't ask {}: {}",
-            self.host(),
-            error_chain(&error.without_url())
-        );
-        AgentError::retry(failure, self.redact(&message))
+        let cause = self.redactor.cause(error);
+        AgentError::retry(
+            failure,
+            format!("can't send a request to {}: {cause}", self.host()),
+        )
     }
 
-    /// What an answer says that is no stream.
-    async fn status_error(&self, response: Response) -> AgentError {
+    async fn read_error(&self, response: Response) -> ProviderError {
         let status = response.status();
-        let after = response
-            .headers()
-            .get(RETRY_AFTER)
-            .and_then(|value| value.to_str().ok());
-        let after = after.and_then(|value| error::retry_after(value, entity::clock::now()));
-        let body = self.redact(&read_limited(response).await);
-        if !status.is_success() {
-            return error::from_status(status.as_u16(), after, &body);
+        let headers = response.headers().clone();
+        let location = headers.get(LOCATION).and_then(|value| value.to_str().ok());
+        let location = location.filter(|_| status.is_redirection());
+        let mut body = self.redactor.redact(&read_limited(response).await);
+        if let Some(location) = location {
+            // Without its query, which may hold a key.
+            let location = location.split('?').next().unwrap_or_default();
+            body = format!(
+                "the endpoint has moved to {}",
+                self.redactor.redact(location)
+            );
         }
-        match serde_json::from_str::<Value>(&body) {
-            Ok(value) if error::is_error(&value) => error::from_event(&value),
-            _ => AgentError::retry(
-                AgentErrorKind::BadOutput,
-                format!("no event stream, but: {}", log_excerpt(&body, 200)),
-            ),
-        }
-    }
-
-    pub(in crate::agent) fn redact(&self, message: &str) -> String {
-        self.secrets
-            .iter()
-            .fold(message.to_owned(), |text, secret| {
-                text.replace(secret, "***")
-            })
+        let status = status.as_u16();
+        let after = retry_after::delay(status, &headers, &body, entity::clock::now());
+        ProviderError::from_response(status, after, &body)
     }
 }
 
@@ -149,11 +165,48 @@ impl fmt::Debug for Endpoint {
     }
 }
 
+/// Where completions are to be asked for, given what people write: the server
+/// alone, or up to the version, or the whole path. Of a server alone it is not
+/// known whether it has versions.
+fn completion_urls(base: &Url, path: &[&str]) -> Vec<Url> {
+    let mut base = base.clone();
+    base.set_path(base.path().to_owned().trim_end_matches('/'));
+    let given = base.path().split('/').filter(|segment| !segment.is_empty());
+    let given: Vec<&str> = given.collect();
+    let known = (0..=path.len())
+        .rev()
+        .find(|n| given.ends_with(&path[..*n]));
+    let known = known.unwrap_or_default();
+    let start = &given[..given.len() - known];
+    let with = |version: Option<&str>| {
+        let mut url = base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            (0..known).for_each(|_| {
+                segments.pop();
+            });
+            segments.pop_if_empty().extend(version).extend(path);
+        }
+        url
+    };
+    let is_version = |segment: &&str| {
+        let number = segment.strip_prefix('v').unwrap_or_default();
+        number.starts_with(|c: char| c.is_ascii_digit())
+    };
+    let has_version = start.last().is_some_and(is_version);
+    match (known == path.len(), path) {
+        (false, ["messages"]) if !has_version => vec![with(Some("v1"))],
+        (false, ["chat", ..]) if start.is_empty() => vec![with(Some("v1")), with(None)],
+        _ => vec![with(None)],
+    }
+}
+
 fn client(url: &Url, headers: &[(String, String)], limits: Limits) -> anyhow::Result<Client> {
     // An error only says that it is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
 
     let mut map = HeaderMap::new();
+    // A compressed stream comes in blocks. Some compress it all the same.
+    map.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     for (name, value) in headers {
         let key = HeaderName::try_from(name)
             .with_context(|| format!("{name:?} can't be a header's name"))?;
@@ -171,8 +224,7 @@ fn client(url: &Url, headers: &[(String, String)], limits: Limits) -> anyhow::Re
         // stream, and a call that meets the close fails. A call takes seconds,
         // so a connection of its own costs it nothing.
         .pool_max_idle_per_host(0)
-        // A redirect would carry the key to whoever it names.
-        .redirect(redirect::Policy::none());
+        .redirect(redirect::Policy::custom(redirect_within_server));
     if is_loopback(url) {
         builder = builder.no_proxy();
     }
@@ -183,22 +235,27 @@ fn client(url: &Url, headers: &[(String, String)], limits: Limits) -> anyhow::Re
     builder.build().context("can't set up the HTTP client")
 }
 
+/// Follows a redirect that keeps the method and the server, as for a slash at the
+/// path's end. Any other would carry the key to whoever it names.
+fn redirect_within_server(attempt: redirect::Attempt<'_>) -> redirect::Action {
+    let keeps_method = matches!(attempt.status().as_u16(), 307 | 308);
+    let keeps_server = attempt
+        .previous()
+        .last()
+        .is_some_and(|from| from.origin() == attempt.url().origin());
+    if keeps_method && keeps_server && attempt.previous().len() <= MAX_REDIRECTS {
+        attempt.follow()
+    } else {
+        attempt.stop()
+    }
+}
+
 fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     host == "localhost"
         || host
             .parse()
             .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
-}
-
-/// Few servers forget the type of a stream; those that answer in JSON or HTML
-/// mean it.
-fn may_be_stream(response: &Response) -> bool {
-    let kind = response
-        .headers()
-        .get(CONTENT_TYPE)
-        .map_or(&b""[..], HeaderValue::as_bytes);
-    !kind.starts_with(b"application/json") && !kind.starts_with(b"text/html")
 }
 
 async fn read_limited(mut response: Response) -> String {
@@ -213,11 +270,62 @@ async fn read_limited(mut response: Response) -> String {
     String::from_utf8_lossy(&body).into_owned()
 }
 
-/// reqwest tells the cause only in the errors below its own.
-pub(in crate::agent) fn error_chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn urls(base: &str, path: &[&str]) -> Vec<String> {
+        let urls = completion_urls(&Url::parse(base).unwrap(), path);
+        urls.into_iter().map(String::from).collect()
+    }
+
+    #[test]
+    fn a_url_may_be_given_up_to_anywhere() {
+        let chat = "http://a/v1/chat/completions";
+        for base in [
+            "http://a/v1",
+            "http://a/v1/",
+            chat,
+            "http://a/v1/chat/completions/",
+            "http://a/v1/chat/",
+        ] {
+            assert_eq!(urls(base, &["chat", "completions"]), [chat], "{base}");
+        }
+        let root = [chat, "http://a/chat/completions"];
+        for base in ["http://a", "http://a/"] {
+            assert_eq!(urls(base, &["chat", "completions"]), root, "{base}");
+        }
+        let azure = "https://n.openai.azure.com/openai/deployments/d";
+        let query = "?api-version=2024-10-21";
+        let whole = format!("{azure}/chat/completions{query}");
+        for base in [
+            format!("{azure}{query}"),
+            format!("{azure}/{query}"),
+            whole.clone(),
+        ] {
+            assert_eq!(
+                urls(&base, &["chat", "completions"]),
+                [whole.as_str()],
+                "{base}"
+            );
+        }
+        let messages = "http://a/v1/messages";
+        for base in [
+            "http://a",
+            "http://a/",
+            "http://a/v1",
+            "http://a/v1/",
+            messages,
+        ] {
+            assert_eq!(urls(base, &["messages"]), [messages], "{base}");
+        }
+        assert_eq!(
+            urls("http://a/anthropic", &["messages"]),
+            ["http://a/anthropic/v1/messages"]
+        );
+        assert_eq!(
+            urls("http://a/api/messages", &["messages"]),
+            ["http://a/api/messages"]
+        );
+    }
 }

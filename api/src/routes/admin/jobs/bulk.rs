@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use axum::Json;
 use axum::extract::State;
-use entity::audit::{Action, AuditEvent, RequestMetadata, UserRef};
+use entity::audit::Action;
 use entity::{job, user};
 use sea_orm::sea_query::LockType;
 use sea_orm::{
@@ -16,13 +16,15 @@ use shared::queue::{self, EnqueueError, JobQuota, RequestOrigin};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{JobFilter, page};
-use crate::AppState;
-use crate::auth::current_user::{AdminUser, CurrentUser};
+use super::filter::JobFilter;
+use crate::auth::current_user::AdminUser;
 use crate::error::Result;
 use crate::extract::client_info::ClientInfo;
-use crate::extract::json::{FieldReader, FromFields, ValidatedJson, accept_any};
+use crate::extract::field_reader::{FieldReader, FromFields, accept_any};
+use crate::extract::json::ValidatedJson;
 use crate::middleware::request_context::current_origin;
+use crate::pagination::{IdCursor, scan_page};
+use crate::state::AppState;
 
 /// How many jobs are changed in one transaction, so that nobody has to wait long
 /// for it.
@@ -52,7 +54,7 @@ pub(crate) enum BulkAction {
 impl FromFields for BulkJobRequest {
     fn from_fields(fields: &mut FieldReader) -> Option<Self> {
         let action = fields.required("action", accept_any);
-        let filter = fields.nested_required("filter");
+        let filter = fields.nested_required("filter", JobFilter::from_fields);
         Some(BulkJobRequest {
             action: action?,
             filter: filter?,
@@ -80,11 +82,11 @@ pub(crate) struct BulkJobResponse {
 /// The newest first, up to 10,000 at once. It is done in many small steps: should
 /// it break off, ask again.
 #[utoipa::path(
-    post, path = "/admin/jobs/bulk", tag = "admin", operation_id = "change_jobs",
+    post, path = "/admin/jobs/bulk", tag = "admin",
     request_body = BulkJobRequest,
     responses((status = 200, body = BulkJobResponse)),
 )]
-pub(crate) async fn change(
+pub(crate) async fn change_jobs(
     State(state): State<AppState>,
     AdminUser(me): AdminUser,
     client: ClientInfo,
@@ -92,10 +94,12 @@ pub(crate) async fn change(
 ) -> Result<Json<BulkJobResponse>> {
     // Refused before anything is written down.
     change.filter.rows(state.db.backend())?;
-    let (source, told) = (client.request_metadata(), change.clone());
+    // Written down before anything is done, for it is done in many steps.
+    let details = Some(json!({ "action": change.action, "filter": change.filter }));
+    let event = client.audit_event(Action::JobsBulkChanged, Some(&me.user), None, details);
     state
         .db
-        .transaction(async move |tx| record(tx, me, source, told).await)
+        .transaction(async move |tx| event.insert(tx).await)
         .await?;
     let mut outcome = BulkJobResponse {
         matched: 0,
@@ -104,7 +108,7 @@ pub(crate) async fn change(
     };
     let mut after = None;
     loop {
-        let (jobs, next) = page(&state, &change.filter, after, BATCH).await?;
+        let (jobs, next) = next_batch(&state, &change.filter, after).await?;
         outcome.matched += jobs.len();
         outcome.changed += apply(&state, change.action, jobs).await?;
         outcome.more = next.is_some() && outcome.matched >= MAX_JOBS;
@@ -115,65 +119,64 @@ pub(crate) async fn change(
     }
 }
 
-/// Written down before anything is done, for it is done in many steps.
-async fn record(
-    tx: &DatabaseTransaction,
-    me: CurrentUser,
-    source: RequestMetadata,
-    change: BulkJobRequest,
-) -> Result<()> {
-    let event = AuditEvent {
-        action: Action::JobsBulkChanged,
-        actor: Some(UserRef::from(&me.user)),
-        subject: None,
-        source,
-        details: Some(json!({ "action": change.action, "filter": change.filter })),
-    };
-    event.insert(tx).await?;
-    Ok(())
+/// The next jobs that the filter matches, and where they ended if more may follow.
+async fn next_batch(
+    state: &AppState,
+    filter: &JobFilter,
+    after: Option<IdCursor>,
+) -> Result<(Vec<job::Model>, Option<IdCursor>)> {
+    let (mut jobs, wanted) = filter.rows(state.db.backend())?;
+    if let Some(after) = after {
+        jobs = jobs.filter(job::Column::Id.lt(after.id));
+    }
+    let db = state.db.read();
+    Ok(scan_page(db, jobs, wanted, job::Column::Id, |job| job.id, BATCH).await?)
 }
 
+/// Returns how many of the jobs were changed.
 async fn apply(state: &AppState, action: BulkAction, jobs: Vec<job::Model>) -> Result<usize> {
     if jobs.is_empty() {
         return Ok(0);
     }
-    let (attempts, origin) = (state.config.job_max_attempts, current_origin());
-    let changed = state.db.transaction(async move |tx| match action {
-        BulkAction::Cancel => cancel_tx(tx, jobs).await,
-        BulkAction::Retry => retry_tx(tx, jobs, attempts, origin).await,
-    });
-    let changed = changed.await?;
-    changed
-        .iter()
-        .for_each(|job| state.metrics.job_canceled(job));
+    let attempts = state.config.job_max_attempts;
+    let origin = current_origin();
+    let changed = state
+        .db
+        .transaction(async move |tx| match action {
+            BulkAction::Cancel => {
+                let jobs = lock_jobs(tx, &jobs).await?;
+                let ids: Vec<Uuid> = jobs.iter().map(|job| job.id).collect();
+                Ok(queue::cancel_many(tx, &ids).await?)
+            }
+            BulkAction::Retry => retry_many(tx, &jobs, attempts, origin).await,
+        })
+        .await?;
+    for job in &changed {
+        state.metrics.job_canceled(job);
+    }
     Ok(changed.len())
 }
 
-async fn cancel_tx(tx: &DatabaseTransaction, jobs: Vec<job::Model>) -> Result<Vec<job::Model>> {
-    let held = lock_jobs(tx, &jobs).await?;
-    let ids: Vec<Uuid> = held.iter().map(|job| job.id).collect();
-    Ok(queue::cancel_many(tx, &ids).await?)
-}
-
-async fn retry_tx(
+/// Retries those of the jobs that can be retried.
+async fn retry_many(
     tx: &DatabaseTransaction,
-    jobs: Vec<job::Model>,
+    jobs: &[job::Model],
     attempts: i32,
     origin: RequestOrigin,
 ) -> Result<Vec<job::Model>> {
-    let mut changed = Vec::new();
-    let owners = lock_owners(tx, &jobs).await?;
-    for job in lock_jobs(tx, &jobs).await? {
+    let mut retried = Vec::new();
+    let owners = lock_owners(tx, jobs).await?;
+    for job in lock_jobs(tx, jobs).await? {
         if !owners.contains(&job.user_id) {
             continue;
         }
         match queue::retry(tx, &job, JobQuota::Available, attempts, origin.clone()).await {
-            Ok(job) => changed.push(job),
+            Ok(job) => retried.push(job),
             Err(EnqueueError::AlreadyFinished | EnqueueError::AlreadyRunning) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(changed)
+    Ok(retried)
 }
 
 /// Holds the owners of jobs, in the order of their ids, so that no two who do so

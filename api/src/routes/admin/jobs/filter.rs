@@ -9,8 +9,9 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::error::{Error, Result, merge_violations};
-use crate::extract::json::{FieldReader, FromFields, accept_any, length};
+use crate::extract::field_reader::{FieldReader, FromFields, accept_any};
 use crate::extract::query::{MAX_SEARCH_LEN, search_term};
+use crate::extract::text_rules::length;
 use crate::substring_search;
 
 /// Which jobs to list. All that is given must be true of them.
@@ -93,19 +94,19 @@ impl FromFields for JobFilter {
 impl TryFrom<&ListAllJobsQuery> for JobFilter {
     type Error = Error;
 
-    fn try_from(filter: &ListAllJobsQuery) -> Result<Self> {
-        let error_code = validate("error_code", &filter.error_code, MAX_CODE_LEN);
-        let model = validate("model", &filter.model, MAX_MODEL_LEN);
-        let q = search_term(filter.q.as_deref());
+    fn try_from(query: &ListAllJobsQuery) -> Result<Self> {
+        let error_code = validate("error_code", &query.error_code, MAX_CODE_LEN);
+        let model = validate("model", &query.model, MAX_MODEL_LEN);
+        let q = search_term(query.q.as_deref());
         let ((error_code, model), q) = merge_violations(merge_violations(error_code, model), q)?;
         Ok(JobFilter {
-            status: filter.status,
-            user_id: filter.user_id,
+            status: query.status,
+            user_id: query.user_id,
             error_code,
             model,
             q: q.map(str::to_owned),
-            created_after: filter.created_after,
-            created_before: filter.created_before,
+            created_after: query.created_after,
+            created_before: query.created_before,
         })
     }
 }
@@ -141,10 +142,8 @@ impl JobFilter {
             rows = rows.filter(leading);
         }
         // An id is a little older than what it is the id of.
-        let (created_after, created_before) = (
-            self.created_after.map(clamp_to_range),
-            self.created_before.map(clamp_to_range),
-        );
+        let created_after = self.created_after.map(clamp_to_range);
+        let created_before = self.created_before.map(clamp_to_range);
         if let Some(after) = created_after {
             rows = rows.filter(Column::Id.gte(id_at(after - SLACK)));
         }
@@ -156,11 +155,11 @@ impl JobFilter {
             created_before.map(|before| Column::CreatedAt.lt(before)),
             search_term(self.q.as_deref())?.map(|q| matches_search(backend, q)),
         ];
-        let wanted: Vec<SimpleExpr> = indexed.chain(exact.into_iter().flatten()).collect();
-        let wanted = match wanted.is_empty() {
-            true => None,
-            false => Some(wanted.into_iter().fold(Condition::all(), Condition::add)),
-        };
+        let mut wanted = indexed.chain(exact.into_iter().flatten()).peekable();
+        let wanted = wanted
+            .peek()
+            .is_some()
+            .then(|| wanted.fold(Condition::all(), Condition::add));
         Ok((rows, wanted))
     }
 }

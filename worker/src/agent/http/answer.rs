@@ -1,0 +1,253 @@
+//! What an endpoint answers, read up to its end and made into a completion.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::error::{CallError, ProviderError, is_error};
+use super::event_stream::EventStream;
+use super::json;
+use super::redactor::Redactor;
+use super::sse::{SseEvent, is_done};
+use super::wire::{self, Chunk, Finish, Text};
+use crate::agent::output_buffer::OutputBuffer;
+use crate::agent::text::thoughts::ThoughtFilter;
+use crate::agent::text::{refusal, template_tokens};
+use crate::agent::{AgentError, AgentErrorKind, Completion, Limits, OnEvent, Usage, log_excerpt};
+
+/// How long we wait for what follows the end of the text: the usage.
+const USAGE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Thoughts are long, and dropped.
+const RAW_BYTES_PER_TEXT_BYTE: usize = 8;
+
+/// Names of events that only show that the server lives.
+const KEEP_ALIVES: [&str; 4] = ["ping", "keepalive", "keep-alive", "heartbeat"];
+
+/// How an answer ended, and what it cost either way.
+pub(super) enum Outcome {
+    /// Whether there were thoughts, too.
+    Text(Completion, bool),
+    /// The limit was reached before there was any text: by thoughts, told or not.
+    OnlyThoughts(Usage),
+}
+
+/// The answer so far.
+pub(super) struct Answer<'a> {
+    output: OutputBuffer<'a>,
+    filter: ThoughtFilter,
+    redactor: Redactor,
+    limits: Limits,
+    /// Thoughts came in a field of their own.
+    thought: bool,
+    refusal: String,
+    /// Whether the text was cut, once it has ended.
+    truncated: Option<bool>,
+    /// That was said together with the last of the text.
+    ended_with_text: bool,
+    /// There was text after its end: some name a reason to end in each chunk.
+    premature: bool,
+    /// Chunks have told that the text goes on.
+    open: bool,
+    done: bool,
+    usage: Usage,
+}
+
+impl<'a> Answer<'a> {
+    /// Reads an answer up to its end.
+    pub(super) async fn read(
+        stream: &mut EventStream,
+        limits: Limits,
+        redactor: &Redactor,
+        on_event: &'a OnEvent<'a>,
+    ) -> Result<Outcome, CallError> {
+        let mut answer = Answer {
+            output: OutputBuffer::new(limits.max_bytes, on_event),
+            filter: ThoughtFilter::new(),
+            redactor: redactor.clone(),
+            limits,
+            thought: false,
+            refusal: String::new(),
+            truncated: None,
+            ended_with_text: false,
+            premature: false,
+            open: false,
+            done: false,
+            usage: Usage::default(),
+        };
+        while !answer.done {
+            match stream.next(answer.patience()).await {
+                Ok(Some(event)) => answer.add(&event)?,
+                Ok(None) => break,
+                // The text is whole: what became of the rest is no matter.
+                Err(_) if answer.is_whole() => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(answer.finish(stream)?)
+    }
+
+    fn patience(&self) -> Duration {
+        if self.is_whole() && !self.ended_with_text {
+            USAGE_TIMEOUT
+        } else if self.output.is_empty() {
+            self.limits.first_token_timeout
+        } else {
+            self.limits.idle_timeout
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.truncated.is_some() && !self.premature
+    }
+
+    fn add(&mut self, event: &SseEvent) -> Result<(), CallError> {
+        let data = event.data.trim();
+        if is_done(data) {
+            self.done = true;
+            return Ok(());
+        }
+        let is_error_event = event.name == "error";
+        if !is_error_event && (KEEP_ALIVES.contains(&event.name.as_str()) || is_empty(data)) {
+            return Ok(());
+        }
+        match json::parse(data) {
+            Some(Value::Array(values)) if !is_error_event => values
+                .iter()
+                .try_for_each(|value| self.add_value(value, event)),
+            Some(value @ Value::Object(_)) => self.add_value(&value, event),
+            _ if self.is_whole() => Ok(()),
+            _ if is_error_event => Err(self.provider_error(data)),
+            _ => {
+                let data = log_excerpt(&self.redactor.redact(data), 200);
+                let message = format!("an event can't be read: {data}");
+                Err(AgentError::retry(AgentErrorKind::BadOutput, message).into())
+            }
+        }
+    }
+
+    fn add_value(&mut self, value: &Value, event: &SseEvent) -> Result<(), CallError> {
+        if is_error(value, &event.name) {
+            return match self.is_whole() {
+                true => Ok(()),
+                false => Err(self.provider_error(&value.to_string())),
+            };
+        }
+        Ok(self.add_chunk(wire::read(value, &event.name))?)
+    }
+
+    fn provider_error(&self, text: &str) -> CallError {
+        CallError::Provider(ProviderError::from_event(&self.redactor.redact(text)))
+    }
+
+    fn add_chunk(&mut self, chunk: Chunk) -> Result<(), AgentError> {
+        let text = match &chunk.text {
+            Text::Message(message) => self.news(message),
+            Text::Delta(piece) => piece,
+        };
+        let has_text = !text.trim().is_empty();
+        self.output.write(self.filter.push(text).to_owned())?;
+        let most = self
+            .limits
+            .max_bytes
+            .saturating_mul(RAW_BYTES_PER_TEXT_BYTE);
+        if self.filter.raw().len() > most {
+            let message = "the model's thoughts do not end";
+            return Err(AgentError::retry(AgentErrorKind::BadOutput, message));
+        }
+        self.thought |= chunk.thought;
+        self.refusal.push_str(&chunk.refusal);
+        self.done |= chunk.last;
+        // Some count only at the start, some only at the end, and zeros elsewhere.
+        let usage = &mut self.usage;
+        let told = |count: Option<u32>| count.filter(|count| *count > 0);
+        usage.input_tokens = told(chunk.input_tokens).unwrap_or(usage.input_tokens);
+        usage.output_tokens = told(chunk.output_tokens).unwrap_or(usage.output_tokens);
+        self.premature |= self.truncated.is_some() && has_text;
+        self.end_text(chunk.finish, has_text)
+    }
+
+    /// What is new in a message that may hold the text so far.
+    fn news<'m>(&self, message: &'m str) -> &'m str {
+        let known = self.filter.raw().trim();
+        let news = message.trim_start().strip_prefix(known);
+        news.filter(|_| !known.is_empty()).unwrap_or(message)
+    }
+
+    fn end_text(&mut self, finish: Finish, with_text: bool) -> Result<(), AgentError> {
+        let truncated = match finish {
+            // Some have a reason without a name in each chunk, some in the last.
+            Finish::Blank if self.open => false,
+            Finish::Unspoken | Finish::Blank => return Ok(()),
+            Finish::Open => {
+                self.open = true;
+                return Ok(());
+            }
+            Finish::Stop => false,
+            Finish::Length => true,
+            Finish::Refused(reason) => {
+                let reason = log_excerpt(&reason, 50);
+                let message = format!("the model or the provider's filter refuses: {reason}");
+                return Err(AgentError::fatal(AgentErrorKind::Rejected, message));
+            }
+            Finish::Failed(reason) => {
+                let reason = log_excerpt(&reason, 50);
+                let message = format!("the model stopped before its end: {reason}");
+                return Err(AgentError::retry(AgentErrorKind::BadOutput, message));
+            }
+        };
+        let was_truncated = self.truncated == Some(true) && !self.premature;
+        self.truncated = Some(truncated || was_truncated);
+        self.ended_with_text = with_text;
+        Ok(())
+    }
+
+    /// An orderly end is a reason to end, an end mark, or a document that is whole.
+    fn finish(mut self, stream: &EventStream) -> Result<Outcome, AgentError> {
+        let (text, in_text) = self.filter.finish();
+        let text = template_tokens::strip(&text);
+        let has_ended = self.truncated.is_some() || self.done || stream.is_document();
+        let truncated = self.truncated.unwrap_or_default();
+        let bad = |message: &str| Err(AgentError::retry(AgentErrorKind::BadOutput, message));
+        let thoughts = in_text || self.thought;
+        match (text.trim().is_empty(), thoughts) {
+            _ if !self.refusal.trim().is_empty() => {
+                return Err(refused(&self.redactor.redact(&self.refusal)));
+            }
+            (true, _) if truncated => return Ok(Outcome::OnlyThoughts(self.usage)),
+            (true, false) => {
+                let start = log_excerpt(&stream.start(), 200);
+                return bad(&format!("no text in the answer: {start}"));
+            }
+            _ if !has_ended => {
+                let message = "the stream ended before the answer did";
+                return Err(AgentError::retry(AgentErrorKind::Unavailable, message));
+            }
+            (true, true) => return bad("the model thought, and wrote no text"),
+            (false, _) if !truncated && refusal::is_refusal(text) => return Err(refused(text)),
+            (false, _) => {}
+        }
+        self.output.replace(text.to_owned())?;
+        let completion = Completion {
+            title: None,
+            text: self.output.finish()?,
+            truncated,
+            usage: self.usage,
+        };
+        Ok(Outcome::Text(completion, thoughts))
+    }
+}
+
+fn refused(words: &str) -> AgentError {
+    let message = format!(
+        "the model refuses to write this: {}",
+        log_excerpt(words, 300)
+    );
+    AgentError::fatal(AgentErrorKind::Rejected, message)
+}
+
+/// Whether data is there only to show that the server lives.
+fn is_empty(data: &str) -> bool {
+    let word = data.trim_matches('"').to_lowercase();
+    ["", "null", "{}", "[]"].contains(&data) || KEEP_ALIVES.contains(&word.as_str()) || word == "ok"
+}
