@@ -172,6 +172,10 @@ impl Entity {
         db: &impl ConnectionTrait,
         posts: impl IntoIterator<Item = Uuid>,
     ) -> Result<Vec<Model>, DbErr> {
+        let posts: Vec<Uuid> = posts.into_iter().collect();
+        if posts.is_empty() {
+            return Ok(Vec::new());
+        }
         // Postgres before 18 has no MAX for uuid.
         let newer = Alias::new("newer");
         let newer = Query::select()

@@ -61,6 +61,9 @@ pub async fn claim(
     delivery::lock(tx, &[&used[..], &unused[..]].concat()).await?;
     delivery::delete(tx, &used).await?;
     delivery::release(tx, &unused).await?;
+    if claimed.is_empty() {
+        return Ok(attempts.iter().map(|_| None).collect());
+    }
     let posts = claimed.iter().map(|(_, job)| job.post_id);
     let posts = post::Entity::find().filter(post::Column::Id.is_in(posts));
     let posts = posts.without_content().all(tx).await?;

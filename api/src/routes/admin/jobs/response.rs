@@ -40,6 +40,9 @@ impl AdminJob {
         db: &impl ConnectionTrait,
         jobs: Vec<job::Model>,
     ) -> Result<Vec<AdminJob>> {
+        if jobs.is_empty() {
+            return Ok(Vec::new());
+        }
         let users = user::Entity::find()
             .select_only()
             .columns([user::Column::Id, user::Column::Username])
