@@ -3,9 +3,11 @@
 mod database;
 pub(crate) mod deliveries;
 mod routes;
+mod statements;
 mod test_app;
 mod tokens;
 
 pub(crate) use routes::{Route, documented_routes};
+pub(crate) use statements::StatementRecorder;
 pub(crate) use test_app::{SECRET, SHORT_LEASE, TestApp};
 pub(crate) use tokens::{decode_token, encode_part, forge_token, sign_token};
