@@ -28,7 +28,9 @@ async fn each_request_has_one_line_and_each_line_is_json() {
     let exit = api.stop().await;
     exit.is_calm();
     let log = exit.log();
-    let answered = log.iter().filter(|line| line["message"] == "answered");
+    let answered = log
+        .iter()
+        .filter(|line| line["message"] == "request completed");
     let answered: Vec<&Value> = answered.collect();
     let seen = |line: &&Value| {
         let span = &line["span"];
