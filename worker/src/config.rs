@@ -84,7 +84,7 @@ pub struct Config {
     pub agent_script: Option<String>,
 
     /// How long one call to the agent may take, in seconds, and how long it may
-    /// wait before if the agent wants a pause
+    /// wait before while the agent's rate limit is reached
     #[arg(long, env = "AGENT_TIMEOUT_SECS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     pub agent_timeout_secs: u32,
 
