@@ -5,7 +5,7 @@ use testing::stub::{Act, whole};
 
 use crate::support::{Client, OUTLINE, Service, Writer, text};
 
-const FULL_PACE: &str = "the agent is called at full pace again";
+const FULL_PACE: &str = "agent rate limit over: calls at full concurrency again";
 
 #[tokio::test]
 async fn each_request_has_one_line_and_each_line_is_json() {

@@ -37,7 +37,7 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     (BOTH, "DATABASE_MAX_CONNECTIONS", "[default: 8]"),
     (BOTH, "AGENT", ""),
     (BOTH, "AGENT_MODEL", ""),
-    ("worker", "AGENT_WRITING", "[default: guided below"),
+    ("worker", "AGENT_WRITING", ""),
     (BOTH, "SHUTDOWN_GRACE_SECS", "[default: 30]"),
     (BOTH, "LOG_FORMAT", "[default: text]"),
     (BOTH, "RUST_LOG", "[default: info]"),

@@ -42,9 +42,7 @@ async fn a_worker_may_be_killed_in_any_phase_of_an_attempt() {
     let db = service.database().await;
     lock_posts(&db).await;
     let finishing = ann.ask("Tea, ready to be stored").await;
-    worker
-        .line("the database failed; trying again")
-        .await;
+    worker.line("the database failed; trying again").await;
     let at_outline = ann.ask("Tea, held at the outline").await;
     let at_section = ann.ask("Tea, held at a section").await;
     writer.is_asked_times(OUTLINE, 3).await;
