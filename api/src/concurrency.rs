@@ -105,8 +105,10 @@ impl PerUserLimit {
         user: Uuid,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T> {
-        let (own, all) = (self.limit_of(user), self.all.clone());
-        own.run(async move { all.run(work).await }).await?
+        let all = self.all.clone();
+        self.limit_of(user)
+            .run(async move { all.run(work).await })
+            .await?
     }
 
     fn limit_of(&self, user: Uuid) -> ConcurrencyLimit {

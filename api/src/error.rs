@@ -265,7 +265,8 @@ impl std::error::Error for Error {}
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         self.log();
-        let (status, retry_after) = (self.status(), self.retry_after());
+        let status = self.status();
+        let retry_after = self.retry_after();
         let problem = Problem {
             kind: "about:blank",
             title: status.canonical_reason().unwrap_or_default(),
