@@ -24,6 +24,10 @@ pub enum StubBehavior {
     RateLimit(u32),
     /// Write just this.
     WriteText(&'static str),
+    /// Write just this, then stop because the limit of tokens is reached.
+    WriteTruncated(&'static str),
+    /// Write just this, then nothing more, and keep the connection open.
+    WriteAndHang(&'static str),
     /// Begin to write when the test says so, once for each call.
     Gate(Arc<Notify>),
     /// It depends on the request.
@@ -93,6 +97,16 @@ fn answer(behavior: StubBehavior, call: &RecordedRequest, text: &str) -> Vec<Act
         StubBehavior::Write => written(text, Duration::ZERO),
         StubBehavior::Slow(pause) => written(text, pause),
         StubBehavior::WriteText(text) => written(text, Duration::ZERO),
+        StubBehavior::WriteTruncated(text) => {
+            let mut acts = written(text, Duration::ZERO);
+            for act in &mut acts {
+                if matches!(act, Act::Chunk(chunk) if *chunk == finish("stop")) {
+                    *act = Act::Chunk(finish("length"));
+                }
+            }
+            acts
+        }
+        StubBehavior::WriteAndHang(text) => stream([Act::Chunk(delta(text)), Act::Hold]),
         StubBehavior::Gate(gate) => {
             let mut acts = written(text, Duration::ZERO);
             acts.insert(1, Act::Gate(gate));
