@@ -51,6 +51,7 @@ rules:
 	@scripts/security-rules.sh
 	@python3 scripts/check-docs.py
 	@cd scripts/eval && python3 -m unittest --quiet test_metrics test_report
+	@cd worker/local_model && python3 -m unittest --quiet --buffer
 
 deny:
 	@if command -v cargo-deny >/dev/null; then \

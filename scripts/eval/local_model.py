@@ -9,7 +9,6 @@ from processes import free_port, stop, wait_for
 from settings import ROOT
 
 SERVER = ROOT / "worker/local_model/local_model.py"
-OLD_SERVER = ROOT / "worker/agents/local_model.py"  # with a model of its own
 
 
 @contextmanager
@@ -20,21 +19,18 @@ def local_model(log: Path):
         process, name = start(port, output)
         try:
             wait_for(process, f"http://127.0.0.1:{port}/health", log)
-            yield {"AGENT_URL": f"http://127.0.0.1:{port}/v1"} | ({"AGENT_MODEL": name} if name else {})
+            yield {"AGENT_URL": f"http://127.0.0.1:{port}/v1", "AGENT_MODEL": name}
         finally:
             stop(process)
 
 
 def start(port: int, output) -> tuple[subprocess.Popen, str]:
-    """The server's process and the model's id, if it is not the worker's default."""
+    """The server's process, and the model's id."""
     if subprocess.run([ROOT / "scripts/setup-model.sh"]).returncode:
         sys.exit("There is no local model; name another one with AGENT, AGENT_URL and AGENT_MODEL.")
-    name, arguments = "", [OLD_SERVER]
-    if SERVER.exists():
-        name, file = (ROOT / ".models/chosen").read_text().splitlines()[:2]
-        arguments = [SERVER, file, "--name", name]
+    name, file = (ROOT / ".models/chosen").read_text().splitlines()[:2]
     process = subprocess.Popen(
-        [ROOT / ".venv/bin/python", *arguments, "--port", str(port)],
+        [ROOT / ".venv/bin/python", SERVER, file, "--name", name, "--port", str(port)],
         cwd=ROOT,
         stdout=output,
         stderr=output,

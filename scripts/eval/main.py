@@ -37,8 +37,12 @@ class Evaluation:
         words, seconds = run["measures"]["words"], run["seconds"]
         say(f"  {side:8}  {words:5} words  {seconds:4.0f} s{cached}  {report.remarks(run)}")
 
+    @property
+    def has_posts(self) -> bool:
+        return any(run["status"] == "succeeded" for run in self.sides["ours"].values())
+
     def finish(self) -> None:
-        """Writes all files, and prints the tables."""
+        """Prints the tables, and writes all files; a run without a post replaces none."""
         done = [topic for topic in self.topics if topic.id in self.sides["ours"]]
         summaries = {name: report.summary(list(runs.values())) for name, runs in self.sides.items()}
         if before := self._before(done):
@@ -47,6 +51,14 @@ class Evaluation:
         for name, runs in self.sides.items():
             print(f"\n{report.table(name, runs)}")
         print(f"\n{report.LEGEND}\n\n{compared}\n")
+        if self.has_posts:
+            self._write_files(done, summaries, compared)
+            print(f"The posts' SHA-256 is {self._digest()[:16]}.\nReport: {self.out}/report.html")
+
+    def _write_files(self, done: list[Topic], summaries: dict, compared: str) -> None:
+        last = self.out / "report.json"
+        if last.exists():
+            last.replace(self.out / "report.before.json")
         self._save("report.json", {
             "model": self.model,
             "posts_sha256": self._digest(),
@@ -60,17 +72,13 @@ class Evaluation:
             self._save("blind.json", pairs)
             self._save("blind-key.json", key)
             self._write("blind.html", page.blind_page(pairs, numbered))
-        print(f"The posts' SHA-256 is {self._digest()[:16]}.\nReport: {self.out}/report.html")
 
     def _before(self, topics: list[Topic]) -> list[dict]:
-        """Our posts on these topics in the last run, whose report is kept aside; measured
-        anew, for the metrics may have changed."""
-        last, kept = self.out / "report.json", self.out / "report.before.json"
-        if last.exists():
-            last.replace(kept)
-        if not kept.exists():
+        """Our posts on these topics in the last run, measured anew: metrics may have changed."""
+        last = self.out / "report.json"
+        if not last.exists():
             return []
-        ours = json.loads(kept.read_text(encoding="utf-8")).get("ours", {})
+        ours = json.loads(last.read_text(encoding="utf-8"))["ours"]
         runs = [(topic, ours[topic.id]) for topic in topics if topic.id in ours]
         return [run | {"measures": measure(topic, run["title"], run["content"])} for topic, run in runs]
 
@@ -131,8 +139,7 @@ def evaluate(service: Service, settings: Settings, topics: list[Topic]) -> int:
         say(f"Broken off: {error}")
         status = 1
     evaluation.finish()
-    succeeded = any(run["status"] == "succeeded" for run in evaluation.sides["ours"].values())
-    return status or int(not succeeded)
+    return status or int(not evaluation.has_posts)
 
 
 if __name__ == "__main__":

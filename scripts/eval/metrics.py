@@ -14,7 +14,7 @@ from markdown import Block, heading_key, is_label, plain, rows
 from topics import Topic
 
 # Whose headings are given out when the model's outline was of no use.
-FALLBACK_SOURCE = Path(__file__).parents[2] / "worker/src/writing/fallback_outline.rs"
+FALLBACK_SOURCES = list((Path(__file__).parents[2] / "worker/src").rglob("fallback_outline.rs"))
 LENGTH_TOLERANCE = 0.25
 LOOP = 0.3  # of the runs of words come again: a reader sees that
 MIN_LANGUAGE_SHARE = 0.9
@@ -61,10 +61,8 @@ def measure(topic: Topic, title: str, content: str) -> dict:
 @cache
 def fallback_headings() -> frozenset[str]:
     """The texts in the worker's source, folded; none if there is no such file any more."""
-    if not FALLBACK_SOURCE.exists():
-        return frozenset()
-    source = FALLBACK_SOURCE.read_text(encoding="utf-8")
-    texts = re.findall(r'^\s*"([^"\\]+)",?$', source, re.MULTILINE)
+    sources = [file.read_text(encoding="utf-8") for file in FALLBACK_SOURCES]
+    texts = re.findall(r'^\s*"([^"\\]+)",?$', "\n".join(sources), re.MULTILINE)
     return frozenset(heading_key(text) for text in texts)
 
 

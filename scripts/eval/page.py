@@ -73,7 +73,7 @@ def report_page(model: str, topics: list[Topic], sides: dict[str, dict[str, dict
 def _remark(run: dict) -> str:
     shown = ("words", "of it", "rep5", "open3", "dup", "kw", "exp", "sec")
     measured = ", ".join(f"{title} {value(run)}" for title, value in COLUMNS if title in shown)
-    warnings = ", ".join(str(warning.get("code", warning)) for warning in run["warnings"])
+    warnings = ", ".join(str(warning["code"]) for warning in run["warnings"])
     return f"{remarks(run)} | {measured}" + (f" | warnings: {warnings}" if warnings else "")
 
 

@@ -1,5 +1,6 @@
 """The table of a run, and its summary."""
 
+from collections import Counter
 from collections.abc import Callable
 from statistics import mean, median
 
@@ -122,13 +123,18 @@ def summary(runs: list[Run]) -> dict[str, str]:
         "reintroductions, mean": _percent(_mean(values("reintroductions"))),
         "stock phrases, median": _number(_median(values("stock_phrases"))),
         "figures, median": _number(_median(values("figures"))),
-        "warnings": str(sum(len(run["warnings"]) for run in runs)),
+        "warnings": _warnings(runs),
         "calls": str(sum(run["calls"] for run in runs)),
         "input tokens": str(sum(run["input_tokens"] for run in runs)),
         "output tokens": str(sum(run["output_tokens"] for run in runs)),
         "seconds": f"{sum(run['seconds'] for run in runs):.0f}",
         "tokens/s, median": _number(speed),
     }
+
+
+def _warnings(runs: list[Run]) -> str:
+    codes = Counter(str(warning["code"]) for run in runs for warning in run["warnings"])
+    return ", ".join(f"{code} {count}" for code, count in codes.most_common()) or "0"
 
 
 def _number(value: float | None) -> str:

@@ -229,7 +229,7 @@ class Measures(unittest.TestCase):
         self.assertNotIn("loop", metrics.measure(topic(), "Tea", BODY)["flaws"])
 
     def test_headings_of_the_program_are_not_the_models_own(self):
-        if not metrics.FALLBACK_SOURCE.exists():
+        if not metrics.FALLBACK_SOURCES:
             self.skipTest("the worker has no fixed headings any more")
         self.assertGreater(len(metrics.fallback_headings()), 8)
         post = f"{BODY}\n\n## Looking Ahead\n\n{BODY}\n\n## Of its own\n\n{BODY}"

@@ -69,7 +69,9 @@ pub use delivery::{
     lateness, missing_deliveries, release_delivery,
 };
 pub use enqueue::{EnqueueError, JobQuota, NewJob, RequestOrigin, check_quota, enqueue, retry};
-pub use lease::{Checkpoint, Lease, LeaseStatus, LockMode, MAX_LEASE, Progress, checkpoint, renew};
+pub use lease::{
+    Checkpoint, Lease, LeaseStatus, LockMode, MAX_LEASE, Progress, checkpoint, renew, set_warnings,
+};
 pub use rescue::{RescueOutcome, expired_leases, redeliver, rescue};
 pub use stats::{
     JobTimings, QueueDepth, QueuePosition, StatusCounts, depth, finished_since, oldest_queued,

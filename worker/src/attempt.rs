@@ -130,7 +130,6 @@ impl Attempt {
     pub(crate) async fn warn(
         &self,
         warnings: impl IntoIterator<Item = Warning>,
-        progress: Progress,
     ) -> Result<(), AttemptError> {
         let mut stored = self.warnings.lock().await;
         let count = stored.len();
@@ -141,10 +140,7 @@ impl Attempt {
             }
         }
         if stored.len() > count {
-            let status = self
-                .store
-                .set_warnings(self.lease, progress, &stored)
-                .await?;
+            let status = self.store.set_warnings(self.lease, &stored).await?;
             check_lease(status)?;
         }
         Ok(())

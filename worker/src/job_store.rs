@@ -100,7 +100,7 @@ impl JobStore {
         progress: Progress,
     ) -> Result<LeaseStatus, DbErr> {
         self.db
-            .transaction(async move |tx| queue::renew(tx, lease, progress, None).await)
+            .transaction(async move |tx| queue::renew(tx, lease, progress).await)
             .await
     }
 
@@ -108,13 +108,11 @@ impl JobStore {
     pub(crate) async fn set_warnings(
         &self,
         lease: Lease,
-        progress: Progress,
         warnings: &[Warning],
     ) -> Result<LeaseStatus, DbErr> {
         self.retry(|| {
             let warnings = warnings.to_vec();
-            let renewed =
-                async move |tx: &_| queue::renew(tx, lease, progress, Some(&warnings)).await;
+            let renewed = async move |tx: &_| queue::set_warnings(tx, lease, &warnings).await;
             self.db.transaction(renewed).boxed()
         })
         .await

@@ -73,23 +73,32 @@ pub enum LockMode {
     Wait,
 }
 
-/// Records an attempt's progress, and its `warnings` if they have changed, and renews its lease.
+/// Records an attempt's progress, and renews its lease.
 pub async fn renew(
     db: &impl ConnectionTrait,
     lease: Lease,
     progress: Progress,
-    warnings: Option<&[Warning]>,
 ) -> Result<LeaseStatus, DbErr> {
-    let mut renewed = extend_lease(db, lease.length)
+    let renewed = extend_lease(db, lease.length)
         .col_expr(Column::Phase, Expr::value(progress.phase))
         .col_expr(Column::Percent, Expr::value(progress.percent))
         .col_expr(Column::Words, Expr::value(progress.words))
         .filter(Column::Id.eq(lease.job))
         .filter(Column::AttemptId.eq(lease.attempt));
-    if let Some(warnings) = warnings {
-        let json = serde_json::to_string(warnings).map_err(|e| DbErr::Json(e.to_string()))?;
-        renewed = renewed.col_expr(Column::Warnings, Expr::value(json));
-    }
+    Ok(lease_status(renewed.exec_with_returning(db).await?.first()))
+}
+
+/// Stores all warnings of an attempt's job, and renews its lease.
+pub async fn set_warnings(
+    db: &impl ConnectionTrait,
+    lease: Lease,
+    warnings: &[Warning],
+) -> Result<LeaseStatus, DbErr> {
+    let json = serde_json::to_string(warnings).map_err(|e| DbErr::Json(e.to_string()))?;
+    let renewed = extend_lease(db, lease.length)
+        .col_expr(Column::Warnings, Expr::value(json))
+        .filter(Column::Id.eq(lease.job))
+        .filter(Column::AttemptId.eq(lease.attempt));
     Ok(lease_status(renewed.exec_with_returning(db).await?.first()))
 }
 

@@ -117,7 +117,7 @@ async fn write_section(
         if body.chars().any(char::is_alphanumeric) {
             let sections = [before, std::slice::from_ref(&body)].concat();
             let done = progress(plan, &sections);
-            attempt.warn(warnings, done).await?;
+            attempt.warn(warnings).await?;
             attempt
                 .checkpoint(number as i32 + 1, &body, done, usage)
                 .await?;

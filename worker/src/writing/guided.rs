@@ -106,7 +106,7 @@ async fn write_section(
             let warnings = cut
                 .into_iter()
                 .map(|(code, cut)| Warning::new(code, Some(section), cut));
-            attempt.warn(warnings, done).await?;
+            attempt.warn(warnings).await?;
             attempt
                 .checkpoint(number as i32, &text, done, usage)
                 .await?;

@@ -69,7 +69,7 @@ pub(super) async fn write(
         }
         if is_finished {
             let done = progress(brief, &text);
-            attempt.warn(warnings.drain(..), done).await?;
+            attempt.warn(warnings.drain(..)).await?;
             attempt
                 .checkpoint(last_step, &text[whole_sections..], done, usage)
                 .await?;
@@ -78,7 +78,7 @@ pub(super) async fn write(
     let post = chatter::strip_chatter(&text);
     let stripped = chatter::around(&text, &post);
     let warnings = stripped.map(|cut| Warning::new(WarningCode::Chatter, None, cut));
-    attempt.warn(warnings, progress(brief, &text)).await?;
+    attempt.warn(warnings).await?;
     Ok(Draft::parse(&post))
 }
 

@@ -74,7 +74,7 @@ pub(super) async fn improve(
         })
         .chain(length_warning(brief, &draft))
         .collect();
-    attempt.warn(warnings, progress(&draft)).await?;
+    attempt.warn(warnings).await?;
     Ok(draft)
 }
 

@@ -13,4 +13,3 @@ mod agent_openai_texts;
 mod agent_refused_arguments;
 mod agent_rows;
 mod agent_script;
-mod local_model;
