@@ -209,17 +209,9 @@ fn update_with_version() -> sea_orm::UpdateMany<Entity> {
         .col_expr(Column::UpdatedAt, Expr::value(now()))
 }
 
-/// Leaves out the large column where it is not needed.
-pub trait WithoutContent {
-    /// The same posts, with null for their content.
-    fn without_content(self) -> Self;
-}
-
-impl WithoutContent for Select<Entity> {
-    fn without_content(self) -> Self {
-        let others = Column::iter().filter(|column| !matches!(column, Column::Content));
-        self.select_only()
-            .columns(others)
-            .expr_as(Expr::cust("CAST(NULL AS TEXT)"), "content")
-    }
+/// Selects null instead of the content, which is large, where it is not needed.
+pub fn without_content(posts: Select<Entity>) -> Select<Entity> {
+    let others = Column::iter().filter(|column| !matches!(column, Column::Content));
+    let posts = posts.select_only().columns(others);
+    posts.expr_as(Expr::cust("CAST(NULL AS TEXT)"), "content")
 }
