@@ -77,7 +77,7 @@ pub struct Model {
     pub finished_at: Option<Timestamp>,
 }
 
-/// Where a job stands.
+/// A job's status.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum, Serialize, Deserialize, ToSchema,
 )]

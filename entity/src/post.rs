@@ -44,7 +44,7 @@ pub struct Model {
     pub updated_at: Timestamp,
 }
 
-/// Where a post stands.
+/// A post's status.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum, Serialize, Deserialize, ToSchema,
 )]

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use worker::agent::AgentErrorKind::{BadOutput, Rejected};
 use worker::agent::{Agent, Anthropic, ModelSettings, OpenAi};
 
-use super::agent_http::{KEY, limits};
+use super::agent_provider::{KEY, limits};
 use super::agent_rows::Expected::{Fatal, Retry};
 use super::agent_rows::{EVENTS, JSON, Server, http, reply};
 
@@ -303,7 +303,7 @@ async fn what_one_model_refuses_others_are_sent() {
     let server = Server::start(vec![refusal, http(200, JSON, TEA.as_bytes())]).await;
     let agent = openai(&server.url, ModelSettings::default());
     reply(&agent).await.unwrap();
-    let mut other = super::agent_http::request();
+    let mut other = super::agent_provider::request();
     other.model = "another-model".into();
     agent.call(&other, &|_| {}).await.unwrap();
     let bodies = server.bodies();
@@ -379,7 +379,7 @@ async fn a_panic_while_an_answer_is_read_may_be_tried_again() {
         "data: {\"choices\":[{\"delta\":{\"content\":\"Tea.\"},\"finish_reason\":\"stop\"}]}\n\n";
     let server = Server::start(vec![http(200, EVENTS, stream.as_bytes())]).await;
     let agent = openai(&server.url, ModelSettings::default());
-    let request = super::agent_http::request();
+    let request = super::agent_provider::request();
     let reply = agent.call(&request, &|_| panic!("oh no")).await;
     assert!(
         Retry(BadOutput, "panicked: oh no").fits(&reply),
