@@ -98,7 +98,7 @@ const RETRY_AFTER_SECONDS: u64 = 5;
 
 impl Error {
     /// A single violation.
-    pub fn invalid(field: &str, code: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn invalid(field: &str, code: &'static str, message: impl Into<String>) -> Self {
         Error::Validation(vec![FieldError {
             field: field.to_owned(),
             code,
