@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run demo test chaos fuzz-api lint-api bench check fmt lint rules deny fuzz
+.PHONY: help run demo test eval chaos fuzz-api lint-api bench docs check fmt lint rules deny fuzz
 
 # The topic as it was typed, whatever characters it has.
 override TOPIC := $(value TOPIC)
@@ -19,6 +19,9 @@ demo: ## Write a post against the running service: make demo TOPIC="..."
 test: ## Run all tests, on SQLite and on Postgres
 	@scripts/test.sh
 
+eval: ## Measure the writing, beside the same model asked once: settings in scripts/eval/settings.py
+	@python3 scripts/eval/main.py
+
 chaos: ## Kill, freeze and cut everything under load, for CHAOS_SECONDS (60) each
 	@CHAOS_SECONDS=$${CHAOS_SECONDS:-60} scripts/test.sh chaos::
 
@@ -32,7 +35,10 @@ bench: ## Measure the release binaries, on both databases
 	cargo build --release --workspace --locked
 	@scripts/with-postgres.sh --durable cargo bench --package api --bench service --locked -- $(ONLY)
 
-check: fmt lint rules deny lint-api fuzz test ## What CI holds: format, clippy, crate rules, security.md, cargo-deny, the document, a short attack, tests
+docs: ## Write the table of settings and .env.example from the programs
+	@UPDATE_DOCS=1 cargo test --quiet --locked --package api --test processes settings_docs
+
+check: fmt lint rules deny lint-api fuzz test ## What CI holds: format, clippy, crates, docs, cargo-deny, the document, a short attack, tests
 
 fmt:
 	cargo fmt --all --check
@@ -43,6 +49,9 @@ lint:
 rules:
 	@scripts/crate-rules.sh
 	@scripts/security-rules.sh
+	@python3 scripts/check-docs.py
+	@cd scripts/eval && python3 -m unittest --quiet test_metrics test_report
+	@cd worker/local_model && python3 -m unittest --quiet --buffer
 
 deny:
 	@if command -v cargo-deny >/dev/null; then \

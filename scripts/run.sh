@@ -29,6 +29,9 @@ setting() {
     printf '%s' "${value:-$2}"
 }
 
+# Gives the binaries a setting that nobody has made.
+default() { [ -n "$(setting "$1" '')" ] || export "$1=$2"; }
+
 # Puts a name before each line. It lives on until the process behind it has ended.
 prefix() {
     trap '' INT TERM HUP
@@ -66,26 +69,28 @@ device() {
 # Succeeds if someone listens on host:port.
 taken() { (exec 3<>"$(device "$1")") 2>/dev/null; }
 
-# Succeeds if GET http://host:port/path answers 200.
-answers() {
+# Succeeds if GET http://host:port/path answers 200, and prints the answer.
+get() {
     local status=''
     {
         exec 3<>"$(device "$1")" || return 1
-        printf 'GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n' "$2" "$1" >&3
+        printf 'GET %s HTTP/1.0\r\nHost: %s\r\nConnection: close\r\n\r\n' "$2" "$1" >&3
         IFS= read -r -t 3 status <&3
-        cat <&3 >/dev/null
+        cat <&3
         exec 3>&-
     } 2>/dev/null
     case $status in 'HTTP/1.'?' 200'*) ;; *) return 1 ;; esac
 }
 
+answers() { get "$@" >/dev/null; }
+
 # Waits until a part that was just started answers.
-wait_for() { # name, process, host:port, path
-    local deadline=$((SECONDS + 60))
+wait_for() { # name, process, host:port, path, seconds
+    local deadline=$((SECONDS + $5))
     until answers "$3" "$4"; do
         [ -z "$stopping" ] || finish 0
         alive "$2" || fail "The $1 ended as it started; its lines above say why."
-        [ $SECONDS -lt $deadline ] || fail "The $1 did not answer within a minute."
+        [ $SECONDS -lt $deadline ] || fail "The $1 did not answer within $5 s."
         pause
     done
 }
@@ -94,7 +99,7 @@ wait_for() { # name, process, host:port, path
 stop() { # name, process, seconds
     alive "$2" || return 0
     echo "Stopping the $1"
-    kill -TERM "$2" 2>/dev/null
+    kill -TERM -- "-$2" 2>/dev/null
     local deadline=$((SECONDS + $3))
     while alive "$2"; do
         if [ $interrupts -gt 1 ] || [ $SECONDS -ge $deadline ]; then
@@ -139,11 +144,19 @@ case $address in
     0.0.0.0:*) address=127.0.0.1:${address##*:} ;;
     '[::]:'*) address=localhost:${address##*:} ;;
 esac
-agent=$(setting AGENT '')
+# Who sets either has an agent of their own, and needs no local model.
+agent=$(setting AGENT '')$(setting AGENT_URL '')
 
 taken "$address" && fail "Something already listens on $address. Stop it, or set LISTEN_ADDR to another address."
-[ -z "$agent" ] && taken $model_address &&
-    fail "Something already listens on $model_address, the local model's address. Is another \`make run\` at work?"
+if [ -z "$agent" ]; then
+    taken $model_address &&
+        fail "Something already listens on $model_address, the local model's address. Is another \`make run\` at work?"
+    LOCAL_MODEL=$(setting LOCAL_MODEL '') LOCAL_MODEL_SHA256=$(setting LOCAL_MODEL_SHA256 '')
+    export LOCAL_MODEL LOCAL_MODEL_SHA256
+    # Without Python the set-up says so later, and all else goes on.
+    ! command -v python3 >/dev/null || python3 worker/local_model/setup_model.py .models --check ||
+        fail "See .env.example."
+fi
 
 # --- Build and set up, side by side
 
@@ -151,7 +164,7 @@ say "Building (the first time takes a few minutes)"
 spawn cargo build --locked --bins
 build=$!
 if [ -z "$agent" ]; then
-    spawn_prefixed model scripts/setup-model.sh
+    spawn scripts/setup-model.sh --build $build
     setup=$!
 fi
 
@@ -172,17 +185,25 @@ fi
 # --- Start
 
 if [ -z "$agent" ]; then
-    say "Starting the local model"
-    serve model .venv/bin/python worker/agents/local_model.py --port ${model_address##*:}
+    { read -r model_id && read -r model_file && read -r why_small; } <.models/chosen
+    say "Starting the local model, $model_id"
+    serve model .venv/bin/python worker/local_model/local_model.py "$model_file" \
+        --name "$model_id" --port ${model_address##*:}
     model=$!
-    wait_for model $model $model_address /health
+    wait_for model $model $model_address /health 300
+
+    default AGENT_MODEL "$model_id"
+    # The server takes two calls at once; a third would wait there, and might for too long.
+    default WORKER_CONCURRENCY 2
+    # A post of 2,000 words takes a slow machine its time.
+    default AGENT_TIMEOUT_SECS 1800
 fi
 
 programs=${CARGO_TARGET_DIR:-target}/debug
 say "Starting the API and one worker"
 serve api "$programs/api"
 api=$!
-wait_for API $api "$address" /ready
+wait_for API $api "$address" /ready 60
 serve worker "$programs/worker"
 worker=$!
 pause
@@ -198,11 +219,17 @@ cat <<END
     Add a worker       $programs/worker
 
 END
-[ -n "$model" ] && cat <<END
-    The posts come from a small model on this machine: they read well, but don't trust
-    their facts. .env.example shows how to use a better one.
-
-END
+if [ -n "$model" ]; then
+    echo "    The posts come from a model on this machine, $model_id. Check their facts;"
+    echo "    .env.example shows how to use a larger model."
+    [ -z "$why_small" ] || echo "    It is the small one, since $why_small."
+    ollama=127.0.0.1:11434
+    if tags=$(get $ollama /api/tags); then
+        name=$(sed -nE 's/.*"models":\[\{"name":"([^"]+)".*/\1/p' <<<"$tags")
+        echo "    Ollama is running, too: AGENT=openai AGENT_URL=http://$ollama/v1 AGENT_MODEL=${name:-NAME} make run"
+    fi
+    echo
+fi
 
 while [ -z "$stopping" ]; do
     alive "$api" || fail "The API has ended unexpectedly."

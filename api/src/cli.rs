@@ -1,46 +1,43 @@
-//! What is done from the command line, by whoever runs the service.
+//! Commands for operators.
 
 use anyhow::{Context, bail};
 use entity::audit::{Action, AuditEvent, RequestMetadata, UserRef};
 use entity::user;
-use sea_orm::{ActiveModelTrait, DatabaseTransaction, IntoActiveModel, Set};
+use sea_orm::{ActiveModelTrait, IntoActiveModel, Set};
 use serde_json::json;
 use shared::database::Database;
 
-/// Makes a user an admin, and says so.
+/// Makes a user an admin. Returns what was done.
 ///
 /// # Errors
-/// When there is no such user, when it is disabled, or when the database does
-/// not answer.
+/// When there is no such user, or it is disabled.
 pub async fn make_admin(db: &Database, username: String) -> anyhow::Result<String> {
     let found = user::Entity::find_by_username(&username).one(db.read());
     let Some(user) = found.await? else {
         bail!("there is no user {username:?}; sign up first");
     };
-    db.transaction(async move |tx| promote(tx, user).await)
-        .await
-}
-
-async fn promote(tx: &DatabaseTransaction, user: user::Model) -> anyhow::Result<String> {
-    let user = user::Entity::lock_for_update(tx, user.id).await?;
-    let user = user.context("the user has just been deleted")?;
-    let name = user.username.clone();
-    if user.disabled_at.is_some() {
-        bail!("{name} is disabled, and can't be made an admin");
-    }
-    if user.is_admin() {
-        return Ok(format!("{name} is an admin already."));
-    }
-    let event = AuditEvent {
-        action: Action::RoleChanged,
-        actor: None,
-        subject: Some(UserRef::from(&user)),
-        source: RequestMetadata::default(),
-        details: Some(json!({ "from": "user", "to": "admin", "by": "command line" })),
-    };
-    event.insert(tx).await?;
-    let mut user = user.into_active_model();
-    user.role = Set(user::Role::Admin);
-    user.update(tx).await?;
-    Ok(format!("{name} is an admin now."))
+    db.transaction(async move |tx| {
+        let user = user::Entity::lock_for_update(tx, user.id).await?;
+        let user = user.context("the user has just been deleted")?;
+        let name = user.username.clone();
+        if user.disabled_at.is_some() {
+            bail!("{name} is disabled, and can't be made an admin");
+        }
+        if user.is_admin() {
+            return Ok(format!("{name} is an admin already."));
+        }
+        let event = AuditEvent {
+            action: Action::RoleChanged,
+            actor: None,
+            subject: Some(UserRef::from(&user)),
+            source: RequestMetadata::default(),
+            details: Some(json!({ "from": "user", "to": "admin", "by": "command line" })),
+        };
+        event.insert(tx).await?;
+        let mut user = user.into_active_model();
+        user.role = Set(user::Role::Admin);
+        user.update(tx).await?;
+        Ok(format!("{name} is an admin now."))
+    })
+    .await
 }

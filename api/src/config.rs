@@ -1,21 +1,21 @@
 //! The API's settings.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::bail;
 use clap::{Parser, Subcommand};
+use ipnet::IpNet;
 use shared::config::{AgentSettings, LogSettings, Secret, StorageSettings, TraceSettings};
 
-use crate::middleware::client_ip::TrustedProxy;
-
-/// The HTTP API: takes requests for blog posts, and tells what became of them.
+/// The HTTP API: accepts requests for blog posts, and serves posts and jobs.
 ///
 /// Settings are read from the command line, the environment, and a file .env.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "api", version, disable_help_subcommand = true)]
 pub struct Config {
-    /// What to do instead of serving.
+    /// A command to run instead of serving.
     #[command(subcommand)]
     pub command: Option<Command>,
 
@@ -23,25 +23,24 @@ pub struct Config {
     #[arg(long, env = "LISTEN_ADDR", default_value = "127.0.0.1:8000")]
     pub listen_addr: SocketAddr,
 
-    /// The key that signs access tokens, at least 32 characters. Without it a
-    /// random one is made once and kept in DATA_DIR; APIs on several machines
-    /// must share one
+    /// The key that signs access tokens, at least 32 characters; without it a random one is created
+    /// once and kept in DATA_DIR. APIs on several machines must share one
     #[arg(long, env = "JWT_SECRET", hide_env_values = true)]
     pub jwt_secret: Option<Secret>,
 
-    /// How long an access token is good, in seconds
+    /// The lifetime of an access token, in seconds
     #[arg(long, env = "ACCESS_TOKEN_TTL_SECS", default_value_t = 900, value_parser = clap::value_parser!(u32).range(1..))]
     pub access_token_ttl_secs: u32,
 
-    /// How long a session lasts when it is not refreshed, in seconds
+    /// The lifetime of a session that is not refreshed, in seconds
     #[arg(long, env = "REFRESH_TOKEN_TTL_SECS", default_value_t = 30 * 24 * 3600, value_parser = clap::value_parser!(u32).range(1..))]
     pub refresh_token_ttl_secs: u32,
 
-    /// How long a session lasts however often it is refreshed, in seconds
+    /// The lifetime of a session however often it is refreshed, in seconds
     #[arg(long, env = "SESSION_TTL_SECS", default_value_t = 90 * 24 * 3600, value_parser = clap::value_parser!(u32).range(1..))]
     pub session_ttl_secs: u32,
 
-    /// How often a job is attempted before it fails
+    /// How many attempts at a job may be made before it fails
     #[arg(long, env = "JOB_MAX_ATTEMPTS", default_value_t = 5, value_parser = clap::value_parser!(i32).range(1..=100))]
     pub job_max_attempts: i32,
 
@@ -49,69 +48,90 @@ pub struct Config {
     #[arg(long, env = "USER_MAX_ACTIVE_JOBS", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub user_max_active_jobs: u32,
 
-    /// How many posts a user may have; 0 for any number
+    /// How many posts a user may have; 0 for no limit
     #[arg(long, env = "USER_MAX_POSTS", default_value_t = 10_000)]
     pub user_max_posts: u32,
 
-    /// How many bytes of text the posts of a user may have together; 0 for any
-    /// number
+    /// How many bytes of text a user's posts may have together; 0 for no limit
     #[arg(long, env = "USER_MAX_BYTES", default_value_t = 100 * 1024 * 1024)]
     pub user_max_bytes: u64,
 
-    /// How many requests a minute a user may make, and an address without a
-    /// user; 0 for any number. Each API process counts for itself
+    /// How many requests a minute a user may make, and a client address without a user; 0 for no
+    /// limit. Each API process counts separately
     #[arg(long, env = "RATE_LIMIT_PER_MINUTE", default_value_t = 600)]
     pub rate_limit_per_minute: u32,
 
-    /// How many connections an address may have open at once, trusted proxies
-    /// excepted. No more than half of those that there may be in all
+    /// How many connections a client address may have open, trusted proxies excepted; never more
+    /// than half of all
     #[arg(long, env = "MAX_CONNECTIONS_PER_ADDRESS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections_per_address: u32,
 
-    /// The proxies in front of the API: addresses and networks such as
-    /// 10.0.0.0/8, separated by commas. What they tell of their clients in
-    /// X-Forwarded-For is believed; of nobody else it is
+    /// The proxies in front of the API: addresses and networks such as 10.0.0.0/8, separated by
+    /// commas. Their X-Forwarded-For is trusted, and no one else's
     #[arg(long, env = "TRUSTED_PROXIES", value_delimiter = ',')]
     pub trusted_proxies: Vec<TrustedProxy>,
 
-    /// How long open requests may take to end when the API is stopped, in seconds
+    /// How long running requests and jobs may take to finish after SIGTERM, in seconds; jobs that
+    /// are left are released
     #[arg(long, env = "SHUTDOWN_GRACE_SECS", default_value_t = 30)]
     pub shutdown_grace_secs: u32,
 
-    /// Where things are kept.
+    /// Database and files.
     #[command(flatten)]
     pub storage: StorageSettings,
 
-    /// Who writes.
+    /// The agent that writes.
     #[command(flatten)]
     pub agent: AgentSettings,
 
-    /// How to log.
+    /// Logging.
     #[command(flatten)]
     pub log: LogSettings,
 
-    /// Where traces go.
+    /// Tracing.
     #[command(flatten)]
     pub traces: TraceSettings,
 }
 
-/// What can be done from the command line.
+/// The commands.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Command {
-    /// Make a user an admin, who signs up first like everyone else
+    /// Make a user an admin, who has to sign up first
     MakeAdmin {
         /// The user's name
         username: String,
     },
 }
 
+/// A proxy's address, or the network of several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrustedProxy(IpNet);
+
+impl TrustedProxy {
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+        self.0.contains(&address.to_canonical())
+    }
+}
+
+impl FromStr for TrustedProxy {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim();
+        let address = text.parse::<IpAddr>().map(|ip| ip.to_canonical().into());
+        let network = address.or_else(|_| text.parse::<IpNet>());
+        let network = network.map_err(|_| "neither an address nor a network such as 10.0.0.0/8");
+        network.map(TrustedProxy)
+    }
+}
+
 const MIN_SECRET_LEN: usize = 32;
 
 impl Config {
-    /// Reads the settings; ends the process on `--help` or a bad one.
+    /// Reads the settings; exits the process on `--help` or an invalid one.
     ///
     /// # Errors
-    /// When a setting is bad in a way that only shows once all are read.
+    /// When a setting is invalid in a way that only shows once all are read.
     pub fn load() -> anyhow::Result<Self> {
         let config: Config = shared::config::load()?;
         config.agent.models()?;
@@ -123,12 +143,12 @@ impl Config {
         Ok(config)
     }
 
-    /// How long an access token is good.
+    /// The lifetime of an access token.
     pub fn access_token_ttl(&self) -> Duration {
         Duration::from_secs(self.access_token_ttl_secs.into())
     }
 
-    /// How long a session lasts when it is not refreshed.
+    /// The lifetime of a session that is not refreshed.
     pub fn refresh_token_ttl(&self) -> Duration {
         Duration::from_secs(self.refresh_token_ttl_secs.into())
     }

@@ -1,16 +1,22 @@
-//! Lists in pages. A cursor says where the last page ended; it is signed, so
-//! that it can only be one of ours, for the same list of the same user.
+//! Lists in pages. A cursor is where the last page ended, signed so that it is valid only for the
+//! same list of the same user.
 
+use std::borrow::Cow;
+
+use axum::Json;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use sea_orm::sea_query::{Order, Query};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, Iterable,
-    QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
+    ModelTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use utoipa::openapi::schema::SchemaType;
+use utoipa::openapi::{Array, Object, Ref, RefOr, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
 use uuid::Uuid;
 
 use crate::auth::tokens::SigningKeys;
@@ -20,49 +26,151 @@ const DEFAULT_LIMIT: u64 = 20;
 const MAX_LIMIT: u64 = 100;
 const TAG_LEN: usize = 16;
 
-/// How many entries a page may have.
-///
-/// # Errors
-/// [`Error::Validation`] unless it is 1 to 100.
-pub fn page_limit(asked: Option<u64>) -> Result<u64> {
-    match asked.unwrap_or(DEFAULT_LIMIT) {
-        limit @ 1..=MAX_LIMIT => Ok(limit),
-        _ => Err(Error::invalid(
-            "limit",
-            "out_of_range",
-            format!("must be 1 to {MAX_LIMIT}"),
-        )),
+/// A page, with the `Link` header to the next one.
+pub(crate) type PageResponse<T> = (HeaderMap, Json<Page<T>>);
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Page<T> {
+    items: Vec<T>,
+    next_cursor: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// A page of the list at `uri`.
+    pub(crate) fn response(
+        uri: &Uri,
+        items: Vec<T>,
+        next_cursor: Option<String>,
+    ) -> PageResponse<T> {
+        let headers = next_link_header(uri, next_cursor.as_deref());
+        (headers, Json(Page { items, next_cursor }))
     }
 }
 
-/// A list whose cursors are good only for itself.
-#[derive(Clone, Copy, Debug)]
-pub struct CursorCodec<'a> {
-    /// What signs them.
-    pub keys: &'a SigningKeys,
-    /// Whose list it is.
-    pub user: Uuid,
-    /// Which list, in which order.
-    pub name: &'a str,
+/// Not derived: that would repeat the schema of `T` in each page's, and join the names with an
+/// underscore.
+impl<T: ToSchema> PartialSchema for Page<T> {
+    fn schema() -> RefOr<Schema> {
+        let items = Array::builder()
+            .items(Ref::from_schema_name(T::name()))
+            .max_items(Some(100));
+        let next_cursor = Object::builder()
+            .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
+            .description(Some("Leads to the next page; null on the last one."));
+        Object::builder()
+            .description(Some("A page of a list."))
+            .property("items", items)
+            .property("next_cursor", next_cursor)
+            .required("items")
+            .into()
+    }
 }
 
-impl CursorCodec<'_> {
-    /// The cursor behind an entry.
+impl<T: ToSchema> ToSchema for Page<T> {
+    fn name() -> Cow<'static, str> {
+        format!("{}Page", T::name()).into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((T::name().into_owned(), T::schema()));
+        T::schemas(schemas);
+    }
+}
+
+/// Which page of a list a client asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PageRequest<'a> {
+    list: CursorCodec<'a>,
+    limit: u64,
+    cursor: Option<&'a str>,
+}
+
+impl<'a> PageRequest<'a> {
+    /// # Errors
+    /// [`Error::Validation`] unless the limit is 1 to 100.
+    pub(crate) fn new(
+        list: CursorCodec<'a>,
+        limit: Option<u64>,
+        cursor: Option<&'a str>,
+    ) -> Result<Self> {
+        let limit = limit.unwrap_or(DEFAULT_LIMIT);
+        if !(1..=MAX_LIMIT).contains(&limit) {
+            let message = format!("must be 1 to {MAX_LIMIT}");
+            return Err(Error::invalid("limit", "out_of_range", message));
+        }
+        Ok(PageRequest {
+            list,
+            limit,
+            cursor,
+        })
+    }
+
+    /// One more than fit, which tells whether there is a next page.
+    pub(crate) fn rows_to_fetch(&self) -> u64 {
+        self.limit + 1
+    }
+
+    /// Where the page before ended; None for the first page.
     ///
     /// # Errors
-    /// When the position can't be encoded.
-    pub fn encode(&self, position: &impl Serialize) -> Result<String> {
-        let mut cursor =
-            serde_json::to_vec(position).map_err(|e| Error::Internal(e.to_string()))?;
+    /// [`Error::InvalidCursor`] if the cursor is not of this list.
+    pub(crate) fn after<T: DeserializeOwned>(&self) -> Result<Option<T>> {
+        self.cursor
+            .map(|cursor| self.list.decode(cursor))
+            .transpose()
+    }
+
+    /// Cuts fetched rows to those that fit. Returns the cursor of the next page, if there is one.
+    pub(crate) fn split<T, C: Serialize>(
+        &self,
+        rows: &mut Vec<T>,
+        position: impl Fn(&T) -> C,
+    ) -> Result<Option<String>> {
+        let last = split_page(rows, self.limit).map(position);
+        last.map(|last| self.list.encode(&last)).transpose()
+    }
+}
+
+/// A page of [`scan_page`], in the order of a column of UUIDs, and the cursor of the next one.
+pub(crate) async fn paginate<E: EntityTrait>(
+    db: &impl ConnectionTrait,
+    request: PageRequest<'_>,
+    mut rows: Select<E>,
+    wanted: Option<Condition>,
+    id: E::Column,
+) -> Result<(Vec<E::Model>, Option<String>)> {
+    let id_of = |row: &E::Model| row.get(id).unwrap();
+    if let Some(IdCursor { id: after }) = request.after()? {
+        rows = rows.filter(id.lt(after));
+    }
+    let (page, next) = scan_page(db, rows, wanted, id, id_of, request.limit).await?;
+    let next = next.map(|next| request.list.encode(&next)).transpose()?;
+    Ok((page, next))
+}
+
+/// Signs and verifies the cursors of one list.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CursorCodec<'a> {
+    keys: &'a SigningKeys,
+    user: Uuid,
+    name: &'a str,
+}
+
+impl<'a> CursorCodec<'a> {
+    /// `name` is the list of `user`, with its order.
+    pub(crate) fn new(keys: &'a SigningKeys, user: Uuid, name: &'a str) -> Self {
+        CursorCodec { keys, user, name }
+    }
+
+    fn encode(&self, position: &impl Serialize) -> Result<String> {
+        let mut cursor = serde_json::to_vec(position).map_err(Error::internal)?;
         cursor.extend(self.tag(&cursor));
         Ok(BASE64_URL_SAFE_NO_PAD.encode(cursor))
     }
 
-    /// The entry that a cursor stands behind.
-    ///
     /// # Errors
     /// [`Error::InvalidCursor`] if it is not of this list.
-    pub fn decode<T: DeserializeOwned>(&self, cursor: &str) -> Result<T> {
+    fn decode<T: DeserializeOwned>(&self, cursor: &str) -> Result<T> {
         let bytes = BASE64_URL_SAFE_NO_PAD
             .decode(cursor)
             .map_err(|_| Error::InvalidCursor)?;
@@ -83,8 +191,7 @@ impl CursorCodec<'_> {
     }
 }
 
-/// The `Link` header that leads to the next page of the list at `uri`.
-pub fn next_link_header(uri: &Uri, next: Option<&str>) -> HeaderMap {
+fn next_link_header(uri: &Uri, next: Option<&str>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let Some(next) = next else { return headers };
     let kept = uri
@@ -101,9 +208,8 @@ pub fn next_link_header(uri: &Uri, next: Option<&str>) -> HeaderMap {
     headers
 }
 
-/// Entries are taken one more than fit, which tells whether there is a next
-/// page. Returns the last entry that fits, if more follow.
-pub fn split_page<T>(entries: &mut Vec<T>, limit: u64) -> Option<&T> {
+/// Cuts entries to those that fit. Returns the last one, if more follow.
+fn split_page<T>(entries: &mut Vec<T>, limit: u64) -> Option<&T> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     if entries.len() <= limit {
         return None;
@@ -112,19 +218,18 @@ pub fn split_page<T>(entries: &mut Vec<T>, limit: u64) -> Option<&T> {
     entries.last()
 }
 
-/// How many rows a page looks through, at most.
+/// How many rows a page scans at most.
 const MAX_ROWS_SCANNED: u64 = 2_500;
 
 /// A limit that no table reaches.
 const NO_LIMIT: u64 = i64::MAX as u64;
 
-/// A page of those of `rows` that are as `wanted`, the newest first, and where it
-/// ended if more may follow. An index must have `rows` in the order of `id`.
+/// A page of the `rows` that match `wanted`, the newest first, and where it ended if more may
+/// follow. An index must have `rows` in the order of `id`.
 ///
-/// What is wanted may be rare, or not be there at all, and no index leads to it.
-/// So a page ends when it has looked through enough of `rows`, with what it has
-/// found until then, and the next one goes on from there: however many rows
-/// there are, each page is quick.
+/// Matches may be rare, and no index leads to them. So a page ends after a number of scanned rows,
+/// with what it has found until then, and the next one continues from there: each page is quick,
+/// however many rows there are.
 pub async fn scan_page<E: EntityTrait>(
     db: &impl ConnectionTrait,
     rows: Select<E>,
@@ -139,9 +244,8 @@ pub async fn scan_page<E: EntityTrait>(
         let last = split_page(&mut page, limit).map(|last| IdCursor { id: id_of(last) });
         return Ok((page, last));
     };
-    // How far to look is found first, and is then a row and not a number of rows:
-    // rows that come or go between the two statements move no end, over which the
-    // next page would pass.
+    // The end of the scan is determined first, as a row and not as a number of rows: rows that come
+    // or go between the two statements must not move it, or the next page would skip some.
     let end = rows
         .clone()
         .select_only()
@@ -151,9 +255,8 @@ pub async fn scan_page<E: EntityTrait>(
     if let Some(end) = end {
         rows = rows.filter(id.gte(end));
     }
-    // A subquery with a limit is carried out as it stands. In one query the
-    // database might take another index, for what is wanted, and find too late
-    // that it leads to half of the table.
+    // A subquery with a limit is executed as it stands. In one query the database might choose
+    // another index, for the condition, and read half of the table.
     let stretch = rows.limit(NO_LIMIT).into_query();
     let page = Query::select()
         .columns(E::Column::iter())
@@ -169,7 +272,7 @@ pub async fn scan_page<E: EntityTrait>(
     Ok((page, last.or(end).map(|id| IdCursor { id })))
 }
 
-/// Where a page of a list in the order of ids ended.
+/// Where a page in the order of ids ended.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct IdCursor {
     /// The last entry's id.
@@ -181,11 +284,7 @@ mod tests {
     use super::*;
 
     fn list<'a>(keys: &'a SigningKeys, name: &'a str) -> CursorCodec<'a> {
-        CursorCodec {
-            keys,
-            user: Uuid::nil(),
-            name,
-        }
+        CursorCodec::new(keys, Uuid::nil(), name)
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! One file for each resource: its types and its handlers, nothing else.
+//! The handlers, with their request and response types, by resource.
 
+pub(crate) mod account;
 pub(crate) mod admin;
 pub(crate) mod auth;
 pub(crate) mod health;
@@ -8,12 +9,11 @@ pub(crate) mod metrics;
 pub(crate) mod models;
 pub(crate) mod posts;
 pub(crate) mod sessions;
-pub(crate) mod users;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serializer;
 
-/// Timestamps as the contract has them: RFC 3339 in UTC with milliseconds.
+/// RFC 3339 in UTC with milliseconds.
 fn timestamp<S: Serializer>(
     time: &DateTime<Utc>,
     serializer: S,

@@ -1,7 +1,7 @@
-//! What all handlers share.
+//! The state that all handlers share.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use shared::change_watcher::ChangeWatcher;
 use shared::config::{Model, Secret};
@@ -15,44 +15,31 @@ use crate::concurrency::{ConcurrencyLimit, PerUserLimit};
 use crate::config::Config;
 use crate::long_poll::LongPollHub;
 use crate::metrics::Metrics;
-use crate::middleware::rate_limit::RateLimit;
-use crate::routes::health;
 
-/// What all handlers share.
+/// The state that all handlers share.
 #[derive(Clone, Debug)]
 pub struct AppState {
-    /// Where everything is kept.
-    pub db: Database,
-    /// What tokens and cursors are signed with.
-    pub keys: Arc<SigningKeys>,
-    /// Hashes and verifies passwords.
-    pub passwords: Passwords,
-    /// What clients may choose from; the first is the default.
-    pub models: Arc<[Model]>,
-    /// Places for searches, which are the only slow queries.
-    pub searches: PerUserLimit,
-    /// Places for posts that are rendered, which takes a core.
+    pub(crate) db: Database,
+    pub(crate) keys: Arc<SigningKeys>,
+    pub(crate) passwords: Passwords,
+    /// The first is the default.
+    pub(crate) models: Arc<[Model]>,
+    /// For searches, which are the only slow queries.
+    pub(crate) searches: PerUserLimit,
+    /// For rendering posts, which takes a core.
     pub renders: ConcurrencyLimit,
-    /// What the service lacks to work.
+    /// What is missing for the service to be ready.
     pub(crate) readiness: Cached<Vec<String>>,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
-    /// Places for those who wait for a job.
-    pub waits: LongPollHub,
-    /// How often one may ask; without it, as often as one likes.
-    pub rate_limit: Option<Arc<RateLimit>>,
-    /// The settings.
-    pub config: Arc<Config>,
-    /// Canceled when the API is to stop: nobody waits any longer then.
-    pub stop: CancellationToken,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) long_polls: LongPollHub,
+    pub(crate) config: Arc<Config>,
 }
 
 impl AppState {
-    /// The state of an API on `db`, which signs with `secret` and ends when `stop`
-    /// is canceled.
+    /// The state of an API on `db`, which signs with `secret` and ends when `stop` is canceled.
     ///
     /// # Errors
-    /// When a setting is bad.
+    /// When a setting is invalid.
     pub fn new(
         config: Config,
         db: Database,
@@ -61,23 +48,22 @@ impl AppState {
     ) -> anyhow::Result<Self> {
         let changes = ChangeWatcher::watch(&db);
         Ok(AppState {
-            waits: LongPollHub::new(db.clone(), changes, stop.clone()),
+            long_polls: LongPollHub::new(db.clone(), changes, stop),
             db,
             keys: Arc::new(SigningKeys::new(secret)),
             passwords: Passwords::new()?,
             models: config.agent.models()?.into(),
             searches: PerUserLimit::new(MAX_SEARCHES),
             renders: ConcurrencyLimit::per_core(),
-            readiness: Cached::new(health::READY_MAX_AGE),
+            readiness: Cached::new(READY_MAX_AGE),
             metrics: Arc::new(Metrics::new()?),
-            rate_limit: NonZeroU32::new(config.rate_limit_per_minute)
-                .map(|per_minute| Arc::new(RateLimit::new(per_minute))),
             config: Arc::new(config),
-            stop,
         })
     }
 }
 
-/// How many searches an API makes at once, which leaves a connection to other
-/// queries even on SQLite.
+/// How long a readiness check is reused.
+const READY_MAX_AGE: Duration = Duration::from_secs(1);
+
+/// How many searches run at once, which leaves a connection to other queries even on SQLite.
 const MAX_SEARCHES: usize = 3;

@@ -38,7 +38,7 @@ pub struct Model {
     pub details: Option<Json>,
 }
 
-/// What can be done. The names are stable.
+/// An action in the audit trail. The names are stable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum, Serialize, ToSchema)]
 #[sea_orm(
     rs_type = "String",

@@ -1,9 +1,9 @@
 //! Timestamps in UTC and whole milliseconds, and UUIDv7 ids made of them.
 //!
-//! There is one clock, the database's: processes on machines whose clocks differ must agree on
-//! what has expired and what came first. A statement that must compare exactly uses [`db_now`].
-//! All else uses [`now`], which adds the time elapsed to the latest reading of the database's
-//! clock. On SQLite there are no readings: all processes share one machine and its clock.
+//! There is one clock, the database's: processes on machines whose clocks differ must agree on what
+//! has expired and what came first. A statement that must compare exactly uses [`db_now`]. All else
+//! uses [`now`], which adds the time elapsed to the latest reading of the database's clock. On
+//! SQLite there are no readings: all processes share one machine and its clock.
 
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};

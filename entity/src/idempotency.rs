@@ -26,8 +26,8 @@ pub struct Model {
     pub key: String,
     /// A hash of the request.
     pub fingerprint: String,
-    /// The response, in the API's own format. Null until the transaction that claims the key
-    /// stores it, and once its post is deleted.
+    /// The response, in the API's own format. Null until the transaction that claims the key stores
+    /// it, and once its post is deleted.
     pub answer: Option<Json>,
     /// The post that the response contains.
     pub post_id: Option<Uuid>,

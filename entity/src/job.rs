@@ -1,5 +1,7 @@
 //! Generation jobs.
 
+mod warning;
+
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Alias, Query, SimpleExpr};
 use sea_orm::{ActiveEnum, ExprTrait, QueryOrder, QuerySelect, QueryTrait};
@@ -7,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
+
+pub use warning::{Warning, WarningCode};
 
 /// A row of `generation_jobs`.
 #[sea_orm::model]
@@ -52,6 +56,8 @@ pub struct Model {
     pub input_tokens: i32,
     /// Tokens that the models wrote for it.
     pub output_tokens: i32,
+    /// A JSON array of [`Warning`]s; null if there are none.
+    pub warnings: Option<String>,
     /// The contract's code of the latest error.
     pub error_code: Option<String>,
     /// The latest error in words fit for a user.
@@ -72,7 +78,7 @@ pub struct Model {
     pub finished_at: Option<Timestamp>,
 }
 
-/// Where a job stands.
+/// A job's status.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum, Serialize, Deserialize, ToSchema,
 )]

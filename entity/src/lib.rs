@@ -20,5 +20,6 @@ pub mod queue_state;
 pub mod refresh_token;
 pub mod session;
 pub mod step;
+pub mod text;
 pub mod user;
 pub mod worker;

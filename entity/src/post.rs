@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use crate::bulk_update::{from_values, value_column};
 use crate::clock::{Timestamp, now};
+use crate::text;
 
 /// A row of `blog_posts`.
 #[sea_orm::model]
@@ -43,7 +44,7 @@ pub struct Model {
     pub updated_at: Timestamp,
 }
 
-/// Where a post stands.
+/// A post's status.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum, Serialize, Deserialize, ToSchema,
 )]
@@ -82,8 +83,8 @@ impl PostContent {
     pub fn new(title: Option<String>, content: String) -> Self {
         PostContent {
             title,
-            excerpt: excerpt(&content),
-            word_count: word_count(&content),
+            excerpt: text::excerpt(&content),
+            word_count: text::word_count(&content),
             content,
         }
     }
@@ -223,72 +224,5 @@ impl WithoutContent for Select<Entity> {
         self.select_only()
             .columns(others)
             .expr_as(Expr::cust("CAST(NULL AS TEXT)"), "content")
-    }
-}
-
-/// Words in a Markdown text. Marks that stand alone, such as `##`, don't count.
-pub fn word_count(content: &str) -> i32 {
-    let words = content
-        .split_whitespace()
-        .filter(|word| word.chars().any(char::is_alphanumeric))
-        .count();
-    i32::try_from(words).unwrap_or(i32::MAX)
-}
-
-const EXCERPT_CHARS: usize = 200;
-
-/// The first paragraph of a Markdown text without its marks, at most 200
-/// characters, cut between words.
-fn excerpt(content: &str) -> String {
-    let paragraph = content
-        .split("\n\n")
-        .map(str::trim)
-        .find(|block| !block.is_empty() && !block.starts_with('#'))
-        .unwrap_or(content.trim().trim_start_matches('#'));
-    let plain: String = paragraph
-        .chars()
-        .filter(|c| !matches!(c, '*' | '_' | '`' | '>' | '#'))
-        .collect();
-    let words: Vec<&str> = plain.split_whitespace().collect();
-    truncate(&words.join(" "))
-}
-
-fn truncate(text: &str) -> String {
-    let Some((end, _)) = text.char_indices().nth(EXCERPT_CHARS) else {
-        return text.to_owned();
-    };
-    let cut = text[..end].rfind(' ').unwrap_or(end);
-    format!("{}…", text[..cut].trim_end_matches([',', '.', ';', ':']))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_are_counted_without_marks() {
-        assert_eq!(word_count("## Two words\n\n- a *third* -- one"), 5);
-        assert_eq!(word_count(" \n "), 0);
-    }
-
-    #[test]
-    fn an_excerpt_is_the_first_paragraph_in_plain_text() {
-        assert_eq!(
-            excerpt("## Soil\n\nUse **rich** soil.\n\nMore."),
-            "Use rich soil."
-        );
-    }
-
-    #[test]
-    fn a_long_excerpt_is_cut_between_words() {
-        let long = "word ".repeat(100);
-        let cut = excerpt(&long);
-        assert!(cut.ends_with("word…"), "{cut}");
-        assert!(cut.chars().count() <= EXCERPT_CHARS + 1);
-    }
-
-    #[test]
-    fn a_text_of_headings_alone_still_has_an_excerpt() {
-        assert_eq!(excerpt("# Only a title"), "Only a title");
     }
 }

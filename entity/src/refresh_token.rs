@@ -1,5 +1,5 @@
-//! Refresh tokens, as hashes. Each can be used once: a second use means that two parties have
-//! it, and ends the session.
+//! Refresh tokens, as hashes. Each can be used once: a second use means that two parties have it,
+//! and ends the session.
 
 use sea_orm::entity::prelude::*;
 use sea_orm::{QuerySelect, QueryTrait};

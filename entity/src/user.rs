@@ -31,7 +31,7 @@ pub struct Model {
     pub created_at: Timestamp,
 }
 
-/// What a user may do.
+/// A user's role.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum, Serialize, Deserialize, ToSchema,
 )]

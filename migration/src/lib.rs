@@ -1,16 +1,15 @@
-//! The schema's history. A migration that has landed is never edited, and none
-//! imports an entity: entities change, history doesn't.
+//! The schema's migrations. One that has been released is never edited, and none imports an entity:
+//! entities change, migrations don't.
 //!
-//! **A migration only adds**: tables, indexes, and columns that may be null or have
-//! a default. During an upgrade, and after a rollback, the programs of the version
-//! before work on the database that the new ones have migrated, so nothing that
-//! they read or write may be missing or mean something else. What no program reads
-//! or writes any more may be taken away by the release after that, in a migration
-//! whose name contains `breaking`: a program that does not know it refuses to work
-//! with the database, and says why. The programs of the first release look into their
-//! own table alone, so such a migration has to write its name there as well. Any other migration that a program does not
-//! know it takes for an addition, and goes on. The tables of the queue's library are
-//! its own: a column there breaks the statements that running programs have prepared.
+//! **A migration only adds**: tables, indexes, and columns that are nullable or have a default.
+//! During an upgrade, and after a rollback, the previous version's programs work on the database
+//! that the new ones have migrated, so nothing that they read or write may be missing or change its
+//! meaning. What no program reads or writes any more may be dropped by the release after that, in a
+//! migration whose name contains `breaking`: a program that does not know it refuses to use the
+//! database, and says why. The programs of the first release look into their own table only, so
+//! such a migration has to insert its name there, too. Any other migration that a program does not
+//! know it takes for an addition, and goes on. The tables of apalis are not ours to change: a new
+//! column there breaks the statements that running programs have prepared.
 
 use sea_orm_migration::MigratorTraitSelf;
 pub use sea_orm_migration::prelude::*;
@@ -21,16 +20,16 @@ mod m20261122_000003_reliability;
 mod m20261122_000004_administration;
 mod m20261123_000005_regenerations_and_retries;
 mod m20261127_000006_quotas_and_deletion;
+mod m20261129_000007_warnings;
 
-/// What the name of a migration contains that programs which don't know it can't
-/// work with.
+/// The part of a migration's name by which programs that don't know it refuse the database.
 pub const BREAKING: &str = "breaking";
 
-/// Our migrations in order, by the tables that record them. The queue's own tables
-/// are made by the queue.
+/// Our migrations in order, by the tables that record them. apalis' own tables are made by
+/// `shared::queue`.
 pub const SETS: [MigrationSet; 2] = [
-    // Closed: the programs of the first release refuse a database when they find a
-    // name in their table that they don't know.
+    // Closed: the programs of the first release refuse a database if this table has a name that
+    // they don't know.
     MigrationSet {
         table: "seaql_migrations",
         list: first_release,
@@ -60,17 +59,20 @@ fn first_release() -> Vec<Box<dyn MigrationTrait>> {
 }
 
 fn since() -> Vec<Box<dyn MigrationTrait>> {
-    vec![Box::new(m20261127_000006_quotas_and_deletion::Migration)]
+    vec![
+        Box::new(m20261127_000006_quotas_and_deletion::Migration),
+        Box::new(m20261129_000007_warnings::Migration),
+    ]
 }
 
 impl MigrationSet {
-    /// The names of its migrations, in order.
+    /// The names of the set's migrations, in order.
     pub fn names(&self) -> Vec<String> {
         let names = (self.list)().into_iter();
         names.map(|migration| migration.name().to_owned()).collect()
     }
 
-    /// The names that its table has in this database; none if there is no table.
+    /// The names that the table has in this database; none if there is no table.
     pub async fn applied<'c>(
         &self,
         db: impl IntoSchemaManagerConnection<'c>,
@@ -88,7 +90,7 @@ impl MigrationSet {
         rows.iter().map(|row| row.try_get_by_index(0)).collect()
     }
 
-    /// Those that are applied and that this program does not know.
+    /// The applied migrations that this program does not know.
     pub async fn newer<'c>(
         &self,
         db: impl IntoSchemaManagerConnection<'c>,
@@ -99,10 +101,7 @@ impl MigrationSet {
         Ok(newer)
     }
 
-    /// Applies the first `steps` of those that are missing, or all.
-    ///
-    /// # Errors
-    /// When one of them fails.
+    /// Applies the first `steps` pending migrations, or all.
     pub async fn up<'c, C>(&self, db: &'c C, steps: Option<u32>) -> Result<(), DbErr>
     where
         &'c C: IntoSchemaManagerConnection<'c>,
@@ -115,8 +114,8 @@ impl MigrationSet {
     }
 }
 
-/// A set for the library, which takes a recorded name that is not in its list for
-/// an error. So the list that it gets has them all.
+/// A set, for sea-orm-migration. That fails on a recorded name that is not in its list, so the list
+/// includes the newer migrations.
 struct Migrator {
     set: MigrationSet,
     newer: Vec<String>,
@@ -134,7 +133,7 @@ impl MigratorTraitSelf for Migrator {
     }
 }
 
-/// A newer version's migration, which was applied by that.
+/// A migration of a newer version, which has applied it.
 struct Newer(String);
 
 impl MigrationName for Newer {

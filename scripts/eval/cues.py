@@ -2,7 +2,7 @@
 
 import re
 
-from language import units
+from language import STOP_WORDS, units
 
 
 def _starts(*phrases: str) -> re.Pattern:
@@ -68,7 +68,8 @@ _INTRODUCTION_HEADING = _starts(
 )
 STOCK_PHRASES = _holds(
     r"\bcrucial\b", r"\b(vital|key|pivotal|crucial) (role|part)\b", r"\ba wide (range|variety|array) of\b",
-    r"\bit('s| is) (important|essential|worth noting|crucial)\b", r"\bin (today's|today’s|the) (world|fast-paced)",
+    r"\bit('s| is) (important|essential|worth noting|crucial)\b",
+    r"\bin (today's|today’s|the) (world|fast-paced)",
     r"\bwhether you('re|’re| are)\b", r"\bgame[- ]changer\b", r"\bdelve\b", r"\bunlock\b", r"\belevate\b",
     r"\bjourney\b", r"\bensur(e|es|ing)\b", r"\bnot only\b", r"\bsay goodbye\b", r"\blook no further\b",
     r"\bby following these\b", r"\bes ist wichtig\b", r"\beine (wichtige|entscheidende) rolle\b",
@@ -113,13 +114,18 @@ def is_introduction_heading(heading: str) -> bool:
     return bool(_INTRODUCTION_HEADING.match(heading))
 
 
-def comes_back_to(title: str, paragraph: str) -> bool:
-    """Whether a paragraph names at least half of what the title is about."""
-    about = {_stem(word) for word in units(title) if len(word) > 3 or not word.isascii()}
+def names_topic(topic: str, text: str) -> bool:
+    """Whether a text has half of the words of a topic that carry its meaning, two at least."""
+    about = {
+        _stem(word)
+        for word in units(topic)
+        if word not in STOP_WORDS["en"] and (len(word) > 3 or not word.isascii())
+    }
     if not about:
         return False
-    there = {_stem(word) for word in units(paragraph)}
-    return len(about & there) * 2 >= len(about)
+    there = {_stem(word) for word in units(text)}
+    needed = min(len(about), max(2, (len(about) + 1) // 2))
+    return len(about & there) >= needed
 
 
 def _stem(word: str) -> str:

@@ -1,10 +1,9 @@
 """Whether a post is well-formed: the flaws that a reader sees at a glance."""
 
-import re
 from dataclasses import dataclass
 
 import cues
-from language import is_complete
+from language import is_complete, sentences
 from markdown import Block, heading_key, is_label, parse, plain
 
 MAX_TITLE = 120
@@ -16,7 +15,7 @@ class Post:
     content: str
 
     def __post_init__(self) -> None:
-        self.blocks = parse(self.content)
+        self.blocks = parse(unfenced(self.content))
         self.headings = [block for block in self.blocks if block.kind == "heading"]
 
     @property
@@ -35,6 +34,14 @@ class Post:
 
     def prose(self) -> list[str]:
         return [plain(text) for block in self.blocks for text in block.texts()]
+
+
+def unfenced(content: str) -> str:
+    """The text without a fence around the whole."""
+    first, _, rest = content.strip().partition("\n")
+    if first.strip().lower() not in ("```markdown", "```md"):
+        return content
+    return rest.rstrip().removesuffix("```").rstrip()
 
 
 def flaws(post: Post, language: str, is_poem: bool = False) -> list[str]:
@@ -64,18 +71,13 @@ def _text_flaws(post: Post) -> list[str]:
     outside = "\n".join([post.title, *(b.text for b in post.headings), *post.prose()])
     checks = {
         "fence open": any(not block.closed for block in post.blocks if block.kind == "code"),
-        "fenced whole": _is_fenced(post.content),
+        "fenced whole": unfenced(post.content) != post.content,
         "greeting": cues.is_greeting(_first_prose(post)),
         "farewell": any(cues.is_farewell(text) for text in post.prose()[-2:]),
         "about itself": any(cues.is_about_itself(text) for text in post.prose()),
         "template token": cues.has_template_token(outside),
     }
     return [name for name, is_there in checks.items() if is_there]
-
-
-def _is_fenced(content: str) -> bool:
-    first = content.strip().split("\n")[0].strip().lower()
-    return first in ("```markdown", "```md")
 
 
 def _first_prose(post: Post) -> str:
@@ -147,16 +149,18 @@ def _conclusion_flaws(post: Post) -> list[str]:
 
 
 def has_introduction(post: Post) -> bool:
+    """Whether prose stands before all else, or a section that is called so."""
     if not post.blocks:
         return False
-    if post.blocks[0].kind in ("paragraph", "quote") and not is_label(post.blocks[0]):
-        return bool(post.headings)
-    return bool(post.headings) and cues.is_introduction_heading(post.headings[0].text)
+    first = post.blocks[0]
+    if first.kind == "heading":
+        return cues.is_introduction_heading(first.text)
+    return first.kind == "paragraph" and not is_label(first) and len(post.blocks) > 2
 
 
 def has_conclusion(post: Post) -> bool:
     """A last section that is called so, or a last paragraph that says so, or one that comes
-    back to what the title is about."""
+    back to what the title is about after something else."""
     sections = post.sections()
     if not sections:
         return False
@@ -164,4 +168,13 @@ def has_conclusion(post: Post) -> bool:
     last = plain(body[-1].text) if body and body[-1].kind in ("paragraph", "quote") else ""
     if cues.is_conclusion_heading(heading) or cues.may_open_conclusion(last):
         return True
-    return len(last) > 80 and cues.comes_back_to(post.title, last)
+    return len(body) > 1 and len(last) > 80 and cues.names_topic(post.title, last)
+
+
+def reintroductions(post: Post, topic: str, language: str) -> float | None:
+    """Of the sections after the first, those whose first sentence names the topic again, as
+    if nothing stood before it. None if there is but one."""
+    later = [body for heading, body in post.sections()[1:] if not cues.is_conclusion_heading(heading)]
+    openings = [next((plain(text) for block in body for text in block.texts()), "") for body in later]
+    firsts = [next(iter(sentences(opening, language)), "") for opening in openings]
+    return sum(cues.names_topic(topic, first) for first in firsts) / len(firsts) if firsts else None

@@ -38,15 +38,15 @@ SCRIPT_OF = {
 }
 
 STOP_WORDS = {
-    "en": "the of and to in is that for it with as on are was be this by at from or have an"
+    "en": "a i no the of and to in is that for it with as on are was be this by at from or have an"
     " not you your they their can will which but has we its our how what why when",
     "de": "der die das und ist nicht mit den von für ein eine einen auf dem zu sich im es sie"
     " auch werden oder wie man aber als bei nur sind wird kann sie ihre ich wir warum wenn aus",
-    "fr": "le la les des et est une un dans pour que qui sur pas vous avec plus au du par ce"
+    "fr": "a le la les des et est une un dans pour que qui sur pas vous avec plus au du par ce"
     " sont ou votre il elle en aux cette ne se mais comment pourquoi nous",
-    "es": "el la los las de que y en un una es por con para del se no su como más al lo pero"
+    "es": "a el la los las de que y en un una es por con para del se no su como más al lo pero"
     " son este esta o sus puede también cómo qué muy sin",
-    "it": "il la le di che e un una è per con del non si in della sono i come più al da anche"
+    "it": "a il la le di che e un una è per con del non si in della sono i come più al da anche"
     " gli lo nel ma questo alla",
     "pt": "o a os as de que e em um uma é por com para do da não se mais como no na ao dos"
     " são você mas sua seu também pode",
@@ -173,7 +173,7 @@ def _is_in_script(text: str, language: str, letters: int) -> bool | None:
     if language == "ja":
         # A short heading may well be of kanji alone; a paragraph is not.
         japanese = share + _count(text, SCRIPTS["han"]) / letters
-        return japanese >= 0.6 and (share >= least or (letters < 15 and share >= 0))
+        return japanese >= 0.6 and (share >= least or letters < 15)
     if language == "zh" and _count(text, SCRIPTS["kana"]) > letters * 0.05:
         return False
     if share >= least:

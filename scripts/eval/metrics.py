@@ -14,8 +14,9 @@ from markdown import Block, heading_key, is_label, plain, rows
 from topics import Topic
 
 # Whose headings are given out when the model's outline was of no use.
-FALLBACK_SOURCE = Path(__file__).parents[2] / "worker/src/writing/fallback_outline.rs"
+FALLBACK_SOURCES = list((Path(__file__).parents[2] / "worker/src").rglob("fallback_outline.rs"))
 LENGTH_TOLERANCE = 0.25
+LOOP = 0.3  # of the runs of words come again: a reader sees that
 MIN_LANGUAGE_SHARE = 0.9
 
 
@@ -23,7 +24,8 @@ def measure(topic: Topic, title: str, content: str) -> dict:
     post = Post(title, content)
     words = count_words(content, topic.language)
     prose = post.prose()
-    flaws = form.flaws(post, topic.language, topic.is_poem)
+    repeated = repetition.repeated_runs(prose, topic.language)
+    flaws = form.flaws(post, topic.language, topic.is_poem) + ["loop"] * (repeated > LOOP)
     fallback = [h.text for h in post.headings if heading_key(h.text) in fallback_headings()]
     keywords = topic.options.get("keywords", [])
     kept = expectations(topic, post)
@@ -39,13 +41,14 @@ def measure(topic: Topic, title: str, content: str) -> dict:
         "headings": len(post.headings),
         "fallback_headings": fallback,
         "own_headings": 1 - len(fallback) / len(post.headings) if post.headings else None,
-        "repeated_runs": repetition.repeated_runs(prose, topic.language),
+        "repeated_runs": repeated,
         "same_openings": repetition.same_openings(prose, topic.language),
         "near_duplicates": repetition.near_duplicates(prose, topic.language),
         "keywords_missing": [word for word in keywords if not holds(f"{title}\n{content}", word)],
         "keywords": len(keywords),
         "language_share": share,
         "language_kept": share >= MIN_LANGUAGE_SHARE,
+        "reintroductions": form.reintroductions(post, topic.topic, topic.language),
         "introduction": form.has_introduction(post),
         "conclusion": form.has_conclusion(post),
         "expectations": len(kept),
@@ -58,10 +61,8 @@ def measure(topic: Topic, title: str, content: str) -> dict:
 @cache
 def fallback_headings() -> frozenset[str]:
     """The texts in the worker's source, folded; none if there is no such file any more."""
-    if not FALLBACK_SOURCE.exists():
-        return frozenset()
-    source = FALLBACK_SOURCE.read_text(encoding="utf-8")
-    texts = re.findall(r'^\s*"([^"\\]+)",?$', source, re.MULTILINE)
+    sources = [file.read_text(encoding="utf-8") for file in FALLBACK_SOURCES]
+    texts = re.findall(r'^\s*"([^"\\]+)",?$', "\n".join(sources), re.MULTILINE)
     return frozenset(heading_key(text) for text in texts)
 
 
@@ -70,7 +71,7 @@ def per_thousand(count: int, words: int) -> float:
 
 
 def holds(text: str, word: str) -> bool:
-    fold = lambda s: unicodedata.normalize("NFKC", s).casefold()  # noqa: E731
+    fold = lambda s: unicodedata.normalize("NFKC", s).casefold()
     return fold(word) in fold(text)
 
 

@@ -35,7 +35,7 @@ def near_duplicates(pieces: list[str], language: str) -> int:
     least = round(MIN_WORDS * units_per_word(language))
     words = [units(sentence) for sentence in _sentences(pieces, language)]
     sets = [_pairs(each) if language in ("zh", "ja", "th") else set(each)
-            for each in words if len(each) >= least]  # fmt: skip
+            for each in words if len(each) >= least]
     return sum(any(_alike(one, other) for other in sets[:i]) for i, one in enumerate(sets))
 
 

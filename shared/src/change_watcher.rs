@@ -1,4 +1,4 @@
-//! Noticing that the database has changed, without asking it a real question.
+//! Watches the database for commits, without running queries.
 
 use std::fs::File;
 use std::io;
@@ -16,65 +16,60 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::database::Database;
 
-/// SQLite's index of its log begins with a header that every commit changes, in
-/// a file that all processes share. To look at it takes a microsecond:
+/// SQLite's WAL index begins with a header that every commit changes, in a file that all processes
+/// share. Reading it takes a microsecond:
 /// <https://www.sqlite.org/walformat.html#the_wal_index_header>.
 const SQLITE_POLL_INTERVAL: Duration = Duration::from_millis(10);
 const WAL_INDEX_HEADER_LEN: usize = 48;
 
-/// On Postgres a change is assumed this often.
+/// How often a change is assumed on Postgres.
 const POSTGRES_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Tells when something may have been committed, by any process. Nobody looks
-/// while nobody waits. Clones are cheap, and each is told for itself.
+/// Notifies of commits that any process may have made. It polls only while someone waits. Clones
+/// are cheap, and each sees every change.
 #[derive(Clone, Debug)]
 pub struct ChangeWatcher {
-    told: watch::Receiver<()>,
-    waiting: Arc<WaiterCount>,
+    changes: watch::Receiver<()>,
+    waiters: Arc<WaiterCount>,
 }
 
 impl ChangeWatcher {
     /// Watches a database until the last clone is dropped.
     pub fn watch(db: &Database) -> Self {
-        let (tell, told) = watch::channel(());
-        let waiting = Arc::new(WaiterCount::default());
-        let watcher = Poller {
-            tell,
-            waiting: waiting.clone(),
+        let (notify, changes) = watch::channel(());
+        let waiters = Arc::new(WaiterCount::default());
+        let poller = Poller {
+            notify,
+            waiters: waiters.clone(),
         };
-        match db.backend() {
-            DbBackend::Postgres => {
-                tokio::spawn(watcher.poll_postgres());
-            }
-            _ => {
-                let options = db
-                    .raw_connection()
-                    .get_sqlite_connection_pool()
-                    .connect_options();
-                let mut index = options.get_filename().as_os_str().to_owned();
-                index.push("-shm");
-                let runtime = Handle::current();
-                std::thread::spawn(move || watcher.watch_sqlite_wal(&runtime, index.as_ref()));
-            }
+        if db.backend() == DbBackend::Postgres {
+            tokio::spawn(poller.poll_postgres());
+        } else {
+            let pool = db.raw_connection().get_sqlite_connection_pool();
+            let options = pool.connect_options();
+            let mut index = options.get_filename().as_os_str().to_owned();
+            index.push("-shm");
+            let runtime = Handle::current();
+            std::thread::spawn(move || poller.watch_sqlite_wal(&runtime, index.as_ref()));
         }
-        ChangeWatcher { told, waiting }
+        ChangeWatcher { changes, waiters }
     }
 
-    /// Waits for a commit later than the one that was told last.
+    /// Waits for a commit later than the last one that this clone was notified of.
     pub async fn changed(&mut self) {
-        let _here = self.waiting.register();
-        if self.told.changed().await.is_err() {
-            // The watcher is gone only when the runtime is.
+        let _guard = self.waiters.register();
+        if self.changes.changed().await.is_err() {
+            // The poller ends before its receivers only when the runtime does.
             std::future::pending::<()>().await;
         }
     }
 }
 
-/// How many wait for a change.
+/// How many callers wait for a change.
 #[derive(Debug, Default)]
 struct WaiterCount {
     count: AtomicUsize,
-    begun: Notify,
+    first: Notify,
 }
 
 impl WaiterCount {
@@ -86,28 +81,28 @@ impl WaiterCount {
             }
         }
         self.count.fetch_add(1, Ordering::Relaxed);
-        self.begun.notify_one();
+        self.first.notify_one();
         WaiterGuard(self)
     }
 
     async fn any_waiting(&self) {
         while self.count.load(Ordering::Relaxed) == 0 {
-            self.begun.notified().await;
+            self.first.notified().await;
         }
     }
 }
 
 struct Poller {
-    tell: watch::Sender<()>,
-    waiting: Arc<WaiterCount>,
+    notify: watch::Sender<()>,
+    waiters: Arc<WaiterCount>,
 }
 
 impl Poller {
-    /// Waits until someone wants to know; false if nobody ever will.
+    /// Waits until someone waits for a change; false once the last watcher is dropped.
     async fn is_wanted(&self) -> bool {
         tokio::select! {
-            () = self.waiting.any_waiting() => true,
-            () = self.tell.closed() => false,
+            () = self.waiters.any_waiting() => true,
+            () = self.notify.closed() => false,
         }
     }
 
@@ -116,22 +111,22 @@ impl Poller {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while self.is_wanted().await {
             ticks.tick().await;
-            self.tell.send_replace(());
+            self.notify.send_replace(());
         }
     }
 
-    /// On a thread of its own: to wake a runtime costs more than to look.
+    /// Runs on a thread of its own: waking the runtime would cost more than the read.
     fn watch_sqlite_wal(self, runtime: &Handle, index: &Path) {
         while let Err(error) = self.watch_until_error(runtime, index) {
             tracing::warn!(%error, "can't watch the database for changes; trying again");
-            // Something may have been missed.
-            self.tell.send_replace(());
+            // A change may have been missed.
+            self.notify.send_replace(());
             sleep(Duration::from_secs(1));
         }
     }
 
     fn watch_until_error(&self, runtime: &Handle, index: &Path) -> io::Result<()> {
-        // It stays the same file as long as this process keeps a connection.
+        // The file is not replaced as long as this process has a connection.
         let index = File::open(index)?;
         let mut last = [0; WAL_INDEX_HEADER_LEN];
         while runtime.block_on(self.is_wanted()) {
@@ -140,7 +135,7 @@ impl Poller {
             index.read_exact_at(&mut header, 0)?;
             if header != last {
                 last = header;
-                self.tell.send_replace(());
+                self.notify.send_replace(());
             }
         }
         Ok(())

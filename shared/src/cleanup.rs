@@ -1,8 +1,7 @@
-//! Removing what is old, in steps so small that nobody else has to wait.
+//! Periodic deletion of old rows, in batches so small that nobody else has to wait.
 //!
-//! Each process prunes what is its own: the API sign-ins and answers it has
-//! kept, a worker jobs and what the queue's library leaves behind. Several may
-//! do so at once.
+//! The API deletes sessions, idempotency keys and the like; a worker deletes finished jobs and
+//! apalis' leftovers. Several processes may do so at once.
 
 use std::time::Duration;
 
@@ -14,21 +13,24 @@ use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 use crate::database::Database;
 
 const INTERVAL: Duration = Duration::from_secs(60);
-/// How many rows go in one step, at most.
+/// How many rows one transaction deletes at most.
 const BATCH: u64 = 200;
-const PAUSE: Duration = Duration::from_millis(50);
+const BATCH_PAUSE: Duration = Duration::from_millis(50);
 
-/// Tells when it is time to prune.
+/// Of so many skipped rounds the first is logged: one an hour.
+const WARN_EVERY: u32 = 60;
+
+/// When to clean up.
 #[derive(Debug)]
 pub struct CleanupSchedule {
     db: Database,
     ticks: Interval,
-    /// How many in a row were left out.
+    /// How many rounds in a row were skipped because the clock was doubted.
     doubted: u32,
 }
 
 impl CleanupSchedule {
-    /// Rounds of a process on `db`, of which the first is at once.
+    /// A schedule of rounds for `db`, the first of which is due at once.
     pub fn new(db: Database) -> Self {
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -39,15 +41,28 @@ impl CleanupSchedule {
         }
     }
 
-    /// Waits for the next round in which the clock can be believed.
+    /// Waits for the next round in which the clock can be trusted.
     pub async fn next_round(&mut self) {
         loop {
             self.ticks.tick().await;
-            if self.is_clock_trusted().await {
-                self.doubted = 0;
-                return;
+            match self.check_clock().await {
+                Ok(ClockTrust::Trusted) => break,
+                Ok(ClockTrust::Doubted { ahead }) => {
+                    if self.doubted.is_multiple_of(WARN_EVERY) {
+                        tracing::warn!(
+                            hours = ahead.num_hours(),
+                            "the clock has gone on by more than a day since the last cleanup: the \
+                             service was off, or the clock is wrong. Deleting nothing for a day"
+                        );
+                    }
+                    self.doubted += 1;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "can't check the clock; skipping this cleanup");
+                }
             }
         }
+        self.doubted = 0;
     }
 
     async fn check_clock(&self) -> Result<ClockTrust, DbErr> {
@@ -56,34 +71,10 @@ impl CleanupSchedule {
             .transaction(async move |tx| cleanup_clock::Entity::check(tx, now).await)
             .await
     }
-
-    async fn is_clock_trusted(&mut self) -> bool {
-        let ahead = match self.check_clock().await {
-            Ok(ClockTrust::Trusted) => return true,
-            Ok(ClockTrust::Doubted { ahead }) => ahead,
-            Err(error) => {
-                tracing::warn!(%error, "can't look whether the clock can be believed");
-                return false;
-            }
-        };
-        if self.doubted.is_multiple_of(WARN_EVERY) {
-            let hours = ahead.num_hours();
-            tracing::warn!(
-                hours,
-                "the clock has gone on by more than a day since anything old was removed: the \
-                 service was off, or the clock is wrong. Nothing old is removed for a day"
-            );
-        }
-        self.doubted += 1;
-        false
-    }
 }
 
-/// How often it is said that the clock is not believed: first, and once an hour.
-const WARN_EVERY: u32 = 60;
-
-/// Has `step` remove rows, each time no more than it is told, until there are
-/// none left to remove. `what` is for the log.
+/// Calls `step` with the number of rows that it may delete, until it deletes fewer. `what` names
+/// the rows in the log.
 pub async fn delete_in_batches(
     db: &Database,
     what: &'static str,
@@ -92,23 +83,23 @@ pub async fn delete_in_batches(
     + Send
     + 'static,
 ) {
-    let mut removed = 0;
+    let mut deleted = 0;
     loop {
         let step = step.clone();
         let rows = match db.transaction(async move |tx| step(tx, BATCH).await).await {
             Ok(rows) => rows,
             Err(error) => {
-                tracing::warn!(%error, what, "can't remove what is old; trying again later");
+                tracing::warn!(%error, what, "can't delete old rows; trying again later");
                 break;
             }
         };
-        removed += rows;
+        deleted += rows;
         if rows < BATCH {
             break;
         }
-        sleep(PAUSE).await;
+        sleep(BATCH_PAUSE).await;
     }
-    if removed > 0 {
-        tracing::info!(rows = removed, what, "removed what was old");
+    if deleted > 0 {
+        tracing::info!(rows = deleted, what, "deleted old rows");
     }
 }

@@ -1,4 +1,4 @@
-//! Reading the database's clock, and noticing when somebody has set it.
+//! Reads the database's clock, and detects when it was set.
 
 use std::time::{Duration, Instant};
 
@@ -9,29 +9,28 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::database::Database;
 
-/// How often a process looks at the database's clock.
+/// How often a process reads the database's clock.
 const READ_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A reading that took longer is no better than the last one.
+/// A reading that took longer is less accurate than the previous one.
 const MAX_READ_TIME: Duration = Duration::from_millis(500);
 
-/// What the database's clock showed, and between which two moments of this
-/// process: a reading takes time.
+/// What the database's clock showed, and between which two instants of this process, for a reading
+/// takes time.
 #[derive(Clone, Copy, Debug)]
 pub struct ClockReading {
-    /// What it showed.
+    /// The time that the clock showed.
     pub time: Timestamp,
-    /// Not before this.
+    /// Just before the clock was read.
     pub earliest: Instant,
-    /// Not after this.
+    /// Just after the clock was read.
     pub latest: Instant,
 }
 
 impl ClockReading {
-    /// By how much the clock was set forward since an earlier reading, or set back
-    /// if it is negative: as much of what it went on as can't be explained by the
-    /// time that has passed. A machine that was suspended looks like one whose
-    /// clock was set forward.
+    /// By how much the clock was set forward since an earlier reading, or back if negative: the
+    /// part of its change that the elapsed time does not explain. A machine that was suspended
+    /// looks like one whose clock was set forward.
     pub fn step_since(&self, before: &ClockReading) -> TimeDelta {
         let delta = |time: Duration| TimeDelta::from_std(time).unwrap_or(TimeDelta::MAX);
         let shown = self.time - before.time;
@@ -42,8 +41,7 @@ impl ClockReading {
 }
 
 impl Database {
-    /// Reads the clock that all processes share: the server's on Postgres, this
-    /// machine's on SQLite.
+    /// Reads the clock that all processes share: the server's on Postgres, the machine's on SQLite.
     pub async fn read_clock(&self) -> Result<ClockReading, DbErr> {
         let earliest = Instant::now();
         let time = match self.backend() {
@@ -62,12 +60,12 @@ impl Database {
         })
     }
 
-    /// Has [`clock::now`] go by the database's clock from now on.
-    pub async fn synchronize_clock(&self) -> Result<(), DbErr> {
+    /// Makes [`clock::now`] follow the database's clock.
+    pub(crate) async fn synchronize_clock(&self) -> Result<(), DbErr> {
         if self.backend() == DbBackend::Postgres {
             let reading = self.read_clock().await?;
             let took = reading.latest - reading.earliest;
-            // While everyone waits for a connection a reading tells little.
+            // A reading that had to wait for a connection is inaccurate.
             if took < MAX_READ_TIME || !clock::is_set() {
                 clock::set(reading.time, reading.earliest + took / 2);
             }
@@ -75,8 +73,7 @@ impl Database {
         Ok(())
     }
 
-    /// Keeps [`clock::now`] at the database's time, for ever: clocks drift, and may
-    /// be set.
+    /// Synchronizes [`clock::now`] periodically, for ever: clocks drift, and may be set.
     pub async fn follow_clock(self) {
         let mut ticks = interval(READ_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -114,10 +111,10 @@ mod tests {
             after.step_since(&before).num_milliseconds()
         };
         assert_eq!(step(53_000, 3_000, 3_100), 0);
-        // The first was read at its end and this one at its beginning, or the other way.
+        // The first was read at its end and this one at its beginning, or the other way round.
         assert_eq!(step(52_900, 3_000, 3_100), 0);
         assert_eq!(step(53_100, 3_000, 3_100), 0);
-        // As long as it takes to read the clock it tells nothing more.
+        // A reading that takes long tells little.
         assert_eq!(step(60_000, 3_000, 20_000), 0);
         assert_eq!(step(83_100, 3_000, 3_100), 30_000);
         assert_eq!(step(22_900, 3_000, 3_100), -30_000);

@@ -1,5 +1,5 @@
-//! Settings that both binaries read, and how settings are read at all: from the
-//! command line, the environment and a file `.env`, in this order.
+//! Settings: those that both binaries have, and how they are read, from the command line, the
+//! environment and the file `.env`, in this order of precedence.
 
 use std::fmt;
 use std::fs::DirBuilder;
@@ -10,11 +10,11 @@ use anyhow::{Context, bail};
 use clap::builder::Resettable;
 use clap::{Arg, Args, Parser, ValueEnum};
 
-/// Reads a binary's settings. On `--help`, or a setting that can't be read, it
-/// prints what clap has to say and ends the process, as command-line programs do.
+/// Reads a binary's settings. On `--help`, or an invalid setting, it prints clap's message and
+/// exits the process, as command-line programs do.
 ///
 /// # Errors
-/// When there is a file `.env` that can't be read, or a variable is no text.
+/// If the file `.env` is invalid, or a variable is not UTF-8.
 pub fn load<S: Parser>() -> anyhow::Result<S> {
     read_env_file()?;
     let command = S::command();
@@ -27,22 +27,22 @@ pub fn load<S: Parser>() -> anyhow::Result<S> {
     S::from_arg_matches(&matches).map_err(|e| e.exit())
 }
 
-/// In the folder that the process was started in, and in none above.
+/// Read from the working directory, and from none above it.
 const ENV_FILE: &str = ".env";
 
-/// Takes what a file `.env` says into the environment, where that says nothing.
+/// Adds the variables of the file `.env` to the environment, unless they are set there.
 fn read_env_file() -> anyhow::Result<()> {
     let lines = match dotenvy::from_path_iter(ENV_FILE) {
         Err(e) if e.not_found() => return Ok(()),
         lines => lines.context("the file .env can't be read")?,
     };
-    let mut place = "its first setting".to_owned();
+    let mut position = "its first setting".to_owned();
     for line in lines {
         match line {
-            Ok((name, _)) => place = format!("the setting after {name}"),
-            // The line is not repeated: it may hold a secret.
+            Ok((name, _)) => position = format!("the setting after {name}"),
+            // The message does not quote the line: it may contain a secret.
             Err(dotenvy::Error::LineParse(..)) => bail!(
-                "the file .env: {place} can't be read; write NAME=VALUE, and a value with \
+                "the file .env: {position} can't be read; write NAME=VALUE, and a value with \
                  spaces, quotes or $ in single quotes"
             ),
             Err(e) => return Err(e).context("the file .env can't be read"),
@@ -52,8 +52,8 @@ fn read_env_file() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An empty variable is one that is not set: that is how compose files pass
-/// what their user left out.
+/// Treats an empty variable as one that is not set: compose files pass empty ones for what their
+/// user left out.
 fn without_empty(command: clap::Command) -> clap::Command {
     command.mut_args(|arg| match arg.get_env() {
         Some(name) if std::env::var_os(name).is_some_and(|value| value.is_empty()) => {
@@ -63,26 +63,20 @@ fn without_empty(command: clap::Command) -> clap::Command {
     })
 }
 
-/// A value that must never be shown.
+/// A value that `Debug` does not show.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// The value itself, for the one place that needs it.
+    /// The value itself.
     pub fn expose(&self) -> &str {
         &self.0
     }
 }
 
-impl From<String> for Secret {
-    fn from(value: String) -> Self {
-        Secret(value)
-    }
-}
-
-impl From<&str> for Secret {
-    fn from(value: &str) -> Self {
-        Secret(value.to_owned())
+impl<T: Into<String>> From<T> for Secret {
+    fn from(value: T) -> Self {
+        Secret(value.into())
     }
 }
 
@@ -92,22 +86,20 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Where things are kept.
+/// Where data is stored.
 #[derive(Args, Clone, Debug)]
 pub struct StorageSettings {
-    /// Where the database is: sqlite://PATH or postgres://USER:PASSWORD@HOST/NAME
-    /// [default: blog.db in DATA_DIR]
+    /// The database: sqlite://PATH or postgres://USER:PASSWORD@HOST/NAME [default: blog.db in
+    /// DATA_DIR]
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<Secret>,
 
-    /// The folder for what the service keeps: the SQLite database, and the
-    /// JWT secret if none is given
+    /// The folder for the service's files: the SQLite database, and the JWT secret if none is set
     #[arg(long, env = "DATA_DIR", default_value = "data")]
     pub data_dir: PathBuf,
 
-    /// How many connections to Postgres this process may open. A worker opens three
-    /// more, for the queue. All processes together need fewer than the server's
-    /// max_connections
+    /// How many connections to Postgres this process may open. A worker opens three more, for the
+    /// queue. All processes together need fewer than the server's max_connections
     #[arg(long, env = "DATABASE_MAX_CONNECTIONS", default_value_t = DEFAULT_CONNECTIONS, value_parser = clap::value_parser!(u32).range(4..=1000))]
     pub database_max_connections: u32,
 }
@@ -115,7 +107,7 @@ pub struct StorageSettings {
 const DEFAULT_CONNECTIONS: u32 = 8;
 
 impl StorageSettings {
-    /// Settings with all defaults but these.
+    /// Settings with these values, and else the defaults.
     pub fn new(database_url: Option<Secret>, data_dir: impl Into<PathBuf>) -> Self {
         StorageSettings {
             database_url,
@@ -124,38 +116,33 @@ impl StorageSettings {
         }
     }
 
-    /// The database's address; it may hold a password.
+    /// The database's URL; it may contain a password.
     pub fn url(&self) -> String {
-        match &self.database_url {
-            Some(url) => url.expose().to_owned(),
-            None => {
-                // What would mean something in an address.
-                let file = self.data_dir.join("blog.db").display().to_string();
-                let file = file.replace('%', "%25").replace('?', "%3F");
-                format!("sqlite://{file}")
-            }
+        if let Some(url) = &self.database_url {
+            return url.expose().to_owned();
         }
+        let file = self.data_dir.join("blog.db").display().to_string();
+        // Both characters have a meaning in a URL.
+        let file = file.replace('%', "%25").replace('?', "%3F");
+        format!("sqlite://{file}")
     }
 
-    /// Makes the folder for the service's files, if need be.
-    ///
-    /// # Errors
-    /// When the folder can't be made, naming the setting.
+    /// Creates the folder for the service's files if it does not exist.
     pub fn create_data_dir(&self) -> anyhow::Result<&Path> {
-        // Password hashes are in it.
+        // Private: the database in it contains password hashes.
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&self.data_dir)
-            .with_context(|| format!("DATA_DIR: can't make {}", self.data_dir.display()))?;
+            .with_context(|| format!("DATA_DIR: can't create {}", self.data_dir.display()))?;
         Ok(&self.data_dir)
     }
 }
 
-/// How to log.
+/// Settings of the log.
 #[derive(Args, Clone, Debug)]
 pub struct LogSettings {
-    /// How log lines look
+    /// The format of log lines
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text")]
     pub log_format: LogFormat,
 
@@ -164,18 +151,17 @@ pub struct LogSettings {
     pub rust_log: String,
 }
 
-/// Where traces go.
+/// Settings of the traces.
 #[derive(Args, Clone, Debug)]
 pub struct TraceSettings {
-    /// Where a collector takes OpenTelemetry's traces by HTTP, such as
-    /// http://127.0.0.1:4318; without it none are made. The exporter reads other
-    /// variables of the standard as well, such as OTEL_EXPORTER_OTLP_HEADERS and
-    /// OTEL_TRACES_SAMPLER
+    /// The OTLP/HTTP endpoint of an OpenTelemetry collector, such as http://127.0.0.1:4318; without
+    /// it there are no traces. The exporter also reads the standard's other variables, such as
+    /// OTEL_EXPORTER_OTLP_HEADERS and OTEL_TRACES_SAMPLER
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true)]
     pub otel_exporter_otlp_endpoint: Option<String>,
 }
 
-/// The looks of a log line.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// For people.
@@ -184,15 +170,15 @@ pub enum LogFormat {
     Json,
 }
 
-/// Who writes, as far as both binaries must know.
+/// The part of the agent's settings that both binaries need.
 #[derive(Args, Clone, Debug)]
 pub struct AgentSettings {
-    /// Who writes the posts; without it, the local model that `make run` starts
+    /// The kind of agent that writes the posts; without it, the local model that `make run` starts
     #[arg(long, env = "AGENT", value_enum)]
     pub agent: Option<AgentKind>,
 
-    /// The models that clients may choose from, separated by commas; the first
-    /// is the default. Required for openai and anthropic
+    /// The models that clients may choose from, separated by commas; the first is the default.
+    /// Required for openai and anthropic
     #[arg(long, env = "AGENT_MODEL")]
     pub agent_model: Option<String>,
 }
@@ -204,24 +190,25 @@ pub enum AgentKind {
     Openai,
     /// Anthropic's Messages API
     Anthropic,
-    /// A program of one's own
+    /// A program of your own
     Script,
 }
 
-/// The name under which the local model's server serves it.
-pub const LOCAL_MODEL: &str = "SmolLM2-135M-Instruct";
+/// The local model unless `LOCAL_MODEL` or the machine chooses another; `make run` then names
+/// that one in `AGENT_MODEL`.
+const LOCAL_MODEL_ID: &str = "qwen2.5-coder-1.5b-instruct";
 
 /// A model that clients may choose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Model {
-    /// Its name, as the agent knows it.
+    /// The name, as the agent knows it.
     pub id: String,
-    /// Who serves it: `local`, `openai`, `anthropic` or `script`.
+    /// The agent that serves it, as [`AgentSettings::name`].
     pub agent: &'static str,
 }
 
 impl AgentSettings {
-    /// Who writes: `local`, `openai`, `anthropic` or `script`.
+    /// The kind of agent: `local`, `openai`, `anthropic` or `script`.
     pub fn name(&self) -> &'static str {
         match self.agent {
             None => "local",
@@ -234,11 +221,11 @@ impl AgentSettings {
     /// The models that clients may choose from; the first is the default.
     ///
     /// # Errors
-    /// When `AGENT` needs models to be named and `AGENT_MODEL` names none.
+    /// If `AGENT_MODEL` names none and the kind of agent has no default.
     pub fn models(&self) -> anyhow::Result<Vec<Model>> {
         let agent = self.name();
         let default = match self.agent {
-            None => Some(LOCAL_MODEL),
+            None => Some(LOCAL_MODEL_ID),
             Some(AgentKind::Script) => Some("script"),
             Some(AgentKind::Openai | AgentKind::Anthropic) => None,
         };
@@ -281,7 +268,7 @@ mod tests {
 
     #[test]
     fn without_an_agent_there_is_the_local_model() {
-        assert_eq!(agent(None, None).models().unwrap()[0].id, LOCAL_MODEL);
+        assert_eq!(agent(None, None).models().unwrap()[0].id, LOCAL_MODEL_ID);
     }
 
     #[test]

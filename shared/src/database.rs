@@ -1,5 +1,5 @@
-//! Opening the database: SQLite in a file by default, Postgres for many
-//! machines. The two behave alike to everyone else.
+//! The database: SQLite in a file by default, or Postgres for several machines. The two behave
+//! alike.
 
 use std::time::Duration;
 
@@ -18,39 +18,34 @@ mod stall_detector;
 
 use group_commit::GroupCommitWriter;
 pub use reader::Reader;
-pub(crate) use sqlite::lock_file;
+pub(crate) use sqlite::{immediate, lock_file};
 
-/// How long a transaction may take on Postgres. One that has to wait for others
-/// fails earlier; this is for a server that has vanished without a word, of
-/// which the system tells only after a quarter of an hour.
+/// The timeout of a transaction on Postgres. One that has to wait for locks fails earlier; this
+/// detects an unreachable server, which the system would report only after a quarter of an hour.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a process that stops waits for its last writes.
+/// How long [`Database::close`] waits for the last writes.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Prepared statements that a connection keeps. Those about many rows at once
-/// come in as many forms as there are numbers of rows.
+/// How many prepared statements a connection caches. Bulk statements come in as many forms as there
+/// are numbers of rows.
 const STATEMENT_CACHE_CAPACITY: usize = 500;
 
 /// An open database.
 ///
-/// SQLite has one writer at a time whatever one does; with one writing
-/// connection, writers of a process wait in an orderly line for it, while
-/// readers have connections of their own. On Postgres both are one pool.
+/// SQLite allows one writer at a time, so there is one writing connection, for which the writers of
+/// a process queue; readers have connections of their own. On Postgres both are one pool.
 #[derive(Clone, Debug)]
 pub struct Database {
     read: Reader,
     write: DatabaseConnection,
-    /// On SQLite.
+    /// Only on SQLite.
     writer: Option<GroupCommitWriter>,
 }
 
 impl Database {
-    /// Opens the database, making an SQLite file and its folder if need be.
-    ///
-    /// # Errors
-    /// When the address can't be read or the database does not answer; the
-    /// message names the setting and holds no password.
+    /// Opens the database, creating an SQLite file and its folder if they do not exist. Errors name
+    /// the setting, and contain no password.
     pub async fn open(settings: &StorageSettings) -> anyhow::Result<Self> {
         let url = settings.url();
         if url.starts_with("postgres://") || url.starts_with("postgresql://") {
@@ -62,30 +57,29 @@ impl Database {
         bail!("DATABASE_URL: it must begin with sqlite:// or postgres://")
     }
 
-    /// For queries that change nothing.
+    /// The connection for read-only queries.
     pub fn read(&self) -> &Reader {
         &self.read
     }
 
-    /// Writes past [`Database::transaction`]: for the queue's own library, and for
-    /// tests that meddle.
+    /// The connection for writing, past [`Database::transaction`]: for apalis, and for tests.
     pub fn raw_connection(&self) -> &DatabaseConnection {
         &self.write
     }
 
-    /// Which database it is.
+    /// The kind of database.
     pub fn backend(&self) -> DbBackend {
         self.write.get_database_backend()
     }
 
-    /// Waits until a connection turns out to be dead whose server has vanished
-    /// without a word: others may be, too.
-    pub async fn stalled(&self) {
-        self.read.silence.stalled().await;
+    /// Waits until a query times out because Postgres is unreachable: other connections may be
+    /// dead, too.
+    pub(crate) async fn stalled(&self) {
+        self.read.stalls.stalled().await;
     }
 
-    /// Says in the log how many connections this process may open, `extra` ones of
-    /// others included, and how many the server has left. Nothing on SQLite.
+    /// Logs how many connections to Postgres this process may open, with `extra` ones outside of
+    /// the pool, and how many the server has left.
     pub(crate) async fn report_connections(&self, extra: u32) -> anyhow::Result<()> {
         if self.backend() != DbBackend::Postgres {
             return Ok(());
@@ -105,18 +99,16 @@ impl Database {
         Ok(())
     }
 
-    /// Runs `work` in a transaction, which is committed if it succeeds and
-    /// otherwise undone. All that writes goes through here. It goes on even if
-    /// nobody waits for it any longer.
+    /// Runs `work` in a transaction, which is committed if `work` succeeds and else rolled back.
+    /// All writes go through here. The transaction goes on even if the returned future is dropped.
     ///
-    /// On SQLite the transaction holds the write lock from its beginning, for
-    /// one that reads first and then turns to writing fails where another has
-    /// written meanwhile; and transactions that wait at the same time share a
-    /// commit. So `work` must not wait for anything but the database.
+    /// On SQLite the transaction holds the write lock from its beginning, for one that reads before
+    /// it writes would fail if another wrote in between; and transactions that wait at the same
+    /// time share a commit. So `work` must not wait for anything but the database.
     ///
     /// # Errors
-    /// What `work` fails with, or that the database does not answer. After an
-    /// error of the commit itself it is not known whether it was done.
+    /// What `work` fails with, or an error of the database. If the commit itself fails, it is not
+    /// known whether it was done.
     pub async fn transaction<T, E, W>(&self, work: W) -> Result<T, E>
     where
         W: AsyncFnOnce(&DatabaseTransaction) -> Result<T, E>
@@ -129,36 +121,37 @@ impl Database {
         if let Some(writer) = &self.writer {
             return writer.transaction(work).await;
         }
-        // In a task of its own: if its caller went away while sqlx begins it, the
+        // In a task of its own: if the future were dropped while sqlx begins the transaction, the
         // connection would go back to the pool with the transaction open.
         let db = self.write.clone();
-        let whole = async move {
+        let stalls = self.read.stalls.clone();
+        let transaction = async move {
             let tx = db.begin().await?;
-            let done = run(work, &tx).await;
-            if done.is_ok() {
+            let result = run(work, &tx).await;
+            if result.is_ok() {
                 tx.commit().await?;
-            } // Otherwise dropping it rolls it back.
-            done
+            } // Else dropping it rolls it back.
+            result
         };
-        let silence = self.read.silence.clone();
-        let whole = async move { silence.with_timeout(TRANSACTION_TIMEOUT, whole).await };
-        match tokio::spawn(whole.in_current_span()).await {
-            Ok(Ok(done)) => done,
-            Ok(Err(silent)) => Err(silent.into()),
-            Err(gone) => std::panic::resume_unwind(gone.into_panic()),
+        let transaction =
+            async move { stalls.with_timeout(TRANSACTION_TIMEOUT, transaction).await };
+        match tokio::spawn(transaction.in_current_span()).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(timeout)) => Err(timeout.into()),
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
     }
 
-    /// Lets go of all connections once their users are done, or are late.
+    /// Closes all connections once they are no longer used, or after a timeout.
     pub async fn close(self) {
         if timeout(CLOSE_TIMEOUT, self.close_in_order()).await.is_err() {
-            tracing::debug!("the database did not answer any more");
+            tracing::debug!("closing the database timed out");
         }
     }
 
     async fn close_in_order(self) {
         if let Some(writer) = &self.writer {
-            // What was asked for before this is done first.
+            // Returns when all queued transactions have run.
             let last = writer.transaction(async |_| Ok::<(), DbErr>(()));
             if let Err(error) = last.await {
                 tracing::debug!(%error, "the last writes failed");
@@ -172,10 +165,10 @@ impl Database {
     }
 }
 
-/// What is done in a transaction. It says of an async closure what can't be written
-/// otherwise yet: that its future is `Send`, however long the transaction lives.
+/// The work of a transaction. The trait expresses what can't be expressed of an async closure yet:
+/// that its future is `Send`, for any lifetime of the transaction.
 pub trait Work<'t, T>: FnOnce(&'t DatabaseTransaction) -> Self::Future {
-    /// The work, under way.
+    /// The closure's future.
     type Future: Future<Output = T> + Send + 't;
 }
 
@@ -187,7 +180,7 @@ where
     type Future = F;
 }
 
-/// Begins `work`. A call of it would be taken for that of an async closure, whose
+/// Calls `work` as [`Work`]: a direct call would be taken for that of an async closure, whose
 /// future need not be `Send`.
 fn run<'t, T, W: Work<'t, T>>(work: W, tx: &'t DatabaseTransaction) -> W::Future {
     work(tx)

@@ -1,5 +1,5 @@
-//! What the API and the workers must agree on: the settings that both read, how
-//! the database is opened, the queue between them, how they log and are measured.
+//! What the API and the workers share: settings, the database, the queue, logging, metrics and
+//! traces.
 
 pub mod change_watcher;
 pub mod cleanup;

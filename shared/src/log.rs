@@ -1,4 +1,4 @@
-//! Log lines: one for each thing worth knowing, written where it is handled.
+//! Sets up logging.
 
 use std::io::IsTerminal;
 
@@ -7,21 +7,17 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogFormat, LogSettings};
 
-/// Of these libraries we want to hear only when something is wrong; what they
-/// do is in our own lines. What Postgres remarks is nothing wrong: such as that
-/// a commit which a stop has broken off can't be undone any more. A directive in
-/// `RUST_LOG` that names one wins.
+/// Libraries log warnings and errors only; what they do is in our own lines. Postgres' notices are
+/// no warnings: that there is no transaction to roll back, for example, after a shutdown has
+/// interrupted a commit. A directive of `RUST_LOG` for the same target wins.
 const LIBRARY_LEVELS: &str = "apalis_core=warn,apalis_sqlite=warn,apalis_postgres=warn,\
                      sea_orm=warn,sea_orm_migration=warn,sqlx=warn,sqlx::postgres::notice=error,\
                      hyper=warn,reqwest=warn";
 
-/// Starts logging to standard output, for the rest of the process.
-///
-/// # Errors
-/// When `RUST_LOG` can't be read as filter directives.
+/// Starts logging to standard output. Fails if `RUST_LOG` is invalid.
 pub fn init(settings: &LogSettings) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(format!("{LIBRARY_LEVELS},{}", settings.rust_log))
-        .with_context(|| format!("RUST_LOG: {:?} is no filter", settings.rust_log))?;
+        .with_context(|| format!("RUST_LOG: {:?} is not a valid filter", settings.rust_log))?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter);
     match settings.log_format {
         LogFormat::Text => lines.with_ansi(std::io::stdout().is_terminal()).init(),

@@ -1,6 +1,5 @@
-//! Metrics, for Prometheus to collect. What there is to measure each binary
-//! declares in a `metrics.rs` of its own; here is what that is made with, and
-//! what every process tells of itself.
+//! Prometheus metrics: the registry, and the metrics that every process has. Each binary declares
+//! its own in its `metrics.rs`.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,15 +14,16 @@ use rustix::time::{ClockId, clock_gettime};
 /// The content type of a [`Registry::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// A set of metrics. What counts has one as long as its process lives; what is
-/// only looked up has a new one for each scrape, and so leaves out by itself
-/// what could not be looked up.
+/// A set of metrics. Counters are in one that lives as long as the process. Values that are looked
+/// up are in a new one for each scrape, so that those whose lookup failed are left out.
 #[derive(Debug, Default)]
 pub struct Registry(prometheus::Registry);
 
-// All fail on a bad name, or one that is taken.
-#[allow(missing_docs, reason = "each adds the metric that it is called after")]
-#[allow(clippy::missing_errors_doc, reason = "said above")]
+// All fail only on an invalid name, or one that is taken.
+#[allow(
+    missing_docs,
+    reason = "each adds a metric of the kind that it is named after"
+)]
 impl Registry {
     pub fn counter(&self, name: &str, help: &str) -> Result<IntCounter> {
         self.add(IntCounter::new(name, help)?)
@@ -62,19 +62,16 @@ impl Registry {
         Ok(metric)
     }
 
-    /// All of them, in the text format that Prometheus reads.
+    /// All metrics, in Prometheus' text format.
     pub fn render(&self) -> Result<String> {
         Ok(TextEncoder::new().encode_to_string(&self.0.gather())?)
     }
 }
 
 /// The registry of a process that starts now.
-///
-/// # Errors
-/// Never, but for the names below.
 pub fn process_registry(program: &str) -> Result<Registry> {
     let registry = Registry::default();
-    let help = "Always 1; what runs is in the labels.";
+    let help = "Always 1; the program and its version are in the labels.";
     registry
         .gauges("blog_build_info", help, &["program", "version"])?
         .with_label_values(&[program, env!("CARGO_PKG_VERSION")])
@@ -87,65 +84,39 @@ pub fn process_registry(program: &str) -> Result<Registry> {
     Ok(registry)
 }
 
-/// Jobs that are over, by outcome and, of failed ones, error. Workers end most,
-/// but a job that is canceled in the queue none has ever seen.
-///
-/// # Errors
-/// Never, but for the name.
+/// Finished jobs by outcome and, if failed, error. The API has this metric, too, for it finishes
+/// the jobs that are canceled in the queue.
 pub fn jobs_finished(registry: &Registry) -> Result<IntCounterVec> {
-    let help = "Jobs that are over.";
+    let help = "Finished jobs.";
     let jobs = registry.counters("blog_jobs_finished_total", help, &["outcome", "error"])?;
     jobs.with_label_values(&["canceled", ""]);
     Ok(jobs)
 }
 
-/// A registry for one scrape, with what the process uses, as far as the system
-/// tells. The names are those of Prometheus' own clients.
-///
-/// # Errors
-/// Never, but for the names below.
+/// A registry for one scrape, with the process metrics that the system provides. Their names are
+/// those of Prometheus' own clients.
 pub fn scrape_registry() -> Result<Registry> {
     let registry = Registry::default();
-    let help = "Time on all processors, in seconds.";
-    registry
-        .add(Counter::new("process_cpu_seconds_total", help)?)?
-        .inc_by(cpu_seconds());
-    let gauges = [
-        (
-            "process_resident_memory_bytes",
-            "Memory in use, in bytes.",
-            resident_bytes(),
-        ),
-        ("process_open_fds", "File descriptors in use.", open_files()),
-        (
-            "process_max_fds",
-            "File descriptors that may be used.",
-            max_open_files(),
-        ),
-    ];
-    for (name, help, value) in gauges {
-        if let Some(value) = value {
-            registry.gauge(name, help)?.set(value);
-        }
-    }
+    let cpu = clock_gettime(ClockId::ProcessCPUTime);
+    let help = "CPU time on all processors, in seconds.";
+    let cpu_seconds = registry.add(Counter::new("process_cpu_seconds_total", help)?)?;
+    cpu_seconds.inc_by(cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9);
+    let gauge = |name, help, value: Option<f64>| match value {
+        Some(value) => registry.gauge(name, help).map(|gauge| gauge.set(value)),
+        None => Ok(()),
+    };
+    let help = "Resident memory, in bytes.";
+    gauge("process_resident_memory_bytes", help, resident_bytes())?;
+    let open = std::fs::read_dir("/proc/self/fd").ok();
+    let open = open.map(|files| files.count() as f64);
+    gauge("process_open_fds", "Open file descriptors.", open)?;
+    let max = getrlimit(Resource::Nofile).current.map(|max| max as f64);
+    gauge("process_max_fds", "Limit of open file descriptors.", max)?;
     Ok(registry)
-}
-
-fn cpu_seconds() -> f64 {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 fn resident_bytes() -> Option<f64> {
     let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
     let resident: f64 = pages.split(' ').nth(1)?.parse().ok()?;
     Some(resident * page_size() as f64)
-}
-
-fn open_files() -> Option<f64> {
-    Some(std::fs::read_dir("/proc/self/fd").ok()?.count() as f64)
-}
-
-fn max_open_files() -> Option<f64> {
-    Some(getrlimit(Resource::Nofile).current? as f64)
 }

@@ -1,5 +1,5 @@
-//! Files that are for the service's user alone: password hashes and secrets are in
-//! them, and the folder around them may be open to everyone.
+//! Files that only the service's user may read: they contain password hashes and secrets, and the
+//! folder around them may be open to everyone.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -7,29 +7,25 @@ use std::path::Path;
 
 use anyhow::Context;
 
-/// The permissions of such a file: its owner reads and writes it.
+/// The mode of a private file: read and write for its owner.
 pub const MODE: u32 = 0o600;
 
-/// The permissions that nobody else may have.
+/// The permission bits that a private file must not have.
 const GROUP_AND_OTHERS: u32 = 0o077;
 
-/// Opens a file for appending, and makes it if need be.
-///
-/// # Errors
-/// When that can't be done, naming the file.
+/// Opens a private file for appending, and creates it if it does not exist.
 pub fn open(path: &Path) -> anyhow::Result<File> {
     let file = OpenOptions::new()
         .create(true)
         .append(true)
         .mode(MODE)
         .open(path);
-    let file = file.with_context(|| format!("can't make {}", path.display()))?;
+    let file = file.with_context(|| format!("can't open or create {}", path.display()))?;
     restrict_permissions(path);
     Ok(file)
 }
 
-/// Makes a file that is there already private, and says so in the log if it was
-/// not, or can't be made so. Nothing is done if there is none.
+/// Makes an existing file private, and logs a warning if it was not, or can't be made so.
 pub fn restrict_permissions(path: &Path) {
     let Ok(metadata) = path.metadata() else {
         return;
@@ -38,13 +34,14 @@ pub fn restrict_permissions(path: &Path) {
     if mode & GROUP_AND_OTHERS == 0 {
         return;
     }
-    let (file, mode) = (path.display(), format!("{mode:o}"));
+    let file = path.display();
+    let mode = format!("{mode:o}");
     match std::fs::set_permissions(path, Permissions::from_mode(MODE)) {
         Ok(()) => {
-            tracing::warn!(%file, mode, "a private file was open to others; its mode is 600 now");
+            tracing::warn!(%file, mode, "a private file was open to others; set its mode to 600");
         }
         Err(error) => {
-            tracing::warn!(%file, mode, %error, "a private file is open to others, and can't be closed");
+            tracing::warn!(%file, mode, %error, "can't restrict a private file that is open to others");
         }
     }
 }

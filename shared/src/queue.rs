@@ -1,7 +1,7 @@
 //! The queue between API and workers, and all that can happen to a job.
 //!
-//! A job is a row of `generation_jobs`. Each transition is one conditional
-//! UPDATE of it; whoever comes too late changes nothing and is told so.
+//! A job is a row of `generation_jobs`. Each transition is one conditional UPDATE of it; a caller
+//! that is too late changes nothing, and its result says so.
 //!
 //! ```text
 //!              claim                 complete
@@ -15,37 +15,34 @@
 //!    └────────────────────  retry ──────────────────────────┘
 //! ```
 //!
-//! A rescue may also end in `failed`, when the attempts are used up, or in
-//! `canceled`.
+//! A rescue may also end in `failed`, when the attempts are used up, or in `canceled`.
 //!
-//! **Deliveries.** apalis only wakes workers. A delivery is a row of its own
-//! table, one for each queued job, which a worker receives when the job is due.
-//! Which job the worker then claims, and whether there is one, is in our table.
-//! Every function here changes a job together with its delivery, in the caller's
-//! transaction: both or neither. From this follow the guarantees:
+//! **Deliveries.** apalis only wakes workers. A delivery is a row of its table, one for each queued
+//! job, which a worker receives when the job is due. Which job the worker then claims, if any, is
+//! decided by our table. Every function here changes a job together with its delivery, in the
+//! caller's transaction: both or neither. The guarantees follow from this:
 //!
-//! - *A job that was accepted is delivered.* Should a delivery be lost all the
-//!   same, [`missing_deliveries`] finds its job.
-//! - *A delivery is used once.* The claim removes it. One that comes twice finds
-//!   nothing to claim.
-//! - *Nobody sleeps while a job waits.* A worker goes on claiming until no job is
-//!   queued; and if the job that it claims is another than that which woke it, the
-//!   claim puts that one's delivery back, to wake others.
-//! - *The table stays as small as the queue is long.* apalis' own acknowledgements
-//!   and locks, which would keep every row for ever, are off.
+//! - *An accepted job is delivered.* Should a delivery be lost all the same, [`missing_deliveries`]
+//!   finds its job.
+//! - *A delivery is used once.* The claim deletes it. A worker that receives it twice finds nothing
+//!   to claim.
+//! - *No worker idles while a job waits.* A worker claims until no job is queued; and if it claims
+//!   another job than the one whose delivery woke it, the claim releases that delivery, to wake
+//!   others.
+//! - *The table stays as small as the queue is long.* apalis' own acknowledgements and locks, which
+//!   would keep every row for ever, are off.
 //!
-//! **Fencing.** A claim makes an attempt, whose id the job's row then carries
-//! together with a lease. Everything that the worker writes later names that
-//! id and renews the lease. When a worker is too late, its job has been taken
-//! from it, the id in the row is another, and its write matches nothing: so a
-//! job has one writer at any time, and a post is stored once.
+//! **Fencing.** A claim creates an attempt, whose id is in the job's row together with a lease.
+//! Every later write of the worker names that id and renews the lease. If the worker is too late,
+//! its job was rescued, the row has another id, and the write matches nothing: so a job has one
+//! writer at any time, and a post is stored once.
 //!
-//! **Fairness.** Jobs are claimed round by round, one of each user: see
-//! `fair_order`. While the queue is paused none is claimed; what runs goes on.
+//! **Fairness.** Jobs are claimed in rounds, one of each user: see `fair_order`. While the queue is
+//! paused none is claimed; running ones go on.
 //!
-//! **Locks.** Whoever locks several rows locks idempotency keys first, then users,
-//! then jobs, then their deliveries and posts, and several of a kind in the order
-//! of their ids: so no two wait for each other.
+//! **Locks.** A transaction that locks several rows locks idempotency keys first, then users, then
+//! jobs, then their deliveries and posts, and several of a kind in the order of their ids. So no
+//! two transactions deadlock.
 
 mod cancel;
 mod claim;
@@ -66,12 +63,15 @@ pub use cancel::{
 pub use claim::{ClaimRequest, ClaimedJob, claim};
 pub use complete::{AttemptResult, JobError, RecordedOutcome, complete, record};
 pub use consumer::{CONNECTIONS, Consumer, Handler};
+pub(crate) use delivery::create_tables;
 pub use delivery::{
-    Delivery, Payload, count_deliveries, create_tables, delete_orphaned_deliveries,
-    delete_stale_consumers, lateness, missing_deliveries, release_delivery,
+    Delivery, Payload, count_deliveries, delete_orphaned_deliveries, delete_stale_consumers,
+    lateness, missing_deliveries, release_delivery,
 };
 pub use enqueue::{EnqueueError, JobQuota, NewJob, RequestOrigin, check_quota, enqueue, retry};
-pub use lease::{Checkpoint, Lease, LeaseStatus, LockMode, MAX_LEASE, Progress, checkpoint, renew};
+pub use lease::{
+    Checkpoint, Lease, LeaseStatus, LockMode, MAX_LEASE, Progress, checkpoint, renew, set_warnings,
+};
 pub use rescue::{RescueOutcome, expired_leases, redeliver, rescue};
 pub use stats::{
     JobTimings, QueueDepth, QueuePosition, StatusCounts, depth, finished_since, oldest_queued,

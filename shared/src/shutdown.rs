@@ -1,17 +1,14 @@
-//! Being told to stop.
+//! Shutdown on signals.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// What a shell tells of a process that a signal has ended.
+/// The exit code of a process that a signal has ended is this plus the signal's number.
 const ENDED_BY_SIGNAL: i32 = 128;
 
-/// Cancels `stop` at the first SIGTERM or SIGINT, and ends the process at the
-/// second. From when this returns no signal is missed; so it comes first of all, for
-/// process 1 of a container is not even killed by a signal that nobody listens for.
-///
-/// # Errors
-/// When the system does not let us listen.
+/// Cancels `stop` at the first SIGTERM or SIGINT, and exits the process at the second. No signal is
+/// missed once this has returned. Call it first: process 1 of a container is not even killed by a
+/// signal that it has no handler for.
 pub fn cancel_on_signal(stop: CancellationToken) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -23,10 +20,10 @@ pub fn cancel_on_signal(stop: CancellationToken) -> std::io::Result<()> {
     };
     tokio::spawn(async move {
         next().await;
-        tracing::info!("stopping: nothing new is begun, what is under way may end");
+        tracing::info!("stopping: starting no new work, finishing what runs");
         stop.cancel();
         let again = next().await;
-        tracing::warn!("stopping at once, for a second signal came");
+        tracing::warn!("second signal: exiting at once");
         std::process::exit(ENDED_BY_SIGNAL + again.as_raw_value());
     });
     Ok(())

@@ -1,8 +1,7 @@
-//! Traces of one request across processes, as W3C's Trace Context has them.
-//! Nothing else names OpenTelemetry.
+//! Distributed tracing by W3C Trace Context. Nothing else names OpenTelemetry.
 //!
-//! With a collector, each [`Span`] is sent to it. Without one a span is nothing
-//! but the place in a trace that the caller told, and passes that on.
+//! With a collector, each [`Span`] is exported to it. Without one, a span only passes on the
+//! `traceparent` of its caller.
 
 use std::fmt::Display;
 
@@ -16,22 +15,22 @@ mod export;
 
 pub use export::{ExportGuard, start};
 
-/// Something that takes time. It ends when it is dropped.
+/// A span. It ends when its last clone is dropped.
 #[derive(Clone, Debug)]
 pub struct Span(Context);
 
 impl Span {
-    /// The answer to a request: a part of its caller's trace, if that is told.
+    /// The handling of a request: part of the caller's trace if `caller` is a valid `traceparent`.
     pub fn server(name: impl Display, caller: Option<&str>) -> Self {
-        let within = match caller.and_then(parse_traceparent) {
+        let parent = match caller.and_then(parse_traceparent) {
             Some(caller) => Context::new().with_remote_span_context(caller),
             None => Context::new(),
         };
-        start_span(of_kind(SpanKind::Server, name), &within)
+        start_span(of_kind(SpanKind::Server, name), &parent)
     }
 
-    /// Work that was asked for by a request, perhaps long ago: a trace of its
-    /// own, linked to the request's.
+    /// Work that a request has queued, perhaps long ago: a trace of its own, linked to the
+    /// request's.
     pub fn consumer(name: impl Display, request: Option<&str>) -> Self {
         let request = request.and_then(parse_traceparent).map(Link::with_context);
         let links = request.into_iter().collect();
@@ -39,40 +38,40 @@ impl Span {
         start_span(span, &Context::new())
     }
 
-    /// A call to another service, as a part of the present span.
+    /// A call to another service: a child of the current span.
     pub fn client(name: impl Display) -> Self {
         start_span(of_kind(SpanKind::Client, name), &Context::current())
     }
 
-    /// The span within which we are.
+    /// The current span.
     pub fn current() -> Self {
         Span(Context::current())
     }
 
-    /// Does something within the span.
+    /// Runs `work` with this as the current span.
     pub fn scope<W: Future>(&self, work: W) -> impl Future<Output = W::Output> + use<W> {
         work.with_context(self.0.clone())
     }
 
-    /// Tells something of it.
+    /// Sets an attribute.
     pub fn set_attribute(&self, key: &'static str, value: impl Into<Value>) {
         self.0.span().set_attribute(KeyValue::new(key, value));
     }
 
-    /// Tells that it went wrong, with the code of the error.
+    /// Marks the span as failed with an error code.
     pub fn set_error(&self, code: impl Display) {
         let code = code.to_string();
         self.set_attribute("error.type", code.clone());
         self.0.span().set_status(Status::error(code));
     }
 
-    /// Its place in a trace, if it has one.
+    /// The span's `traceparent`, if it belongs to a trace.
     pub fn traceparent(&self) -> Option<String> {
         let span = self.0.span();
-        let place = span.span_context();
-        let (trace, span) = (place.trace_id(), place.span_id());
-        let traceparent = || format!("00-{trace}-{span}-{:02x}", place.trace_flags());
-        place.is_valid().then(traceparent)
+        let context = span.span_context();
+        let (trace, span) = (context.trace_id(), context.span_id());
+        let traceparent = || format!("00-{trace}-{span}-{:02x}", context.trace_flags());
+        context.is_valid().then(traceparent)
     }
 }
 
@@ -80,24 +79,28 @@ fn of_kind(kind: SpanKind, name: impl Display) -> SpanBuilder {
     SpanBuilder::from_name(name.to_string()).with_kind(kind)
 }
 
-fn start_span(span: SpanBuilder, within: &Context) -> Span {
-    let span = global::tracer("blog-post-api").build_with_context(span, within);
-    Span(within.with_span(span))
+fn start_span(span: SpanBuilder, parent: &Context) -> Span {
+    let span = global::tracer("blog-post-api").build_with_context(span, parent);
+    Span(parent.with_span(span))
 }
 
-/// What a `traceparent` says.
 fn parse_traceparent(traceparent: &str) -> Option<SpanContext> {
     trace_id(traceparent)?;
     let mut parts = traceparent.split('-').skip(1);
     let trace = TraceId::from_hex(parts.next()?).ok()?;
     let span = SpanId::from_hex(parts.next()?).ok()?;
-    let flags = u8::from_str_radix(parts.next()?, 16).ok()?;
-    let (flags, state) = (TraceFlags::new(flags), TraceState::default());
-    Some(SpanContext::new(trace, span, flags, true, state))
+    let flags = TraceFlags::new(u8::from_str_radix(parts.next()?, 16).ok()?);
+    Some(SpanContext::new(
+        trace,
+        span,
+        flags,
+        true,
+        TraceState::default(),
+    ))
 }
 
-/// The trace that a `traceparent` belongs to; None if it can't be read to the
-/// letter of its version 00. <https://www.w3.org/TR/trace-context/>
+/// The trace id of a `traceparent`; None if that is not exactly of version 00.
+/// <https://www.w3.org/TR/trace-context/>
 pub fn trace_id(traceparent: &str) -> Option<&str> {
     let hex = |part: &&str| part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let parts: Vec<&str> = traceparent.split('-').collect();

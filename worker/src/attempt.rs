@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
-use entity::job::{self, Phase};
-use entity::post;
+use entity::job::{self, Phase, Warning};
+use entity::{post, step};
 use shared::queue::{Checkpoint, ClaimedJob, Lease, LeaseStatus, Progress};
+use tokio::sync::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::agent::{
-    CallScope, Completion, CompletionRequest, LimitedAgent, OnEvent, Prompt, Usage,
+    CallScope, Completion, CompletionRequest, Event, LimitedAgent, OnEvent, Prompt, Usage,
 };
 use crate::job_store::JobStore;
 use crate::outcome::AttemptError;
@@ -31,6 +32,7 @@ pub(crate) struct Attempt {
     post: post::Model,
     store: Arc<JobStore>,
     agent: Arc<LimitedAgent>,
+    warnings: Mutex<Vec<Warning>>,
 }
 
 impl Attempt {
@@ -39,7 +41,9 @@ impl Attempt {
         store: Arc<JobStore>,
         agent: Arc<LimitedAgent>,
     ) -> Self {
+        let warnings = job.warnings.as_deref().map(serde_json::from_str);
         Attempt {
+            warnings: Mutex::new(warnings.and_then(Result::ok).unwrap_or_default()),
             lease,
             job,
             post,
@@ -57,13 +61,17 @@ impl Attempt {
         &self.job.options
     }
 
+    pub(crate) fn model(&self) -> &str {
+        &self.job.model
+    }
+
     pub(crate) fn agent_scope(&self) -> CallScope {
         self.agent.scope()
     }
 
-    /// The texts of the steps that this and earlier attempts have finished.
-    pub(crate) async fn finished_steps(&self) -> Result<Vec<String>, AttemptError> {
-        Ok(self.store.finished_steps(&self.job).await?)
+    /// The steps that this and earlier attempts have finished.
+    pub(crate) async fn finished_steps(&self) -> Result<Vec<step::Model>, AttemptError> {
+        Ok(self.store.finished_steps(self.job.id).await?)
     }
 
     /// Calls the agent, and renews the lease meanwhile. When the job is canceled or
@@ -84,9 +92,13 @@ impl Attempt {
             max_tokens: prompt.max_tokens,
         };
         let started = progress.read();
-        let call = self
-            .agent
-            .call(&request, on_event, || progress.reset(started));
+        let on_event = |event| {
+            if event == Event::Restarted {
+                progress.reset(started);
+            }
+            on_event(event);
+        };
+        let call = self.agent.call(&request, &on_event);
         tokio::select! {
             reply = call => {
                 reply.map_err(|error| error.map_or(AttemptError::Released, AttemptError::Agent))
@@ -95,22 +107,43 @@ impl Attempt {
         }
     }
 
-    /// Stores a finished step. `position` 0 is the outline, n the nth section.
+    /// Stores a finished step.
     pub(crate) async fn checkpoint(
         &self,
-        position: usize,
+        position: i32,
         content: &str,
         progress: Progress,
         usage: Usage,
     ) -> Result<(), AttemptError> {
         let done = Checkpoint {
-            position: position as i32,
+            position,
             content: content.to_owned(),
             progress,
             input_tokens: usage.input_tokens.min(MAX_TOKENS) as i32,
             output_tokens: usage.output_tokens.min(MAX_TOKENS) as i32,
         };
         check_lease(self.store.checkpoint(self.lease, done).await?)
+    }
+
+    /// Stores further warnings. An attempt that goes on after a break may have them
+    /// already.
+    pub(crate) async fn warn(
+        &self,
+        warnings: impl IntoIterator<Item = Warning>,
+    ) -> Result<(), AttemptError> {
+        let mut stored = self.warnings.lock().await;
+        let count = stored.len();
+        for warning in warnings {
+            if !stored.contains(&warning) {
+                tracing::info!(code = warning.code.name(), "warning about the text");
+                stored.push(warning);
+            }
+        }
+        if stored.len() > count {
+            let status = self.store.set_warnings(self.lease, &stored).await?;
+            check_lease(status)?;
+        }
+        Ok(())
     }
 
     /// Stores how far the post is.

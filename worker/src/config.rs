@@ -15,6 +15,7 @@ use shared::config::{
 use shared::queue::MAX_LEASE;
 
 use crate::agent::{Agent, Anthropic, Limits, ModelSettings, OpenAi, Script, ThinkingTokens};
+use crate::writing::Ways;
 
 /// A worker: takes jobs from the queue and has an agent write the posts. Start
 /// as many as you like, on as many machines as you like.
@@ -23,42 +24,40 @@ use crate::agent::{Agent, Anthropic, Limits, ModelSettings, OpenAi, Script, Thin
 #[derive(Clone, Debug, Parser)]
 #[command(name = "worker", version)]
 pub struct Config {
-    /// How many jobs to work on at once
+    /// How many jobs to run at once
     #[arg(long, env = "WORKER_CONCURRENCY", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub worker_concurrency: u16,
 
-    /// How long a worker may be silent before its job is given to another, in
-    /// seconds
+    /// How long a worker may be silent before other workers rescue its jobs, in seconds
     #[arg(long, env = "JOB_LEASE_SECS", default_value_t = 15, value_parser = clap::value_parser!(u32).range(3..=MAX_LEASE.as_secs() as i64))]
     pub job_lease_secs: u32,
 
-    /// The longest pause before the second attempt, in milliseconds; it doubles
-    /// with each attempt
+    /// The longest delay before the second attempt, in milliseconds; it doubles with each attempt
     #[arg(long, env = "JOB_BACKOFF_BASE_MS", default_value_t = 5000)]
     pub job_backoff_base_ms: u32,
 
-    /// How long running jobs may take to end when the worker is stopped, in
-    /// seconds; then they are given back
+    /// How long running requests and jobs may take to finish after SIGTERM, in seconds; jobs that
+    /// are left are released
     #[arg(long, env = "SHUTDOWN_GRACE_SECS", default_value_t = 30)]
     pub shutdown_grace_secs: u32,
 
-    /// How long jobs that are over are kept, in days; their posts stay for good
+    /// How long finished jobs are kept, in days. Their posts stay; a post without a job is still
+    /// regenerated with its last options
     #[arg(long, env = "FINISHED_JOBS_KEEP_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..))]
     pub finished_jobs_keep_days: u16,
 
-    /// The address at which Prometheus finds /metrics, or off. Port 0 is any that
-    /// is free; the log says which. Of several workers on a machine each needs
-    /// a port of its own [default: 127.0.0.1:9090, or if that is taken any free
-    /// port]
+    /// The address at which Prometheus finds the worker's /metrics, or off; with port 0 any free
+    /// port, which the log names. Several workers on one machine need different ports [default:
+    /// 127.0.0.1:9090, or any free port if that is taken]
     #[arg(long, env = "METRICS_ADDR")]
     pub metrics_addr: Option<MetricsAddr>,
 
-    /// Where the agent is: the base address of an OpenAI-compatible endpoint, up
-    /// to its version, or of Anthropic's [default: that of the provider]
+    /// The base URL of the agent's endpoint; of an OpenAI-compatible one, up to its version
+    /// [default: that of the provider]
     #[arg(long, env = "AGENT_URL", hide_env_values = true)]
     pub agent_url: Option<String>,
 
-    /// The key for the agent's endpoint
+    /// The key for the agent's endpoint; it is never logged or stored
     #[arg(long, env = "AGENT_API_KEY", hide_env_values = true)]
     pub agent_api_key: Option<Secret>,
 
@@ -78,15 +77,27 @@ pub struct Config {
     #[arg(long, env = "AGENT_THINKING_TOKENS")]
     pub agent_thinking_tokens: Option<ThinkingTokens>,
 
-    /// The program that writes, and its arguments, separated by spaces; there is
-    /// no shell. For the agent script
+    /// The program that writes, and its arguments, separated by spaces, for the agent script; there
+    /// is no shell
     #[arg(long, env = "AGENT_SCRIPT", hide_env_values = true)]
     pub agent_script: Option<String>,
 
-    /// How long one call to the agent may take, in seconds, and how long it may
-    /// wait before while the agent's rate limit is reached
+    /// How long one call to the agent may take, in seconds, and how long it may wait before that
+    /// for the agent's rate limit
     #[arg(long, env = "AGENT_TIMEOUT_SECS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     pub agent_timeout_secs: u32,
+
+    /// How models write: one-call (the whole post in one answer), by-section (a plan,
+    /// then section by section) or guided (for the smallest models). For all models, or
+    /// for single ones: MODEL=WAY, separated by commas; without it, guided below a billion
+    /// parameters, by the model's name, else one-call up to 1000 words and by-section above
+    #[arg(
+        long,
+        env = "AGENT_WRITING",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub agent_writing: Ways,
 
     /// Where things are kept.
     #[command(flatten)]
@@ -164,9 +175,8 @@ impl Config {
                 let expected_at = self.agent_url.is_none().then_some(LOCAL_URL);
                 tracing::info!(
                     expected_at,
-                    "AGENT is not set: the small local model writes. Its text reads, its facts \
-                     don't hold; for better ones set AGENT, AGENT_URL, AGENT_MODEL and \
-                     AGENT_API_KEY"
+                    "AGENT is not set: the local model writes; for a larger one set AGENT, \
+                     AGENT_URL, AGENT_MODEL and AGENT_API_KEY"
                 );
                 let agent = OpenAi::new(url(LOCAL_URL), key, &headers, limits);
                 let agent = agent.context("AGENT_URL")?.with_settings(settings);

@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use entity::job::Phase;
+use entity::job::{Phase, Warning};
 use entity::{job, post, step};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rand::RngExt;
 use sea_orm::DbErr;
+use sea_orm::prelude::Uuid;
 use shared::database::Database;
 use shared::queue::{
     self, AttemptResult, Checkpoint, ClaimRequest, ClaimedJob, Lease, LeaseStatus, Progress,
@@ -86,10 +87,10 @@ impl JobStore {
         }
     }
 
-    /// The texts of a job's finished steps, in their order.
-    pub(crate) async fn finished_steps(&self, job: &job::Model) -> Result<Vec<String>, DbErr> {
-        let steps = self.retry(|| step::Entity::of_job(job.id).all(self.db.read()).boxed());
-        Ok(steps.await?.into_iter().map(|step| step.content).collect())
+    /// A job's finished steps, in their order.
+    pub(crate) async fn finished_steps(&self, job: Uuid) -> Result<Vec<step::Model>, DbErr> {
+        self.retry(|| step::Entity::of_job(job).all(self.db.read()).boxed())
+            .await
     }
 
     /// Renews a lease. This is not retried: the next renewal is soon enough.
@@ -101,6 +102,20 @@ impl JobStore {
         self.db
             .transaction(async move |tx| queue::renew(tx, lease, progress).await)
             .await
+    }
+
+    /// Stores the warnings of an attempt's job, and renews its lease.
+    pub(crate) async fn set_warnings(
+        &self,
+        lease: Lease,
+        warnings: &[Warning],
+    ) -> Result<LeaseStatus, DbErr> {
+        self.retry(|| {
+            let warnings = warnings.to_vec();
+            let renewed = async move |tx: &_| queue::set_warnings(tx, lease, &warnings).await;
+            self.db.transaction(renewed).boxed()
+        })
+        .await
     }
 
     pub(crate) async fn checkpoint(

@@ -16,6 +16,6 @@ pub mod metrics_server;
 mod outcome;
 mod runner;
 mod telemetry;
-mod writing;
+pub mod writing;
 
 pub use runner::run;

@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::job_store::JobStore;
 use crate::metrics::Metrics;
 use crate::outcome::{self, AttemptError};
-use crate::writing::pipeline;
+use crate::writing::{Ways, pipeline};
 use crate::{maintenance, telemetry};
 
 /// How long releasing the running jobs may take at the end: longer than
@@ -37,6 +37,7 @@ struct Runner {
     /// fetches no more than can run, but forgets what runs when it starts anew.
     limit: Arc<AdaptiveLimit>,
     metrics: Arc<Metrics>,
+    ways: Ways,
     /// Canceled when no more jobs are to be claimed.
     stop: CancellationToken,
     /// Canceled when running jobs are to be released.
@@ -75,6 +76,7 @@ pub async fn run(
         )),
         limit: limit.clone(),
         metrics: metrics.clone(),
+        ways: config.agent_writing.clone(),
         stop: stop.clone(),
         release,
     });
@@ -187,11 +189,11 @@ impl Runner {
         let log_span = telemetry::log_span(&job);
         let trace_span = telemetry::trace_span(&job, &self.name);
         let attempt = Attempt::new(claimed, self.store.clone(), self.agent.clone());
-        let release = self.release.clone();
+        let (ways, release) = (self.ways.clone(), self.release.clone());
         let work = async move {
             tracing::info!("attempt started");
             tokio::select! {
-                written = pipeline::write_post(&attempt) => written,
+                written = pipeline::write_post(&attempt, &ways) => written,
                 () = release.cancelled() => Err(AttemptError::Released),
             }
         };

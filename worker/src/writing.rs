@@ -1,30 +1,38 @@
-//! From a topic to a post: what to ask an agent, and what to make of its
-//! answers.
+//! From a topic to a post: what to ask an agent, and what to make of its answers.
 //!
-//! A post is written in steps, so that small models hold the thread: an
-//! [`Outline`] first, then its sections one by one, each of them told what the
-//! others say. All of it is pure: texts in, texts out.
+//! [`pipeline`] chooses how a post is written: a capable model writes it in one answer
+//! ([`one_call`]) or, if it is long, by a plan and section by section
+//! ([`by_section`]); the smallest models are led from question to question
+//! ([`guided`]). Then [`review`] finds what is wrong and has it written again.
 //!
-//! Models answer as they like, whatever they were asked for, and the smaller
-//! the freer. So nothing here fails on an answer: an outline is always usable,
-//! and a section is either clean Markdown or not there at all.
+//! Models answer as they like, whatever they were asked for. What is cut from an answer
+//! becomes a warning of the job; nothing is lost silently.
 
-mod assemble;
-mod cleanup;
-mod fallback_outline;
-mod heading;
-mod outline;
+mod by_section;
+mod chatter;
+mod draft;
+mod guided;
+mod language;
+mod one_call;
 pub(crate) mod pipeline;
 mod prompts;
-mod section;
+mod repetition;
+mod review;
 mod sentences;
+mod title;
+mod ways;
 
 use serde::Deserialize;
 
-use assemble::{assemble, read_post};
-use outline::{Outline, read_outline};
-use prompts::{outline_prompt, section_prompt};
-use section::read_section;
+use crate::agent::{AgentError, AgentErrorKind};
+use crate::outcome::AttemptError;
+
+pub use ways::{Way, Ways};
+
+/// How far a post is when its plan stands.
+const PERCENT_PLANNED: i32 = 10;
+/// How far it is when its text stands, before the second look.
+const PERCENT_WRITTEN: i32 = 90;
 
 /// How long a post is to be if the client does not say.
 const DEFAULT_WORDS: u32 = 500;
@@ -43,24 +51,24 @@ struct PostBrief {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct WritingOptions {
-    /// The tone of voice.
     tone: Option<String>,
     /// Who will read it.
     audience: Option<String>,
-    /// The language to write in, a BCP 47 tag.
+    /// A BCP 47 tag.
     language: Option<String>,
     /// About how long the post is to be.
     words: Option<u32>,
     /// What is to be mentioned.
     keywords: Option<Vec<String>>,
-    /// Whatever else the client wants.
     instructions: Option<String>,
 }
 
 impl PostBrief {
-    /// Into how many sections the post is divided.
-    fn sections(&self) -> usize {
-        (self.words() as usize / 125).clamp(outline::MIN_SECTIONS, outline::MAX_SECTIONS)
+    fn new(topic: &str, options: &serde_json::Value) -> Self {
+        PostBrief {
+            topic: topic.split_whitespace().collect::<Vec<_>>().join(" "),
+            options: serde_json::from_value(options.clone()).unwrap_or_default(),
+        }
     }
 
     /// About how many words the post is to have.
@@ -68,17 +76,21 @@ impl PostBrief {
         self.options.words.unwrap_or(DEFAULT_WORDS).clamp(100, 3000)
     }
 
-    /// The tokens that so many words may take, with some to spare. Tokens are
-    /// made for English: other languages need more of them.
+    /// The tokens that so many words may take, with some to spare. Tokens are made for
+    /// English: other languages need more of them.
     fn tokens(&self, words: u32) -> u32 {
-        let language = self.options.language.as_deref().unwrap_or("en");
-        let is_english = language
-            .get(..2)
-            .is_some_and(|code| code.eq_ignore_ascii_case("en"));
-        if is_english {
+        if language::is_english(self.options.language.as_deref()) {
             words * 3 / 2 + 15
         } else {
             words * 5 / 2 + 15
         }
     }
+}
+
+fn bad_output(message: &str) -> AttemptError {
+    AttemptError::Agent(AgentError::Retry {
+        failure: AgentErrorKind::BadOutput,
+        after: None,
+        message: message.to_owned(),
+    })
 }

@@ -44,6 +44,7 @@ impl Service {
             ("DATA_DIR", folder.path().display().to_string()),
             ("AGENT", "openai".to_owned()),
             ("AGENT_MODEL", "instant".to_owned()),
+            ("AGENT_WRITING", "guided".to_owned()),
             ("AGENT_URL", agent.to_owned()),
             (
                 "JWT_SECRET",

@@ -1,7 +1,8 @@
-//! Access tokens, refresh tokens, and the one secret behind everything that the
-//! API signs.
+//! Access tokens, refresh tokens, and the secret that signs everything.
 
-use std::io::Write;
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use entity::clock::now;
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
-use jsonwebtoken::errors::{Error as JwtError, ErrorKind};
+use jsonwebtoken::errors::{Error as JwtError, ErrorKind as JwtErrorKind};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use ring::rand::SecureRandom;
 use ring::{digest, hmac, rand};
@@ -26,19 +27,19 @@ const ISSUER: &str = "blog-post-api";
 const AUDIENCE: &str = "blog-post-api";
 const ACCESS_TOKEN_TYPE: &str = "access";
 
-/// Clocks of several API machines may differ by this much, in seconds.
+/// How far the clocks of several API machines may differ, in seconds.
 const CLOCK_SKEW: i64 = 60;
 
-/// What an access token says.
+/// The claims of an access token.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Claims {
     iss: String,
     aud: String,
-    /// The kind of token, so that no other can be taken for it.
+    /// Always `access`, so that no other kind of token is mistaken for one.
     typ: String,
-    /// The user.
+    /// The user's id.
     pub sub: Uuid,
-    /// The session.
+    /// The session's id.
     pub sid: Uuid,
     iat: i64,
     nbf: i64,
@@ -46,7 +47,7 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// The claims, if they are good at `now`.
+    /// The claims, if they are valid at `now`.
     fn at(self, now: i64) -> Result<Self> {
         if self.exp <= now {
             return Err(Error::TokenExpired);
@@ -58,7 +59,7 @@ impl Claims {
     }
 }
 
-/// The keys that are made of the secret.
+/// The keys derived from the secret.
 #[derive(Clone)]
 pub struct SigningKeys {
     encoding: EncodingKey,
@@ -75,13 +76,13 @@ impl std::fmt::Debug for SigningKeys {
 }
 
 impl SigningKeys {
-    /// SigningKeys of `secret`.
+    /// Derives the keys from `secret`.
     pub fn new(secret: &Secret) -> Self {
-        // Someone else in the process may have installed it; it is the same.
+        // If it is installed already, it is the same one.
         let _ = PROVIDER.install_default();
         let secret = secret.expose().as_bytes();
         let mut validation = Validation::new(Algorithm::HS256);
-        // By the database's clock, which the library does not know.
+        // Checked by the database's clock, which the library does not know.
         validation.validate_exp = false;
         validation.set_issuer(&[ISSUER]);
         validation.set_audience(&[AUDIENCE]);
@@ -101,9 +102,6 @@ impl SigningKeys {
     }
 
     /// Signs an access token.
-    ///
-    /// # Errors
-    /// When it can't be encoded.
     pub fn access_token(&self, user: Uuid, session: Uuid, ttl: Duration) -> Result<String> {
         let now = now().timestamp();
         let claims = Claims {
@@ -120,7 +118,7 @@ impl SigningKeys {
             .map_err(|e| Error::Internal(format!("can't sign a token: {e}")))
     }
 
-    /// What an access token says, if we signed it and it is good now.
+    /// The claims of an access token that is signed by us and valid now.
     ///
     /// # Errors
     /// [`Error::TokenExpired`] or [`Error::Unauthenticated`].
@@ -134,7 +132,7 @@ impl SigningKeys {
         }
     }
 
-    /// A tag by which we know again what we handed out.
+    /// A signature for a cursor.
     pub fn cursor_tag(&self, data: &[u8]) -> [u8; 16] {
         let tag = hmac::sign(&self.cursors, data);
         let mut short = [0; 16];
@@ -142,33 +140,27 @@ impl SigningKeys {
         short
     }
 
-    /// What stands for something that was typed and must not be stored, in
-    /// hexadecimal.
+    /// A keyed hash, in hexadecimal, of input that must not be stored.
     pub fn throttle_tag(&self, data: &[u8]) -> String {
         hex(hmac::sign(&self.guard, data).as_ref())
     }
 }
 
 /// A new refresh token: 256 random bits.
-///
-/// # Errors
-/// When the system has no randomness.
 pub(crate) fn new_refresh_token() -> Result<String> {
-    random().map_err(|e| Error::Internal(e.to_string()))
+    random().map_err(Error::internal)
 }
 
-/// What is stored of a refresh token: SHA-256, in hexadecimal.
+/// What is stored of a refresh token: its SHA-256, in hexadecimal.
 pub(crate) fn refresh_token_hash(token: &str) -> String {
     hex(digest::digest(&digest::SHA256, token.as_bytes()).as_ref())
 }
 
-/// Bytes in hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The secret that is kept in `data_dir`, made when there is none. Of several
-/// processes that start at once, all get the same.
+/// The secret in `data_dir`, created if there is none. Processes that start at once get the same.
 ///
 /// # Errors
 /// When it can't be read or written.
@@ -177,37 +169,31 @@ pub fn load_or_create_secret(data_dir: &Path) -> anyhow::Result<Secret> {
     let doing = || format!("the JWT secret in {}", path.display());
     private_file::restrict_permissions(&path);
     if !path.exists() {
-        // A link appears whole or not at all, and never replaces a file.
-        let mut draft =
-            create_private_file(&data_dir.join(format!(".jwt-secret-{}", Uuid::now_v7())))?;
-        draft
-            .0
-            .write_all(random()?.as_bytes())
-            .with_context(doing)?;
-        draft.0.sync_all().with_context(doing)?;
-        let linked = std::fs::hard_link(&draft.1, &path);
-        std::fs::remove_file(&draft.1).with_context(doing)?;
-        match linked {
-            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(e).with_context(doing);
-            }
-            _ => {}
+        // A link appears complete or not at all, and never replaces a file.
+        let draft = data_dir.join(format!(".jwt-secret-{}", Uuid::now_v7()));
+        let mut file = create_private_file(&draft)?;
+        file.write_all(random()?.as_bytes()).with_context(doing)?;
+        file.sync_all().with_context(doing)?;
+        let linked = fs::hard_link(&draft, &path);
+        fs::remove_file(&draft).with_context(doing)?;
+        if let Err(e) = linked
+            && e.kind() != ErrorKind::AlreadyExists
+        {
+            return Err(e).with_context(doing);
         }
     }
-    let secret = std::fs::read_to_string(&path).with_context(doing)?;
+    let secret = fs::read_to_string(&path).with_context(doing)?;
     anyhow::ensure!(secret.trim().len() >= 32, "{} is too short", doing());
     Ok(Secret::from(secret.trim()))
 }
 
-fn create_private_file(path: &Path) -> anyhow::Result<(std::fs::File, std::path::PathBuf)> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let file = std::fs::OpenOptions::new()
+fn create_private_file(path: &Path) -> anyhow::Result<File> {
+    let file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(private_file::MODE)
-        .open(path)
-        .with_context(|| format!("can't make {}", path.display()))?;
-    Ok((file, path.to_owned()))
+        .open(path);
+    file.with_context(|| format!("can't make {}", path.display()))
 }
 
 fn random() -> anyhow::Result<String> {
@@ -218,16 +204,15 @@ fn random() -> anyhow::Result<String> {
     Ok(BASE64_URL_SAFE_NO_PAD.encode(bytes))
 }
 
-/// HMAC with SHA-256 and nothing else: of the algorithms that a token's header
-/// may name, the process knows one.
+/// Knows HMAC with SHA-256 only, whichever algorithm a token's header names.
 static PROVIDER: CryptoProvider = CryptoProvider {
     signer_factory: |algorithm, key| match algorithm {
         Algorithm::HS256 => Ok(Box::new(HmacSha256::new(key.as_bytes()))),
-        _ => Err(JwtError::from(ErrorKind::InvalidAlgorithm)),
+        _ => Err(JwtError::from(JwtErrorKind::InvalidAlgorithm)),
     },
     verifier_factory: |algorithm, key| match algorithm {
         Algorithm::HS256 => Ok(Box::new(HmacSha256::new(key.try_get_as_bytes()?))),
-        _ => Err(JwtError::from(ErrorKind::InvalidAlgorithm)),
+        _ => Err(JwtError::from(JwtErrorKind::InvalidAlgorithm)),
     },
     key_utils: KeyUtils::new_unimplemented(),
 };

@@ -1,4 +1,4 @@
-//! Answering a connection's requests, and telling how far each one has come.
+//! The HTTP service of a connection, which reports how far each request is.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -14,37 +14,32 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use tokio::time::Instant;
 
-use super::Connection;
+use super::phase::Phase;
+use super::table::Connection;
 
-/// Has the app answer a request.
+/// Answers a request with `app`.
 pub(crate) async fn respond(
     app: TowerToHyperService<Router>,
     request: Request<Incoming>,
     address: SocketAddr,
     connection: Connection,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    if !connection.begin_response() {
-        return closing().await;
+    if !connection.advance(Phase::begin_response) {
+        // Nothing more is done for it: its task ends as soon as it is woken.
+        return std::future::pending().await;
     }
     let since = Instant::now();
-    let waiting = connection.clone();
     let mut request = request.map(|body| RequestBody {
         body,
         since,
-        connection: waiting,
+        connection: connection.clone(),
     });
     request.extensions_mut().insert(ConnectInfo(address));
     let response = app.call(request).await?;
     Ok(response.map(|body| ResponseBody { body, connection }))
 }
 
-/// Nothing more is done for a connection that is to be closed: its task ends as soon
-/// as it is woken.
-async fn closing<T>() -> T {
-    std::future::pending().await
-}
-
-/// A request's body, which tells when it is waited for.
+/// A request's body, which reports when it is waited for.
 #[derive(Debug)]
 struct RequestBody {
     body: Incoming,
@@ -62,9 +57,14 @@ impl hyper::body::Body for RequestBody {
     ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         match frame {
-            Poll::Pending => self.connection.body_pending(self.since),
-            // As in `closing`: the request must not be carried out.
-            Poll::Ready(None) if !self.connection.body_received() => return Poll::Pending,
+            Poll::Pending => {
+                let since = self.since;
+                self.connection.advance(|phase| phase.body_pending(since));
+            }
+            // The request must not be carried out, as above.
+            Poll::Ready(None) if !self.connection.advance(Phase::body_received) => {
+                return Poll::Pending;
+            }
             Poll::Ready(_) => {}
         }
         frame
@@ -81,11 +81,11 @@ impl hyper::body::Body for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        self.connection.body_received();
+        self.connection.advance(Phase::body_received);
     }
 }
 
-/// An answer's body, which tells when it is whole.
+/// A response's body, which reports when it is complete.
 #[derive(Debug)]
 pub(crate) struct ResponseBody {
     body: Body,
@@ -114,6 +114,6 @@ impl hyper::body::Body for ResponseBody {
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        self.connection.response_ready();
+        self.connection.advance(Phase::response_ready);
     }
 }

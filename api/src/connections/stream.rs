@@ -1,4 +1,4 @@
-//! A connection's stream, which notices when its client is silent.
+//! A connection's stream, which times out when its client takes too long.
 
 use std::io;
 use std::pin::Pin;
@@ -10,9 +10,10 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_io_timeout::TimeoutWriter;
 
-use super::Connection;
+use super::phase::Phase;
+use super::table::Connection;
 
-/// A stream that is over when its client takes too long.
+/// A stream that fails when its client takes too long.
 #[derive(Debug)]
 pub(crate) struct ConnectionStream {
     stream: Pin<Box<TimeoutWriter<TcpStream>>>,
@@ -32,8 +33,7 @@ impl ConnectionStream {
         }
     }
 
-    /// Whether the client has been waited for long enough; otherwise this wakes the
-    /// task when it is so.
+    /// Whether the deadline has passed; otherwise this wakes the task when it does.
     fn is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(deadline) = self.connection.deadline() else {
             return false;
@@ -44,11 +44,15 @@ impl ConnectionStream {
         self.alarm.as_mut().poll(cx).is_ready()
     }
 
-    fn note(&self, written: &Poll<io::Result<usize>>) {
+    fn report(&self, written: &Poll<io::Result<usize>>) {
         match written {
-            Poll::Pending => self.connection.write_blocked(),
-            Poll::Ready(_) => self.connection.write_progressed(),
-        }
+            Poll::Pending => {
+                let deadline = self.connection.read_deadline();
+                self.connection
+                    .advance(|phase| phase.write_blocked(deadline))
+            }
+            Poll::Ready(_) => self.connection.advance(Phase::write_progressed),
+        };
     }
 }
 
@@ -61,7 +65,7 @@ impl AsyncRead for ConnectionStream {
         let before = buffer.filled().len();
         let read = self.stream.as_mut().poll_read(cx, buffer);
         if buffer.filled().len() > before {
-            self.connection.bytes_received();
+            self.connection.advance(Phase::bytes_received);
         }
         if read.is_pending() && self.is_overdue(cx) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
@@ -77,7 +81,7 @@ impl AsyncWrite for ConnectionStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = self.stream.as_mut().poll_write(cx, bytes);
-        self.note(&written);
+        self.report(&written);
         written
     }
 
@@ -85,7 +89,7 @@ impl AsyncWrite for ConnectionStream {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = self.stream.as_mut().poll_flush(cx);
         if matches!(flushed, Poll::Ready(Ok(()))) {
-            self.connection.flushed();
+            self.connection.advance(Phase::flushed);
             // hyper reads no more until a byte comes, so this is what wakes the task.
             if self.is_overdue(cx) {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
@@ -104,7 +108,7 @@ impl AsyncWrite for ConnectionStream {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = self.stream.as_mut().poll_write_vectored(cx, parts);
-        self.note(&written);
+        self.report(&written);
         written
     }
 

@@ -1,33 +1,46 @@
-//! Who asks, as far as a request tells without a token.
+//! What a request tells of its client without a token.
 
 use std::net::IpAddr;
 
 use axum::extract::FromRequestParts;
 use axum::http::header;
 use axum::http::request::Parts;
-use entity::audit::RequestMetadata;
+use entity::audit::{Action, AuditEvent, RequestMetadata, UserRef};
+use entity::user;
+use serde_json::Value;
 
 use crate::middleware::client_ip::ClientIp;
 use crate::middleware::request_context::current_origin;
 
-/// What is known of the client, for users to tell their sessions apart, and for
-/// the audit trail.
+/// The client, as the list of sessions and the audit trail show it.
 #[derive(Clone, Debug)]
 pub struct ClientInfo {
-    /// The program, as it names itself.
+    /// The `User-Agent` header.
     pub user_agent: Option<String>,
-    /// Its address.
+    /// The client's address.
     pub ip: Option<IpAddr>,
     /// The request's id.
     pub request_id: Option<String>,
 }
 
 impl ClientInfo {
-    /// From where it does what it does.
-    pub fn request_metadata(&self) -> RequestMetadata {
-        RequestMetadata {
-            address: self.ip.map(|ip| ip.to_string()),
-            request_id: self.request_id.clone(),
+    /// An audit event of this request: `actor` is signed in, and `subject` is the user acted on.
+    pub(crate) fn audit_event(
+        &self,
+        action: Action,
+        actor: Option<&user::Model>,
+        subject: Option<&user::Model>,
+        details: Option<Value>,
+    ) -> AuditEvent {
+        AuditEvent {
+            action,
+            actor: actor.map(UserRef::from),
+            subject: subject.map(UserRef::from),
+            source: RequestMetadata {
+                address: self.ip.map(|ip| ip.to_string()),
+                request_id: self.request_id.clone(),
+            },
+            details,
         }
     }
 }

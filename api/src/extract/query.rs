@@ -1,13 +1,12 @@
-//! Query strings and paths, refused with the contract's errors.
+//! Query strings.
 
-use axum::extract::{FromRequestParts, Path, Query};
+use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
-use uuid::Uuid;
 
 use crate::error::{Error, Result};
 
-/// A query string that could be read.
+/// A query string that is valid for its type.
 #[derive(Debug)]
 pub(crate) struct ValidatedQuery<T>(pub T);
 
@@ -21,13 +20,13 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for ValidatedQuery
     }
 }
 
-/// The longest text that lists are searched for.
+/// The maximum length of a search term.
 pub(crate) const MAX_SEARCH_LEN: usize = 200;
 
-/// What a list is searched for; nothing if it is empty.
+/// The search term of a list; None if it is empty.
 ///
 /// # Errors
-/// [`Error::Validation`] if it is too long, or can't be in any text.
+/// [`Error::Validation`] if it is too long, or has a NUL.
 pub(crate) fn search_term(q: Option<&str>) -> Result<Option<&str>> {
     let q = q.unwrap_or_default();
     if q.chars().count() > MAX_SEARCH_LEN || q.contains('\0') {
@@ -35,19 +34,4 @@ pub(crate) fn search_term(q: Option<&str>) -> Result<Option<&str>> {
         return Err(Error::invalid("q", "invalid", message));
     }
     Ok((!q.is_empty()).then_some(q))
-}
-
-/// The id in a path. One that can't be an id is an id of nothing.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PathId(pub Uuid);
-
-impl<S: Send + Sync> FromRequestParts<S> for PathId {
-    type Rejection = Error;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        Path::<Uuid>::from_request_parts(parts, state)
-            .await
-            .map(|Path(id)| PathId(id))
-            .map_err(|_| Error::NotFound)
-    }
 }

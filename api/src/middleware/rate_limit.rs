@@ -1,11 +1,12 @@
-//! How often one may ask. Everyone has as many requests as they may make in a
-//! minute, and gets them back one by one. Each API counts for itself.
+//! Rate limiting, per user or address. A client has its requests of a minute at once, and gets them
+//! back one by one. Each API process counts separately.
 //!
-//! The fields that tell of it are those of
+//! The headers are those of
 //! <https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/11/>.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::extract::{Request, State};
@@ -17,32 +18,28 @@ use governor::middleware::StateInformationMiddleware;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use uuid::Uuid;
 
-use crate::AppState;
 use crate::auth::current_user::bearer;
 use crate::auth::tokens::SigningKeys;
 use crate::error::Error;
 use crate::middleware::client_ip::{ClientIp, ip_prefix};
 
-/// The name of the field with what is left.
 pub(crate) const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
-/// The name of the field with the rule.
 pub(crate) const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// What is limited: not how operators look after us, nor the documentation.
+/// Limited paths: neither those for operators nor the documentation.
 pub(crate) const LIMITED_PREFIX: &str = "/api/v1/";
 
-/// Where passwords and refresh tokens are tried. No one may try more of them by
-/// having more accounts.
+/// Where passwords and refresh tokens are tried: these always count for the address, so that nobody
+/// may try more of them by having more accounts.
 const CREDENTIAL_ROUTES: [&str; 3] = [
     "/api/v1/users/register",
     "/api/v1/users/login",
     "/api/v1/users/refresh",
 ];
 
-/// So many are told apart.
 const MAX_TRACKED_CLIENTS: usize = 100_000;
 
-/// After so many requests, those who have all of theirs back are forgotten.
+/// After so many requests, clients with their full quota are dropped.
 const CLEANUP_EVERY: usize = 1000;
 
 /// Whose requests are counted together.
@@ -50,41 +47,39 @@ const CLEANUP_EVERY: usize = 1000;
 enum ClientKey {
     User(Uuid),
     Address(IpAddr),
-    /// Those who can't be told apart.
+    /// Those that can't be distinguished.
     Shared,
 }
 
-/// Counts requests.
 #[derive(Debug)]
-pub struct RateLimit {
+pub(crate) struct RateLimit {
+    keys: Arc<SigningKeys>,
     per_minute: NonZeroU32,
     known: DefaultKeyedRateLimiter<ClientKey, StateInformationMiddleware>,
     counted: AtomicUsize,
 }
 
-/// Seconds.
 const MINUTE: u32 = 60;
 
 impl RateLimit {
-    /// Everyone has so many requests a minute.
-    pub fn new(per_minute: NonZeroU32) -> Self {
+    pub(crate) fn new(per_minute: NonZeroU32, keys: Arc<SigningKeys>) -> Self {
         let known = RateLimiter::keyed(Quota::per_minute(per_minute));
         RateLimit {
+            keys,
             per_minute,
             known: known.with_middleware(),
             counted: AtomicUsize::new(0),
         }
     }
 
-    /// Counts a request. Tells how many more may follow at once, or after how
-    /// many seconds this one may come again.
+    /// Counts a request. Returns how many more are left, or after how many seconds to retry.
     fn count(&self, who: ClientKey) -> Result<u32, u64> {
         let counted = self.counted.fetch_add(1, Ordering::Relaxed);
         if counted.is_multiple_of(CLEANUP_EVERY) {
             self.known.retain_recent();
         }
         let who = match who {
-            // Anybody may have any number of them; users must sign up first.
+            // Clients may have any number of addresses; users must sign up first.
             ClientKey::Address(_) if self.known.len() >= MAX_TRACKED_CLIENTS => ClientKey::Shared,
             who => who,
         };
@@ -97,11 +92,10 @@ impl RateLimit {
         }
     }
 
-    /// Tells of the limit in the fields of a response.
     fn set_headers(&self, counted: Result<u32, u64>, response: &mut Response) {
         let limit = self.per_minute.get();
         let policy = format!("\"default\";q={limit};w={MINUTE}");
-        // How long until there is one more.
+        // The time until there is one more.
         let (left, seconds) = match counted {
             Ok(left) => (left, MINUTE.div_ceil(limit).into()),
             Err(seconds) => (0, seconds),
@@ -115,18 +109,17 @@ impl RateLimit {
     }
 }
 
-/// Middleware: refuses those who ask too often, and tells everyone how they
-/// stand.
+/// Middleware: refuses requests beyond the limit, and sets the headers of all responses.
 pub(crate) async fn rate_limit(
-    State(state): State<AppState>,
+    State(limit): State<Option<Arc<RateLimit>>>,
     request: Request,
     next: Next,
 ) -> Response {
     let is_limited = request.uri().path().starts_with(LIMITED_PREFIX);
-    let Some(limit) = state.rate_limit.as_ref().filter(|_| is_limited) else {
+    let Some(limit) = limit.filter(|_| is_limited) else {
         return next.run(request).await;
     };
-    let counted = limit.count(client_key(&state.keys, &request));
+    let counted = limit.count(client_key(&limit.keys, &request));
     let mut response = match counted {
         Ok(_) => next.run(request).await,
         Err(seconds) => Error::RateLimited(seconds).into_response(),
@@ -135,8 +128,8 @@ pub(crate) async fn rate_limit(
     response
 }
 
-/// The user if the request has a token that we signed and that is good now;
-/// whether its session still is would cost a query. Otherwise the address.
+/// The user of a valid token, or the address. Whether the session is still active would cost a
+/// query.
 fn client_key(keys: &SigningKeys, request: &Request) -> ClientKey {
     let is_door = CREDENTIAL_ROUTES.contains(&request.uri().path());
     let token = bearer(request.headers()).filter(|_| !is_door);
@@ -154,7 +147,8 @@ mod tests {
     use super::*;
 
     fn limit(per_minute: u32) -> RateLimit {
-        RateLimit::new(NonZeroU32::new(per_minute).unwrap())
+        let keys = SigningKeys::new(&"0123456789abcdef0123456789abcdef".into());
+        RateLimit::new(NonZeroU32::new(per_minute).unwrap(), Arc::new(keys))
     }
 
     fn address(n: u32) -> ClientKey {

@@ -1,4 +1,4 @@
-//! Whether the service lives, and whether it can work.
+//! Liveness and readiness.
 
 use std::time::Duration;
 
@@ -11,24 +11,21 @@ use shared::database::Database;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
-use crate::AppState;
-
-/// For how long the database need not be asked again, however many ask.
-pub(crate) const READY_MAX_AGE: Duration = Duration::from_secs(1);
+use crate::state::AppState;
 
 /// How long the database may take to answer.
 const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How the service is.
+/// The service's health.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Health {
     /// `ok`, or `unavailable`.
     status: &'static str,
-    /// What is missing, where something is.
+    /// What is missing.
     missing: Vec<String>,
 }
 
-/// Whether the process lives
+/// Check liveness
 #[utoipa::path(
     get, path = "/health", tag = "operation", security(()),
     responses((status = 200, body = Health)),
@@ -40,7 +37,7 @@ pub(crate) async fn health() -> Json<Health> {
     })
 }
 
-/// Whether the database answers and its migrations are in place
+/// Check readiness: the database answers, and its migrations are applied
 #[utoipa::path(
     get, path = "/ready", tag = "operation", security(()),
     responses((status = 200, body = Health), (status = 503, body = Health)),
@@ -64,16 +61,13 @@ pub(crate) async fn ready(State(state): State<AppState>) -> Response {
     (unavailable, [(header::RETRY_AFTER, "5")], Json(health)).into_response()
 }
 
-/// What the service lacks to work.
 async fn failed_checks(db: &Database) -> Vec<String> {
-    let status = match timeout(READY_TIMEOUT, db.schema_status()).await {
-        Ok(Ok(status)) => status,
-        Ok(Err(error)) => {
+    let checked = timeout(READY_TIMEOUT, db.schema_status()).await;
+    let checked = checked.map_err(anyhow::Error::from);
+    let status = match checked.and_then(|status| Ok(status?)) {
+        Ok(status) => status,
+        Err(error) => {
             tracing::warn!(%error, "not ready: the database does not answer");
-            return vec!["the database".to_owned()];
-        }
-        Err(_) => {
-            tracing::warn!("not ready: the database does not answer in time");
             return vec!["the database".to_owned()];
         }
     };

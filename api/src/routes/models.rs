@@ -1,14 +1,14 @@
-//! The models that posts can be written with.
+//! The available models.
 
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::AppState;
 use crate::auth::current_user::CurrentUser;
+use crate::state::AppState;
 
-/// The models to choose from.
+/// The available models.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Models {
     items: Vec<Model>,
@@ -19,19 +19,19 @@ pub(crate) struct Models {
 pub(crate) struct Model {
     /// Its name, for `options.model`.
     id: String,
-    /// Who serves it.
+    /// The kind of agent that serves it.
     #[schema(example = "openai")]
     agent: &'static str,
-    /// Whether it is taken where none is named.
+    /// Whether it is used if none is named.
     default: bool,
 }
 
 /// List the models
 #[utoipa::path(
-    get, path = "/models", tag = "blogs", operation_id = "list_models",
+    get, path = "/models", tag = "blogs",
     responses((status = 200, body = Models)),
 )]
-pub(crate) async fn list(State(state): State<AppState>, _: CurrentUser) -> Json<Models> {
+pub(crate) async fn list_models(State(state): State<AppState>, _: CurrentUser) -> Json<Models> {
     let items = state.models.iter().enumerate().map(|(index, model)| Model {
         id: model.id.clone(),
         agent: model.agent,

@@ -1,4 +1,4 @@
-//! A user's sign-ins.
+//! A user's sessions.
 
 use axum::Json;
 use axum::extract::State;
@@ -11,19 +11,19 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::timestamp;
-use crate::AppState;
 use crate::auth::current_user::CurrentUser;
 use crate::error::{Error, Result};
-use crate::extract::query::PathId;
+use crate::extract::path::PathId;
+use crate::state::AppState;
 
-/// A user's sign-ins that are not over.
+/// A user's active sessions.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Sessions {
     #[schema(max_items = 100)]
     items: Vec<Session>,
 }
 
-/// A sign-in.
+/// A session.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Session {
     id: Uuid,
@@ -35,11 +35,11 @@ pub(crate) struct Session {
     /// When it ends unless it is refreshed.
     #[serde(serialize_with = "timestamp")]
     expires_at: DateTime<Utc>,
-    /// The client, as it named itself at sign-in.
+    /// The client's `User-Agent` at login.
     user_agent: Option<String>,
-    /// The address that the sign-in came from.
+    /// The client's address at login.
     ip: Option<String>,
-    /// Whether this request came with it.
+    /// Whether it is the session of this request.
     current: bool,
 }
 
@@ -57,12 +57,15 @@ impl Session {
     }
 }
 
-/// List one's sessions
+/// List your sessions
 #[utoipa::path(
-    get, path = "/users/me/sessions", tag = "users", operation_id = "list_sessions",
+    get, path = "/users/me/sessions", tag = "users",
     responses((status = 200, body = Sessions)),
 )]
-pub(crate) async fn list(State(state): State<AppState>, me: CurrentUser) -> Result<Json<Sessions>> {
+pub(crate) async fn list_sessions(
+    State(state): State<AppState>,
+    me: CurrentUser,
+) -> Result<Json<Sessions>> {
     let sessions = session::Entity::active_of(me.user.id)
         .order_by_desc(session::Column::Id)
         .all(state.db.read())
@@ -76,11 +79,11 @@ pub(crate) async fn list(State(state): State<AppState>, me: CurrentUser) -> Resu
 
 /// End a session
 #[utoipa::path(
-    delete, path = "/users/me/sessions/{id}", tag = "users", operation_id = "revoke_session",
+    delete, path = "/users/me/sessions/{id}", tag = "users",
     params(("id" = Uuid, Path)),
     responses((status = 204)),
 )]
-pub(crate) async fn revoke(
+pub(crate) async fn revoke_session(
     State(state): State<AppState>,
     me: CurrentUser,
     PathId(id): PathId,
@@ -96,19 +99,20 @@ pub(crate) async fn revoke(
     }
 }
 
-/// End all sessions but the present one
+/// End all other sessions
 #[utoipa::path(
-    delete, path = "/users/me/sessions", tag = "users", operation_id = "revoke_other_sessions",
+    delete, path = "/users/me/sessions", tag = "users",
     responses((status = 204)),
 )]
-pub(crate) async fn revoke_others(
+pub(crate) async fn revoke_other_sessions(
     State(state): State<AppState>,
     me: CurrentUser,
 ) -> Result<StatusCode> {
-    let (user, present) = (me.user.id, Some(me.session.id));
+    let user = me.user.id;
+    let current = Some(me.session.id);
     state
         .db
-        .transaction(async move |tx| session::Entity::revoke_all(tx, user, present).await)
+        .transaction(async move |tx| session::Entity::revoke_all(tx, user, current).await)
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -192,11 +192,7 @@ async fn no_query_reads_a_whole_table_or_sorts_what_it_found() {
     claim(&db).await.unwrap();
     prune(&db).await.unwrap();
     if app.db.backend() == DbBackend::Postgres {
-        app.db
-            .raw_connection()
-            .execute_unprepared(MUCH)
-            .await
-            .unwrap();
+        app.execute(MUCH).await;
     }
 
     let sent = sent.lock().unwrap().clone();
@@ -215,11 +211,7 @@ async fn posts_of_a_rare_status_are_found_without_reading_the_others() {
     let mut app = TestApp::new().await;
     app.allow_unfinished_jobs();
     if app.db.backend() == DbBackend::Postgres {
-        app.db
-            .raw_connection()
-            .execute_unprepared(MUCH)
-            .await
-            .unwrap();
+        app.execute(MUCH).await;
     }
     let statement = failed_last_changed(Uuid::now_v7()).build(app.db.backend());
     let (plan, _) = plan(&app.db, statement).await;

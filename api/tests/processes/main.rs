@@ -18,6 +18,7 @@ mod restart;
 mod script;
 mod secrets;
 mod settings;
+mod settings_docs;
 mod start;
 mod stop;
 mod traces;

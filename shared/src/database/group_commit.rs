@@ -1,14 +1,13 @@
-//! Writing to SQLite, where one writes at a time.
+//! Group commit for SQLite, which allows one writer at a time.
 //!
-//! A commit waits for the disk, and that is most of what a small transaction
-//! costs. So all transactions of a process that wait at one moment share one
-//! commit: each runs in a savepoint of its own, which keeps it atomic, and is
-//! answered when the commit has reached the disk.
+//! Waiting for the disk is most of what a small transaction costs. So all transactions of a process
+//! that wait at the same time share one commit: each runs in a savepoint of its own, which keeps it
+//! atomic, and returns once the commit has reached the disk.
 //!
-//! Between processes SQLite has no queue: who finds the file locked sleeps and
-//! tries again, and may be overtaken for seconds. So a writer first takes a lock
-//! on a file beside the database, for which the system lets processes wait in
-//! line. That is for order only; SQLite's own lock keeps the data whole.
+//! Between processes SQLite has no queue: one that finds the file locked sleeps and retries, and
+//! may be overtaken for seconds. So a writer first takes a lock on a file beside the database, for
+//! which the system queues processes. That is for fairness only; SQLite's own lock protects the
+//! data.
 
 use std::fs::File;
 use std::panic::AssertUnwindSafe;
@@ -19,53 +18,51 @@ use anyhow::Context;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr,
-    SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr, TransactionTrait,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{Instrument, Span};
 
-use super::sqlite::BUSY_TIMEOUT;
+use super::sqlite::{BUSY_TIMEOUT, immediate};
 use super::{Work, run};
 use crate::private_file;
 
-/// So many transactions may share a commit: none waits long for it.
+/// How many transactions share a commit at most, so that none waits long for it.
 const MAX_BATCH: usize = 64;
 
-/// How many may wait before those who bring more are held up.
+/// How many transactions are queued before callers have to wait to queue more.
 const QUEUE_CAPACITY: usize = 1024;
 
-/// A transaction that waits for its turn.
+/// The work of a queued transaction.
 type BoxedWork =
     Box<dyn for<'t> FnOnce(&'t DatabaseTransaction) -> BoxFuture<'t, FinishedWork> + Send>;
 
-/// A transaction that has run.
+/// The work of a transaction that has run and is not committed yet.
 struct FinishedWork {
-    /// Whether it is to be committed.
-    kept: bool,
-    /// Tells who asked for it, once the commit has gone well or badly.
-    tell: ResultSender,
+    /// Whether it succeeded, and is to be committed.
+    succeeded: bool,
+    /// Sends the result to the caller, once the commit has succeeded or failed.
+    send_result: ResultSender,
 }
 
 type ResultSender = Box<dyn FnOnce(Result<(), &DbErr>) + Send>;
 
-/// Hands transactions to the task that runs them.
+/// Queues transactions for the task that runs them.
 #[derive(Clone, Debug)]
 pub(super) struct GroupCommitWriter(mpsc::Sender<BoxedWork>);
 
 impl GroupCommitWriter {
-    /// A writer on `db`, an SQLite database of one connection, in `file`.
+    /// Starts a writer on `db`, a pool of one connection to the SQLite database `file`.
     pub(super) fn new(db: DatabaseConnection, file: &Path) -> anyhow::Result<Self> {
-        let locks = WriteLock::open(file)?;
+        let lock = WriteLock::open(file)?;
         let (send, receive) = mpsc::channel(QUEUE_CAPACITY);
-        tokio::spawn(run_writer(db, locks, receive));
+        tokio::spawn(run_writer(db, lock, receive));
         Ok(GroupCommitWriter(send))
     }
 
-    /// Runs `work` in a transaction that is committed if it succeeds. It goes on
-    /// even if nobody waits for it any longer.
+    /// As [`super::Database::transaction`].
     pub(super) async fn transaction<T, E, W>(&self, work: W) -> Result<T, E>
     where
         W: AsyncFnOnce(&DatabaseTransaction) -> Result<T, E>
@@ -75,104 +72,93 @@ impl GroupCommitWriter {
         T: Send + 'static,
         E: From<DbErr> + Send + 'static,
     {
-        let (tell, told) = oneshot::channel();
-        // What the database has to say of it is said of who asked.
+        let (send, receive) = oneshot::channel();
+        // Log lines of the work belong to the caller's span.
         let span = Span::current();
         let work: BoxedWork = Box::new(|tx| {
             async move {
                 let result = AssertUnwindSafe(async { run(work, tx).await }.instrument(span))
                     .catch_unwind()
                     .await;
-                let kept = matches!(result, Ok(Ok(_)));
-                let tell = Box::new(move |committed: Result<(), &DbErr>| {
-                    // Whoever asked may be gone.
-                    let _ = tell.send(match (result, committed) {
+                let succeeded = matches!(result, Ok(Ok(_)));
+                let send_result = Box::new(move |committed: Result<(), &DbErr>| {
+                    // The caller may be gone.
+                    let _ = send.send(match (result, committed) {
                         (Ok(Ok(_)), Err(error)) => Ok(Err(E::from(error.clone()))),
                         (result, _) => result,
                     });
                 });
-                FinishedWork { kept, tell }
+                FinishedWork {
+                    succeeded,
+                    send_result,
+                }
             }
             .boxed()
         });
-        if self.0.send(work).await.is_err() {
-            return Err(closed().into());
-        }
-        match told.await {
+        // Should the writer be gone, the work is dropped, and with it the sender.
+        let _ = self.0.send(work).await;
+        match receive.await {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => std::panic::resume_unwind(panic),
-            Err(_) => Err(closed().into()),
+            Err(_) => {
+                let message = "the transaction could not begin; the log says why".to_owned();
+                Err(DbErr::Conn(RuntimeErr::Internal(message)).into())
+            }
         }
     }
 }
 
-fn closed() -> DbErr {
-    let why = "the transaction could not begin; the log says why".to_owned();
-    DbErr::Conn(RuntimeErr::Internal(why))
-}
-
-async fn run_writer(
-    db: DatabaseConnection,
-    locks: WriteLock,
-    mut waiting: mpsc::Receiver<BoxedWork>,
-) {
-    while let Some(first) = waiting.recv().await {
+async fn run_writer(db: DatabaseConnection, lock: WriteLock, mut queue: mpsc::Receiver<BoxedWork>) {
+    while let Some(first) = queue.recv().await {
         let mut done = Vec::new();
-        let committed = commit(&db, &locks, first, &mut waiting, &mut done).await;
+        let committed = run_batch(&db, &lock, first, &mut queue, &mut done).await;
         if let Err(error) = &committed {
             tracing::error!(%error, "can't write to the database");
         }
-        for FinishedWork { tell, .. } in done {
-            tell(committed.as_ref().copied());
+        for work in done {
+            (work.send_result)(committed.as_ref().copied());
         }
     }
 }
 
-/// Runs what waits, and what comes meanwhile, in one transaction.
-async fn commit(
+/// Runs and commits the queued transactions, and those that come meanwhile, as one.
+async fn run_batch(
     db: &DatabaseConnection,
-    locks: &WriteLock,
+    lock: &WriteLock,
     first: BoxedWork,
-    waiting: &mut mpsc::Receiver<BoxedWork>,
+    queue: &mut mpsc::Receiver<BoxedWork>,
     done: &mut Vec<FinishedWork>,
 ) -> Result<(), DbErr> {
-    let _turn = locks.acquire().await;
-    let tx = db
-        .begin_with_options(TransactionOptions {
-            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
-        })
-        .await?;
+    let _guard = lock.acquire().await;
+    let tx = db.begin_with_options(immediate()).await?;
     tx.execute_unprepared("SAVEPOINT work").await?;
     let mut next = Some(first);
     while let Some(work) = next {
-        let this = work(&tx).await;
-        let kept = this.kept;
-        done.push(this);
-        next = match done.len() < MAX_BATCH {
-            true => waiting.try_recv().ok(),
-            false => None,
-        };
-        let then = match (kept, &next) {
-            // The commit itself ends the savepoint.
+        let finished = work(&tx).await;
+        let succeeded = finished.succeeded;
+        done.push(finished);
+        next = (done.len() < MAX_BATCH)
+            .then(|| queue.try_recv().ok())
+            .flatten();
+        let savepoint = match (succeeded, &next) {
+            // The commit itself releases the savepoint.
             (true, None) => continue,
             (true, Some(_)) => "RELEASE work; SAVEPOINT work",
             (false, _) => "ROLLBACK TO work",
         };
-        // A full disk undoes the whole transaction, savepoints and all. Then this
-        // fails, or the commit does, and with it the batch.
-        tx.execute_unprepared(then).await?;
+        // A full disk rolls the whole transaction back, savepoints and all. Then this fails, or the
+        // commit does, and with it the batch.
+        tx.execute_unprepared(savepoint).await?;
     }
     tx.commit().await
 }
 
-/// The lock that processes wait in line for, and the place at its head. Only
-/// who holds `head` may wait for `turn`, so no one who has just let go of it
-/// can take it again before those who wait.
+/// The lock between processes. Only the holder of `next` may wait for `write`, so that no process
+/// that has just released `write` can take it again before those that wait.
 #[derive(Debug)]
 struct WriteLock {
-    head: Arc<File>,
-    turn: Arc<File>,
+    next: Arc<File>,
+    write: Arc<File>,
 }
 
 impl WriteLock {
@@ -183,37 +169,36 @@ impl WriteLock {
             Ok::<_, anyhow::Error>(Arc::new(file?))
         };
         Ok(WriteLock {
-            head: open("write-line")?,
-            turn: open("write-lock")?,
+            next: open("write-line")?,
+            write: open("write-lock")?,
         })
     }
 
     async fn acquire(&self) -> Option<FileLockGuard> {
-        let _head = FileLockGuard::lock(&self.head).await;
-        FileLockGuard::lock(&self.turn).await
+        let _next = FileLockGuard::lock(&self.next).await;
+        FileLockGuard::lock(&self.write).await
     }
 }
 
-/// A lock on a file, until this is dropped or the process dies.
+/// Holds the lock on a file until it is dropped or the process dies.
 struct FileLockGuard(Arc<File>);
 
 impl FileLockGuard {
-    /// Waits for the lock; None where the file system has none, or whoever has it
-    /// does not let go of it.
+    /// Waits for the lock; None if the file system has no locks, or the wait takes too long.
     async fn lock(file: &Arc<File>) -> Option<FileLockGuard> {
-        let held = FileLockGuard(file.clone());
+        let guard = FileLockGuard(file.clone());
         if file.try_lock().is_err() {
             let file = file.clone();
-            let wait = spawn_blocking(move || file.lock().map(|()| held));
+            let wait = spawn_blocking(move || file.lock().map(|()| guard));
             return timeout(BUSY_TIMEOUT, wait).await.ok()?.ok()?.ok();
         }
-        Some(held)
+        Some(guard)
     }
 }
 
 impl Drop for FileLockGuard {
     fn drop(&mut self) {
-        // Closing the file would do it, too.
+        // If it fails: closing the file releases the lock, too.
         let _ = self.0.unlock();
     }
 }

@@ -1,4 +1,4 @@
-//! Opening Postgres: one pool, whose connections are checked before they are used.
+//! Opens Postgres: one pool, whose connections are tested before they are used.
 
 use std::path::Path;
 use std::str::FromStr;
@@ -14,49 +14,48 @@ use sqlx::{Connection, PgPool};
 use super::stall_detector::StallDetector;
 use super::{Database, Reader, STATEMENT_CACHE_CAPACITY};
 
-/// How long anyone waits for a connection to Postgres: clients are told soon
-/// when it is away.
+/// How long a query waits for a connection: short, so that clients soon get an error if the server
+/// is down.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// For how long a connection to Postgres is taken to live without a look.
+/// How long after its last use a connection is used again without a ping.
 const SKIP_PING_WITHIN: Duration = Duration::from_secs(1);
 
-/// How long a server may take to say that it is there.
+/// The timeout of a ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a statement may take on Postgres, which ends it then: as long as who
-/// has asked for it waits at most.
+/// The server's own limit for a statement: as long as its client waits at most.
 const STATEMENT_TIMEOUT: &str = "30s";
 
 pub(super) async fn open(url: &str, max_connections: u32) -> anyhow::Result<Database> {
-    let silence = Arc::new(StallDetector::default());
-    let (before, after) = (silence.clone(), silence.clone());
+    let stalls = Arc::new(StallDetector::default());
+    let before = stalls.clone();
+    let after = stalls.clone();
     let pool = PgPoolOptions::new()
         .max_connections(max_connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
-        // A ping takes as long as a small query, so one that was in use a moment
-        // ago is trusted.
+        // A ping takes as long as a small query, so a connection that was just used gets none.
         .test_before_acquire(false)
         .before_acquire(move |connection, since| {
-            let (is_trusted, silence) = (since.idle_for < SKIP_PING_WITHIN, before.clone());
-            async move { Ok(is_trusted || ping(connection, &silence).await.is_ok()) }.boxed()
+            let is_fresh = since.idle_for < SKIP_PING_WITHIN;
+            let stalls = before.clone();
+            async move { Ok(is_fresh || ping(connection, &stalls).await.is_ok()) }.boxed()
         })
-        // sqlx looks by itself, but for as long as it takes: a connection whose
-        // server has vanished would keep its place among the others.
+        // sqlx pings as well, but without a timeout: a connection whose server is unreachable would
+        // keep its slot in the pool.
         .after_release(move |connection, _| {
-            let silence = after.clone();
-            async move { Ok(!silence.is_recent() || ping(connection, &silence).await?) }.boxed()
+            let stalls = after.clone();
+            async move { Ok(!stalls.is_recent() || ping(connection, &stalls).await?) }.boxed()
         })
         .connect_with(options(url)?)
         .await
         .context("DATABASE_URL: can't connect to Postgres")?;
     let pool = SqlxPostgresConnector::from_sqlx_postgres_pool(pool);
-    let read = Reader {
-        db: pool.clone(),
-        silence,
-    };
     let db = Database {
-        read,
+        read: Reader {
+            db: pool.clone(),
+            stalls,
+        },
         write: pool,
         writer: None,
     };
@@ -64,12 +63,11 @@ pub(super) async fn open(url: &str, max_connections: u32) -> anyhow::Result<Data
     Ok(db)
 }
 
-/// How many connections a server allows to its ordinary users, and how many of them
-/// are free.
+/// How many connections a server allows to ordinary users, and how many of them are free.
 pub(super) async fn server_connections(pool: &PgPool) -> Result<(i64, i64), sqlx::Error> {
     sqlx::query_as(
-        // The second is only there from Postgres 16 on. Of others' sessions, an ordinary
-        // user sees no more than how many there are of each database.
+        // `reserved_connections` exists from Postgres 16 on. Of other users' sessions, an ordinary
+        // user sees only how many each database has.
         "WITH server AS (SELECT current_setting('max_connections')::bigint \
          - current_setting('superuser_reserved_connections')::bigint \
          - COALESCE(current_setting('reserved_connections', true), '0')::bigint AS allowed) \
@@ -80,27 +78,27 @@ pub(super) async fn server_connections(pool: &PgPool) -> Result<(i64, i64), sqlx
     .await
 }
 
-/// Whether a connection can be used. An error if not: it is then dropped without
-/// a farewell.
-async fn ping(connection: &mut PgConnection, silence: &StallDetector) -> Result<bool, sqlx::Error> {
-    match silence.with_timeout(PING_TIMEOUT, connection.ping()).await {
+/// Whether a connection works. If not an error, on which sqlx drops it without closing it properly.
+async fn ping(connection: &mut PgConnection, stalls: &StallDetector) -> Result<bool, sqlx::Error> {
+    match stalls.with_timeout(PING_TIMEOUT, connection.ping()).await {
         Ok(answer) => answer.map(|()| true),
         Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
     }
 }
 
-/// How every connection to Postgres is made.
+/// The options of every connection.
 fn options(url: &str) -> anyhow::Result<PgConnectOptions> {
-    let options = PgConnectOptions::from_str(url).context("DATABASE_URL: can't read it")?;
-    let options = options.statement_cache_capacity(STATEMENT_CACHE_CAPACITY);
-    // A process that freezes in a transaction must not hold its locks for long, and
-    // nobody waits for ever for those of who is not one of us.
-    let options = options.options([
-        ("idle_in_transaction_session_timeout", "10s"),
-        ("lock_timeout", "15s"),
-        ("statement_timeout", STATEMENT_TIMEOUT),
-    ]);
-    // By which operators tell the sessions apart.
+    let options = PgConnectOptions::from_str(url).context("DATABASE_URL: not a valid URL")?;
+    let options = options
+        .statement_cache_capacity(STATEMENT_CACHE_CAPACITY)
+        // A process that freezes in a transaction must not hold its locks for long, and no process
+        // of ours may wait for ever for the locks of other programs.
+        .options([
+            ("idle_in_transaction_session_timeout", "10s"),
+            ("lock_timeout", "15s"),
+            ("statement_timeout", STATEMENT_TIMEOUT),
+        ]);
+    // The name by which operators tell the sessions apart.
     let program = std::env::current_exe().ok();
     let program = program.as_deref().and_then(Path::file_name);
     Ok(match (options.get_application_name(), program) {

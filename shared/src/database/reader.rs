@@ -1,4 +1,4 @@
-//! Reading, with an end to it.
+//! Read-only queries, with a timeout.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,23 +11,20 @@ use sea_orm::{
 
 use super::stall_detector::StallDetector;
 
-/// How long an answer may take. None of ours takes nearly as long; this is for a
-/// server that has vanished without a word.
+/// The timeout of a query on Postgres. None of ours takes nearly as long; this detects a server
+/// that has become unreachable without closing its connections.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A database for queries that change nothing.
+/// A connection for read-only queries.
 #[derive(Clone, Debug)]
 pub struct Reader {
     pub(crate) db: DatabaseConnection,
-    pub(super) silence: Arc<StallDetector>,
+    pub(super) stalls: Arc<StallDetector>,
 }
 
 impl Reader {
-    /// All that a query finds which may take long. On Postgres the server itself ends
-    /// it after `limit`: one that was given up would go on there, beside the next.
-    ///
-    /// # Errors
-    /// When it takes longer, or the database does not answer.
+    /// The rows of a query that may be slow. On Postgres the server itself cancels it after
+    /// `limit`: a query that only its client gave up would go on there, beside the next one.
     pub async fn all_within<E: EntityTrait>(
         &self,
         limit: Duration,
@@ -36,19 +33,19 @@ impl Reader {
         if self.get_database_backend() != DbBackend::Postgres {
             return query.all(&self.db).await;
         }
-        let found = async {
+        let rows = async {
             let tx = self.db.begin().await?;
             let set = format!("SET LOCAL statement_timeout = {}", limit.as_millis());
             tx.execute_unprepared(&set).await?;
-            let found = query.all(&tx).await?;
+            let rows = query.all(&tx).await?;
             tx.commit().await?;
-            Ok(found)
+            Ok(rows)
         };
-        self.with_timeout(found).await
+        self.with_timeout(rows).await
     }
 
-    /// What `work` brings; on Postgres an error if that takes too long. A file
-    /// does not vanish, and a thread that reads it can't be stopped anyway.
+    /// Awaits `work`, on Postgres with a timeout. A file can't become unreachable, and a thread
+    /// that reads it can't be canceled anyway.
     async fn with_timeout<T>(
         &self,
         work: impl Future<Output = Result<T, DbErr>>,
@@ -56,7 +53,7 @@ impl Reader {
         if self.get_database_backend() != DbBackend::Postgres {
             return work.await;
         }
-        self.silence.with_timeout(QUERY_TIMEOUT, work).await?
+        self.stalls.with_timeout(QUERY_TIMEOUT, work).await?
     }
 }
 

@@ -1,4 +1,4 @@
-//! Opening SQLite: one connection that writes, several that read.
+//! Opens SQLite: one connection for writing, several for reading.
 
 use std::fs::File;
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use futures_util::FutureExt;
-use sea_orm::SqlxSqliteConnector;
+use sea_orm::{SqliteTransactionMode, SqlxSqliteConnector, TransactionOptions};
 use sqlx::Connection;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
@@ -18,14 +18,14 @@ use super::group_commit::GroupCommitWriter;
 use super::{Database, Reader, STATEMENT_CACHE_CAPACITY};
 use crate::private_file;
 
-/// How long a write waits for other writers on SQLite.
+/// How long a write waits for other writers.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
 const READERS: u32 = 4;
 
 pub(super) async fn open(url: &str) -> anyhow::Result<Database> {
     let options = options(url)?;
-    // Of several that turn a new file's log on at once, SQLite lets some fail.
+    // SQLite fails in some of several processes that switch a new file to WAL at once.
     let lock = lock_file(options.get_filename()).await;
     let _lock = lock.with_context(|| format!("DATABASE_URL: can't open {url}"))?;
     create_private(options.get_filename()).context("DATABASE_URL")?;
@@ -46,23 +46,21 @@ pub(super) async fn open(url: &str) -> anyhow::Result<Database> {
     let write = SqlxSqliteConnector::from_sqlx_sqlite_pool(write);
     let read = Reader {
         db: SqlxSqliteConnector::from_sqlx_sqlite_pool(read),
-        silence: Arc::default(),
+        stalls: Arc::default(),
     };
+    let writer = GroupCommitWriter::new(write.clone(), options.get_filename())?;
     Ok(Database {
         read,
-        writer: Some(GroupCommitWriter::new(
-            write.clone(),
-            options.get_filename(),
-        )?),
         write,
+        writer: Some(writer),
     })
 }
 
-/// Makes the file of a new database, for SQLite would make it readable to everyone;
-/// its log gets the permissions that the file has.
+/// Creates the file of a new database, which SQLite would make readable for everyone, and restricts
+/// the files of an old one. The WAL of a new one gets its file's permissions.
 fn create_private(file: &Path) -> anyhow::Result<()> {
-    // Not one that is there: closing it would take this process' locks on it, which are
-    // SQLite's. <https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_>
+    // Not if it exists: closing it would release SQLite's locks on it in this process.
+    // <https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_>
     if !file.exists() {
         private_file::open(file)?;
     }
@@ -75,30 +73,29 @@ fn create_private(file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether a connection can be used again. A full disk ends a transaction by
-/// itself; sqlx knows nothing of that and would go on in it, so that nothing
-/// would ever be committed again.
+/// Whether a connection can be used again. A full disk rolls a transaction back by itself; sqlx
+/// does not notice and would go on in it, so that nothing would ever be committed again.
 async fn is_out_of_transactions(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
-    // Until then it may be busy undoing one.
+    // Until the ping returns, a rollback may be under way.
     connection.ping().await?;
     Ok(!connection.is_in_transaction())
 }
 
-/// How every connection to an SQLite file is made. `FULL` makes a commit
-/// survive a loss of power, which is what a 202 promises.
+/// The options of every connection. With `FULL` a commit survives a loss of power, which is what a
+/// 202 promises.
 fn options(url: &str) -> anyhow::Result<SqliteConnectOptions> {
     let options = SqliteConnectOptions::from_str(url)
-        .with_context(|| format!("DATABASE_URL: can't read {url:?}"))?;
+        .with_context(|| format!("DATABASE_URL: {url:?} is not a valid URL"))?;
     let file = options.get_filename();
     if url.contains(":memory:") || url.contains("mode=memory") || file.as_os_str().is_empty() {
-        bail!("DATABASE_URL: an SQLite database must be a file, for API and worker share it");
+        bail!("DATABASE_URL: an SQLite database must be a file, which API and worker share");
     }
     if file.exists() && !file.is_file() {
-        bail!("DATABASE_URL: {} is no file", file.display());
+        bail!("DATABASE_URL: {} is not a file", file.display());
     }
     if let Some(folder) = file.parent() {
         std::fs::create_dir_all(folder)
-            .with_context(|| format!("DATABASE_URL: can't make {}", folder.display()))?;
+            .with_context(|| format!("DATABASE_URL: can't create {}", folder.display()))?;
     }
     Ok(options
         .create_if_missing(true)
@@ -107,14 +104,21 @@ fn options(url: &str) -> anyhow::Result<SqliteConnectOptions> {
         .busy_timeout(BUSY_TIMEOUT)
         .statement_cache_capacity(STATEMENT_CACHE_CAPACITY)
         .foreign_keys(true)
-        // What is deleted is overwritten, and not only forgotten.
+        // Deleted data is overwritten.
         .pragma("secure_delete", "ON")
         .with_regexp())
 }
 
-/// Waits for a lock that other processes respect, on a file beside the
-/// database, while that is made or brought up to date. It is let go when the
-/// file is dropped, or its process dies.
+/// The options of a transaction that takes the write lock at its beginning.
+pub(crate) fn immediate() -> TransactionOptions {
+    TransactionOptions {
+        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+        ..TransactionOptions::default()
+    }
+}
+
+/// Takes the lock, on a file beside the database, under which processes create and migrate it. It
+/// is released when the returned file is dropped or the process dies.
 pub(crate) async fn lock_file(database: &Path) -> anyhow::Result<File> {
     let path = database.with_extension("migration-lock");
     let lock = move || {

@@ -1,23 +1,22 @@
-//! What an early version has left behind on SQLite when it was stopped while it
-//! made its tables: it did so statement by statement, and what it had made is not
-//! recorded. No process has ever worked with that, so nothing is in it, and it is
-//! removed, to be made again. A table that has rows is something else: the record
-//! was lost, or the database is another program's. Then nothing is touched.
+//! Removes what an interrupted migration of the first release has left behind on SQLite: that
+//! version ran each statement alone, and did not record what it had created. No process has ever
+//! used it, so it is empty, and is dropped and created again. If a table has rows, the record of
+//! migrations was lost, or the database is another program's; then nothing is changed.
 
 use std::collections::BTreeSet;
 
 use anyhow::bail;
 use migration::{MigrationSet, SETS};
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, QueryResult,
-    SqlxSqliteConnector, Statement,
+    ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, QueryResult, SqlxSqliteConnector,
+    Statement,
 };
 use sqlx::sqlite::SqlitePoolOptions;
 
-/// The only migrations that were ever applied so.
+/// The migrations that may have been interrupted.
 const FIRST_RELEASE: MigrationSet = SETS[0];
 
-/// Something that a migration makes, in the order in which it may.
+/// Something that a migration creates. Parts sort in an order in which they can be created.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Part {
     Table(String),
@@ -25,14 +24,16 @@ enum Part {
     Index(String),
 }
 
-/// Makes the tables again what their record says they are.
+/// Restores the tables that the record of migrations describes.
 pub(super) async fn remove(tx: &DatabaseTransaction) -> anyhow::Result<()> {
     let applied = FIRST_RELEASE.applied(tx).await?.len();
     if applied == FIRST_RELEASE.names().len() {
         return Ok(());
     }
-    // What should be there, and what is to come, by making both.
-    let model = in_memory().await?;
+    // What the recorded migrations create, and what all do, found out by applying them.
+    let pool = SqlitePoolOptions::new().max_connections(1);
+    let pool = pool.connect("sqlite::memory:").await?;
+    let model = SqlxSqliteConnector::from_sqlx_sqlite_pool(pool);
     let steps = u32::try_from(applied)?;
     if steps > 0 {
         FIRST_RELEASE.up(&model, Some(steps)).await?;
@@ -51,7 +52,7 @@ pub(super) async fn remove(tx: &DatabaseTransaction) -> anyhow::Result<()> {
     for part in leftovers.iter().rev() {
         drop_part(tx, part, &leftovers).await?;
     }
-    // A migration that makes an index anew has dropped it first.
+    // A migration that replaces an index drops the old one first.
     let lost = |name: &str| !present.contains(&Part::Index(name.to_owned()));
     for (_, create) in recorded_indexes.iter().filter(|(name, _)| lost(name)) {
         tx.execute_unprepared(create).await?;
@@ -59,14 +60,14 @@ pub(super) async fn remove(tx: &DatabaseTransaction) -> anyhow::Result<()> {
     if !leftovers.is_empty() {
         tracing::warn!(
             parts = leftovers.len(),
-            "the tables were half made, for an earlier start was broken off: making them again"
+            "an earlier start was interrupted while it created tables: creating them again"
         );
     }
     Ok(())
 }
 
-/// The one row that a migration itself writes.
-const MADE_ROWS: &str = "queue_state";
+/// The table into which a migration itself inserts one row.
+const FILLED_TABLE: &str = "queue_state";
 
 async fn refuse_rows(tx: &DatabaseTransaction, part: &Part) -> anyhow::Result<()> {
     let Part::Table(name) = part else {
@@ -75,11 +76,11 @@ async fn refuse_rows(tx: &DatabaseTransaction, part: &Part) -> anyhow::Result<()
     let rows = query(tx, &format!("SELECT 1 FROM \"{name}\" LIMIT 2"))
         .await?
         .len();
-    if rows > usize::from(name == MADE_ROWS) {
+    if rows > usize::from(name == FILLED_TABLE) {
         bail!(
-            "there is a table {name} with rows, and the record of migrations does not tell of it: \
-             it is lost, or this is another program's database. Nothing was changed; go back to \
-             a backup, or set DATABASE_URL to another file"
+            "the table {name} has rows, but no migration is recorded that creates it: the record \
+             was lost, or this is another program's database. Nothing was changed; restore a \
+             backup, or set DATABASE_URL to another file"
         );
     }
     Ok(())
@@ -93,7 +94,7 @@ async fn drop_part(
     let sql = match part {
         Part::Index(name) => format!("DROP INDEX IF EXISTS \"{name}\""),
         Part::Table(name) => format!("DROP TABLE \"{name}\""),
-        // It goes with its table.
+        // Dropped with its table.
         Part::Column { table, .. } if leftovers.contains(&&Part::Table(table.clone())) => {
             return Ok(());
         }
@@ -103,16 +104,7 @@ async fn drop_part(
     Ok(())
 }
 
-async fn in_memory() -> anyhow::Result<DatabaseConnection> {
-    let pool = SqlitePoolOptions::new()
-        .max_connections(1)
-        .connect("sqlite::memory:")
-        .await?;
-    Ok(SqlxSqliteConnector::from_sqlx_sqlite_pool(pool))
-}
-
-/// All parts of a database: tables, then columns, then indexes. Dropped from the
-/// end, none is in the way of another.
+/// All parts of a database: tables, then columns, then indexes. They can be dropped from the end.
 async fn parts(db: &impl ConnectionTrait) -> Result<BTreeSet<Part>, DbErr> {
     let text = |row: &QueryResult, column: &str| row.try_get::<String>("", column);
     let mut parts = BTreeSet::new();
@@ -129,13 +121,14 @@ async fn parts(db: &impl ConnectionTrait) -> Result<BTreeSet<Part>, DbErr> {
                    FROM sqlite_master AS tables, pragma_table_info(tables.name) AS columns \
                    WHERE tables.type = 'table'";
     for row in query(db, columns).await? {
-        let (table, name) = (text(&row, "table_name")?, text(&row, "name")?);
+        let table = text(&row, "table_name")?;
+        let name = text(&row, "name")?;
         parts.insert(Part::Column { table, name });
     }
     Ok(parts)
 }
 
-/// The indexes of a database, with the statements that make them.
+/// The indexes of a database, with the statements that create them.
 async fn index_statements(db: &impl ConnectionTrait) -> Result<Vec<(String, String)>, DbErr> {
     let all = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL";
     let rows = query(db, all).await?;

@@ -1,4 +1,4 @@
-//! Canceling jobs, and taking them out of the queue when their posts are deleted.
+//! Cancels jobs, and takes them out of the queue before their posts are deleted.
 
 use entity::job::{Column, Entity, Model, Status};
 use entity::user;
@@ -8,27 +8,26 @@ use sea_orm::{DatabaseTransaction, ExprTrait, QueryOrder, QuerySelect, QueryTrai
 use super::delivery;
 use super::transition::{Ending, UNFINISHED, end_jobs};
 
-/// How many jobs are canceled in one transaction, so that nobody has to wait long
-/// for it.
+/// How many jobs one transaction cancels at most, so that nobody has to wait long for it.
 pub const CANCEL_BATCH: u64 = 200;
 
 const NOT_CANCELING: &str = "status <> 'canceling'";
 
-/// Cancels a job: at once if it is queued, otherwise by asking its worker to stop.
-/// None if it had finished already.
+/// Cancels a job: at once if it is queued, else by asking its worker to stop. None if it has
+/// finished already.
 pub async fn cancel(tx: &DatabaseTransaction, job: Uuid) -> Result<Option<Model>, DbErr> {
     Ok(cancel_locked(tx, &[job]).await?.pop())
 }
 
-/// Cancels jobs, and returns those that had not finished already.
+/// Cancels jobs, and returns those that had not finished.
 pub async fn cancel_many(tx: &DatabaseTransaction, jobs: &[Uuid]) -> Result<Vec<Model>, DbErr> {
     let jobs = Entity::find().filter(Column::Id.is_in(jobs.iter().copied()));
     let jobs = lock_in_order(tx, jobs).await?;
     cancel_locked(tx, &jobs).await
 }
 
-/// Several jobs have to be locked: a worker that holds one of them may be about to
-/// put back the delivery of another.
+/// Several jobs must be locked: a worker that holds one of them may be about to release the
+/// delivery of another.
 async fn cancel_locked(tx: &DatabaseTransaction, jobs: &[Uuid]) -> Result<Vec<Model>, DbErr> {
     let mut canceled = end_jobs(tx, Ending::CanceledInQueue, |update| {
         update
@@ -44,8 +43,7 @@ async fn cancel_locked(tx: &DatabaseTransaction, jobs: &[Uuid]) -> Result<Vec<Mo
     Ok(canceled)
 }
 
-/// Cancels up to `limit` jobs of a user, and returns them. The caller has locked the
-/// user's row.
+/// Cancels up to `limit` jobs of a user, and returns them. The caller has locked the user's row.
 pub async fn cancel_for_user(
     tx: &DatabaseTransaction,
     user: Uuid,
@@ -72,8 +70,8 @@ pub async fn cancel_for_disabled(
     }
 }
 
-/// Cancels up to `limit` jobs of a disabled user who has some all the same, for the
-/// API that was to cancel them may have died, and says how many.
+/// Cancels up to `limit` jobs of one disabled user who still has some, because the API process that
+/// was to cancel them has died, and returns how many.
 pub async fn cancel_next_of_disabled(tx: &DatabaseTransaction, limit: u64) -> Result<u64, DbErr> {
     let jobs = Entity::find()
         .select_only()
@@ -95,15 +93,14 @@ pub async fn cancel_next_of_disabled(tx: &DatabaseTransaction, limit: u64) -> Re
     Ok(canceled.len() as u64)
 }
 
-/// Takes a post's job out of the queue, before the post is deleted and its jobs with
-/// it. A worker that runs one finds it gone at its next write, and stops.
+/// Takes a post's job out of the queue, before the post is deleted and its jobs with it. A worker
+/// that runs one finds it gone at its next write, and stops.
 pub async fn detach_post(tx: &DatabaseTransaction, post: Uuid) -> Result<(), DbErr> {
-    // The latest alone can be unfinished.
+    // Only the latest can be unfinished.
     detach(tx, Entity::of_post(post).limit(1)).await
 }
 
-/// Takes a user's jobs out of the queue, before the user is deleted and the jobs
-/// with them.
+/// Takes a user's jobs out of the queue, before the user is deleted and the jobs with them.
 pub async fn detach_user(tx: &DatabaseTransaction, user: Uuid) -> Result<(), DbErr> {
     let unfinished = Entity::owned_by(user).filter(Expr::cust(UNFINISHED));
     detach(tx, unfinished.order_by_asc(Column::Id)).await

@@ -1,4 +1,4 @@
-//! Claiming jobs: the next in the queue go to attempts of one worker.
+//! Claims the next jobs in the queue for attempts of one worker.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use sea_orm::{DatabaseTransaction, ExprTrait, QuerySelect, QueryTrait, Set};
 
 use super::{Lease, delivery, fair_order};
 
-/// A job that is wanted, whichever is next.
+/// A request for the next job, whichever that is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimRequest {
     /// The new attempt's id.
@@ -26,20 +26,19 @@ pub struct ClaimRequest {
 /// A job that an attempt has claimed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClaimedJob {
-    /// What fences it.
+    /// The attempt's lease.
     pub lease: Lease,
     /// The job as it was claimed.
     pub job: Model,
-    /// The post that it is to write, without its content.
+    /// The post to write, without its content.
     pub post: post::Model,
 }
 
-/// Claims the next jobs for the attempts of `requests`: their attempts are raised by
-/// one, they are leased to `worker` for `lease`, and begin with `phase`. None where
-/// no job is left, or others are claiming those that are. The deliveries of what was
-/// claimed are removed; those that woke the worker in vain are put back, to wake
-/// others. An attempt that has claimed a job keeps it, however often it is tried:
-/// that a commit went well may be lost on the way.
+/// Claims the next jobs for the attempts of `requests`: increments their attempts, leases them to
+/// `worker` for `lease`, and sets `phase`. None for requests for which no job is left, or only such
+/// as others are claiming. Deletes the deliveries of the claimed jobs; releases those that woke the
+/// worker in vain, to wake others. An attempt that has claimed a job keeps it if the claim is
+/// repeated: the answer to a commit may have been lost.
 pub async fn claim(
     tx: &DatabaseTransaction,
     worker: &str,
@@ -58,7 +57,7 @@ pub async fn claim(
         .filter_map(|request| request.delivery_id.as_deref())
         .filter(|id| !used.contains(id))
         .collect();
-    // After the jobs: in this order all others lock the two.
+    // After the jobs, which everyone locks before deliveries.
     delivery::lock(tx, &[&used[..], &unused[..]].concat()).await?;
     delivery::delete(tx, &used).await?;
     delivery::release(tx, &unused).await?;
@@ -82,11 +81,10 @@ async fn claim_jobs(
     attempts: &[Uuid],
 ) -> Result<Vec<(Lease, Model)>, DbErr> {
     let leased = |job: Model| {
-        let (attempt, length) = (job.attempt_id?, lease);
         let lease = Lease {
             job: job.id,
-            attempt,
-            length,
+            attempt: job.attempt_id?,
+            length: lease,
         };
         Some((lease, job))
     };
@@ -132,7 +130,7 @@ async fn insert_attempts(
         job_id: Set(job.id),
         attempt: Set(job.attempt),
         worker: Set(worker.to_owned()),
-        // By the database's clock, which the lease was set by.
+        // By the database's clock, as the lease.
         started_at: Set(job
             .lease_until
             .map_or_else(now, |until| until - lease.length)),

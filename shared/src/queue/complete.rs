@@ -1,4 +1,4 @@
-//! How an attempt ends, and what follows for its job.
+//! Records how an attempt ended, and what follows for its job.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -6,11 +6,11 @@ use std::time::Duration;
 use entity::attempt::{self, Outcome};
 use entity::bulk_update::{from_values, value_column};
 use entity::clock::db_after;
-use entity::job::{Column, Model, Status};
+use entity::job::{Column, Entity, Model, Status};
 use entity::post::PostContent;
 use entity::step;
 use sea_orm::entity::prelude::*;
-use sea_orm::{DatabaseTransaction, ExprTrait};
+use sea_orm::{DatabaseTransaction, ExprTrait, UpdateMany};
 
 use super::transition::{Ending, close_attempts, end_jobs, queue_job, set_error};
 use super::{Lease, LeaseStatus, LockMode, lease::LockedJobs};
@@ -20,28 +20,28 @@ use super::{Lease, LeaseStatus, LockMode, lease::LockedJobs};
 pub struct JobError {
     /// The contract's `error.code`.
     pub code: &'static str,
-    /// Words fit for a user: no keys, no addresses, no stack.
+    /// A message for the user, without keys, addresses or stack traces.
     pub message: String,
     /// Whether another attempt could help.
     pub retryable: bool,
 }
 
-/// How an attempt ended, as it is to be recorded.
+/// How an attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AttemptResult {
     /// With a post.
     Written(PostContent),
     /// With an error; the next attempt is due after this delay at the earliest.
     Failed(JobError, Duration),
-    /// Its worker can't go on; the attempt does not count.
+    /// Its worker is shutting down; the attempt does not count.
     Released,
-    /// It was stopped, for the job is to be canceled.
+    /// It was stopped because the job is to be canceled.
     Canceled,
     /// The job is another attempt's, or gone.
     Lost,
 }
 
-/// What was recorded of an attempt.
+/// What was recorded for an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordedOutcome {
     /// The post is stored.
@@ -50,7 +50,7 @@ pub enum RecordedOutcome {
     Failed(&'static str),
     /// The job is queued for another attempt, due after this delay.
     Retried(&'static str, Duration),
-    /// The job is queued again, and due at once.
+    /// The job is queued again, due at once.
     Released,
     /// The job is canceled.
     Canceled,
@@ -58,9 +58,8 @@ pub enum RecordedOutcome {
     Lost,
 }
 
-/// Stores posts and ends their jobs as succeeded, and says of each whether it did.
-/// Not if the job is no longer the caller's, or is to be canceled; then nothing is
-/// stored of it.
+/// Stores posts and ends their jobs as succeeded. Returns false for those jobs that the caller no
+/// longer holds, or that are to be canceled, of which nothing is stored.
 pub async fn complete(
     tx: &DatabaseTransaction,
     written: &[(Lease, PostContent)],
@@ -97,7 +96,7 @@ pub async fn complete(
     Ok(written.iter().map(|(lease, _)| is_active(lease)).collect())
 }
 
-/// Once the posts are stored, their steps are in them.
+/// The posts now contain the text of their steps.
 async fn delete_steps(tx: &DatabaseTransaction, ended: Vec<Model>) -> Result<(), DbErr> {
     step::Entity::delete_many()
         .filter(step::Column::JobId.is_in(ended.iter().map(|job| job.id)))
@@ -106,10 +105,9 @@ async fn delete_steps(tx: &DatabaseTransaction, ended: Vec<Model>) -> Result<(),
     Ok(())
 }
 
-/// Records how an attempt at `job` ended that has no post, or could not
-/// [`complete`] it. What is retried is due after `backoff`, or later if its error
-/// says so. However often this is called, the outcome is recorded once: that a
-/// commit went well may be lost on the way.
+/// Records how an attempt at `job` ended that has no post, or could not [`complete`] it. A retry is
+/// due after `backoff`, or later if the result says so. If this is repeated, the outcome is
+/// recorded once: the answer to a commit may have been lost.
 pub async fn record(
     tx: &DatabaseTransaction,
     lease: &Lease,
@@ -128,7 +126,7 @@ pub async fn record(
     if let Some(recorded) = recorded {
         return Ok(recorded);
     }
-    // Whatever the attempt brought, a cancel that came before it wins.
+    // A cancel that came before the result wins.
     if confirm_cancel(tx, lease).await? {
         return Ok(RecordedOutcome::Canceled);
     }
@@ -153,7 +151,7 @@ fn is_last(job: &Model, error: &JobError) -> bool {
     !error.retryable || job.attempt >= job.max_attempts
 }
 
-// Each does nothing if the job is no longer the caller's, or is to be canceled.
+// Each changes nothing if the caller no longer holds the job, or it is to be canceled.
 
 async fn fail(
     tx: &DatabaseTransaction,
@@ -209,10 +207,7 @@ async fn confirm_cancel(tx: &DatabaseTransaction, lease: &Lease) -> Result<bool,
     Ok(!ended.await?.is_empty())
 }
 
-fn held_by(
-    update: sea_orm::UpdateMany<entity::job::Entity>,
-    lease: &Lease,
-) -> sea_orm::UpdateMany<entity::job::Entity> {
+fn held_by(update: UpdateMany<Entity>, lease: &Lease) -> UpdateMany<Entity> {
     update
         .filter(Column::Id.eq(lease.job))
         .filter(Column::AttemptId.eq(lease.attempt))

@@ -20,16 +20,16 @@ use super::delivery::{Delivery, QUEUE};
 use crate::change_watcher::ChangeWatcher;
 use crate::database::Database;
 
-/// A delivery that becomes due is no commit, and notifications may be lost: so
-/// apalis also polls this often.
+/// How often apalis polls in any case: a delivery becomes due without a commit, and notifications
+/// may be lost.
 const FALLBACK_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 const MISSED_HEARTBEATS: usize = 3;
 const RESTART_DELAY: Duration = Duration::from_secs(1);
 
-/// How many connections of its own a worker's queue opens on Postgres: one listens,
-/// the others fetch and send heartbeats.
+/// How many connections to Postgres a worker opens for apalis: one listens, the others fetch and
+/// send heartbeats.
 pub const CONNECTIONS: u32 = 3;
 
 /// Handles a delivery.
@@ -37,16 +37,16 @@ pub type Handler = Arc<dyn Fn(Delivery) -> BoxFuture<'static, ()> + Send + Sync>
 
 /// Receives deliveries and hands each to `handler`.
 ///
-/// All handlers are polled in one task, so they must not block, and are dropped
-/// with it; one that has much to do spawns a task of its own and waits for it.
+/// All handlers are polled in one task, so they must not block, and are dropped with it; a handler
+/// with much to do spawns a task of its own and waits for it.
 #[allow(missing_debug_implementations, reason = "a handler has none")]
 pub struct Consumer {
-    /// Where the queue is.
+    /// The database that has the queue.
     pub db: Database,
-    /// When to poll.
+    /// Triggers a poll on SQLite.
     pub changes: ChangeWatcher,
-    /// How many handlers may run at once. No more deliveries are fetched than
-    /// handlers are free, so that others get the rest.
+    /// How many handlers run at once. No more deliveries are fetched than handlers are free, so
+    /// that other workers get the rest.
     pub concurrency: usize,
     /// The worker's name, by which operators know it.
     pub name: String,
@@ -55,9 +55,9 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    /// Receives deliveries until `stop`. Handlers that still run are dropped then.
-    /// An error of the database ends apalis' worker, but not this: another is
-    /// started, under another name, for apalis takes no name twice.
+    /// Receives deliveries until `stop`, and then drops handlers that still run. A database error
+    /// ends apalis' worker, but not this: it starts another, under a new name, for apalis accepts
+    /// no name twice.
     pub async fn run(self, stop: CancellationToken) {
         while !stop.is_cancelled() {
             let name = format!("{}-{}", self.name, ulid::Ulid::generate());
@@ -69,7 +69,7 @@ impl Consumer {
                 return;
             }
             let error = ended.err().unwrap_or_else(|| "it ended".to_owned());
-            tracing::error!(error, "the queue can't be read; trying again");
+            tracing::error!(error, "can't read the queue; trying again");
             tokio::select! {
                 () = sleep(RESTART_DELAY) => {}
                 () = stop.cancelled() => {}
@@ -77,10 +77,10 @@ impl Consumer {
         }
     }
 
-    // `batch_size(1)`: while fetched tasks wait for a handler, apalis sends no
-    // heartbeat, and others take its tasks for abandoned. No locks and no
-    // results: the row is deleted when the job is claimed. A delivery that was
-    // fetched but not handled when the worker ends is found missing, and made anew.
+    // `batch_size(1)`: while fetched tasks wait for a handler, apalis sends no heartbeat, and
+    // others take its tasks for abandoned. No locks and no results: the row is deleted when the job
+    // is claimed. A delivery that was fetched and not handled when the worker ended counts as
+    // missing, and is inserted again.
 
     async fn run_sqlite(&self, name: &str) -> Result<(), String> {
         let config = apalis_sqlite::Config::default()
@@ -113,9 +113,8 @@ impl Consumer {
             .missed_heartbeats(MISSED_HEARTBEATS)
             .lock_tasks(false)
             .persist_results(false);
-        // Its own connections, which end with it: sqlx leaves a transaction open
-        // whose `BEGIN` is dropped while it is under way, and whoever was given
-        // that connection next would never commit.
+        // A pool of its own, which ends with it: sqlx leaves a transaction open whose `BEGIN` is
+        // dropped before it returns, and the next user of that connection would never commit.
         let shared = self.db.raw_connection().get_postgres_connection_pool();
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
@@ -132,17 +131,17 @@ impl Consumer {
             .build(handle);
         tokio::select! {
             ended = worker.run() => ended.map_err(|e| e.to_string()),
-            // apalis would wait for the answer to its last question for ever.
+            // apalis would wait for its last query for ever.
             () = self.db.stalled() => Err("the database does not answer".to_owned()),
         }
     }
 }
 
-/// The payload is taken as plain JSON: a row that apalis itself could not decode
-/// would end its worker.
-async fn handle(payload: Value, id: TaskId, hand: Data<HandlerData>) {
+/// The payload is plain JSON for apalis: a row that apalis itself can't decode would end its
+/// worker.
+async fn handle(payload: Value, id: TaskId, data: Data<HandlerData>) {
     let payload = serde_json::from_value(payload).map_err(|e| e.to_string());
-    let Data(HandlerData(handler)) = hand;
+    let Data(HandlerData(handler)) = data;
     handler(Delivery {
         id: id.to_string(),
         payload,
@@ -154,9 +153,9 @@ async fn handle(payload: Value, id: TaskId, hand: Data<HandlerData>) {
 #[derive(Clone)]
 struct HandlerData(Handler);
 
-/// Ends apalis' worker at `stop` by dropping it. Its own way to stop leaves the
-/// fetch that is under way unpolled until the last handler has ended: it keeps
-/// our writing connection and, on SQLite, locks everyone else out.
+/// Ends apalis' worker at `stop` by dropping it. Its own shutdown leaves the current fetch unpolled
+/// until the last handler has ended: it keeps our writing connection and, on SQLite, blocks all
+/// other writers.
 async fn until(
     stop: &CancellationToken,
     running: impl Future<Output = Result<(), String>>,
@@ -166,9 +165,8 @@ async fn until(
 
 /// When apalis polls for deliveries.
 ///
-/// apalis' own strategies stop waking it when they fire while a fetch is under
-/// way. This one is asked at every poll, and drained until it has registered
-/// its waker again.
+/// apalis' own strategies stop waking it if they fire during a fetch. This one is asked at every
+/// poll, and drained until it has registered its waker again.
 struct PollTrigger(BoxStream<'static, ()>);
 
 impl PollTrigger {

@@ -1,5 +1,4 @@
-//! Deliveries: the rows of apalis' table that wake workers. No other file names
-//! that table.
+//! Deliveries: the rows of apalis' table that wake workers. No other file names that table.
 
 use std::time::Duration;
 
@@ -14,15 +13,14 @@ use sea_orm::{
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
-/// The queue's name in apalis' tables. Rows that wait there under another name
-/// would never be delivered, so it never changes.
+/// The queue's name in apalis' tables. It never changes: rows under another name would never be
+/// delivered.
 pub(super) const QUEUE: &str = "blog-generation";
 
 /// How many deliveries one statement names: databases limit its parameters.
 const MAX_IDS: usize = 500;
 
-/// Indexes of apalis' table on SQLite that neither our queries nor its worker's use,
-/// but only its web board.
+/// Indexes of apalis' table on SQLite that only its web board uses.
 const UNUSED_INDEXES: [&str; 11] = [
     "JTIdx",
     "SIdx",
@@ -37,30 +35,27 @@ const UNUSED_INDEXES: [&str; 11] = [
     "idx_jobs_status_run_at",
 ];
 
-/// What a delivery carries, for people who look into the table. Workers claim
-/// whichever job is next.
+/// The content of a delivery, for people who look into the table. Workers claim whichever job is
+/// next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Payload {
     /// The job.
     pub job: Uuid,
-    /// The number of the attempt that it is for, from 1.
+    /// The number of the attempt, from 1.
     pub attempt: i32,
 }
 
 /// A delivery as a worker receives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// Its row's id.
+    /// The id of its row.
     pub id: String,
-    /// What it carries, or why that can't be parsed.
+    /// Its content, or why that can't be parsed.
     pub payload: Result<Payload, String>,
 }
 
 /// Creates or migrates apalis' tables. Those of a newer version are left alone.
-///
-/// # Errors
-/// When one of its migrations fails.
-pub async fn create_tables(db: &DatabaseConnection) -> anyhow::Result<()> {
+pub(crate) async fn create_tables(db: &DatabaseConnection) -> anyhow::Result<()> {
     match db.get_database_backend() {
         DbBackend::Postgres => {
             let pool = db.get_postgres_connection_pool();
@@ -82,14 +77,12 @@ pub async fn create_tables(db: &DatabaseConnection) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A new delivery's id: a ULID of the time at which it is due, so that ids sort by
-/// due time.
+/// A new delivery's id: a ULID of the time at which it is due, so that ids sort by due time.
 pub(super) fn new_id(delay: Duration) -> String {
     Ulid::from_datetime((now() + delay).into()).to_string()
 }
 
-/// For how long a delivery has been due; None if it is not due yet, or its id is no
-/// ULID.
+/// How long a delivery has been due; None if it is not due yet, or its id is not a ULID.
 pub fn lateness(delivery: &str) -> Option<Duration> {
     let due = Ulid::from_string(delivery).ok()?.datetime();
     (now() - Timestamp::from(due)).to_std().ok()
@@ -108,9 +101,9 @@ pub(super) async fn insert(
         attempt: job.attempt + 1,
     };
     let body = serde_json::to_vec(&payload).map_err(|e| DbErr::Custom(e.to_string()))?;
-    // On SQLite apalis counts whole seconds. A delivery that came too early would
-    // find no job to claim, so its time is rounded up. On Postgres its trigger
-    // notifies workers only of what is due when the transaction began, which is now().
+    // On SQLite apalis counts whole seconds. A delivery that came too early would find no job to
+    // claim, so its time is rounded up. On Postgres its trigger notifies workers only of rows that
+    // are due when the transaction began, which is now().
     let sql = match backend {
         DbBackend::Postgres => {
             "INSERT INTO apalis.jobs \
@@ -136,8 +129,7 @@ pub(super) async fn insert(
     Ok(())
 }
 
-/// The Unix time, in whole seconds, by which a delay has passed; without a delay the
-/// present one.
+/// The Unix time, in whole seconds, by which a delay has passed; without a delay the current one.
 fn due_second(delay: Duration) -> i64 {
     let now = now().timestamp_millis();
     if delay.is_zero() {
@@ -147,10 +139,10 @@ fn due_second(delay: Duration) -> i64 {
     (now.saturating_add(delay)).saturating_add(999) / 1000
 }
 
-/// Locks deliveries until the transaction ends, on Postgres. Whoever is to [`delete`]
-/// some and [`release`] others begins with this: two workers may each have been woken
-/// by the delivery of the job that the other claims, and would deadlock if they did
-/// not lock in the order of ids.
+/// Locks deliveries until the transaction ends, on Postgres. A caller that is going to [`delete`]
+/// some and [`release`] others begins with this: two workers may each have been woken by the
+/// delivery of the job that the other claims, and would deadlock if they did not lock in the order
+/// of ids.
 pub(super) async fn lock(tx: &DatabaseTransaction, deliveries: &[&str]) -> Result<(), DbErr> {
     if tx.get_database_backend() != DbBackend::Postgres {
         return Ok(());
@@ -162,13 +154,14 @@ pub(super) async fn lock(tx: &DatabaseTransaction, deliveries: &[&str]) -> Resul
 
 /// Deletes those of the deliveries that exist.
 pub(super) async fn delete(tx: &DatabaseTransaction, deliveries: &[&str]) -> Result<(), DbErr> {
-    let (jobs, some) = (table(tx), placeholders(deliveries));
+    let jobs = table(tx);
+    let some = placeholders(deliveries);
     let delete = format!("DELETE FROM {jobs} WHERE id IN {some}");
     execute(tx, delete, deliveries).await
 }
 
-/// Deletes those of any number of deliveries that exist, in the order of their ids: a
-/// worker that was woken by some may be about to lock them.
+/// Deletes those of any number of deliveries that exist, in the order of their ids: a worker that
+/// was woken by some may be about to lock them.
 pub(super) async fn delete_in_order(
     tx: &DatabaseTransaction,
     mut deliveries: Vec<String>,
@@ -182,22 +175,21 @@ pub(super) async fn delete_in_order(
     Ok(())
 }
 
-/// Makes a delivery pending again that woke a worker and was not used, so that it
-/// wakes another.
+/// Makes a delivery pending again that woke a worker and was not used, so that it wakes another.
 pub async fn release_delivery(tx: &DatabaseTransaction, delivery: &str) -> Result<(), DbErr> {
     release(tx, &[delivery]).await
 }
 
-/// Makes deliveries pending again that woke a worker and were not used, so that they
-/// wake others. Those without a queued job are deleted.
+/// As [`release_delivery`], for several. Those without a queued job are deleted.
 pub(super) async fn release(tx: &DatabaseTransaction, deliveries: &[&str]) -> Result<(), DbErr> {
-    let (jobs, some) = (table(tx), placeholders(deliveries));
+    let jobs = table(tx);
+    let some = placeholders(deliveries);
     let orphaned = format!(
         "DELETE FROM {jobs} AS delivery WHERE id IN {some} AND NOT EXISTS \
          (SELECT 1 FROM generation_jobs WHERE status = 'queued' AND delivery_id = delivery.id)"
     );
     execute(tx, orphaned, deliveries).await?;
-    // As apalis' trigger does it, which fires for new rows only.
+    // As apalis' trigger does for new rows.
     let notify = match tx.get_database_backend() {
         DbBackend::Postgres => {
             "RETURNING pg_notify('apalis::job::insert', \
@@ -219,7 +211,7 @@ fn table(tx: &DatabaseTransaction) -> &'static str {
     }
 }
 
-/// `($1, $2, …)` for so many values.
+/// `($1, $2, …)`, one for each value.
 fn placeholders(values: &[&str]) -> String {
     let numbers: Vec<String> = (1..=values.len()).map(|n| format!("${n}")).collect();
     format!("({})", numbers.join(", "))
@@ -229,20 +221,20 @@ async fn execute(tx: &DatabaseTransaction, sql: String, values: &[&str]) -> Resu
     if values.is_empty() {
         return Ok(());
     }
-    let (backend, values) = (tx.get_database_backend(), values.iter().copied());
-    let statement = Statement::from_sql_and_values(backend, sql, values.map(Value::from));
+    let values = values.iter().copied().map(Value::from);
+    let statement = Statement::from_sql_and_values(tx.get_database_backend(), sql, values);
     tx.execute_raw(statement).await?;
     Ok(())
 }
 
-/// How many of the next jobs are checked for lost deliveries. A job far back in a long
-/// queue needs none: busy workers claim the next jobs without being woken.
+/// How many of the next jobs are checked for missing deliveries. A job far back in a long queue
+/// needs none: busy workers claim the next jobs without being woken.
 const MAX_EXAMINED: i64 = 1000;
 
-/// Jobs that no delivery will wake a worker for: those of the next ones whose delivery
-/// is missing, or has a due or lock time in the future because the clock was set back,
-/// or was received by a worker that neither used nor released it within `timeout`; and
-/// jobs whose next attempt is due and whose delivery is missing.
+/// Jobs for which no delivery will wake a worker: those of the next ones whose delivery is missing,
+/// or has a due or lock time in the future because the clock was set back, or was received by a
+/// worker that neither used nor released it within `timeout`; and jobs whose next attempt is due
+/// and whose delivery is missing.
 pub async fn missing_deliveries(
     db: &impl ConnectionTrait,
     timeout: Duration,
@@ -254,7 +246,8 @@ pub async fn missing_deliveries(
         let names = job::Column::iter().map(|column| format!("{table}{}", column.as_str()));
         names.collect::<Vec<_>>().join(", ")
     };
-    let (job, all) = (columns("job."), columns(""));
+    let job = columns("job.");
+    let all = columns("");
     let ready = format!(
         "SELECT {all} FROM generation_jobs \
          WHERE status = 'queued' AND next_attempt_at IS NULL ORDER BY turn, id LIMIT $3"
@@ -298,8 +291,8 @@ pub async fn missing_deliveries(
         .await
 }
 
-/// Deletes deliveries that a worker has received and that have no queued job, and
-/// returns how many. apalis would deliver them for ever.
+/// Deletes deliveries that a worker has received and that have no queued job, and returns how many.
+/// apalis would deliver them for ever.
 pub async fn delete_orphaned_deliveries(tx: &DatabaseTransaction) -> Result<u64, DbErr> {
     let sql = match tx.get_database_backend() {
         DbBackend::Postgres => {
@@ -316,8 +309,8 @@ pub async fn delete_orphaned_deliveries(tx: &DatabaseTransaction) -> Result<u64,
     Ok(tx.execute_unprepared(sql).await?.rows_affected())
 }
 
-/// Deletes up to `limit` of apalis' rows of workers not seen for a day, and returns how
-/// many. It inserts one each time that a worker starts.
+/// Deletes up to `limit` of apalis' rows of workers not seen for a day, and returns how many.
+/// apalis inserts one each time that a worker starts.
 pub async fn delete_stale_consumers(tx: &DatabaseTransaction, limit: u64) -> Result<u64, DbErr> {
     let backend = tx.get_database_backend();
     let sql = match backend {

@@ -1,4 +1,4 @@
-//! Putting jobs into the queue: new ones, and finished ones once more.
+//! Puts new jobs into the queue, and finished ones again.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ use sea_orm::{DatabaseTransaction, ExprTrait, QuerySelect, Set, SqlErr};
 use super::transition::{UNFINISHED, queue_job, set_error, sql_null};
 use super::{delivery, fair_order};
 
-/// A job to be made.
+/// A job to insert.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewJob {
     /// The post it is to write.
     pub post: Uuid,
     /// The post's owner.
     pub user: Uuid,
-    /// Whether the post is new, too, and so has no other job.
+    /// Whether the post is new, and so has no other job.
     pub is_first: bool,
     /// The client's options, as the HTTP contract names them.
     pub options: Json,
-    /// The model to ask.
+    /// The model to use.
     pub model: String,
     /// How many attempts may be made.
     pub max_attempts: i32,
@@ -30,23 +30,22 @@ pub struct NewJob {
     pub origin: RequestOrigin,
 }
 
-/// The request that a job comes from. It goes with the job, so that the log of
-/// every attempt can tell it.
+/// The request that a job comes from. It is stored with the job for the log of every attempt.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestOrigin {
-    /// Its id, as logs have it.
+    /// The request's id, as in logs.
     pub request_id: Option<String>,
-    /// Its place in a distributed trace, as W3C's `traceparent` has it.
+    /// The request's W3C `traceparent`.
     pub traceparent: Option<String>,
 }
 
 /// Why no job was queued.
 #[derive(Debug, thiserror::Error)]
 pub enum EnqueueError {
-    /// The user has as many unfinished jobs as they may have.
+    /// The user has as many unfinished jobs as allowed.
     #[error("the user has too many unfinished jobs")]
     QuotaExceeded,
-    /// The user is disabled, and may have no jobs.
+    /// The user is disabled.
     #[error("the user is disabled")]
     AccountDisabled,
     /// Another job of the post is unfinished, or this one is.
@@ -55,7 +54,7 @@ pub enum EnqueueError {
     /// The job has succeeded, or a later job of the post has finished.
     #[error("the job is finished for good")]
     AlreadyFinished,
-    /// The database refused.
+    /// The database failed.
     #[error(transparent)]
     Database(#[from] DbErr),
 }
@@ -63,11 +62,11 @@ pub enum EnqueueError {
 /// Whether a user may have one more unfinished job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobQuota {
-    /// They may.
+    /// Yes.
     Available,
-    /// They have as many as they may have.
+    /// No, the user has as many as allowed.
     Exceeded,
-    /// They are disabled, and may have none.
+    /// No, the user is disabled.
     AccountDisabled,
 }
 
@@ -81,8 +80,8 @@ impl JobQuota {
     }
 }
 
-/// Whether a user may have one more unfinished job, who may have `max_active`. Until
-/// `tx` ends they get no other, and are not disabled.
+/// Whether a user may have one more unfinished job, of at most `max_active`. Until `tx` ends the
+/// user gets no other job, and is not disabled.
 pub async fn check_quota(
     tx: &DatabaseTransaction,
     user: Uuid,
@@ -108,11 +107,7 @@ pub async fn check_quota(
     })
 }
 
-/// Makes a job and its delivery, for a user who may have `max_active` that are
-/// unfinished.
-///
-/// # Errors
-/// When the post has an unfinished job, or the user may have no more.
+/// Inserts a job and its delivery, for a user who may have `max_active` unfinished ones.
 pub async fn enqueue(
     tx: &DatabaseTransaction,
     new: NewJob,
@@ -120,9 +115,10 @@ pub async fn enqueue(
 ) -> Result<Model, EnqueueError> {
     check_quota(tx, new.user, max_active).await?.check()?;
     let turn = fair_order::next_turn(tx, new.user).await?;
-    let id = match new.is_first {
-        true => new_id(),
-        false => next_id(tx, new.post).await?,
+    let id = if new.is_first {
+        new_id()
+    } else {
+        next_id(tx, new.post).await?
     };
     let delivery = delivery::new_id(Duration::ZERO);
     let row = ActiveModel {
@@ -150,6 +146,7 @@ pub async fn enqueue(
         error_message: Set(None),
         error_retryable: Set(None),
         created_at: Set(now()),
+        warnings: Set(None),
         retried_at: Set(None),
         started_at: Set(None),
         finished_at: Set(None),
@@ -160,7 +157,7 @@ pub async fn enqueue(
     Ok(job)
 }
 
-/// The database refuses a second unfinished job of a post.
+/// A unique index refuses a second unfinished job of a post.
 fn unfinished_job(error: DbErr) -> EnqueueError {
     match error.sql_err() {
         Some(SqlErr::UniqueConstraintViolation(_)) => EnqueueError::AlreadyRunning,
@@ -168,8 +165,8 @@ fn unfinished_job(error: DbErr) -> EnqueueError {
     }
 }
 
-/// An id for a post's next job. The latest job of a post is the one with the
-/// greatest id, and no clock may decide which that is.
+/// An id for a post's next job. A post's latest job is the one with the greatest id, which must not
+/// depend on the clock.
 async fn next_id(tx: &DatabaseTransaction, post: Uuid) -> Result<Uuid, DbErr> {
     let latest = Entity::of_post(post)
         .select_only()
@@ -180,14 +177,9 @@ async fn next_id(tx: &DatabaseTransaction, post: Uuid) -> Result<Uuid, DbErr> {
     Ok(latest.map_or_else(new_id, new_id_after))
 }
 
-/// Queues a job again that failed or was canceled, and that the caller has locked
-/// after its owner's `quota` was checked, with `attempts` more to make. What it had
-/// finished is kept; its times begin anew, for nobody wants to know how long it lay
-/// about as failed.
-///
-/// # Errors
-/// When it is not the post's latest job or in another status, or the owner may have
-/// no more.
+/// Queues a failed or canceled job again, which may have `attempts` more. The caller has locked it
+/// after it has checked its owner's `quota`. Finished steps are kept; the job's times start again,
+/// so that they do not include how long it was finished.
 pub async fn retry(
     tx: &DatabaseTransaction,
     before: &Model,

@@ -1,14 +1,13 @@
 //! The order in which queued jobs are claimed.
 //!
-//! In each round one job of every user who has any is claimed. A job's `turn` is
-//! the number of its round, which it gets when it is queued: the one after that of
-//! its owner's last, or the present one if the owner has no other. So a user with
-//! a thousand jobs delays nobody by more than one job a round. Nothing is kept of
-//! users who have no job queued.
+//! In each round one job of every user who has any is claimed. A job's `turn` is the number of its
+//! round, which it gets when it is queued: the one after that of its owner's last, or the current
+//! one if the owner has no other. So a user with a thousand jobs delays others by no more than one
+//! job a round. Nothing is stored for users who have no job queued.
 //!
-//! A job that waits for `next_attempt_at` has no place in that order; it gets its
-//! round when it is due, behind its owner's others. One that was claimed and
-//! queued again, because its worker stopped or was lost, has kept its round.
+//! A job that waits for `next_attempt_at` has no position in that order; it gets its round when it
+//! is due, behind its owner's others. One that was claimed and queued again, because its worker
+//! stopped or was lost, has kept its round.
 
 use entity::clock::db_now;
 use entity::job::{Column, Entity};
@@ -38,8 +37,7 @@ pub(super) async fn next_turn(tx: &DatabaseTransaction, user: Uuid) -> Result<i6
     row.map_or(Ok(0), |row| row.try_get_by_index(0))
 }
 
-/// Gives a round to jobs whose next attempt is due, to as many as are to be
-/// claimed.
+/// Gives a round to up to `limit` jobs whose next attempt is due.
 pub(super) async fn promote_due_retries(tx: &DatabaseTransaction, limit: u64) -> Result<(), DbErr> {
     let due = Entity::find()
         .filter(Expr::cust(DELAYED))
@@ -59,8 +57,8 @@ pub(super) async fn promote_due_retries(tx: &DatabaseTransaction, limit: u64) ->
     Ok(())
 }
 
-/// The ids of the next jobs, up to `limit`, locked; those that others are claiming
-/// are passed over. None while the queue is paused.
+/// Locks the next jobs, up to `limit`, and returns their ids; skips those that others are claiming.
+/// None while the queue is paused.
 pub(super) async fn next_jobs(tx: &DatabaseTransaction, limit: u64) -> Result<Vec<Uuid>, DbErr> {
     let next = select(Expr::col((queue(), Column::Id)))
         .and_where(Expr::cust(NOT_PAUSED))

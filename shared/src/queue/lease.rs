@@ -1,11 +1,11 @@
-//! What the worker that holds a job may do with it while it runs.
+//! Leases: what the worker that holds a job writes while it runs.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use entity::bulk_update::{from_values, value_column};
 use entity::clock::{db_after, now};
-use entity::job::{Column, Entity, Model, Phase, Status};
+use entity::job::{Column, Entity, Model, Phase, Status, Warning};
 use entity::step;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{LockBehavior, LockType, OnConflict, SimpleExpr};
@@ -16,15 +16,14 @@ use sea_orm::{
 /// The longest lease that a worker may take.
 pub const MAX_LEASE: Duration = Duration::from_secs(3600);
 
-/// An attempt's exclusive right to write for a job, until a write answers
-/// [`LeaseStatus::Lost`].
+/// An attempt's exclusive right to write for a job, until a write returns [`LeaseStatus::Lost`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease {
     /// The job.
     pub job: Uuid,
     /// The attempt that holds it.
     pub attempt: Uuid,
-    /// For how long each write renews it.
+    /// How long each write renews the lease for.
     pub length: Duration,
 }
 
@@ -33,7 +32,7 @@ pub struct Lease {
 pub enum LeaseStatus {
     /// The attempt holds the job.
     Active,
-    /// The job is to be canceled: stop, then record that.
+    /// The job is to be canceled: the attempt must stop, and record that.
     CancelRequested,
     /// The job is another attempt's, or deleted; nothing was written.
     Lost,
@@ -42,7 +41,7 @@ pub enum LeaseStatus {
 /// How far an attempt has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// What it is doing.
+    /// The phase that it is in.
     pub phase: Phase,
     /// 0 to 100.
     pub percent: i32,
@@ -53,28 +52,28 @@ pub struct Progress {
 /// A finished step and the tokens that it cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// How far the attempt has come with it.
+    /// The attempt's progress after the step.
     pub progress: Progress,
-    /// 0 is the outline, and n the nth section.
+    /// The step's position, whose meaning depends on the writing pipeline.
     pub position: i32,
-    /// Its text.
+    /// The step's text.
     pub content: String,
-    /// Tokens read by the model.
+    /// Tokens that the model has read.
     pub input_tokens: i32,
-    /// Tokens written by the model.
+    /// Tokens that the model has written.
     pub output_tokens: i32,
 }
 
 /// What to do when another transaction has locked one of the jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockMode {
-    /// Fail at once, so that the other jobs need not wait for it.
+    /// Fail at once: one locked job must not block the batch.
     NoWait,
     /// Wait for it.
     Wait,
 }
 
-/// Records how far an attempt has come, and renews its lease.
+/// Records an attempt's progress, and renews its lease.
 pub async fn renew(
     db: &impl ConnectionTrait,
     lease: Lease,
@@ -89,9 +88,23 @@ pub async fn renew(
     Ok(lease_status(renewed.exec_with_returning(db).await?.first()))
 }
 
-/// Stores finished steps, each of another attempt of one worker, adds their tokens
-/// to their jobs, and renews the leases. Storing a step again changes nothing: the
-/// answer to a commit may have been lost.
+/// Stores all warnings of an attempt's job, and renews its lease.
+pub async fn set_warnings(
+    db: &impl ConnectionTrait,
+    lease: Lease,
+    warnings: &[Warning],
+) -> Result<LeaseStatus, DbErr> {
+    let json = serde_json::to_string(warnings).map_err(|e| DbErr::Json(e.to_string()))?;
+    let renewed = extend_lease(db, lease.length)
+        .col_expr(Column::Warnings, Expr::value(json))
+        .filter(Column::Id.eq(lease.job))
+        .filter(Column::AttemptId.eq(lease.attempt));
+    Ok(lease_status(renewed.exec_with_returning(db).await?.first()))
+}
+
+/// Stores finished steps, each of another attempt of one worker, adds their tokens to their jobs,
+/// and renews the leases. Storing a step again changes nothing: the answer to a commit may have
+/// been lost.
 pub async fn checkpoint(
     tx: &DatabaseTransaction,
     done: &[(Lease, Checkpoint)],
@@ -125,7 +138,7 @@ pub async fn checkpoint(
     Ok(done.iter().map(|(lease, _)| locked.status(lease)).collect())
 }
 
-/// Tokens of steps that were stored already are not counted again.
+/// Inserts steps, and subtracts the tokens of those that were stored already.
 async fn insert_steps(
     tx: &DatabaseTransaction,
     done: &[&(Lease, Checkpoint)],
@@ -159,12 +172,11 @@ fn add_usage(update: UpdateMany<Entity>, [input, output]: [SimpleExpr; 2]) -> Up
         .col_expr(Column::OutputTokens, sum(Column::OutputTokens, output))
 }
 
-/// Jobs, locked until the transaction ends, by the attempts that hold them.
+/// Jobs that are locked until the transaction ends, by the attempts that hold them.
 pub(super) struct LockedJobs(HashMap<Uuid, Model>);
 
 impl LockedJobs {
-    /// In the order of their ids, so that no two who lock several wait for each
-    /// other.
+    /// Locks in the order of ids, so that callers do not deadlock.
     pub(super) async fn lock(
         tx: &DatabaseTransaction,
         leases: impl Iterator<Item = &Lease>,

@@ -1,4 +1,4 @@
-//! Rescuing jobs: those whose worker was lost, and those whose delivery was.
+//! Rescues jobs whose worker or delivery was lost.
 
 use std::time::Duration;
 
@@ -17,11 +17,11 @@ use super::{JobError, MAX_LEASE, delivery};
 pub enum RescueOutcome {
     /// It is queued again.
     Requeued,
-    /// Its attempts are used up.
+    /// It has failed, for its attempts are used up.
     Failed,
     /// It was to be canceled anyway.
     Canceled,
-    /// Someone was faster, or the worker is alive after all.
+    /// Another process was faster, or the worker is alive after all.
     Skipped,
 }
 
@@ -37,16 +37,16 @@ pub async fn expired_leases(db: &impl ConnectionTrait, limit: u64) -> Result<Vec
         .await
 }
 
-/// Whether a lease has expired. One that ends later than any worker may ask for
-/// was made before the clock was set back, and its worker has not renewed it since.
+/// The condition that a lease has expired. One that ends later than the longest lease allows was
+/// made before the clock was set back, and its worker has not renewed it since.
 fn is_expired(backend: DbBackend) -> SimpleExpr {
     let until = || Expr::col(Column::LeaseUntil);
     let is_over = until().lt(db_now(backend));
     is_over.or(until().gt(db_after(backend, MAX_LEASE * 2)))
 }
 
-/// Takes a job from a worker that was lost. The attempt counts: a job that
-/// kills its workers must not kill them for ever.
+/// Takes a job from a lost worker. The attempt counts: a job that crashes its workers must not do
+/// so for ever.
 pub async fn rescue(tx: &DatabaseTransaction, job: &Model) -> Result<RescueOutcome, DbErr> {
     let Some(attempt) = job.attempt_id else {
         return Ok(RescueOutcome::Skipped);
@@ -78,14 +78,15 @@ pub async fn rescue(tx: &DatabaseTransaction, job: &Model) -> Result<RescueOutco
         close_attempts(tx, ids, Outcome::Lost, Some(&lost)).await?;
         (queued.is_some(), RescueOutcome::Requeued)
     };
-    Ok(match is_done {
-        true => outcome,
-        false => RescueOutcome::Skipped,
+    Ok(if is_done {
+        outcome
+    } else {
+        RescueOutcome::Skipped
     })
 }
 
-/// Gives a queued job another delivery instead of the one that it had as `job` was
-/// read. False if it is no longer queued for that one.
+/// Replaces the delivery of a queued job. False if `job` is outdated: no longer queued, or with
+/// another delivery.
 pub async fn redeliver(tx: &DatabaseTransaction, job: &Model) -> Result<bool, DbErr> {
     let Some(lost) = &job.delivery_id else {
         return Ok(false);

@@ -1,4 +1,4 @@
-//! How long the queue is, and how it has done lately.
+//! Statistics of the queue: its depth, counts by status, recent timings, and positions.
 
 use entity::clock::Timestamp;
 use entity::job::{Column, Entity, Status};
@@ -6,24 +6,23 @@ use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::Func;
 use sea_orm::{ActiveEnum, FromQueryResult, Iterable, QueryOrder, QuerySelect, Statement};
 
-/// How much there is to do, at one moment.
+/// The depth of the queue.
 #[derive(Clone, Debug, PartialEq, Eq, FromQueryResult)]
 pub struct QueueDepth {
-    /// Jobs that wait.
+    /// Jobs that are queued.
     pub queued: i64,
     /// Jobs that a worker holds.
     pub running: i64,
-    /// The delivery that is to be taken next, if jobs wait.
+    /// The next delivery, if jobs are queued.
     pub next: Option<String>,
-    /// Since when no job is taken, if the queue is paused.
+    /// When the queue was paused, if it is.
     pub paused_at: Option<Timestamp>,
 }
 
-/// How long the queue is. Counting takes longer the longer it is, so it ends
-/// at `max`.
+/// The depth of the queue, counted up to `max`, for counting a long queue takes long.
 pub async fn depth(db: &impl ConnectionTrait, max: u32) -> Result<QueueDepth, DbErr> {
-    // In the order of the partial indexes, or SQLite would rather count along
-    // one that has every job there ever was.
+    // Ordered as the partial indexes are, or SQLite would choose one that has every job there ever
+    // was.
     let sql = "SELECT \
          (SELECT COUNT(*) FROM (SELECT 1 FROM generation_jobs \
          WHERE status = 'queued' \
@@ -41,7 +40,7 @@ pub async fn depth(db: &impl ConnectionTrait, max: u32) -> Result<QueueDepth, Db
     depth.one(db).await?.ok_or_else(none)
 }
 
-/// How many jobs there are of each status. Counting ends at a limit.
+/// How many jobs there are of each status, up to a limit.
 #[derive(Clone, Debug, PartialEq, Eq, FromQueryResult)]
 #[allow(missing_docs, reason = "each is a status")]
 pub struct StatusCounts {
@@ -56,21 +55,22 @@ pub struct StatusCounts {
 /// When a finished job was created, started and finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromQueryResult)]
 pub struct JobTimings {
-    /// When it was asked for, or last asked to be tried again.
+    /// When it was created or last retried.
     pub asked_at: Timestamp,
-    /// When its first attempt since then began, if it came to that.
+    /// When its first attempt since then started, if there was one.
     pub started_at: Option<Timestamp>,
     /// When it finished.
     pub finished_at: Timestamp,
 }
 
-/// How many jobs there are of each status; `max` means that many or more.
+/// Counts the jobs of each status; `max` means that many or more.
 pub async fn status_counts(db: &impl ConnectionTrait, max: u32) -> Result<StatusCounts, DbErr> {
     let of = |status: Status| {
-        let (name, which) = (status.to_value(), status.index_predicate());
+        let name = status.to_value();
+        let predicate = status.index_predicate();
         format!(
             "(SELECT COUNT(*) FROM (SELECT 1 FROM generation_jobs \
-             WHERE {which} ORDER BY id LIMIT $1) AS some_{name}) AS {name}"
+             WHERE {predicate} ORDER BY id LIMIT $1) AS some_{name}) AS {name}"
         )
     };
     let statuses = Status::iter().map(of);
@@ -83,7 +83,7 @@ pub async fn status_counts(db: &impl ConnectionTrait, max: u32) -> Result<Status
     counts.one(db).await?.ok_or_else(none)
 }
 
-/// When the job was asked for that has been in the queue for longest.
+/// When the oldest queued job was created.
 pub async fn oldest_queued(db: &impl ConnectionTrait) -> Result<Option<Timestamp>, DbErr> {
     Entity::find()
         .select_only()
@@ -96,8 +96,7 @@ pub async fn oldest_queued(db: &impl ConnectionTrait) -> Result<Option<Timestamp
         .await
 }
 
-/// The times of up to `limit` jobs that finished since `since`, the latest
-/// first.
+/// The times of up to `limit` jobs that finished since `since`, the latest first.
 pub async fn finished_since(
     db: &impl ConnectionTrait,
     since: Timestamp,
@@ -121,11 +120,11 @@ pub async fn finished_since(
 pub struct QueuePosition {
     /// The job.
     pub id: Uuid,
-    /// How many are to be claimed before it, and itself: 1 is next.
+    /// 1 for the job that is claimed next.
     pub position: i64,
 }
 
-/// Farther back, a position says little and costs much to count.
+/// Positions beyond this say little, and are expensive to count.
 const MAX_POSITION: i64 = 1000;
 
 /// The positions of those of `jobs` that are among the next thousand.
@@ -133,8 +132,8 @@ pub async fn positions(
     db: &impl ConnectionTrait,
     jobs: &[Uuid],
 ) -> Result<Vec<QueuePosition>, DbErr> {
-    // Partial indexes fit only conditions that are written out: of a parameter,
-    // the planner does not know whether it will be what the index is for.
+    // Partial indexes match only literal conditions: of a parameter, the planner does not know
+    // whether it will have the value that the index is for.
     let position = Expr::cust(format!(
         "(SELECT COUNT(*) FROM (SELECT 1 FROM generation_jobs AS ahead \
          WHERE ahead.status = 'queued' AND ahead.next_attempt_at IS NULL \

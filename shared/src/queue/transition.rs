@@ -1,5 +1,5 @@
-//! What all transitions have in common: a job is queued or ends together with its
-//! attempt, its post and its delivery.
+//! What all transitions share: a job is queued or ended together with its attempt, post and
+//! delivery.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,16 +14,16 @@ use sea_orm::{DatabaseTransaction, UpdateMany};
 
 use super::{JobError, delivery};
 
-/// Written out, as the partial index has it.
+/// Literally the condition of the partial index.
 pub(super) const UNFINISHED: &str = "status IN ('queued', 'running', 'canceling')";
 
 /// How a job ends.
 pub(super) enum Ending<'a> {
     /// With these posts, by the ids of the jobs that wrote them.
     Succeeded(HashMap<Uuid, &'a PostContent>),
-    /// Its running attempt, which ends so, was the last one.
+    /// Together with its last attempt, whose outcome and error this is.
     Failed(Outcome, &'a JobError),
-    /// With its running attempt, which ends so.
+    /// Together with its running attempt, whose outcome and error this is.
     Canceled(Outcome, Option<&'a JobError>),
     /// While it was queued.
     CanceledInQueue,
@@ -39,8 +39,7 @@ impl Ending<'_> {
     }
 }
 
-/// Ends the jobs that `select` leads the update to, and returns them: every job
-/// ends here, and nowhere else.
+/// Ends the jobs to which `select` restricts the update, and returns them. All jobs end here.
 pub(super) async fn end_jobs(
     tx: &DatabaseTransaction,
     ending: Ending<'_>,
@@ -85,8 +84,8 @@ pub(super) async fn end_jobs(
     Ok(ended)
 }
 
-/// Queues the job that `select` leads the update to, to be claimed after `delay`,
-/// and inserts its delivery. None if there is no such job.
+/// Queues the job to which `select` restricts the update, to be claimed after `delay`, and inserts
+/// its delivery. None if there is no such job.
 pub(super) async fn queue_job(
     tx: &DatabaseTransaction,
     delay: Duration,
@@ -103,7 +102,7 @@ pub(super) async fn queue_job(
     Ok(queued)
 }
 
-/// The job is held by no attempt.
+/// An update after which no attempt holds the job.
 fn released() -> UpdateMany<Entity> {
     Entity::update_many()
         .col_expr(Column::AttemptId, sql_null())

@@ -1,5 +1,5 @@
-//! Sending spans to a collector, by OTLP. It happens on a thread of its own, and
-//! a collector that is away or slow costs spans, but nothing else.
+//! Exports spans to a collector over OTLP, on a thread of its own: a collector that is down or slow
+//! costs spans, but nothing else.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,31 +14,28 @@ use reqwest::{Url, blocking, redirect};
 
 use crate::config::TraceSettings;
 
-/// How long the collector may take for one batch.
+/// The timeout of one batch.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long what is left may take at the end.
+/// The timeout of the last batches at shutdown.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The sending of spans, if there is a collector.
+/// The exporter, if there is a collector.
 #[derive(Debug)]
 pub struct ExportGuard(Option<SdkTracerProvider>);
 
 impl ExportGuard {
-    /// Sends what is left, in a bounded time.
+    /// Exports the remaining spans, within a bounded time.
     pub fn stop(self) {
         let Some(provider) = self.0 else { return };
         if let Err(error) = provider.shutdown_with_timeout(FLUSH_TIMEOUT) {
-            tracing::debug!(%error, "the last spans were not sent");
+            tracing::debug!(%error, "the last spans were not exported");
         }
     }
 }
 
-/// Has spans sent to the collector that the settings name, if they do, as
-/// those of `service`.
-///
-/// # Errors
-/// When the setting is bad, naming it.
+/// Starts the export of `service`'s spans, if the settings name a collector. Fails if the URL is
+/// invalid.
 pub fn start(settings: &TraceSettings, service: &'static str) -> anyhow::Result<ExportGuard> {
     let Some(endpoint) = &settings.otel_exporter_otlp_endpoint else {
         return Ok(ExportGuard(None));
@@ -53,15 +50,15 @@ pub fn start(settings: &TraceSettings, service: &'static str) -> anyhow::Result<
 }
 
 fn exporter(endpoint: &str) -> anyhow::Result<Exporter> {
-    let mut url = Url::parse(endpoint.trim()).context("the collector's URL can't be read")?;
+    let mut url = Url::parse(endpoint.trim()).context("the collector's URL is invalid")?;
     ensure!(
         matches!(url.scheme(), "http" | "https") && url.has_host(),
         "the collector's URL must begin with http:// or https://"
     );
-    // It would not be sent.
+    // The exporter would not send them.
     ensure!(
         url.username().is_empty() && url.password().is_none(),
-        "a key for the collector belongs into OTEL_EXPORTER_OTLP_HEADERS"
+        "put the collector's credentials into OTEL_EXPORTER_OTLP_HEADERS, not into the URL"
     );
     if let Ok(mut segments) = url.path_segments_mut() {
         segments.pop_if_empty().extend(["v1", "traces"]);
@@ -80,32 +77,31 @@ fn exporter(endpoint: &str) -> anyhow::Result<Exporter> {
 }
 
 fn client(url: &Url) -> anyhow::Result<blocking::Client> {
-    // An error only says that it is installed already.
+    // It fails only if a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = blocking::Client::builder()
         .timeout(EXPORT_TIMEOUT)
-        // A redirect would carry a key among the headers to whoever it names.
+        // A redirect would send the headers, and a key in them, to another host.
         .redirect(redirect::Policy::none());
     if url.scheme() == "http" {
-        // Building would fail in a container without certificates, for nothing.
+        // In a container without certificates building would fail, though none is needed.
         builder = builder.tls_certs_only([]);
     }
     builder.build().context("can't set up the HTTP client")
 }
 
-/// Who we are: what the variables of OpenTelemetry say, or our own name.
+/// The attributes of OpenTelemetry's variables; `service` is the default for the service's name.
 fn resource(service: &'static str) -> Resource {
-    let told = Resource::builder()
-        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
+    let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
+    let mut resource = Resource::builder().with_attribute(version);
     let name = Resource::builder().build().get(&Key::new("service.name"));
-    let is_named = name.is_some_and(|name| !name.as_str().starts_with("unknown_service"));
-    match is_named {
-        true => told.build(),
-        false => told.with_service_name(service).build(),
+    if name.is_none_or(|name| name.as_str().starts_with("unknown_service")) {
+        resource = resource.with_service_name(service);
     }
+    resource.build()
 }
 
-/// Says once that the collector is away, and once that it is back.
+/// An exporter that logs once that the collector is unreachable, and once that it is back.
 #[derive(Debug)]
 struct Exporter {
     otlp: opentelemetry_otlp::SpanExporter,
@@ -118,7 +114,7 @@ impl SpanExporter for Exporter {
         let failed_before = self.failing.swap(sent.is_err(), Ordering::Relaxed);
         match &sent {
             Err(error) if !failed_before => {
-                tracing::warn!(%error, "traces don't reach the collector; trying on");
+                tracing::warn!(%error, "traces don't reach the collector; trying again");
             }
             Ok(()) if failed_before => tracing::info!("traces reach the collector again"),
             _ => {}

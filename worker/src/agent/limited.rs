@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::adaptive_limit::AdaptiveLimit;
-use super::{Agent, AgentError, CallScope, Completion, CompletionRequest, OnEvent, Traced};
+use super::{Agent, AgentError, CallScope, Completion, CompletionRequest, Event, OnEvent, Traced};
 use crate::metrics::Metrics;
 
 pub(crate) struct LimitedAgent {
@@ -38,14 +38,13 @@ impl LimitedAgent {
         self.agent.scope()
     }
 
-    /// Calls the agent. A call that is refused for its rate is made again, after
-    /// `on_retry`, when the provider allows it. If that is too late: the refusal, or
-    /// None if this call itself was not refused, but others were.
+    /// Calls the agent. A call that is refused for its rate is made again when the
+    /// provider allows it. If that is too late: the refusal, or None if this call itself
+    /// was not refused, but others were.
     pub(crate) async fn call(
         &self,
         request: &CompletionRequest,
         on_event: &OnEvent<'_>,
-        on_retry: impl Fn(),
     ) -> Result<Completion, Option<AgentError>> {
         let deadline = Instant::now() + self.timeout;
         let mut refusal = None;
@@ -57,7 +56,7 @@ impl LimitedAgent {
                 Err(error) if error.rate_limit_delay().is_some() => refusal = Some(error),
                 reply => return reply.map_err(Some),
             }
-            on_retry();
+            on_event(Event::Restarted);
         }
         Err(refusal)
     }

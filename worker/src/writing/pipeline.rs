@@ -1,20 +1,24 @@
-//! The recipe of a post: outline, sections, assembly. Each finished step is a
-//! checkpoint, so an attempt begins at the first one that is missing.
+//! How a post comes about: a draft in the way that suits the model, a second look, and
+//! the finished post. Each step that is finished is a checkpoint, so an attempt goes on
+//! where an earlier one has ended.
 
 use entity::job::Phase;
-use entity::post::{self, PostContent};
+use entity::post::PostContent;
+use entity::step;
 use shared::queue::Progress;
 
+use super::draft::Draft;
+use super::ways::{Way, Ways};
 use super::{
-    Outline, PostBrief, WritingOptions, assemble, outline_prompt, read_outline, read_post,
-    read_section, section_prompt,
+    PERCENT_WRITTEN, PostBrief, bad_output, by_section, guided, language, one_call, review, title,
 };
-use crate::agent::{AgentError, AgentErrorKind, CallScope, Event, Prompt, Usage};
+use crate::agent::{CallScope, Event, Prompt};
 use crate::attempt::{Attempt, ProgressTracker};
 use crate::outcome::AttemptError;
 
-const PERCENT_AFTER_OUTLINE: i32 = 10;
-const PERCENT_AFTER_SECTIONS: i32 = 95;
+/// The steps of a draft that is written once more, because the first one was in the
+/// wrong language, are counted from here.
+const SECOND_DRAFT: i32 = 1000;
 
 /// The phase in which an attempt begins, before it is known what earlier ones have done.
 pub(crate) fn first_phase(scope: CallScope) -> Phase {
@@ -25,134 +29,83 @@ pub(crate) fn first_phase(scope: CallScope) -> Phase {
 }
 
 /// Writes the post of an attempt's job.
-pub(crate) async fn write_post(attempt: &Attempt) -> Result<PostContent, AttemptError> {
-    let (title, content) = match attempt.agent_scope() {
-        CallScope::WholePost => write_in_one_call(attempt).await?,
-        CallScope::Section => write_by_section(attempt).await?,
+pub(crate) async fn write_post(
+    attempt: &Attempt,
+    ways: &Ways,
+) -> Result<PostContent, AttemptError> {
+    let brief = PostBrief::new(attempt.topic(), attempt.options());
+    let draft = match attempt.agent_scope() {
+        CallScope::WholePost => write_by_program(attempt).await?,
+        CallScope::Section => write_by_model(attempt, &brief, ways).await?,
     };
-    Ok(PostContent::new(Some(title), content))
+    if !draft.content().chars().any(char::is_alphanumeric) {
+        return Err(bad_output("the post has no text"));
+    }
+    let title = draft.title.as_deref().and_then(title::clean);
+    let title = title.unwrap_or_else(|| title::of_topic(&brief.topic));
+    Ok(PostContent::new(Some(title), draft.content()))
 }
 
-/// Has the agent write the whole post in one call.
-async fn write_in_one_call(attempt: &Attempt) -> Result<(String, String), AttemptError> {
-    let progress = ProgressTracker::new(Progress {
+async fn write_by_model(
+    attempt: &Attempt,
+    brief: &PostBrief,
+    ways: &Ways,
+) -> Result<Draft, AttemptError> {
+    let steps = attempt.finished_steps().await?;
+    let draft = match way(ways.of(attempt.model(), brief.words()), &steps) {
+        // Its checks are part of the way.
+        Way::Guided => return guided::write(attempt, brief, &steps).await,
+        Way::BySection => by_section::write(attempt, brief, &steps).await?,
+        Way::OneCall => write_in_one_call(attempt, brief, &steps).await?,
+    };
+    review::improve(attempt, brief, &steps, draft).await
+}
+
+/// An attempt goes on in the way in which an earlier one has begun, if it can: a plan
+/// is stored as step 0.
+fn way(chosen: Way, steps: &[step::Model]) -> Way {
+    match (chosen, steps.first().map(|step| step.position)) {
+        (Way::OneCall, Some(0)) => Way::BySection,
+        (Way::BySection | Way::Guided, Some(1..)) => Way::OneCall,
+        _ => chosen,
+    }
+}
+
+/// A post in the wrong language is asked for once more.
+async fn write_in_one_call(
+    attempt: &Attempt,
+    brief: &PostBrief,
+    steps: &[step::Model],
+) -> Result<Draft, AttemptError> {
+    let draft = one_call::write(attempt, brief, steps, 1).await?;
+    let tag = brief.options.language.as_deref();
+    if !tag.is_some_and(|tag| language::is_other_language(tag, &draft.content())) {
+        return Ok(draft);
+    }
+    tracing::info!("the draft is in the wrong language; asking once more");
+    one_call::write(attempt, brief, steps, SECOND_DRAFT).await
+}
+
+/// Has a program write the whole post. It makes its own prompts, and its text is taken
+/// as it stands.
+async fn write_by_program(attempt: &Attempt) -> Result<Draft, AttemptError> {
+    let tracker = ProgressTracker::new(Progress {
         phase: Phase::Writing,
         percent: 0,
         words: 0,
     });
     let on_event = |event: Event| match event {
         Event::Progress { percent, .. } => {
-            progress.raise_percent(i32::from(percent).min(PERCENT_AFTER_SECTIONS));
+            tracker.raise_percent(i32::from(percent).min(PERCENT_WRITTEN));
         }
-        Event::Text(text) => progress.add_words(&text),
+        Event::Text(text) => tracker.add_words(&text),
+        Event::Restarted => {}
     };
-    // A program that writes whole posts makes its own prompts.
-    let reply = attempt
-        .call(Prompt::default(), &progress, &on_event)
-        .await?;
-    let post = read_post(attempt.topic(), reply.title, &reply.text);
-    post.ok_or_else(|| bad_output("the post has no text"))
-}
-
-/// Leads the agent from the outline through the sections.
-async fn write_by_section(attempt: &Attempt) -> Result<(String, String), AttemptError> {
-    let options = serde_json::from_value::<WritingOptions>(attempt.options().clone());
-    let brief = PostBrief {
-        topic: attempt.topic().to_owned(),
-        options: options.unwrap_or_default(),
-    };
-    let mut steps = attempt.finished_steps().await?.into_iter();
-    let outline = match steps.next() {
-        Some(text) => {
-            Outline::from_text(&text).ok_or_else(|| bad_output("can't read the stored outline"))?
-        }
-        None => write_outline(attempt, &brief).await?,
-    };
-    let mut sections: Vec<String> = steps.collect();
-    if !sections.is_empty() {
-        attempt.report(progress_after(&outline, &sections)).await?;
-    }
-    while let Some(prompt) = section_prompt(&brief, &outline, &sections) {
-        let section = write_section(attempt, &outline, &sections, prompt).await?;
-        sections.push(section);
-    }
-    Ok(assemble(&outline, &sections))
-}
-
-async fn write_outline(attempt: &Attempt, brief: &PostBrief) -> Result<Outline, AttemptError> {
-    let progress = ProgressTracker::new(Progress {
-        phase: Phase::Outline,
-        percent: 0,
-        words: 0,
-    });
-    let reply = attempt
-        .call(outline_prompt(brief), &progress, &|_| {})
-        .await?;
-    let outline = read_outline(brief, &reply.text, reply.truncated);
-    let done = progress_after(&outline, &[]);
-    attempt
-        .checkpoint(0, &outline.to_string(), done, reply.usage)
-        .await?;
-    Ok(outline)
-}
-
-/// Writes the section that follows on `before`. Small models sometimes answer with
-/// nothing usable; then they are asked once more.
-async fn write_section(
-    attempt: &Attempt,
-    outline: &Outline,
-    before: &[String],
-    prompt: Prompt,
-) -> Result<String, AttemptError> {
-    let number = before.len() + 1;
-    let start = progress_after(outline, before);
-    let percent_to_come = percent_after(outline, number) - start.percent;
-    let expected_words = (prompt.max_tokens as i32 * 3 / 4).max(1);
-    let mut usage = Usage::default();
-    for _ in 0..2 {
-        let progress = ProgressTracker::new(start);
-        let on_event = |event: Event| {
-            let Event::Text(text) = event else { return };
-            progress.add_words(&text);
-            let words = (progress.words() - start.words).min(expected_words);
-            progress.raise_percent(start.percent + percent_to_come * words / expected_words);
-        };
-        let reply = attempt.call(prompt.clone(), &progress, &on_event).await?;
-        usage = usage.and(reply.usage);
-        if let Some(text) = read_section(outline, before, &reply.text, reply.truncated) {
-            let sections = [before, std::slice::from_ref(&text)].concat();
-            let done = progress_after(outline, &sections);
-            attempt.checkpoint(number, &text, done, usage).await?;
-            return Ok(text);
-        }
-        tracing::info!(section = number, "a section's answer has no text");
-    }
-    Err(bad_output("two answers for a section have no text"))
-}
-
-/// How far a post is with these sections.
-fn progress_after(outline: &Outline, sections: &[String]) -> Progress {
-    let is_complete = sections.len() >= outline.headings.len();
-    Progress {
-        phase: if is_complete {
-            Phase::Assembling
-        } else {
-            Phase::Writing
-        },
-        percent: percent_after(outline, sections.len()),
-        words: sections.iter().map(|text| post::word_count(text)).sum(),
-    }
-}
-
-fn percent_after(outline: &Outline, sections: usize) -> i32 {
-    let share = (PERCENT_AFTER_SECTIONS - PERCENT_AFTER_OUTLINE) * sections as i32;
-    PERCENT_AFTER_OUTLINE + share / outline.headings.len().max(1) as i32
-}
-
-fn bad_output(message: &str) -> AttemptError {
-    AttemptError::Agent(AgentError::Retry {
-        failure: AgentErrorKind::BadOutput,
-        after: None,
-        message: message.to_owned(),
-    })
+    let reply = attempt.call(Prompt::default(), &tracker, &on_event).await?;
+    let mut draft = Draft::parse(&reply.text);
+    draft.title = reply
+        .title
+        .filter(|title| !title.trim().is_empty())
+        .or(draft.title);
+    Ok(draft)
 }

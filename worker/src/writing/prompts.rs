@@ -1,165 +1,190 @@
-//! What the agent is asked.
-//!
-//! The questions are as plain as they can be, since the smallest model has to
-//! understand them: it copies examples and forms instead of filling them in, and
-//! each further rule costs it sense. Larger models need no more.
+//! What a capable model is asked. The smallest ones are asked by [`super::guided`].
 
-use super::{Outline, PostBrief, heading};
+use super::by_section::Plan;
+use super::draft::Section;
+use super::{PostBrief, language};
 use crate::agent::Prompt;
 
-/// Ask for the post's title and headings.
-pub(super) fn outline_prompt(brief: &PostBrief) -> Prompt {
-    let count = brief.sections();
-    let topic = brief.topic.trim();
+/// A section is about so long.
+const SECTION_WORDS: u32 = 130;
+
+/// Room for an answer beyond the length that was asked for: models count words badly,
+/// and an answer that is cut off costs another call.
+const SPARE_TOKENS: u32 = 400;
+
+/// Asks for the whole post. `so_far` is what earlier answers have brought of it.
+pub(super) fn whole_post(brief: &PostBrief, so_far: &str) -> Prompt {
+    let words = brief.words();
+    let sections = (words / SECTION_WORDS).clamp(2, 8);
     let mut user = format!(
-        "What are {count} good section headings for a blog post about \"{topic}\"? Write only the headings, below a title for the post."
+        "Write a blog post about: {topic}\n\n\
+         The post has about {words} words and is written in Markdown:\n\
+         - The first line is the title, marked with `# `.\n\
+         - Below it stands an introduction of two or three sentences, without a heading.\n\
+         - Then come {sections} sections. Each begins with a line marked with `## ` that says \
+         in a few words what the section is about, and tells something that no other section \
+         tells: how something is done, why, when, or how much.\n\
+         - The last section says what follows from all this for the reader, without \
+         repeating it.",
+        topic = brief.topic,
     );
-    user += &option_lines(brief);
-    Prompt {
-        system: "You plan blog posts. You answer with short lists.".into(),
-        user,
-        max_tokens: 180,
-    }
-}
-
-/// Ask for the section that comes after those written `so_far`; `None` when
-/// all of them are there.
-pub(super) fn section_prompt(
-    brief: &PostBrief,
-    outline: &Outline,
-    so_far: &[String],
-) -> Option<Prompt> {
-    let heading = outline.headings.get(so_far.len())?;
-    let Outline { title, headings } = outline;
-    let words = brief.words() / headings.len() as u32;
-    // Small models keep to a number of paragraphs, and lose the thread over a
-    // number of words.
-    let paragraphs = match (words + 32) / 65 {
-        0 | 1 => "one short paragraph",
-        2 => "two short paragraphs",
-        3 => "three short paragraphs",
-        4 => "four short paragraphs",
-        5 => "five short paragraphs",
-        _ => "six short paragraphs",
-    };
-    let (topic, wishes) = (brief.topic.trim(), option_lines(brief));
-    let titled = if heading::is_same(topic, title) {
-        String::new()
-    } else {
-        format!(" titled \"{title}\"")
-    };
-    Some(Prompt {
-        // Named in the question, a small model writes about the sections.
-        system: format!(
-            "{} You write blog posts. This one has the sections {}.",
-            persona(brief),
-            headings.join(", ")
-        ),
-        // Beside a vague heading the topic has to stand, or the model drifts off.
-        user: format!(
-            "Write {paragraphs} about \"{topic}: {heading}\" for a blog post{titled}.{wishes}"
-        ),
-        max_tokens: brief.tokens(words),
-    })
-}
-
-/// Who writes. A small model that is nobody in particular tells stories of its
-/// own garden; one that is an expert has something to say.
-fn persona(brief: &PostBrief) -> &'static str {
-    let options = &brief.options;
-    let learned = matches!(options.tone.as_deref(), Some("academic" | "professional"));
-    if learned || options.audience.is_some() {
-        "You are an expert."
-    } else {
-        "You are an expert who explains things to beginners in plain words."
-    }
-}
-
-/// What the client wants beside the topic.
-fn option_lines(brief: &PostBrief) -> String {
-    let options = &brief.options;
-    let mut wishes = String::new();
-    let mut wish = |name: &str, value: Option<&str>| {
-        if let Some(value) = value.map(str::trim).filter(|value| !value.is_empty()) {
-            wishes += &format!("\n{name}: {value}");
-        }
-    };
-    wish("Language", options.language.as_deref());
-    wish("Tone", options.tone.as_deref());
-    wish("Readers", options.audience.as_deref());
-    wish(
-        "Keywords",
-        options
-            .keywords
-            .as_ref()
-            .map(|keywords| keywords.join(", "))
-            .as_deref(),
-    );
-    wish("Instructions", options.instructions.as_deref());
-    if wishes.is_empty() {
-        wishes
-    } else {
-        format!("\n{wishes}")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::writing::WritingOptions;
-
-    fn brief(options: serde_json::Value) -> PostBrief {
-        let options: WritingOptions =
-            serde_json::from_value(options).expect("options that the API lets through");
-        PostBrief {
-            topic: "Cats".into(),
-            options,
-        }
-    }
-
-    fn outline(brief: &PostBrief) -> Outline {
-        super::super::read_outline(brief, "", false)
-    }
-
-    #[test]
-    fn the_length_decides_how_many_sections_there_are() {
-        let plan = |words: u32| {
-            let brief = brief(serde_json::json!({ "words": words }));
-            let outline = outline(&brief);
-            let tokens = section_prompt(&brief, &outline, &[]).map(|prompt| prompt.max_tokens);
-            (outline.headings.len(), tokens.unwrap_or_default())
-        };
-        assert_eq!(plan(100), (3, 64));
-        assert_eq!(plan(500), (4, 202));
-        assert_eq!(plan(3000), (8, 577));
-    }
-
-    #[test]
-    fn the_clients_wishes_are_passed_on() {
-        let brief = brief(serde_json::json!({
-            "tone": "humorous", "audience": "vets", "language": "de-AT", "keywords": ["paw", "purr"],
-            "instructions": "Mention Tom.", "words": null, "model": "any",
-        }));
-        let section = section_prompt(&brief, &outline(&brief), &[]).expect("the first section");
-        for prompt in [outline_prompt(&brief), section] {
-            for wish in ["humorous", "vets", "de-AT", "paw, purr", "Mention Tom."] {
-                assert!(prompt.user.contains(wish), "{wish}: {}", prompt.user);
-                assert!(!prompt.system.contains(wish));
-            }
-        }
-    }
-
-    #[test]
-    fn there_is_no_prompt_after_the_last_section() {
-        let brief = brief(serde_json::json!({}));
-        let outline = outline(&brief);
-        assert!(
-            section_prompt(
-                &brief,
-                &outline,
-                &vec![String::new(); outline.headings.len()]
-            )
-            .is_none()
+    user += &wishes(brief);
+    if !so_far.trim().is_empty() {
+        user += &format!(
+            "\n\nThe beginning of the post is written already:\n\n{}\n\n\
+             Go on with the next section. Write only what is still missing, and repeat \
+             nothing of the above.",
+            so_far.trim()
         );
     }
+    let missing = words.saturating_sub(entity::text::word_count(so_far) as u32);
+    Prompt {
+        system: system(brief),
+        user,
+        max_tokens: brief.tokens(missing.max(words / 4)) * 3 / 2 + SPARE_TOKENS,
+    }
+}
+
+/// Asks for the plan of a long post.
+pub(super) fn plan(brief: &PostBrief) -> Prompt {
+    let sections = (brief.words() / 220).clamp(4, 12);
+    let mut user = format!(
+        "Plan a blog post of about {words} words about: {topic}\n\n\
+         Write the title in the first line, marked with `# `. Then write {sections} lines, one \
+         for each section of the post, each in the form\n\
+         ## heading: what this section tells, in one sentence\n\n\
+         Each section tells something else, in an order in which one leads to the next. The \
+         first one leads into the topic, the last one says what follows from it. Write nothing \
+         but these lines.",
+        words = brief.words(),
+        topic = brief.topic,
+    );
+    user += &wishes(brief);
+    Prompt {
+        system: system(brief),
+        user,
+        max_tokens: brief.tokens(sections * 40) + SPARE_TOKENS,
+    }
+}
+
+/// Asks for the next section of a planned post.
+pub(super) fn section(brief: &PostBrief, plan: &Plan, before: &[String]) -> Prompt {
+    let next = &plan.sections[before.len()];
+    let words = brief.words() / plan.sections.len() as u32;
+    let mut user = format!(
+        "A blog post about \"{topic}\" with the title \"{title}\" has these sections:\n\n{plan}\n\n",
+        topic = brief.topic,
+        title = plan.title,
+        plan = plan.listed(),
+    );
+    if let Some(last) = before.last() {
+        user += &format!("The section before ends so:\n\n{}\n\n", ending(last));
+    }
+    user += &format!(
+        "Write section {number}, \"{heading}\", in about {words} words. It tells this: {about} \
+         Leave to the other sections what belongs to them, and do not introduce the topic \
+         again. Write only the text of this section in Markdown, without its heading.",
+        number = before.len() + 1,
+        heading = next.heading,
+        about = full_stop(&next.about),
+    );
+    user += &wishes(brief);
+    Prompt {
+        system: system(brief),
+        user,
+        max_tokens: brief.tokens(words) * 3 / 2 + SPARE_TOKENS,
+    }
+}
+
+/// Asks for one section anew, because of `faults` that were found in it.
+pub(super) fn rewrite(
+    brief: &PostBrief,
+    title: &str,
+    sections: &[Section],
+    number: usize,
+    faults: &[String],
+    words: u32,
+) -> Prompt {
+    let section = &sections[number];
+    let others: Vec<String> = sections
+        .iter()
+        .filter_map(|other| other.heading.as_ref().filter(|_| other != section))
+        .map(|heading| format!("- {heading}"))
+        .collect();
+    let name = match &section.heading {
+        Some(heading) => format!("the section \"{heading}\""),
+        None => "the introduction".to_owned(),
+    };
+    let mut user = format!(
+        "A blog post about \"{topic}\" has the title \"{title}\". This is {name}:\n\n{body}\n\n\
+         The other sections are:\n{others}\n\n\
+         What is wrong with it:\n- {faults}\n\n\
+         Write {name} anew, without these faults, in about {words} words. Write only its text \
+         in Markdown, without a heading.",
+        topic = brief.topic,
+        body = section.body,
+        others = others.join("\n"),
+        faults = faults.join("\n- "),
+    );
+    user += &wishes(brief);
+    Prompt {
+        system: system(brief),
+        user,
+        max_tokens: brief.tokens(words) * 3 / 2 + SPARE_TOKENS,
+    }
+}
+
+fn system(brief: &PostBrief) -> String {
+    let mut system = "You are an expert who writes blog posts. You write plain, lively and \
+        precise sentences, tell what is true and useful, and say each thing once. You invent \
+        no names, studies or quotations."
+        .to_owned();
+    if let Some(tag) = &brief.options.language {
+        let language = language::name(tag);
+        system += &format!(" You write in {language}.");
+    }
+    system
+}
+
+/// What the client wants beside the topic and the length.
+fn wishes(brief: &PostBrief) -> String {
+    let options = &brief.options;
+    let keywords = options
+        .keywords
+        .as_ref()
+        .map(|keywords| keywords.join(", "));
+    let language = options.language.as_deref().map(language::name);
+    let mut wishes = Vec::new();
+    let mut wish = |before: &str, value: Option<&str>, behind: &str| {
+        if let Some(value) = value.map(str::trim).filter(|value| !value.is_empty()) {
+            wishes.push(format!("{before}{value}{behind}"));
+        }
+    };
+    wish("The tone is ", options.tone.as_deref(), ".");
+    wish("The readers: ", options.audience.as_deref(), "");
+    wish("Use these words where they fit: ", keywords.as_deref(), "");
+    wish(
+        "What the author wants: ",
+        options.instructions.as_deref(),
+        "",
+    );
+    wish(
+        "Write everything, title and headings too, in ",
+        language.as_deref(),
+        ".",
+    );
+    if wishes.is_empty() {
+        return String::new();
+    }
+    format!("\n\n{}", wishes.join("\n"))
+}
+
+/// The last paragraph of a text.
+fn ending(text: &str) -> &str {
+    let text = text.trim_end();
+    text.rfind("\n\n").map_or(text, |at| &text[at + 2..])
+}
+
+fn full_stop(text: &str) -> String {
+    format!("{}.", text.trim_end_matches('.'))
 }

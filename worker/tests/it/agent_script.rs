@@ -570,7 +570,7 @@ async fn a_worker_at_work() {
 
 /// The example agent, which asks the model at this URL.
 fn example(url: &str) -> Script {
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("agents/example_script.py");
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/example_script.py");
     let command = format!("python3 {} {url}", program.display());
     let key = [("AGENT_SCRIPT_ENV_API_KEY".into(), "a-key".into())];
     Script::new(

@@ -1,55 +1,54 @@
-//! How the queue is doing; stopping it, and letting it go on.
+//! The queue's statistics, and pausing it.
 
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, TimeDelta, Utc};
-use entity::audit::{Action, AuditEvent, RequestMetadata, UserRef};
+use entity::audit::Action;
 use entity::clock::now;
 use entity::queue_state;
-use sea_orm::{ConnectionTrait, DatabaseTransaction};
+use sea_orm::ConnectionTrait;
 use serde::Serialize;
 use shared::queue::{self, JobTimings};
 use utoipa::ToSchema;
 
-use crate::AppState;
 use crate::auth::current_user::{AdminUser, CurrentUser};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::extract::client_info::ClientInfo;
 use crate::routes::optional_timestamp;
+use crate::state::AppState;
 
-/// Jobs of a status are counted no further.
+/// Jobs of a status are counted up to this number.
 const MAX_COUNTED: u32 = 10_000;
 
-/// Of the jobs of the last hour the latest are looked at, and no more.
+/// Timings are of the latest jobs of the last hour, up to this number.
 const MAX_MEASURED: u64 = 2_000;
 
-/// How the queue is doing.
+/// The queue's state and statistics.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Queue {
     /// Whether workers take no jobs.
     paused: bool,
-    /// Since when.
+    /// Since when it is paused.
     #[serde(serialize_with = "optional_timestamp")]
     paused_at: Option<DateTime<Utc>>,
     counts: StatusCounts,
-    /// When the oldest of the queued jobs was asked for.
+    /// When the oldest queued job was created or last retried.
     #[serde(serialize_with = "optional_timestamp")]
     oldest_queued_at: Option<DateTime<Utc>>,
-    /// How long ago that is.
+    /// Its age.
     oldest_queued_seconds: Option<i64>,
-    /// Jobs that were over in the last minute.
+    /// Jobs that finished in the last minute.
     jobs_per_minute: f64,
-    /// From when a job was asked for, or tried again by hand, to the beginning of
-    /// its first attempt since then; null if no job was over in the last hour that
-    /// had come to one.
+    /// The time from a job's creation or last manual retry to its first attempt since; null if no
+    /// started job has finished in the last hour.
     pickup_ms: Option<Percentiles>,
-    /// From there to its end.
+    /// The time from there to its end.
     duration_ms: Option<Percentiles>,
 }
 
-/// Jobs by status; 10000 means so many or more.
+/// Jobs by status; 10000 means that many or more.
 #[derive(Debug, Serialize, ToSchema)]
 #[allow(missing_docs, reason = "each is a status")]
 pub(crate) struct StatusCounts {
@@ -61,7 +60,7 @@ pub(crate) struct StatusCounts {
     canceled: i64,
 }
 
-/// Of the jobs of the last hour, or of the latest 2,000 of them, in milliseconds.
+/// Percentiles over the jobs of the last hour, or the latest 2,000 of them, in milliseconds.
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Percentiles {
     p50: i64,
@@ -110,7 +109,7 @@ impl Queue {
     }
 }
 
-/// The rate of the last minute, or of the shorter time that `over` reaches back.
+/// The rate of the last minute, or of the shorter time that `over` covers.
 fn per_minute(over: &[JobTimings], now: DateTime<Utc>) -> f64 {
     let minute = TimeDelta::minutes(1);
     let recent = over
@@ -144,24 +143,24 @@ impl Percentiles {
     }
 }
 
-/// See how the queue is doing
+/// Get the queue's state and statistics
 #[utoipa::path(
-    get, path = "/admin/queue", tag = "admin", operation_id = "get_queue",
+    get, path = "/admin/queue", tag = "admin",
     responses((status = 200, body = Queue)),
 )]
-pub(crate) async fn get(State(state): State<AppState>, _: AdminUser) -> Result<Json<Queue>> {
+pub(crate) async fn get_queue(State(state): State<AppState>, _: AdminUser) -> Result<Json<Queue>> {
     Ok(Json(Queue::load(state.db.read()).await?))
 }
 
-/// Have workers take no more jobs
+/// Pause the queue
 ///
-/// Those that run go on; new ones are accepted and wait. It holds until the queue
-/// is resumed, however often anything is restarted.
+/// Workers take no more jobs; running ones continue, and new ones are accepted. It stays paused
+/// until it is resumed, across restarts.
 #[utoipa::path(
-    post, path = "/admin/queue/pause", tag = "admin", operation_id = "pause_queue",
+    post, path = "/admin/queue/pause", tag = "admin",
     responses((status = 200, body = Queue)),
 )]
-pub(crate) async fn pause(
+pub(crate) async fn pause_queue(
     State(state): State<AppState>,
     AdminUser(me): AdminUser,
     client: ClientInfo,
@@ -169,12 +168,12 @@ pub(crate) async fn pause(
     set_paused(&state, Action::QueuePaused, me, client).await
 }
 
-/// Have workers take jobs again
+/// Resume the queue
 #[utoipa::path(
-    post, path = "/admin/queue/resume", tag = "admin", operation_id = "resume_queue",
+    post, path = "/admin/queue/resume", tag = "admin",
     responses((status = 200, body = Queue)),
 )]
-pub(crate) async fn resume(
+pub(crate) async fn resume_queue(
     State(state): State<AppState>,
     AdminUser(me): AdminUser,
     client: ClientInfo,
@@ -190,32 +189,19 @@ async fn set_paused(
 ) -> Result<Json<Queue>> {
     state
         .db
-        .transaction(async move |tx| set_paused_tx(tx, action, me, client.request_metadata()).await)
+        .transaction(async move |tx| {
+            let changed = match action {
+                Action::QueuePaused => queue_state::Entity::pause(tx).await?,
+                _ => queue_state::Entity::resume(tx).await?,
+            };
+            if changed {
+                let event = client.audit_event(action, Some(&me.user), None, None);
+                event.insert(tx).await?;
+            }
+            Ok::<_, Error>(())
+        })
         .await?;
     Ok(Json(Queue::load(state.db.read()).await?))
-}
-
-async fn set_paused_tx(
-    tx: &DatabaseTransaction,
-    action: Action,
-    me: CurrentUser,
-    source: RequestMetadata,
-) -> Result<()> {
-    let changed = match action {
-        Action::QueuePaused => queue_state::Entity::pause(tx).await?,
-        _ => queue_state::Entity::resume(tx).await?,
-    };
-    if changed {
-        let event = AuditEvent {
-            action,
-            actor: Some(UserRef::from(&me.user)),
-            subject: None,
-            source,
-            details: None,
-        };
-        event.insert(tx).await?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

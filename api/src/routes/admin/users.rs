@@ -1,68 +1,58 @@
-//! All users, whether they are let in, and what they may do.
+//! All users: listing them, changing their role, disabling them.
 
 use axum::Json;
 use axum::extract::{OriginalUri, State};
-use axum::http::HeaderMap;
 use chrono::{DateTime, Utc};
-use entity::audit::{Action, AuditEvent, RequestMetadata, UserRef};
+use entity::audit::Action;
 use entity::clock::now;
-use entity::{job, session, user};
+use entity::{session, user};
 use sea_orm::sea_query::Expr;
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, Condition, DatabaseTransaction, EntityTrait, IntoActiveModel,
-    QueryFilter, Set,
+    ActiveModelTrait, Condition, DatabaseTransaction, EntityTrait, IntoActiveModel, Set,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use shared::queue::{self, CANCEL_BATCH};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::auth::current_user::AdminUser;
 use crate::error::{Error, Result, merge_violations};
 use crate::extract::client_info::ClientInfo;
-use crate::extract::json::{FieldReader, FromFields, ValidatedJson, accept_any};
-use crate::extract::query::{PathId, ValidatedQuery, search_term};
-use crate::pagination::{CursorCodec, IdCursor, next_link_header, page_limit, scan_page};
+use crate::extract::field_reader::{FieldReader, FromFields, accept_any};
+use crate::extract::json::ValidatedJson;
+use crate::extract::path::PathId;
+use crate::extract::query::{ValidatedQuery, search_term};
+use crate::pagination::{CursorCodec, Page, PageRequest, PageResponse, paginate};
 use crate::routes::{optional_timestamp, timestamp};
-use shared::queue::{self, CANCEL_BATCH};
-
-use crate::{AppState, substring_search};
+use crate::state::AppState;
+use crate::substring_search;
 
 /// Which users to list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListUsersQuery {
-    /// What the name must contain, whatever its case.
+    /// Text in the name, case-insensitive.
     #[param(max_length = 200, pattern = "^[^\\x00]*$")]
     q: Option<String>,
-    /// How many a page may have, by default 20.
+    /// Entries per page, by default 20.
     #[param(minimum = 1, maximum = 100)]
     limit: Option<u64>,
-    /// `next_cursor` of the page before.
+    /// `next_cursor` of the previous page.
     #[param(max_length = 500, pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
 }
 
-/// A page of users.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct AdminUserPage {
-    #[schema(max_items = 100)]
-    items: Vec<AdminUserView>,
-    /// Leads to the next page; null on the last one. A search may have fewer
-    /// users than asked for on a page that is not the last.
-    next_cursor: Option<String>,
-}
-
-/// A user, as admins see them.
+/// A user as admins see them.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct AdminUserView {
     id: Uuid,
     username: String,
     role: user::Role,
-    /// Whether they are kept out.
+    /// Whether the account is disabled.
     disabled: bool,
-    /// Since when they are kept out.
+    /// Since when it is disabled.
     #[serde(serialize_with = "optional_timestamp")]
     disabled_at: Option<DateTime<Utc>>,
     #[serde(serialize_with = "timestamp")]
@@ -82,13 +72,12 @@ impl From<user::Model> for AdminUserView {
     }
 }
 
-/// What is to be otherwise; what is left out stays.
+/// What to change; what is left out stays.
 #[derive(Clone, Copy, Debug, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct UpdateUserRequest {
     role: Option<user::Role>,
-    /// Whether to keep them out: all their sessions end, and their jobs are
-    /// canceled.
+    /// Whether to disable the account: all its sessions end, and its jobs are canceled.
     disabled: Option<bool>,
 }
 
@@ -103,66 +92,51 @@ impl FromFields for UpdateUserRequest {
     }
 }
 
+type AdminUserViewPage = Page<AdminUserView>;
+
 /// List all users
 ///
-/// The newest first. A page of a search looks through no more than 2,500 users,
-/// so it may have few or none, and still lead to a next one.
+/// The newest first. A page of a search scans at most 2,500 users, so it may have few or none, and
+/// still have a next one.
 #[utoipa::path(
-    get, path = "/admin/users", tag = "admin", operation_id = "list_users",
+    get, path = "/admin/users", tag = "admin",
     params(ListUsersQuery),
-    responses((status = 200, body = AdminUserPage)),
+    responses((status = 200, body = AdminUserViewPage)),
 )]
-pub(crate) async fn list(
+pub(crate) async fn list_users(
     State(state): State<AppState>,
     AdminUser(me): AdminUser,
     OriginalUri(uri): OriginalUri,
-    ValidatedQuery(filter): ValidatedQuery<ListUsersQuery>,
-) -> Result<(HeaderMap, Json<AdminUserPage>)> {
-    let (limit, q) = merge_violations(page_limit(filter.limit), search_term(filter.q.as_deref()))?;
-    let list = CursorCodec {
-        keys: &state.keys,
-        user: me.user.id,
-        name: "admin,users",
-    };
-    let mut users = user::Entity::find();
-    if let Some(cursor) = &filter.cursor {
-        let after: IdCursor = list.decode(cursor)?;
-        users = users.filter(user::Column::Id.lt(after.id));
-    }
+    ValidatedQuery(query): ValidatedQuery<ListUsersQuery>,
+) -> Result<PageResponse<AdminUserView>> {
+    let list = CursorCodec::new(&state.keys, me.user.id, "admin,users");
+    let page = PageRequest::new(list, query.limit, query.cursor.as_deref());
+    let (page, q) = merge_violations(page, search_term(query.q.as_deref()))?;
     let named = q.map(|q| {
         let name = Expr::col(user::Column::Username);
         Condition::all().add(substring_search::contains(state.db.backend(), name, q))
     });
-    let (users, next) = scan_page(
-        state.db.read(),
-        users,
-        named,
-        user::Column::Id,
-        |user| user.id,
-        limit,
-    )
-    .await?;
-    let next_cursor = next.map(|after| list.encode(&after)).transpose()?;
+    let db = state.db.read();
+    let users = user::Entity::find();
+    let (users, next) = paginate(db, page, users, named, user::Column::Id).await?;
     let items = users.into_iter().map(AdminUserView::from).collect();
-    let headers = next_link_header(&uri, next_cursor.as_deref());
-    Ok((headers, Json(AdminUserPage { items, next_cursor })))
+    Ok(Page::response(&uri, items, next))
 }
 
-/// Change what a user may do, or keep them out
+/// Change a user's role, or disable the account
 ///
-/// Who is disabled has no session from then on, their queued jobs are canceled,
-/// and those that run are stopped. It acts at once.
+/// It takes effect at once. A disabled user's sessions end, queued jobs are canceled, and running
+/// ones are stopped.
 #[utoipa::path(
-    patch, path = "/admin/users/{id}", tag = "admin", operation_id = "update_user",
+    patch, path = "/admin/users/{id}", tag = "admin",
     params(("id" = Uuid, Path)),
     request_body = UpdateUserRequest,
     responses(
         (status = 200, body = AdminUserView),
-        (status = 409, description = "There would be no admin left.", body = crate::error::Problem,
-            content_type = "application/problem+json"),
+        (status = 409, description = "At least one admin is required."),
     ),
 )]
-pub(crate) async fn update(
+pub(crate) async fn update_user(
     State(state): State<AppState>,
     AdminUser(me): AdminUser,
     client: ClientInfo,
@@ -172,85 +146,72 @@ pub(crate) async fn update(
     let (user, canceled) = state
         .db
         .transaction(async move |tx| {
-            update_tx(tx, me.user, client.request_metadata(), id, change).await
+            let locked = user::Entity::lock_with_admins(tx, id).await?;
+            let found = |id| locked.iter().find(|user| user.id == id);
+            // The role may have been taken away since the request came.
+            if !found(me.user.id).is_some_and(user::Model::is_admin) {
+                return Err(Error::Forbidden);
+            }
+            let before = found(id).ok_or(Error::NotFound)?;
+            let after = apply(tx, before, change).await?;
+            let mut others = locked.iter().filter(|user| user.id != id);
+            if before.is_admin() && !after.is_admin() && !others.any(user::Model::is_admin) {
+                return Err(Error::LastAdmin);
+            }
+            for (action, details) in changes(before, &after) {
+                let event = client.audit_event(action, Some(&me.user), Some(&after), details);
+                event.insert(tx).await?;
+            }
+            let mut canceled = Vec::new();
+            if change.disabled == Some(true) {
+                session::Entity::revoke_all(tx, id, None).await?;
+                canceled = queue::cancel_for_user(tx, id, CANCEL_BATCH).await?;
+            }
+            Ok((after, canceled))
         })
         .await?;
-    canceled
-        .iter()
-        .for_each(|job| state.metrics.job_canceled(job));
+    for job in &canceled {
+        state.metrics.job_canceled(job);
+    }
     if canceled.len() as u64 == CANCEL_BATCH {
         cancel_remaining(&state, id).await?;
     }
     Ok(Json(user.into()))
 }
 
-/// Makes the change, and writes it down. Returns the user as they are then, and
-/// the first of their jobs that were called off.
-/// Cancels what is left of the jobs of a disabled user, batch by batch. Should this
-/// break off, the cleanup goes on with it.
+async fn apply(
+    tx: &DatabaseTransaction,
+    before: &user::Model,
+    change: UpdateUserRequest,
+) -> Result<user::Model> {
+    let mut user = before.clone().into_active_model();
+    user.role = Set(change.role.unwrap_or(before.role));
+    user.disabled_at = Set(match change.disabled {
+        Some(true) => before.disabled_at.or_else(|| Some(now())),
+        Some(false) => None,
+        None => before.disabled_at,
+    });
+    Ok(user.update(tx).await?)
+}
+
+/// Cancels the remaining jobs of a disabled user in batches. If it is interrupted, the cleanup
+/// continues.
 async fn cancel_remaining(state: &AppState, user: Uuid) -> Result<()> {
     loop {
         let canceled = state
             .db
             .transaction(async move |tx| queue::cancel_for_disabled(tx, user, CANCEL_BATCH).await)
             .await?;
-        canceled
-            .iter()
-            .for_each(|job| state.metrics.job_canceled(job));
+        for job in &canceled {
+            state.metrics.job_canceled(job);
+        }
         if canceled.is_empty() {
             return Ok(());
         }
     }
 }
 
-async fn update_tx(
-    tx: &DatabaseTransaction,
-    me: user::Model,
-    source: RequestMetadata,
-    id: Uuid,
-    change: UpdateUserRequest,
-) -> Result<(user::Model, Vec<job::Model>)> {
-    let held = user::Entity::lock_with_admins(tx, id).await?;
-    let found = |id| held.iter().find(|user| user.id == id);
-    // Another may have taken that away since the request came.
-    if !found(me.id).is_some_and(user::Model::is_admin) {
-        return Err(Error::Forbidden);
-    }
-    let before = found(id).ok_or(Error::NotFound)?;
-    let role = change.role.unwrap_or(before.role);
-    let disabled_at = match change.disabled {
-        Some(true) => before.disabled_at.or_else(|| Some(now())),
-        Some(false) => None,
-        None => before.disabled_at,
-    };
-    let mut after = before.clone().into_active_model();
-    after.role = Set(role);
-    after.disabled_at = Set(disabled_at);
-    let after = after.update(tx).await?;
-    let mut others = held.iter().filter(|user| user.id != id);
-    if before.is_admin() && !after.is_admin() && !others.any(user::Model::is_admin) {
-        return Err(Error::LastAdmin);
-    }
-
-    for (action, details) in changes(before, &after) {
-        let event = AuditEvent {
-            action,
-            actor: Some(UserRef::from(&me)),
-            subject: Some(UserRef::from(&after)),
-            source: source.clone(),
-            details,
-        };
-        event.insert(tx).await?;
-    }
-    let mut canceled = Vec::new();
-    if change.disabled == Some(true) {
-        session::Entity::revoke_all(tx, id, None).await?;
-        canceled = queue::cancel_for_user(tx, id, CANCEL_BATCH).await?;
-    }
-    Ok((after, canceled))
-}
-
-/// What is to be written down of a change.
+/// The audit events of a change, with their details.
 fn changes(before: &user::Model, after: &user::Model) -> Vec<(Action, Option<serde_json::Value>)> {
     let mut changes = Vec::new();
     if before.role != after.role {

@@ -2,6 +2,9 @@
 
 use std::collections::HashMap;
 
+use axum::Json;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use entity::{job, post};
 use sea_orm::ConnectionTrait;
@@ -11,14 +14,14 @@ use uuid::Uuid;
 
 use crate::auth::current_user::CurrentUser;
 use crate::error::Result;
-use crate::routes::jobs::Job;
+use crate::routes::jobs::{Job, set_retry_after};
 use crate::routes::timestamp;
 
 /// A blog post.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Post {
     #[serde(flatten)]
-    pub(super) summary: PostSummary,
+    summary: PostSummary,
     /// Markdown; null until it is ready.
     content: Option<String>,
 }
@@ -26,11 +29,11 @@ pub(crate) struct Post {
 /// A blog post without its content.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct PostSummary {
-    pub(super) id: Uuid,
+    id: Uuid,
     topic: String,
     /// Null until the post is ready.
     title: Option<String>,
-    /// How the content begins, as plain text.
+    /// The beginning of the content, as plain text.
     excerpt: Option<String>,
     status: post::Status,
     word_count: i32,
@@ -38,15 +41,15 @@ pub(crate) struct PostSummary {
     /// Raised by every change; the `ETag`.
     version: i32,
     author: Author,
-    /// The latest job; null when it was over so long ago that it is no longer kept.
-    pub(super) job: Option<Job>,
+    /// The latest job; null if it is no longer kept.
+    job: Option<Job>,
     #[serde(serialize_with = "timestamp")]
     created_at: DateTime<Utc>,
     #[serde(serialize_with = "timestamp")]
     updated_at: DateTime<Utc>,
 }
 
-/// Who owns a post.
+/// A post's owner.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Author {
     id: Uuid,
@@ -85,27 +88,39 @@ impl Post {
         me: &CurrentUser,
     ) -> Result<Self> {
         let job = job::Entity::of_post(post.id).one(db).await?;
-        let job = match job {
-            Some(job) => Some(Job::load_one(db, job).await?),
-            None => None,
-        };
+        let job = Job::load(db, Vec::from_iter(job)).await?.pop();
         Ok(Post::new(post, job, me))
     }
 }
 
-/// Posts with their latest jobs, in the order given.
-pub(super) async fn summaries(
-    db: &impl ConnectionTrait,
-    posts: Vec<post::Model>,
-    me: &CurrentUser,
-) -> Result<Vec<PostSummary>> {
-    let jobs = job::Entity::latest_of_posts(db, posts.iter().map(|post| post.id)).await?;
-    let of: Vec<Uuid> = jobs.iter().map(|job| job.post_id).collect();
-    let jobs = Job::load(db, jobs).await?;
-    let mut jobs: HashMap<Uuid, Job> = of.into_iter().zip(jobs).collect();
-    let summary = |post: post::Model| {
-        let job = jobs.remove(&post.id);
-        Post::new(post, job, me).summary
-    };
-    Ok(posts.into_iter().map(summary).collect())
+impl PostSummary {
+    /// Loads the latest jobs of posts, in the given order.
+    pub(super) async fn load(
+        db: &impl ConnectionTrait,
+        posts: Vec<post::Model>,
+        me: &CurrentUser,
+    ) -> Result<Vec<PostSummary>> {
+        let jobs = job::Entity::latest_of_posts(db, posts.iter().map(|post| post.id)).await?;
+        let of: Vec<Uuid> = jobs.iter().map(|job| job.post_id).collect();
+        let jobs = Job::load(db, jobs).await?;
+        let mut jobs: HashMap<Uuid, Job> = of.into_iter().zip(jobs).collect();
+        let summary = |post: post::Model| {
+            let job = jobs.remove(&post.id);
+            Post::new(post, job, me).summary
+        };
+        Ok(posts.into_iter().map(summary).collect())
+    }
+}
+
+/// 202 with a post, `Location` and `Retry-After`.
+pub(super) fn accepted(post: Post) -> Response {
+    let mut headers = HeaderMap::new();
+    let location = format!("/api/v1/blogs/{}", post.summary.id);
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        headers.insert(header::LOCATION, location);
+    }
+    if let Some(job) = &post.summary.job {
+        set_retry_after(&mut headers, job);
+    }
+    (StatusCode::ACCEPTED, headers, Json(post)).into_response()
 }

@@ -1,10 +1,10 @@
-//! Acting on all jobs that a filter matches.
+//! Canceling and retrying all jobs that match a filter.
 
 use std::collections::BTreeSet;
 
 use axum::Json;
 use axum::extract::State;
-use entity::audit::{Action, AuditEvent, RequestMetadata, UserRef};
+use entity::audit::Action;
 use entity::{job, user};
 use sea_orm::sea_query::LockType;
 use sea_orm::{
@@ -16,22 +16,23 @@ use shared::queue::{self, EnqueueError, JobQuota, RequestOrigin};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{JobFilter, page};
-use crate::AppState;
-use crate::auth::current_user::{AdminUser, CurrentUser};
+use super::filter::JobFilter;
+use crate::auth::current_user::AdminUser;
 use crate::error::Result;
 use crate::extract::client_info::ClientInfo;
-use crate::extract::json::{FieldReader, FromFields, ValidatedJson, accept_any};
+use crate::extract::field_reader::{FieldReader, FromFields, accept_any};
+use crate::extract::json::ValidatedJson;
 use crate::middleware::request_context::current_origin;
+use crate::pagination::{IdCursor, scan_page};
+use crate::state::AppState;
 
-/// How many jobs are changed in one transaction, so that nobody has to wait long
-/// for it.
+/// How many jobs are changed in one transaction, so that others need not wait for long.
 const BATCH: u64 = 50;
 
-/// How many jobs one request may be about.
+/// How many jobs one request may change.
 const MAX_JOBS: usize = 10_000;
 
-/// What is to be done, and to which jobs.
+/// What to do, and with which jobs.
 #[derive(Clone, Debug, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BulkJobRequest {
@@ -39,7 +40,7 @@ pub(crate) struct BulkJobRequest {
     filter: JobFilter,
 }
 
-/// What can be done to many jobs.
+/// An action on many jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum BulkAction {
@@ -52,7 +53,7 @@ pub(crate) enum BulkAction {
 impl FromFields for BulkJobRequest {
     fn from_fields(fields: &mut FieldReader) -> Option<Self> {
         let action = fields.required("action", accept_any);
-        let filter = fields.nested_required("filter");
+        let filter = fields.nested_required("filter", JobFilter::from_fields);
         Some(BulkJobRequest {
             action: action?,
             filter: filter?,
@@ -60,42 +61,43 @@ impl FromFields for BulkJobRequest {
     }
 }
 
-/// What came of it.
+/// The result.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct BulkJobResponse {
-    /// How many jobs the filter matched.
+    /// How many jobs matched the filter.
     #[schema(format = Int32)]
     matched: usize,
-    /// How many of them were changed. The others were over already, or had
-    /// nothing to be tried again.
+    /// How many of them were changed. The others were finished already, or could not be retried.
     #[schema(format = Int32)]
     changed: usize,
-    /// Whether the filter matches more. Ask again for those, with a filter that
-    /// leaves out what is done.
+    /// Whether the filter matches more. Repeat the request for those, with a filter that excludes
+    /// the changed ones.
     more: bool,
 }
 
-/// Cancel or retry all jobs that a filter matches
+/// Cancel or retry all jobs that match a filter
 ///
-/// The newest first, up to 10,000 at once. It is done in many small steps: should
-/// it break off, ask again.
+/// The newest first, up to 10,000 at once, in many small transactions. If it is interrupted, repeat
+/// the request.
 #[utoipa::path(
-    post, path = "/admin/jobs/bulk", tag = "admin", operation_id = "change_jobs",
+    post, path = "/admin/jobs/bulk", tag = "admin",
     request_body = BulkJobRequest,
     responses((status = 200, body = BulkJobResponse)),
 )]
-pub(crate) async fn change(
+pub(crate) async fn change_jobs(
     State(state): State<AppState>,
     AdminUser(me): AdminUser,
     client: ClientInfo,
     ValidatedJson(change): ValidatedJson<BulkJobRequest>,
 ) -> Result<Json<BulkJobResponse>> {
-    // Refused before anything is written down.
+    // Validated before anything is recorded.
     change.filter.rows(state.db.backend())?;
-    let (source, told) = (client.request_metadata(), change.clone());
+    // Recorded first, since the work takes many transactions.
+    let details = Some(json!({ "action": change.action, "filter": change.filter }));
+    let event = client.audit_event(Action::JobsBulkChanged, Some(&me.user), None, details);
     state
         .db
-        .transaction(async move |tx| record(tx, me, source, told).await)
+        .transaction(async move |tx| event.insert(tx).await)
         .await?;
     let mut outcome = BulkJobResponse {
         matched: 0,
@@ -104,7 +106,7 @@ pub(crate) async fn change(
     };
     let mut after = None;
     loop {
-        let (jobs, next) = page(&state, &change.filter, after, BATCH).await?;
+        let (jobs, next) = next_batch(&state, &change.filter, after).await?;
         outcome.matched += jobs.len();
         outcome.changed += apply(&state, change.action, jobs).await?;
         outcome.more = next.is_some() && outcome.matched >= MAX_JOBS;
@@ -115,69 +117,67 @@ pub(crate) async fn change(
     }
 }
 
-/// Written down before anything is done, for it is done in many steps.
-async fn record(
-    tx: &DatabaseTransaction,
-    me: CurrentUser,
-    source: RequestMetadata,
-    change: BulkJobRequest,
-) -> Result<()> {
-    let event = AuditEvent {
-        action: Action::JobsBulkChanged,
-        actor: Some(UserRef::from(&me.user)),
-        subject: None,
-        source,
-        details: Some(json!({ "action": change.action, "filter": change.filter })),
-    };
-    event.insert(tx).await?;
-    Ok(())
+/// The next matches, and where they ended if more may follow.
+async fn next_batch(
+    state: &AppState,
+    filter: &JobFilter,
+    after: Option<IdCursor>,
+) -> Result<(Vec<job::Model>, Option<IdCursor>)> {
+    let (mut jobs, wanted) = filter.rows(state.db.backend())?;
+    if let Some(after) = after {
+        jobs = jobs.filter(job::Column::Id.lt(after.id));
+    }
+    let db = state.db.read();
+    Ok(scan_page(db, jobs, wanted, job::Column::Id, |job| job.id, BATCH).await?)
 }
 
+/// Returns how many of the jobs were changed.
 async fn apply(state: &AppState, action: BulkAction, jobs: Vec<job::Model>) -> Result<usize> {
     if jobs.is_empty() {
         return Ok(0);
     }
-    let (attempts, origin) = (state.config.job_max_attempts, current_origin());
-    let changed = state.db.transaction(async move |tx| match action {
-        BulkAction::Cancel => cancel_tx(tx, jobs).await,
-        BulkAction::Retry => retry_tx(tx, jobs, attempts, origin).await,
-    });
-    let changed = changed.await?;
-    changed
-        .iter()
-        .for_each(|job| state.metrics.job_canceled(job));
+    let attempts = state.config.job_max_attempts;
+    let origin = current_origin();
+    let changed = state
+        .db
+        .transaction(async move |tx| match action {
+            BulkAction::Cancel => {
+                let jobs = lock_jobs(tx, &jobs).await?;
+                let ids: Vec<Uuid> = jobs.iter().map(|job| job.id).collect();
+                Ok(queue::cancel_many(tx, &ids).await?)
+            }
+            BulkAction::Retry => retry_many(tx, &jobs, attempts, origin).await,
+        })
+        .await?;
+    for job in &changed {
+        state.metrics.job_canceled(job);
+    }
     Ok(changed.len())
 }
 
-async fn cancel_tx(tx: &DatabaseTransaction, jobs: Vec<job::Model>) -> Result<Vec<job::Model>> {
-    let held = lock_jobs(tx, &jobs).await?;
-    let ids: Vec<Uuid> = held.iter().map(|job| job.id).collect();
-    Ok(queue::cancel_many(tx, &ids).await?)
-}
-
-async fn retry_tx(
+async fn retry_many(
     tx: &DatabaseTransaction,
-    jobs: Vec<job::Model>,
+    jobs: &[job::Model],
     attempts: i32,
     origin: RequestOrigin,
 ) -> Result<Vec<job::Model>> {
-    let mut changed = Vec::new();
-    let owners = lock_owners(tx, &jobs).await?;
-    for job in lock_jobs(tx, &jobs).await? {
+    let mut retried = Vec::new();
+    let owners = lock_owners(tx, jobs).await?;
+    for job in lock_jobs(tx, jobs).await? {
         if !owners.contains(&job.user_id) {
             continue;
         }
         match queue::retry(tx, &job, JobQuota::Available, attempts, origin.clone()).await {
-            Ok(job) => changed.push(job),
+            Ok(job) => retried.push(job),
             Err(EnqueueError::AlreadyFinished | EnqueueError::AlreadyRunning) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(changed)
+    Ok(retried)
 }
 
-/// Holds the owners of jobs, in the order of their ids, so that no two who do so
-/// wait for each other; and tells which are not disabled.
+/// Locks the jobs' owners, in the order of their ids to avoid deadlocks. Returns those that are
+/// enabled.
 async fn lock_owners(tx: &DatabaseTransaction, jobs: &[job::Model]) -> Result<BTreeSet<Uuid>> {
     let ids: BTreeSet<Uuid> = jobs.iter().map(|job| job.user_id).collect();
     let owners = user::Entity::find()
@@ -190,7 +190,7 @@ async fn lock_owners(tx: &DatabaseTransaction, jobs: &[job::Model]) -> Result<BT
     Ok(enabled.map(|user| user.id).collect())
 }
 
-/// The jobs as they are now, which nobody else changes before `tx` ends.
+/// Locks the jobs and reads them again.
 async fn lock_jobs(tx: &DatabaseTransaction, jobs: &[job::Model]) -> Result<Vec<job::Model>> {
     let jobs = job::Entity::find()
         .filter(job::Column::Id.is_in(jobs.iter().map(|job| job.id)))

@@ -1,0 +1,159 @@
+//! Creating a post, and waiting until it is written.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::Response;
+use entity::clock::{new_id, now};
+use entity::{job, post};
+use sea_orm::{EntityTrait, Set};
+use serde::Serialize;
+use shared::config::Model;
+use shared::queue::{self, NewJob};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::response::{Post, accepted};
+use crate::auth::current_user::CurrentUser;
+use crate::error::{Error, Result};
+use crate::extract::field_reader::FieldReader;
+use crate::extract::idempotency::{IdempotencyKey, IdempotentResponse};
+use crate::extract::json::JsonBody;
+use crate::extract::text_rules::trimmed_length;
+use crate::generation_options::{GenerationOptions, resolve_model};
+use crate::http_headers::preferred_wait;
+use crate::long_poll::LongPollPermit;
+use crate::middleware::request_context::current_origin;
+use crate::quota::Quota;
+use crate::routes::jobs::Job;
+use crate::state::AppState;
+
+/// What to write about.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CreatePostRequest {
+    #[schema(
+        min_length = 3,
+        max_length = 500,
+        pattern = "^[^\\x00]*[^\\s\\x00][^\\x00]+[^\\s\\x00][^\\x00]*$"
+    )]
+    topic: String,
+    #[schema(nullable)]
+    options: Option<GenerationOptions>,
+}
+
+impl CreatePostRequest {
+    fn from_fields(fields: &mut FieldReader, models: &[Model]) -> Option<Self> {
+        let topic = fields.required("topic", trimmed_length(3, 500));
+        let options = fields.nested("options", |fields| {
+            GenerationOptions::from_fields(fields, models)
+        });
+        Some(CreatePostRequest {
+            topic: topic?,
+            options: options?,
+        })
+    }
+}
+
+/// Create a post
+///
+/// The post is stored with its job, and answered at once. With `Prefer: wait=N` the response comes
+/// when the job has finished, or after N seconds, at most 60.
+#[utoipa::path(
+    post, path = "/blogs", tag = "blogs", operation_id = "create_blog",
+    request_body = CreatePostRequest,
+    params(IdempotencyKey, ("Prefer" = Option<String>, Header, nullable = false, example = "wait=30")),
+    responses(
+        (status = 202, description = "Accepted.", body = Post),
+        (status = 201, description = "Written while the client waited.", body = Post),
+    ),
+)]
+pub(crate) async fn create_post(
+    State(state): State<AppState>,
+    me: CurrentUser,
+    headers: HeaderMap,
+    key: IdempotencyKey,
+    body: JsonBody,
+) -> Result<IdempotentResponse> {
+    let new = body.read(|fields| CreatePostRequest::from_fields(fields, &state.models))?;
+    let permit = preferred_wait(&headers)
+        .and_then(|max_wait| state.long_polls.try_acquire(me.user.id, max_wait));
+    let max_wait = permit.as_ref().map(|permit| permit.max_wait);
+    let once = key.for_request(&me, &new)?.with_pending_until(max_wait);
+
+    let id = new_id();
+    let options = new.options.unwrap_or_default().to_json()?;
+    let job = NewJob {
+        post: id,
+        user: me.user.id,
+        is_first: true,
+        model: resolve_model(&options, &state.models)?,
+        options: options.clone(),
+        max_attempts: state.config.job_max_attempts,
+        origin: current_origin(),
+    };
+    let post = post::ActiveModel {
+        id: Set(id),
+        user_id: Set(me.user.id),
+        topic: Set(new.topic),
+        options: Set(options),
+        title: Set(None),
+        content: Set(None),
+        excerpt: Set(None),
+        word_count: Set(0),
+        status: Set(post::Status::Generating),
+        version: Set(1),
+        created_at: Set(now()),
+        updated_at: Set(now()),
+    };
+    let quota = Quota::new(&state.config);
+    let max_active_jobs = state.config.user_max_active_jobs;
+    let first = once.clone();
+    let owner = me.clone();
+    let response = state
+        .db
+        .transaction(async move |tx| {
+            let work = async {
+                let post = post::Entity::insert(post).exec_with_returning(tx).await?;
+                let job = queue::enqueue(tx, job, max_active_jobs).await?;
+                quota.allows_post(tx, owner.user.id).await?;
+                let job = Job::load_one(tx, job).await?;
+                Ok((accepted(Post::new(post, Some(job), &owner)), id))
+            };
+            first.execute_once(tx, work).await
+        })
+        .await?;
+    match (response, permit) {
+        (IdempotentResponse::Fresh(_), Some(permit)) => {
+            let db = state.db.clone();
+            once.replace_response(db, wait_until_finished(state, me, id, permit))
+                .await
+        }
+        (response, _) => Ok(response),
+    }
+}
+
+/// Waits until the job has finished, but no longer than the client wants to.
+async fn wait_until_finished(
+    state: AppState,
+    me: CurrentUser,
+    id: Uuid,
+    permit: LongPollPermit,
+) -> Result<Response> {
+    let db = state.db.read();
+    let job = job::Entity::of_post(id).one(db).await?;
+    let job = job.ok_or(Error::NotFound)?;
+    let applied = format!("wait={}", permit.max_wait.as_secs());
+    permit
+        .wait_for(job.id, |now| now.status.is_finished())
+        .await?;
+    let post = me.post(id).one(db).await?.ok_or(Error::NotFound)?;
+    let is_ready = post.status == post::Status::Ready;
+    let mut response = accepted(Post::load(db, post, &me).await?);
+    if is_ready {
+        *response.status_mut() = StatusCode::CREATED;
+    }
+    if let Ok(applied) = HeaderValue::from_str(&applied) {
+        response.headers_mut().insert("preference-applied", applied);
+    }
+    Ok(response)
+}

@@ -1,0 +1,90 @@
+//! Regenerating a post.
+
+use axum::extract::State;
+use entity::post;
+use serde::Serialize;
+use shared::config::Model;
+use shared::queue::{self, NewJob};
+use utoipa::ToSchema;
+
+use super::response::{Post, accepted};
+use crate::auth::current_user::CurrentUser;
+use crate::error::{Error, Result};
+use crate::extract::field_reader::FieldReader;
+use crate::extract::idempotency::{IdempotencyKey, IdempotentResponse};
+use crate::extract::json::JsonBody;
+use crate::extract::path::PathId;
+use crate::generation_options::{GenerationOptions, resolve_model};
+use crate::middleware::request_context::current_origin;
+use crate::quota::Quota;
+use crate::routes::jobs::Job;
+use crate::state::AppState;
+
+/// How to write the post this time.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RegeneratePostRequest {
+    /// By default those of the last time.
+    #[schema(nullable)]
+    options: Option<GenerationOptions>,
+}
+
+impl RegeneratePostRequest {
+    fn from_fields(fields: &mut FieldReader, models: &[Model]) -> Option<Self> {
+        let options = fields.nested("options", |fields| {
+            GenerationOptions::from_fields(fields, models)
+        })?;
+        Some(RegeneratePostRequest { options })
+    }
+}
+
+/// Regenerate a post
+#[utoipa::path(
+    post, path = "/blogs/{id}/regenerate", tag = "blogs", operation_id = "regenerate_blog",
+    params(("id" = Uuid, Path), IdempotencyKey),
+    request_body(content = Option<RegeneratePostRequest>),
+    responses(
+        (status = 202, body = Post),
+        (status = 409, description = "The post is being generated, or the first request with this \
+            Idempotency-Key is in progress."),
+    ),
+)]
+pub(crate) async fn regenerate_post(
+    State(state): State<AppState>,
+    me: CurrentUser,
+    PathId(id): PathId,
+    key: IdempotencyKey,
+    body: JsonBody,
+) -> Result<IdempotentResponse> {
+    let again = body.read(|fields| RegeneratePostRequest::from_fields(fields, &state.models))?;
+    let once = key.for_request(&me, &again)?;
+    let origin = current_origin();
+    let db = state.db.clone();
+    db.transaction(async move |tx| {
+        let work = async {
+            let post = me.post(id).one(tx).await?.ok_or(Error::NotFound)?;
+            let options = match again.options {
+                Some(options) => options.to_json()?,
+                None => post.options,
+            };
+            let job = NewJob {
+                post: id,
+                user: me.user.id,
+                is_first: false,
+                model: resolve_model(&options, &state.models)?,
+                options: options.clone(),
+                max_attempts: state.config.job_max_attempts,
+                origin,
+            };
+            let job = queue::enqueue(tx, job, state.config.user_max_active_jobs).await?;
+            let quota = Quota::new(&state.config);
+            quota.allows_text(tx, me.user.id).await?;
+            post::Entity::regenerate(tx, id, options).await?;
+            let post = me.post(id).one(tx).await?.ok_or(Error::NotFound)?;
+            let job = Job::load_one(tx, job).await?;
+            Ok((accepted(Post::new(post, Some(job), &me)), id))
+        };
+        once.execute_once(tx, work).await
+    })
+    .await
+}

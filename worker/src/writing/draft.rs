@@ -1,0 +1,303 @@
+//! A post as a capable model writes it in one answer: Markdown with a title, an
+//! introduction, and sections under headings. Bodies are kept byte for byte.
+
+use std::ops::Range;
+
+use pulldown_cmark::{Event, Options, Parser, Tag};
+
+use super::sentences::normalized;
+
+/// A post in parts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Draft {
+    pub(super) title: Option<String>,
+    pub(super) sections: Vec<Section>,
+}
+
+/// A part of a post.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Section {
+    /// None for the introduction.
+    pub(super) heading: Option<String>,
+    /// Markdown, without blank lines around it.
+    pub(super) body: String,
+}
+
+impl Draft {
+    /// The parts of `text`. Its sections are what stands under the highest headings
+    /// below the title, whatever level a model has given them.
+    pub(super) fn parse(text: &str) -> Self {
+        let mut headings = headings(text);
+        let is_title = |first: &Heading| text[..first.range.start].trim().is_empty();
+        let has_title = headings.first().is_some_and(is_title)
+            && (headings[0].level == 1
+                || !headings[1..].iter().any(|h| h.level <= headings[0].level));
+        let title = has_title.then(|| headings.remove(0));
+        let level = headings.iter().map(|heading| heading.level).min();
+        headings.retain(|heading| Some(heading.level) == level);
+
+        let start = title.as_ref().map_or(0, |title| title.range.end);
+        let introduction = Heading {
+            level: 0,
+            range: start..start,
+            text: String::new(),
+        };
+        let ends = headings
+            .iter()
+            .map(|next| next.range.start)
+            .chain([text.len()]);
+        let ends: Vec<usize> = ends.collect();
+        let parts = [introduction].into_iter().chain(headings).zip(ends);
+        let sections = parts.map(|(heading, end)| {
+            let body = trim_blank_lines(&text[heading.range.end..end]);
+            Section {
+                heading: (heading.level > 0).then_some(heading.text),
+                body: if level == Some(1) {
+                    lower_headings(body)
+                } else {
+                    body.to_owned()
+                },
+            }
+        });
+        Draft {
+            title: title.map(|title| title.text.trim_start_matches("Title:").trim().to_owned()),
+            sections: sections
+                .filter(|section| section.heading.is_some() || !section.body.is_empty())
+                .collect(),
+        }
+    }
+
+    /// The post without its title, as it is stored.
+    pub(super) fn content(&self) -> String {
+        let sections: Vec<String> = self.sections.iter().map(Section::to_markdown).collect();
+        sections.join("\n")
+    }
+}
+
+impl Section {
+    fn to_markdown(&self) -> String {
+        match &self.heading {
+            Some(heading) => format!("## {heading}\n\n{}\n", self.body),
+            None => format!("{}\n", self.body),
+        }
+    }
+}
+
+/// The text of a section without its heading, if it begins with that.
+pub(super) fn without_heading<'a>(text: &'a str, heading: &str) -> &'a str {
+    let first = headings(text).into_iter().next();
+    match first {
+        Some(first)
+            if text[..first.range.start].trim().is_empty()
+                && normalized(&first.text).ends_with(&normalized(heading)) =>
+        {
+            trim_blank_lines(&text[first.range.end..])
+        }
+        _ => trim_blank_lines(text),
+    }
+}
+
+/// Up to where a text that is still being written consists of whole sections: where
+/// the last one begins.
+pub(super) fn whole_sections_end(text: &str) -> usize {
+    let lines_end = text.rfind('\n').map_or(0, |at| at + 1);
+    headings(&text[..lines_end])
+        .iter()
+        .rev()
+        .find(|heading| heading.level <= 2)
+        .map(|heading| heading.range.start)
+        .filter(|start| !text[..*start].trim().is_empty())
+        .unwrap_or(0)
+}
+
+struct Heading {
+    /// 1 to 6, or [`BOLD`].
+    level: u8,
+    /// The whole line.
+    range: Range<usize>,
+    /// Without the marks around it.
+    text: String,
+}
+
+/// The level of a paragraph that is bold as a whole, where there are no other headings.
+const BOLD: u8 = 7;
+
+/// Longer bold paragraphs are sentences.
+const MAX_BOLD_CHARS: usize = 100;
+
+/// The headings of a text that stand in no quotation, list, or code.
+fn headings(text: &str) -> Vec<Heading> {
+    let mut found = Vec::new();
+    let mut depth = 0_usize;
+    for (event, range) in Parser::new_ext(text, Options::ENABLE_TABLES).into_offset_iter() {
+        match event {
+            Event::Start(tag) => {
+                if depth == 0 {
+                    found.extend(heading(&tag, &text[range.clone()], range.clone()));
+                }
+                depth += 1;
+            }
+            Event::End(_) => depth -= 1,
+            _ => {}
+        }
+    }
+    // Bold ones count only where there are no others but the title.
+    if found.iter().skip(1).any(|heading| heading.level != BOLD) {
+        found.retain(|heading| heading.level != BOLD);
+    }
+    found
+}
+
+fn heading(tag: &Tag<'_>, source: &str, range: Range<usize>) -> Option<Heading> {
+    let line = source.trim();
+    match tag {
+        // One that is underlined is mostly a paragraph before a rule.
+        Tag::Heading { level, .. } if line.starts_with('#') => Some(Heading {
+            level: *level as u8,
+            range,
+            text: plain(line.trim_matches('#')),
+        }),
+        Tag::Paragraph => {
+            let inside = line
+                .strip_prefix("**")?
+                .trim_end_matches(':')
+                .strip_suffix("**")?;
+            let is_heading =
+                !inside.contains(['*', '\n']) && inside.chars().count() <= MAX_BOLD_CHARS;
+            is_heading.then(|| Heading {
+                level: if inside.starts_with("Title:") {
+                    1
+                } else {
+                    BOLD
+                },
+                range,
+                text: plain(inside),
+            })
+        }
+        _ => None,
+    }
+}
+
+/// A heading without bold marks around it and a colon behind it.
+fn plain(text: &str) -> String {
+    let text = text.trim().trim_end_matches(':').trim();
+    let bare = text
+        .strip_prefix("**")
+        .and_then(|text| text.strip_suffix("**"));
+    let bare = bare.filter(|text| !text.contains("**")).unwrap_or(text);
+    bare.trim_end_matches(':').trim().to_owned()
+}
+
+fn trim_blank_lines(text: &str) -> &str {
+    let blank = text.len() - text.trim_start().len();
+    // The first line keeps its indentation: it may be code.
+    let start = text[..blank].rfind('\n').map_or(0, |at| at + 1);
+    text[start..].trim_end()
+}
+
+/// The text with its headings a level lower, for sections that had the level of titles.
+fn lower_headings(body: &str) -> String {
+    let mut lowered = body.to_owned();
+    for heading in headings(body)
+        .iter()
+        .rev()
+        .filter(|heading| heading.level < 6)
+    {
+        lowered.insert(heading.range.start, '#');
+    }
+    lowered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(text: &str) -> (Option<String>, Vec<(Option<String>, String)>) {
+        let draft = Draft::parse(text);
+        let sections = draft.sections.into_iter();
+        (draft.title, sections.map(|s| (s.heading, s.body)).collect())
+    }
+
+    fn post<'a>(
+        title: &str,
+        sections: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> (Option<String>, Vec<(Option<String>, String)>) {
+        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let sections = sections.into_iter();
+        (
+            some(title),
+            sections
+                .map(|(heading, body)| (some(heading), body.to_owned()))
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn a_post_has_a_title_an_introduction_and_sections() {
+        let text = "# Red Gold\n\nAn introduction.\n\n## Sun\n\nMuch.\n\n### Shade\n\nSome.\n\n## Water\n\nMore.\n";
+        assert_eq!(
+            parts(text),
+            post(
+                "Red Gold",
+                [
+                    ("", "An introduction."),
+                    ("Sun", "Much.\n\n### Shade\n\nSome."),
+                    ("Water", "More.")
+                ]
+            )
+        );
+    }
+
+    #[test]
+    fn headings_may_have_any_level() {
+        let sections = [("", "Hello."), ("Sun", "Much."), ("Water", "More.")];
+        for text in [
+            "# T\n\nHello.\n\n# Sun\n\nMuch.\n\n# Water\n\nMore.",
+            "# T\n\nHello.\n\n### Sun\n\nMuch.\n\n### Water\n\nMore.",
+            "## T\n\nHello.\n\n### Sun\n\nMuch.\n\n### Water\n\nMore.",
+            "**Title: T**\n\nHello.\n\n**Sun**\n\nMuch.\n\n**Water:**\n\nMore.",
+            "**Title: T**\n\nHello.\n\n## Sun\n\nMuch.\n\n## **Water**\n\nMore.",
+            "# T #\nHello.\n## Sun ##\nMuch.\n## Water:\nMore.",
+        ] {
+            let (title, found) = parts(text);
+            let (_, expected) = post("T", sections);
+            assert_eq!(title.as_deref(), Some("T"), "{text}");
+            assert_eq!(found, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn bodies_are_kept_byte_for_byte() {
+        let body = "    indented code\n\n```sh\n# no heading\n## nor this\n```\n\n| a | b |\n|--:|---|\n| 1 | 2 |\n\n> ## quoted\n\n- **Bold**\n\n  ## in a list\n\nRefrain,  \nrefrain.\n\n$$x_1 * y$$ and a note.[^1]\n\n[^1]: *Here.*\n\nText\n---\n\n**Not a heading**\n\nEnd.";
+        let text = format!("# T\n\nHello.\n\n## One\n\n{body}\n\n## Two\n\nEnd.\n");
+        let draft = Draft::parse(&text);
+        assert_eq!(draft.sections[1].body, body);
+        assert_eq!(draft.content(), text.strip_prefix("# T\n\n").unwrap());
+    }
+
+    #[test]
+    fn a_text_without_headings_is_an_introduction() {
+        assert_eq!(parts("\nJust text.\n"), post("", [("", "Just text.")]));
+        assert_eq!(parts("\n \n"), post("", []));
+    }
+
+    #[test]
+    fn a_heading_without_a_body_is_kept_for_the_review() {
+        let found = parts("# T\n\n## One\n\n## Two\n\nMore.");
+        assert_eq!(found, post("T", [("One", ""), ("Two", "More.")]));
+    }
+
+    #[test]
+    fn whole_sections_end_where_the_next_begins() {
+        let text = "# T\n\nHello.\n\n## One\n\n```\n## code\n```\n\n## Two\n\nMore.";
+        let whole = |end: usize| &text[..whole_sections_end(&text[..end])];
+        assert_eq!(whole(4), "");
+        assert_eq!(whole(15), "");
+        let one = text.find("## One").unwrap();
+        // The heading's line is not finished.
+        assert_eq!(whole(one + 6), "");
+        assert_eq!(whole(one + 7), &text[..one]);
+        assert_eq!(whole(text.find("## Two").unwrap()), &text[..one]);
+        assert_eq!(whole(text.len()), &text[..text.find("## Two").unwrap()]);
+    }
+}

@@ -1,0 +1,240 @@
+//! A post in one streamed answer. Its whole sections become checkpoints as they come;
+//! after a break the next attempt goes on behind the last one.
+
+use std::sync::{Mutex, PoisonError};
+
+use entity::job::{Phase, Warning, WarningCode};
+use entity::step;
+use entity::text::word_count;
+use shared::queue::Progress;
+use tokio::sync::mpsc;
+
+use super::draft::{Draft, whole_sections_end};
+use super::repetition::loop_start;
+use super::{PERCENT_WRITTEN, PostBrief, chatter, prompts, sentences};
+use crate::agent::{Event, Usage};
+use crate::attempt::{Attempt, ProgressTracker};
+use crate::outcome::AttemptError;
+
+/// So many answers make a post at most: one that is cut off is continued.
+const MAX_CALLS: usize = 4;
+
+/// The step that ends a draft, counted from its first one.
+const LAST_STEP: i32 = 999;
+
+/// Writes a draft, or what is missing of it. Its steps are those from `first_step` on.
+pub(super) async fn write(
+    attempt: &Attempt,
+    brief: &PostBrief,
+    steps: &[step::Model],
+    first_step: i32,
+) -> Result<Draft, AttemptError> {
+    let last_step = first_step + LAST_STEP;
+    let steps: Vec<&step::Model> = steps
+        .iter()
+        .filter(|step| (first_step..=last_step).contains(&step.position))
+        .collect();
+    let mut text: String = steps.iter().map(|step| step.content.as_str()).collect();
+    let mut warnings = Vec::new();
+    let mut usage = Usage::default();
+    let mut next_step = first_step + steps.len() as i32;
+    let mut is_finished = steps.last().is_some_and(|step| step.position == last_step);
+    let mut calls = 0;
+    while !is_finished {
+        calls += 1;
+        let answer = stream(attempt, brief, &text, next_step).await?;
+        next_step += answer.saved_sections;
+        usage = usage.and(answer.usage);
+        let whole_sections = text.len() + answer.saved;
+        text += &answer.text;
+        is_finished = answer.end == AnswerEnd::Finished
+            || answer.saved_sections == 0
+            || calls == MAX_CALLS
+            || word_count(&text[..whole_sections]) as u32 >= brief.words();
+        if answer.end != AnswerEnd::Finished {
+            // A section that is asked for again is not kept in part.
+            let end = if is_finished {
+                sentences::whole(&text).len()
+            } else {
+                0
+            };
+            let cut = text.split_off(end.max(whole_sections));
+            match answer.end {
+                AnswerEnd::Looped => warnings.push(Warning::new(WarningCode::Loop, None, &cut)),
+                _ if is_finished => {
+                    warnings.push(Warning::new(WarningCode::CutSentence, None, &cut))
+                }
+                _ => {}
+            }
+        }
+        if is_finished {
+            let done = progress(brief, &text);
+            attempt.warn(warnings.drain(..)).await?;
+            attempt
+                .checkpoint(last_step, &text[whole_sections..], done, usage)
+                .await?;
+        }
+    }
+    let post = chatter::strip_chatter(&text);
+    let stripped = chatter::around(&text, &post);
+    let warnings = stripped.map(|cut| Warning::new(WarningCode::Chatter, None, cut));
+    attempt.warn(warnings).await?;
+    Ok(Draft::parse(&post))
+}
+
+/// What one call has brought.
+struct Answer {
+    text: String,
+    /// Up to here it is whole sections, which are checkpoints.
+    saved: usize,
+    saved_sections: i32,
+    end: AnswerEnd,
+    usage: Usage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum AnswerEnd {
+    Finished,
+    CutOff,
+    Looped,
+}
+
+/// Calls the agent for what follows on `before`.
+async fn stream(
+    attempt: &Attempt,
+    brief: &PostBrief,
+    before: &str,
+    first_step: i32,
+) -> Result<Answer, AttemptError> {
+    let tracker = ProgressTracker::new(progress(brief, before));
+    let stream = Mutex::new(TextStream {
+        text: before.to_owned(),
+        start: before.len(),
+        saved: before.len(),
+    });
+    let lock = || stream.lock().unwrap_or_else(PoisonError::into_inner);
+    let (send, mut signals) = mpsc::unbounded_channel();
+    let call = async {
+        // Moved in, so that the channel ends with the call.
+        let send = send;
+        let on_event = |event: Event| {
+            let signal = match event {
+                Event::Text(text) => {
+                    tracker.add_words(&text);
+                    tracker.raise_percent(percent(brief, tracker.words()));
+                    lock().push(&text)
+                }
+                Event::Restarted => lock().restart(),
+                Event::Progress { .. } => None,
+            };
+            if let Some(signal) = signal {
+                // If nobody listens any more the call is over.
+                let _ = send.send(signal);
+            }
+        };
+        let prompt = prompts::whole_post(brief, before);
+        attempt.call(prompt, &tracker, &on_event).await
+    };
+    let mut saved_sections = 0;
+    let save = async {
+        while let Some(signal) = signals.recv().await {
+            let piece = match signal {
+                Signal::Section(piece) => piece,
+                Signal::Stop(end) => return Ok(end),
+            };
+            let step = first_step + saved_sections;
+            let progress = progress(brief, &lock().text);
+            attempt
+                .checkpoint(step, &piece, progress, Usage::default())
+                .await?;
+            saved_sections += 1;
+        }
+        Ok::<AnswerEnd, AttemptError>(AnswerEnd::Finished)
+    };
+    // The call goes on while sections are saved, and is dropped when it is to stop.
+    let (end, usage) = {
+        tokio::pin!(call, save);
+        tokio::select! {
+            biased;
+            reply = &mut call => {
+                let reply = reply?;
+                save.await?;
+                let end = if reply.truncated { AnswerEnd::CutOff } else { AnswerEnd::Finished };
+                (end, reply.usage)
+            }
+            end = &mut save => (end?, Usage::default()),
+        }
+    };
+    let mut stream = stream.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut text = stream.text.split_off(before.len());
+    if end == AnswerEnd::Looped {
+        text.truncate(
+            loop_start(&text)
+                .unwrap_or(text.len())
+                .max(stream.saved - before.len()),
+        );
+    }
+    Ok(Answer {
+        text,
+        saved: stream.saved - before.len(),
+        saved_sections,
+        end,
+        usage,
+    })
+}
+
+/// The text of a post while it comes.
+struct TextStream {
+    text: String,
+    /// Where this call's text begins.
+    start: usize,
+    /// Up to here the text is whole sections that were handed on.
+    saved: usize,
+}
+
+enum Signal {
+    /// A section is whole.
+    Section(String),
+    /// The call is to be dropped.
+    Stop(AnswerEnd),
+}
+
+impl TextStream {
+    fn push(&mut self, text: &str) -> Option<Signal> {
+        self.text += text;
+        if !text.contains('\n') && !self.text.len().is_multiple_of(256) {
+            return None;
+        }
+        let whole = whole_sections_end(&self.text);
+        if whole > self.saved {
+            let section = self.text[self.saved..whole].to_owned();
+            self.saved = whole;
+            return Some(Signal::Section(section));
+        }
+        loop_start(&self.text[self.saved..]).map(|_| Signal::Stop(AnswerEnd::Looped))
+    }
+
+    /// The call is made again, from its beginning. If sections of it are checkpoints
+    /// already, another call has to go on behind them.
+    fn restart(&mut self) -> Option<Signal> {
+        if self.saved > self.start {
+            return Some(Signal::Stop(AnswerEnd::CutOff));
+        }
+        self.text.truncate(self.start);
+        None
+    }
+}
+
+fn progress(brief: &PostBrief, text: &str) -> Progress {
+    let words = word_count(text);
+    Progress {
+        phase: Phase::Writing,
+        percent: percent(brief, words),
+        words,
+    }
+}
+
+fn percent(brief: &PostBrief, words: i32) -> i32 {
+    let expected = brief.words() as i32;
+    PERCENT_WRITTEN * words.min(expected) / expected
+}
