@@ -1,9 +1,9 @@
 //! How capable models write: a whole post in one answer, or by a plan.
 
 use serde_json::{Value, json};
-use testing::{TestClient, outcomes};
 use testing::stub::RecordedRequest;
 use testing::stub_openai::StubBehavior;
+use testing::{TestClient, outcomes};
 
 use crate::support::TestApp;
 
