@@ -18,7 +18,7 @@ const REST: &str = "## Water\n\n```sh\nwater --every morning\n```\n\n| pot | lit
 /// A post that was written by a worker with these arguments.
 async fn written(app: &TestApp, ann: &TestClient, options: Value, arguments: &[&str]) -> Value {
     let body = json!({ "topic": "Tomatoes", "options": options });
-    let post = ann.post("/blogs", body).await.json;
+    let post = ann.post("/blogs", body).await.expect(202);
     let worker = app.worker_with(arguments).await;
     app.wait_until_jobs_finished().await;
     worker.stop().await;

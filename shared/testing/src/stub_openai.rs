@@ -58,7 +58,7 @@ impl StubOpenAi {
         let current = behavior.clone();
         let stub = Stub::start(move |call| {
             let behavior = current.lock().unwrap().clone();
-            answer(behavior, call, &text(call))
+            answer(behavior, call, &|| text(call))
         })
         .await;
         StubOpenAi { stub, behavior }
@@ -90,12 +90,12 @@ impl StubOpenAi {
     }
 }
 
-fn answer(behavior: StubBehavior, call: &RecordedRequest, text: &str) -> Vec<Act> {
+fn answer(behavior: StubBehavior, call: &RecordedRequest, text: &dyn Fn() -> String) -> Vec<Act> {
     let told = "The stub was told to fail.";
     let json = ("content-type", "application/json");
     match behavior {
-        StubBehavior::Write => written(text, Duration::ZERO),
-        StubBehavior::Slow(pause) => written(text, pause),
+        StubBehavior::Write => written(&text(), Duration::ZERO),
+        StubBehavior::Slow(pause) => written(&text(), pause),
         StubBehavior::WriteText(text) => written(text, Duration::ZERO),
         StubBehavior::WriteTruncated(text) => {
             let mut acts = written(text, Duration::ZERO);
@@ -108,7 +108,7 @@ fn answer(behavior: StubBehavior, call: &RecordedRequest, text: &str) -> Vec<Act
         }
         StubBehavior::WriteAndHang(text) => stream([Act::Chunk(delta(text)), Act::Hold]),
         StubBehavior::Gate(gate) => {
-            let mut acts = written(text, Duration::ZERO);
+            let mut acts = written(&text(), Duration::ZERO);
             acts.insert(1, Act::Gate(gate));
             acts
         }
