@@ -1,43 +1,19 @@
 //! Who is an admin, and what only admins get at.
 
-use reqwest::Method;
 use serde_json::{Value, json};
+use testing::{PASSWORD, TestClient, TestResponse, text};
 use uuid::Uuid;
 
-use crate::support::{PASSWORD, TestApp, TestClient, TestResponse, text};
+use crate::support::{Route, TestApp, documented_routes};
 
-/// Every operation for admins, whichever there are, with a body if it takes one.
-async fn operations(app: &TestApp) -> Vec<(Method, String, Option<Value>)> {
-    let document = app.anonymous().get("/openapi.json").await.body;
-    let mut operations = Vec::new();
-    for (path, item) in document["paths"].as_object().unwrap() {
-        let Some(path) = path.strip_prefix("/api/v1/admin/") else {
-            continue;
-        };
-        for (method, operation) in item.as_object().unwrap() {
-            let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
-            let path = path.replace("{id}", &Uuid::now_v7().to_string());
-            let body = operation.get("requestBody").map(|_| json!({}));
-            operations.push((method, format!("/admin/{path}"), body));
-        }
-    }
-    assert!(operations.len() >= 3, "{operations:?}");
-    operations
-}
-
-async fn sent(
-    client: &TestClient,
-    method: &Method,
-    path: &str,
-    body: &Option<Value>,
-) -> TestResponse {
-    let request = client.request(method.clone(), path);
-    client
-        .send(match body {
-            Some(body) => request.json(body),
-            None => request,
-        })
-        .await
+/// Sends what a route takes: an empty object if it takes a body.
+async fn sent(client: &TestClient, route: &Route, path: &str) -> TestResponse {
+    let request = client.request(route.method.clone(), path);
+    let request = match route.fields {
+        Some(_) => request.json(&json!({})),
+        None => request,
+    };
+    client.send(request).await
 }
 
 #[tokio::test]
@@ -47,21 +23,22 @@ async fn every_route_for_admins_is_closed_to_everyone_else() {
     let demoted = app.admin("eve").await;
     app.update_user(&ann, "eve", json!({ "role": "user" }))
         .await;
-    for (method, path, body) in operations(&app).await {
+    let mut routes = documented_routes(&app).await;
+    routes.retain(Route::is_for_admins);
+    assert!(routes.len() >= 3, "{routes:?}");
+    for route in routes {
+        let path = route.path(&Uuid::now_v7().to_string());
         for client in [&bob, &demoted] {
-            let answer = sent(client, &method, &path, &body).await;
-            let told = (answer.status, answer.code());
-            assert_eq!(told, (403, "forbidden"), "{method} {path}");
+            let answer = sent(client, &route, &path).await;
+            answer.assert_error(403, "forbidden");
             // Nothing is read of what they send.
-            let request = client.request(method.clone(), &path).body("{");
-            let answer = client.send(request).await;
-            assert_eq!(answer.status, 403, "{method} {path}");
+            let request = client.request(route.method.clone(), &path).body("{");
+            client.send(request).await.expect(403);
         }
-        let answer = sent(&app.anonymous(), &method, &path, &body).await;
-        let told = (answer.status, answer.code());
-        assert_eq!(told, (401, "unauthenticated"), "{method} {path}");
-        let answer = sent(&ann, &method, &path, &body).await;
-        assert!(![401, 403].contains(&answer.status), "{method} {path}");
+        let answer = sent(&app.anonymous(), &route, &path).await;
+        answer.assert_error(401, "unauthenticated");
+        let answer = sent(&ann, &route, &path).await;
+        assert!(![401, 403].contains(&answer.status), "{route:?}");
     }
 }
 
@@ -69,15 +46,15 @@ async fn every_route_for_admins_is_closed_to_everyone_else() {
 async fn nobody_is_an_admin_until_the_command_line_makes_them_one() {
     let app = TestApp::new().await;
     let ann = app.user("Ann").await;
-    assert_eq!(ann.get("/users/me").await.body["role"], "user");
-    assert_eq!(ann.get("/admin/users").await.status, 403);
+    assert_eq!(ann.get("/users/me").await.expect(200)["role"], "user");
+    ann.get("/admin/users").await.expect(403);
 
     let make_admin = async |name: &str| api::cli::make_admin(&app.db, name.to_owned()).await;
     assert_eq!(make_admin("ann").await.unwrap(), "Ann is an admin now.");
     // It acts at once.
-    assert_eq!(ann.get("/users/me").await.body["role"], "admin");
-    assert_eq!(ann.get("/admin/users").await.status, 200);
-    assert_eq!(app.login("Ann").await.get("/admin/users").await.status, 200);
+    assert_eq!(ann.get("/users/me").await.expect(200)["role"], "admin");
+    ann.get("/admin/users").await.expect(200);
+    app.login("Ann").await.get("/admin/users").await.expect(200);
     let again = make_admin("ann").await.unwrap();
     assert_eq!(again, "Ann is an admin already.");
 
@@ -93,7 +70,7 @@ async fn nobody_is_an_admin_until_the_command_line_makes_them_one() {
     assert!(disabled.to_string().contains("disabled"), "{disabled}");
 
     // Once, it was done, and by nobody who was signed in.
-    let trail = ann.get("/admin/audit").await.body;
+    let trail = ann.get("/admin/audit").await.expect(200);
     let of_ann = trail["items"].as_array().unwrap().last().unwrap();
     assert_eq!(of_ann["action"], "role_changed");
     assert_eq!(of_ann["actor"], Value::Null);
@@ -107,11 +84,11 @@ async fn what_a_user_may_do_is_theirs_neither_to_choose_nor_to_change() {
     let app = TestApp::new().await;
     let body = json!({ "username": "eve", "password": PASSWORD, "role": "admin" });
     let answer = app.anonymous().post("/users/register", body).await;
-    assert_eq!(answer.field_errors(), ["role: unknown_field"]);
+    answer.assert_field_errors(&["role: unknown_field"]);
     let eve = app.user("eve").await;
-    let id = text(&eve.get("/users/me").await.body["id"]);
+    let id = text(&eve.get("/users/me").await.expect(200)["id"]);
     let path = format!("/admin/users/{id}");
     let answer = eve.patch(&path, json!({ "role": "admin" })).await;
-    assert_eq!((answer.status, answer.code()), (403, "forbidden"));
-    assert_eq!(eve.get("/users/me").await.body["role"], "user");
+    answer.assert_error(403, "forbidden");
+    assert_eq!(eve.get("/users/me").await.expect(200)["role"], "user");
 }

@@ -3,16 +3,17 @@
 use std::time::{Duration, Instant};
 
 use entity::audit;
-use sea_orm::{ActiveEnum, ConnectionTrait, EntityTrait, PaginatorTrait, QueryOrder};
+use sea_orm::{ActiveEnum, EntityTrait, QueryOrder};
 use serde_json::{Value, json};
 use shared::queue;
 use testing::stub_openai::StubBehavior;
+use testing::{TestClient, TestResponse, assert_fields, outcomes, text};
 
-use crate::support::{TestApp, TestClient, TestResponse, text};
+use crate::support::TestApp;
 
 /// The topics on a page.
 fn topics(page: &TestResponse) -> Vec<String> {
-    assert_eq!(page.status, 200, "{page:?}");
+    page.assert_status(200);
     let items = page.body["items"].as_array().unwrap();
     items.iter().map(|job| text(&job["topic"])).collect()
 }
@@ -23,9 +24,7 @@ async fn list(admin: &TestClient, query: &str) -> Vec<String> {
 
 async fn bulk(admin: &TestClient, action: &str, filter: Value) -> Value {
     let body = json!({ "action": action, "filter": filter });
-    let answer = admin.post("/admin/jobs/bulk", body).await;
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    answer.body
+    admin.post("/admin/jobs/bulk", body).await.expect(200)
 }
 
 /// What the trail has, the latest first.
@@ -55,25 +54,22 @@ async fn an_admin_sees_all_jobs_with_whose_they_are() {
     assert_eq!(topics(&page), ["Onions", "Tomatoes"]);
     assert_eq!(page.body["next_cursor"], Value::Null);
     let id = text(&of_ann["job"]["id"]);
-    let job = root.get(&format!("/admin/jobs/{id}")).await.body;
+    let job = root.get(&format!("/admin/jobs/{id}")).await.expect(200);
     assert_eq!(job, page.body["items"][1]);
     assert_eq!(
         job["user"],
         json!({ "id": app.id_of("ann").await, "username": "ann" })
     );
-    let (worker, attempt) = (&job["worker"], &job["attempts"][0]);
-    assert_eq!(
-        (worker, &attempt["outcome"]),
-        (&Value::Null, &json!("succeeded"))
-    );
+    assert_eq!(job["worker"], Value::Null);
+    assert_eq!(outcomes(&job), ["succeeded"]);
     assert!(text(&job["request_id"]).len() > 10);
     // All else is as its owner sees it.
-    let own = ann.get(&format!("/jobs/{id}")).await.body;
+    let own = ann.get(&format!("/jobs/{id}")).await.expect(200);
     for (name, value) in own.as_object().unwrap() {
         assert_eq!(&job[name], value, "{name}");
     }
     // And an admin is no owner.
-    assert_eq!(root.get(&format!("/jobs/{id}")).await.status, 404);
+    root.get(&format!("/jobs/{id}")).await.expect(404);
 }
 
 #[tokio::test]
@@ -86,14 +82,13 @@ async fn jobs_are_found_by_each_filter_and_by_all_together() {
     );
     ann.create_post("Red tomatoes").await;
     let body = json!({ "topic": "Green Tomatoes", "options": { "model": "stub-small" } });
-    assert_eq!(ann.post("/blogs", body).await.status, 202);
+    ann.post("/blogs", body).await.expect(202);
     app.run_jobs().await;
     app.agent.set(StubBehavior::Fail(401, "invalid_api_key"));
     bob.create_post("Red onions").await;
     app.run_jobs().await;
     let canceled = ann.create_post("Leeks").await;
-    let id = text(&canceled["job"]["id"]);
-    ann.post(&format!("/jobs/{id}/cancel"), json!({})).await;
+    ann.cancel(&canceled).await;
 
     let (ann, bob) = (app.id_of("ann").await, app.id_of("Bob").await);
     let all = ["Leeks", "Red onions", "Green Tomatoes", "Red tomatoes"];
@@ -140,11 +135,7 @@ async fn jobs_are_found_by_each_filter_and_by_all_together() {
         "limit=x",
     ] {
         let answer = root.get(&format!("/admin/jobs?{bad}")).await;
-        assert_eq!(
-            (answer.status, answer.code()),
-            (400, "malformed_query"),
-            "{bad}"
-        );
+        answer.assert_error(400, "malformed_query");
     }
 }
 
@@ -161,7 +152,7 @@ async fn a_filter_that_nothing_can_match_is_refused_or_matches_nothing() {
         format!("error_code={long}"),
     ] {
         let answer = root.get(&format!("/admin/jobs?{query}")).await;
-        assert_eq!((answer.status, answer.code()), (422, "validation_failed"));
+        answer.assert_error(422, "validation_failed");
     }
     for (time, found) in [
         ("created_after=-262143-01-01T00:00:00Z", 1),
@@ -200,29 +191,20 @@ async fn an_admin_cancels_and_retries_jobs_of_others_and_that_is_written_down() 
     let asked = ann.create_post("Tomatoes").await;
     let path = format!("/admin/jobs/{}", text(&asked["job"]["id"]));
     let canceled = root.post(&format!("{path}/cancel"), json!({})).await;
-    assert_eq!(
-        (canceled.status, &canceled.body["status"]),
-        (202, &json!("canceled"))
-    );
+    canceled.assert_fields(202, json!({ "status": "canceled" }));
     let again = root.post(&format!("{path}/cancel"), json!({})).await;
-    assert_eq!((again.status, again.code()), (409, "job_finished"));
+    again.assert_error(409, "job_finished");
     let retried = root.post(&format!("{path}/retry"), json!({})).await;
-    assert_eq!(
-        (retried.status, &retried.body["status"]),
-        (202, &json!("queued"))
-    );
+    retried.assert_fields(202, json!({ "status": "queued" }));
     let again = root.post(&format!("{path}/retry"), json!({})).await;
-    assert_eq!(
-        (again.status, again.code()),
-        (409, "generation_in_progress")
-    );
+    again.assert_error(409, "generation_in_progress");
     app.run_jobs().await;
-    assert_eq!(root.get(&path).await.body["status"], "succeeded");
+    assert_eq!(root.get(&path).await.expect(200)["status"], "succeeded");
     let again = root.post(&format!("{path}/retry"), json!({})).await;
-    assert_eq!((again.status, again.code()), (409, "job_finished"));
+    again.assert_error(409, "job_finished");
     for step in ["cancel", "retry"] {
         let path = format!("/admin/jobs/{}/{step}", uuid::Uuid::now_v7());
-        assert_eq!(root.post(&path, json!({})).await.status, 404);
+        root.post(&path, json!({})).await.expect(404);
     }
     let [retried, canceled] = trail(&app)
         .await
@@ -246,18 +228,13 @@ async fn a_job_that_runs_is_canceled_by_an_admin_within_moments() {
     app.agent.set(StubBehavior::Hang);
     let asked = ann.create_post("Tomatoes").await;
     let worker = app.worker().await;
-    app.job_once(&ann, &asked, |job| job["status"] == "running")
-        .await;
+    ann.wait_for_status(&asked, "running").await;
     let path = format!("/admin/jobs/{}", text(&asked["job"]["id"]));
-    let running = root.get(&path).await.body;
+    let running = root.get(&path).await.expect(200);
     assert_eq!(running["worker"], running["attempts"][0]["worker"]);
     let canceling = root.post(&format!("{path}/cancel"), json!({})).await;
-    assert_eq!(
-        (canceling.status, &canceling.body["status"]),
-        (202, &json!("canceling"))
-    );
-    app.job_once(&ann, &asked, |job| job["status"] == "canceled")
-        .await;
+    canceling.assert_fields(202, json!({ "status": "canceling" }));
+    ann.wait_for_status(&asked, "canceled").await;
     worker.stop().await;
 }
 
@@ -270,13 +247,13 @@ async fn a_job_of_who_is_disabled_is_not_tried_again() {
         .await;
     let path = format!("/admin/jobs/{}/retry", text(&asked["job"]["id"]));
     let refused = root.post(&path, json!({})).await;
-    assert_eq!((refused.status, refused.code()), (409, "job_finished"));
+    refused.assert_error(409, "job_finished");
     let detail = text(&refused.body["detail"]);
     assert!(detail.contains("Enable that user"), "{detail}");
     let outcome = bulk(&root, "retry", json!({ "status": "canceled" })).await;
-    assert_eq!(
-        outcome,
-        json!({ "matched": 1, "changed": 0, "more": false })
+    assert_fields(
+        &outcome,
+        json!({ "matched": 1, "changed": 0, "more": false }),
     );
 }
 
@@ -295,14 +272,14 @@ async fn all_jobs_that_a_filter_matches_are_canceled_and_no_others() {
     bob.create_post("Tomatoes, too").await;
     let filter = json!({ "user_id": app.id_of("ann").await, "q": "tomatoes" });
     let outcome = bulk(&root, "cancel", filter.clone()).await;
-    assert_eq!(
-        outcome,
-        json!({ "matched": 60, "changed": 60, "more": false })
+    assert_fields(
+        &outcome,
+        json!({ "matched": 60, "changed": 60, "more": false }),
     );
     let outcome = bulk(&root, "cancel", filter.clone()).await;
-    assert_eq!(
-        outcome,
-        json!({ "matched": 60, "changed": 0, "more": false })
+    assert_fields(
+        &outcome,
+        json!({ "matched": 60, "changed": 0, "more": false }),
     );
     assert_eq!(
         list(&root, "status=queued").await,
@@ -316,9 +293,9 @@ async fn all_jobs_that_a_filter_matches_are_canceled_and_no_others() {
 
     // What was canceled is tried again.
     let outcome = bulk(&root, "retry", filter).await;
-    assert_eq!(
-        outcome,
-        json!({ "matched": 60, "changed": 60, "more": false })
+    assert_fields(
+        &outcome,
+        json!({ "matched": 60, "changed": 60, "more": false }),
     );
     let queued = queue::status_counts(app.db.read(), 100)
         .await
@@ -334,11 +311,7 @@ async fn a_thousand_failed_jobs_are_tried_again_at_once_beyond_their_owners_quot
     app.allow_unfinished_jobs();
     let (root, ann) = (app.admin("root").await, app.user("ann").await);
     let asked = ann.create_post("Tomatoes").await;
-    ann.post(
-        &format!("/jobs/{}/cancel", text(&asked["job"]["id"])),
-        json!({}),
-    )
-    .await;
+    ann.cancel(&asked).await;
     for sql in [
         "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 999) INSERT INTO blog_posts (id, user_id, topic, title, content, excerpt, word_count, status, version, created_at, updated_at) SELECT ID, user_id, topic, title, content, excerpt, word_count, 'failed', version, created_at, updated_at FROM blog_posts, n",
         "INSERT INTO generation_jobs (id, post_id, user_id, status, percent, words, options, model, attempt, max_attempts, turn, input_tokens, output_tokens, created_at, finished_at, error_code, error_message, error_retryable) SELECT post.id, post.id, job.user_id, 'failed', 0, 0, job.options, job.model, 5, 5, 0, 0, 0, job.created_at, job.finished_at, 'agent_unavailable', 'It is away.', true FROM blog_posts post JOIN generation_jobs job ON job.post_id <> post.id",
@@ -348,27 +321,18 @@ async fn a_thousand_failed_jobs_are_tried_again_at_once_beyond_their_owners_quot
             _ => "randomblob(16)",
         };
         let sql = sql.replace("ID", id);
-        app.db
-            .raw_connection()
-            .execute_unprepared(&sql)
-            .await
-            .unwrap();
+        app.execute(&sql).await;
     }
     let begun = Instant::now();
     let outcome = bulk(&root, "retry", json!({ "status": "failed" })).await;
-    assert_eq!(
-        outcome,
-        json!({ "matched": 999, "changed": 999, "more": false })
+    assert_fields(
+        &outcome,
+        json!({ "matched": 999, "changed": 999, "more": false }),
     );
     assert!(begun.elapsed() < Duration::from_secs(60));
     let depth = queue::depth(app.db.read(), 2000).await.unwrap();
     assert_eq!(depth.queued, 999);
-    assert_eq!(
-        shared::queue::count_deliveries(app.db.read())
-            .await
-            .unwrap(),
-        999
-    );
+    assert_eq!(app.count_deliveries().await, 999);
 }
 
 #[tokio::test]
@@ -376,7 +340,7 @@ async fn a_bulk_change_that_makes_no_sense_changes_nothing() {
     let app = TestApp::new().await;
     let (root, ann) = (app.admin("root").await, app.user("ann").await);
     ann.create_post("Tomatoes").await;
-    let before = audit::Entity::find().count(app.db.read()).await.unwrap();
+    let before = app.count(audit::Entity).await;
     for (body, field) in [
         (json!({ "filter": {} }), "action"),
         (json!({ "action": "delete", "filter": {} }), "action"),
@@ -396,11 +360,11 @@ async fn a_bulk_change_that_makes_no_sense_changes_nothing() {
         ),
     ] {
         let answer = root.post("/admin/jobs/bulk", body).await;
-        assert_eq!((answer.status, answer.code()), (422, "validation_failed"));
+        answer.assert_error(422, "validation_failed");
         assert_eq!(answer.body["errors"][0]["field"], field);
     }
     assert_eq!(list(&root, "status=queued").await, ["Tomatoes"]);
-    let events = audit::Entity::find().count(app.db.read()).await.unwrap();
+    let events = app.count(audit::Entity).await;
     assert_eq!(events, before);
     app.run_jobs().await;
 }

@@ -1,35 +1,30 @@
 //! The queue and its workers, as admins see and steer them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
 use entity::clock::now;
 use entity::{job, worker};
-use sea_orm::sea_query::Expr;
-use sea_orm::{EntityTrait, PaginatorTrait};
 use serde_json::{Value, json};
 use shared::change_watcher::ChangeWatcher;
 use testing::stub_openai::StubBehavior;
-use tokio::time::{Instant, sleep, timeout};
+use testing::{TIMEOUT, TestClient, assert_fields, assert_within, text};
+use tokio::time::{sleep, timeout};
 
-use crate::support::{TestApp, TestClient, text};
+use crate::support::TestApp;
 
 async fn queue(admin: &TestClient) -> Value {
-    let answer = admin.get("/admin/queue").await;
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    answer.body
+    admin.get("/admin/queue").await.expect(200)
 }
 
 async fn switch(admin: &TestClient, to: &str) -> Value {
     let answer = admin.post(&format!("/admin/queue/{to}"), json!({})).await;
-    assert_eq!(answer.status, 200, "{}", answer.body);
+    answer.assert_status(200);
     answer.body
 }
 
 async fn workers(admin: &TestClient) -> Vec<Value> {
-    let answer = admin.get("/admin/workers").await;
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    answer.body["items"].as_array().unwrap().clone()
+    admin.get("/admin/workers").await.items()
 }
 
 /// The workers as soon as they are as wanted.
@@ -48,7 +43,7 @@ async fn workers_once(
             changes.changed().await;
         }
     };
-    timeout(Duration::from_secs(30), workers).await.unwrap()
+    timeout(TIMEOUT, workers).await.unwrap()
 }
 
 #[tokio::test]
@@ -69,10 +64,7 @@ async fn the_queue_tells_how_it_is_doing() {
     let oldest = ann.create_post("Four").await;
     ann.create_post("Five").await;
     let now = queue(&root).await;
-    assert_eq!(
-        (&now["counts"]["succeeded"], &now["counts"]["queued"]),
-        (&json!(3), &json!(2))
-    );
+    assert_fields(&now["counts"], json!({ "succeeded": 3, "queued": 2 }));
     assert_eq!(now["oldest_queued_at"], oldest["job"]["created_at"]);
     assert_eq!(now["jobs_per_minute"], 3.0);
     for measured in ["pickup_ms", "duration_ms"] {
@@ -85,15 +77,10 @@ async fn the_queue_tells_how_it_is_doing() {
 /// As if all that has happened to jobs had happened two days earlier.
 async fn two_days_later(app: &TestApp) {
     let ago = now() - TimeDelta::days(2);
-    let mut jobs = job::Entity::update_many();
-    for column in [
-        job::Column::CreatedAt,
-        job::Column::StartedAt,
-        job::Column::FinishedAt,
-    ] {
-        jobs = jobs.col_expr(column, Expr::value(ago));
+    use job::Column::{CreatedAt, FinishedAt, StartedAt};
+    for column in [CreatedAt, StartedAt, FinishedAt] {
+        app.set_all(column, ago).await;
     }
-    jobs.exec(app.db.raw_connection()).await.unwrap();
 }
 
 #[tokio::test]
@@ -101,25 +88,18 @@ async fn a_job_that_is_tried_again_by_hand_is_measured_from_then_on() {
     let app = TestApp::new().await;
     let (root, ann) = (app.admin("root").await, app.user("ann").await);
     let asked = ann.create_post("One").await;
-    let job = format!("/jobs/{}", text(&asked["job"]["id"]));
     app.agent.set(StubBehavior::Fail(401, "invalid_api_key"));
     app.run_jobs().await;
     two_days_later(&app).await;
 
     // Off the queue again before any worker has it: it has no times.
-    let again = ann.post(&format!("{job}/retry"), json!({})).await.body;
-    assert_eq!(
-        (&again["started_at"], &again["finished_at"]),
-        (&Value::Null, &Value::Null)
-    );
-    ann.post(&format!("{job}/cancel"), json!({})).await;
+    let again = ann.retry(&asked).await.expect(202);
+    assert_fields(&again, json!({ "started_at": null, "finished_at": null }));
+    ann.cancel(&asked).await;
     let now = queue(&root).await;
-    assert_eq!(
-        (&now["pickup_ms"], &now["duration_ms"]),
-        (&Value::Null, &Value::Null)
-    );
+    assert_fields(&now, json!({ "pickup_ms": null, "duration_ms": null }));
 
-    ann.post(&format!("{job}/retry"), json!({})).await;
+    ann.retry(&asked).await;
     app.agent.set(StubBehavior::Write);
     let worker = app.worker().await;
     app.wait_until_jobs_finished().await;
@@ -161,25 +141,15 @@ async fn a_paused_queue_accepts_jobs_and_no_worker_takes_any_until_it_is_resumed
     let begun = Instant::now();
     assert_eq!(switch(&root, "resume").await["paused"], false);
     for asked in &asked {
-        app.job_once(&ann, asked, |job| job["status"] != "queued")
+        app.wait_for_job(&ann, asked, |job| job["status"] != "queued")
             .await;
     }
-    assert!(
-        begun.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert_within(Duration::from_secs(10), begun);
     app.wait_until_jobs_finished().await;
     worker.stop().await;
-    let page = root.get("/admin/audit").await.body;
-    let actions = page["items"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|event| text(&event["action"]));
-    let actions: Vec<_> = actions
-        .filter(|action| action.starts_with("queue"))
-        .collect();
+    let trail = root.get("/admin/audit").await.items();
+    let mut actions: Vec<_> = trail.iter().map(|event| text(&event["action"])).collect();
+    actions.retain(|action| action.starts_with("queue"));
     assert_eq!(actions, ["queue_resumed", "queue_paused"]);
 }
 
@@ -190,15 +160,12 @@ async fn what_runs_goes_on_when_the_queue_is_paused() {
     app.agent.set(StubBehavior::Hang);
     let running = ann.create_post("One").await;
     let worker = app.worker_with(&["--worker-concurrency=1"]).await;
-    app.job_once(&ann, &running, |job| job["status"] == "running")
-        .await;
+    ann.wait_for_status(&running, "running").await;
     let waiting = ann.create_post("Two").await;
     switch(&root, "pause").await;
     app.agent.set(StubBehavior::Write);
-    let path = format!("/jobs/{}/cancel", text(&running["job"]["id"]));
-    ann.post(&path, json!({})).await;
-    app.job_once(&ann, &running, |job| job["status"] == "canceled")
-        .await;
+    ann.cancel(&running).await;
+    ann.wait_for_status(&running, "canceled").await;
     // The slot is free now.
     sleep(Duration::from_millis(700)).await;
     assert_eq!(ann.get_job(&waiting).await["status"], "queued");
@@ -215,9 +182,7 @@ async fn a_worker_shows_what_it_is_and_what_it_runs() {
     app.agent.set(StubBehavior::Hang);
     let worker = app.worker_with(&["--worker-concurrency=7"]).await;
     let asked = ann.create_post("One").await;
-    let job = app
-        .job_once(&ann, &asked, |job| job["status"] == "running")
-        .await;
+    let job = ann.wait_for_status(&asked, "running").await;
     let found = workers_once(&app, &root, |workers| !workers.is_empty()).await;
     let [found] = found.as_slice() else {
         panic!("{found:?}")
@@ -227,15 +192,9 @@ async fn a_worker_shows_what_it_is_and_what_it_runs() {
     assert_eq!(found["name"], job["attempts"][0]["worker"]);
     assert!(text(&found["name"]).starts_with(&text(&found["host"])));
     assert_eq!(found["version"], env!("CARGO_PKG_VERSION"));
-    assert_eq!(
-        (&found["agent"], &found["model"]),
-        (&json!("openai"), &json!("stub-large"))
-    );
-    assert_eq!(
-        (&found["concurrency"], &found["alive"]),
-        (&json!(7), &json!(true))
-    );
-    ann.post(&format!("/jobs/{id}/cancel"), json!({})).await;
+    assert_fields(found, json!({ "agent": "openai", "model": "stub-large" }));
+    assert_fields(found, json!({ "concurrency": 7, "alive": true }));
+    ann.cancel(&asked).await;
     app.wait_until_jobs_finished().await;
     worker.stop().await;
     assert_eq!(workers(&root).await[0]["running_jobs"], json!([]));
@@ -258,9 +217,7 @@ async fn a_worker_that_is_silent_is_not_alive_and_is_forgotten_after_a_day() {
     told.heartbeat(app.db.raw_connection()).await.unwrap();
     let silent_for = async |seconds: u64| {
         let seen = now() - Duration::from_secs(seconds);
-        let update =
-            worker::Entity::update_many().col_expr(worker::Column::SeenAt, Expr::value(seen));
-        update.exec(app.db.raw_connection()).await.unwrap();
+        app.set_all(worker::Column::SeenAt, seen).await;
     };
     for (seconds, alive) in [(10, true), (20, false), (23 * 3600, false)] {
         silent_for(seconds).await;
@@ -269,8 +226,5 @@ async fn a_worker_that_is_silent_is_not_alive_and_is_forgotten_after_a_day() {
     }
     silent_for(25 * 3600).await;
     ::worker::maintenance::cleanup::run_once(&app.db, Duration::from_secs(3600)).await;
-    assert_eq!(
-        worker::Entity::find().count(app.db.read()).await.unwrap(),
-        0
-    );
+    assert_eq!(app.count(worker::Entity).await, 0);
 }

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use entity::clock::now;
 use entity::{job, post, user};
 use futures_util::future::join_all;
-use reqwest::Method;
 use sea_orm::sea_query::Expr;
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, IntoActiveModel,
@@ -13,29 +12,18 @@ use sea_orm::{
 };
 use serde_json::{Value, json};
 use testing::stub_openai::StubBehavior;
+use testing::{PASSWORD, TestClient, TestResponse, assert_fields, assert_within, text};
 use uuid::Uuid;
 
-use crate::support::{PASSWORD, Settings, TestApp, TestClient, TestResponse, text};
+use crate::support::TestApp;
 
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The names on a page.
 fn names(page: &TestResponse) -> Vec<String> {
-    assert_eq!(page.status, 200, "{page:?}");
+    page.assert_status(200);
     let items = page.body["items"].as_array().unwrap();
     items.iter().map(|user| text(&user["username"])).collect()
-}
-
-async fn login(app: &TestApp, name: &str, password: &str) -> TestResponse {
-    let body = json!({ "username": name, "password": password });
-    app.anonymous().post("/users/login", body).await
-}
-
-async fn unfinished(app: &TestApp) -> u64 {
-    use job::Status::{Canceling, Queued, Running};
-    let jobs = job::Entity::find();
-    let jobs = jobs.filter(job::Column::Status.is_in([Queued, Running, Canceling]));
-    jobs.count(app.db.read()).await.unwrap()
 }
 
 #[tokio::test]
@@ -49,7 +37,7 @@ async fn an_admin_sees_all_users_the_newest_first() {
     assert_eq!(names(&page), ["bob", "Ann"]);
     assert_eq!(page.body["next_cursor"], Value::Null);
     let [of_bob, of_ann] = [&page.body["items"][0], &page.body["items"][1]];
-    let me = ann.get("/users/me").await.body;
+    let me = ann.get("/users/me").await.expect(200);
     let expected = json!({
         "id": me["id"], "username": "Ann", "role": "admin", "disabled": false,
         "disabled_at": null, "created_at": me["created_at"],
@@ -57,7 +45,7 @@ async fn an_admin_sees_all_users_the_newest_first() {
     assert_eq!(of_ann, &expected);
     assert_eq!(of_bob["disabled"], true);
     assert!(text(&of_bob["disabled_at"]).ends_with('Z'));
-    assert_eq!(bob.get("/users/me").await.status, 401);
+    bob.get("/users/me").await.expect(401);
 }
 
 #[tokio::test]
@@ -80,12 +68,12 @@ async fn the_list_comes_in_pages() {
 
     // A cursor is good for its own list of its own reader.
     let audit = ann.get(&format!("/admin/audit?cursor={next}")).await;
-    assert_eq!((audit.status, audit.code()), (400, "invalid_cursor"));
+    audit.assert_error(400, "invalid_cursor");
     app.update_user(&ann, "bob", json!({ "role": "admin" }))
         .await;
     let other = app.login("bob").await;
     let answer = other.get(&format!("/admin/users?cursor={next}")).await;
-    assert_eq!((answer.status, answer.code()), (400, "invalid_cursor"));
+    answer.assert_error(400, "invalid_cursor");
     for bad in [
         "limit=0",
         "limit=101",
@@ -93,10 +81,10 @@ async fn the_list_comes_in_pages() {
         "q=%00",
     ] {
         let answer = ann.get(&format!("/admin/users?{bad}")).await;
-        assert_eq!(answer.code(), "validation_failed", "{bad}");
+        answer.assert_error(422, "validation_failed");
     }
     let answer = ann.get("/admin/users?name=bob").await;
-    assert_eq!((answer.status, answer.code()), (400, "malformed_query"));
+    answer.assert_error(400, "malformed_query");
 }
 
 #[tokio::test]
@@ -146,11 +134,7 @@ async fn a_search_for_what_is_rare_goes_on_where_a_page_has_looked_far_enough() 
     crowd(&app, 3_750).await;
     let begun = Instant::now();
     let first = ann.get("/admin/users?q=ann").await;
-    assert!(
-        begun.elapsed() < Duration::from_secs(1),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert_within(Duration::from_secs(1), begun);
     assert_eq!(names(&first), [""; 0]);
     let next = text(&first.body["next_cursor"]);
     let second = ann.get(&format!("/admin/users?q=ann&cursor={next}")).await;
@@ -158,16 +142,8 @@ async fn a_search_for_what_is_rare_goes_on_where_a_page_has_looked_far_enough() 
     assert_eq!(second.body["next_cursor"], Value::Null);
 
     // What is frequent fills its pages, and none is left out or comes twice.
-    let mut path = "/admin/users?q=crowd12&limit=100".to_owned();
-    let mut found = Vec::new();
-    loop {
-        let page = ann.get(&path).await;
-        found.extend(names(&page));
-        let Some(next) = page.body["next_cursor"].as_str() else {
-            break;
-        };
-        path = format!("/admin/users?q=crowd12&limit=100&cursor={next}");
-    }
+    let found = ann.list_all("/admin/users?q=crowd12&limit=100").await;
+    let found: Vec<_> = found.iter().map(|user| text(&user["username"])).collect();
     let matches = |n: &usize| format!("crowd{n}").contains("crowd12");
     let expected: Vec<_> = (0..3_750).rev().filter(matches).collect();
     let expected: Vec<_> = expected.iter().map(|n| format!("crowd{n}")).collect();
@@ -181,13 +157,12 @@ async fn a_role_that_is_changed_acts_at_once() {
     let answer = app
         .update_user(&ann, "bob", json!({ "role": "admin" }))
         .await;
-    assert_eq!(answer.body["role"], "admin");
-    assert_eq!(answer.body["username"], "bob");
-    assert_eq!(bob.get("/admin/users").await.status, 200);
+    assert_fields(&answer, json!({ "role": "admin", "username": "bob" }));
+    bob.get("/admin/users").await.expect(200);
     app.update_user(&bob, "ann", json!({ "role": "user" }))
         .await;
-    assert_eq!(ann.get("/admin/users").await.code(), "forbidden");
-    assert_eq!(ann.get("/users/me").await.body["role"], "user");
+    ann.get("/admin/users").await.assert_error(403, "forbidden");
+    assert_eq!(ann.get("/users/me").await.expect(200)["role"], "user");
 }
 
 #[tokio::test]
@@ -195,8 +170,8 @@ async fn a_change_of_nothing_changes_nothing() {
     let app = TestApp::new().await;
     let ann = app.admin("ann").await;
     let elsewhere = app.user("bob").await;
-    let before = ann.get("/admin/users").await.body;
-    let trail = ann.get("/admin/audit").await.body;
+    let before = ann.get("/admin/users").await.expect(200);
+    let trail = ann.get("/admin/audit").await.expect(200);
     for nothing in [
         json!({}),
         json!({ "role": null, "disabled": null }),
@@ -204,11 +179,11 @@ async fn a_change_of_nothing_changes_nothing() {
         json!({ "disabled": false }),
     ] {
         let answer = app.update_user(&ann, "bob", nothing).await;
-        assert_eq!(answer.body, before["items"][0]);
+        assert_eq!(answer, before["items"][0]);
     }
-    assert_eq!(ann.get("/admin/users").await.body, before);
-    assert_eq!(ann.get("/admin/audit").await.body, trail);
-    assert_eq!(elsewhere.get("/users/me").await.status, 200);
+    assert_eq!(ann.get("/admin/users").await.expect(200), before);
+    assert_eq!(ann.get("/admin/audit").await.expect(200), trail);
+    elsewhere.get("/users/me").await.expect(200);
 }
 
 #[tokio::test]
@@ -218,7 +193,7 @@ async fn a_change_that_cannot_be_is_refused() {
     let path = format!("/admin/users/{}", app.id_of("ann").await);
     let body = json!({ "role": "root", "disabled": "yes", "username": "eve" });
     let answer = ann.patch(&path, body).await;
-    assert_eq!(answer.status, 422);
+    answer.assert_status(422);
     let faults = [
         "role: invalid_type",
         "disabled: invalid_type",
@@ -228,7 +203,7 @@ async fn a_change_that_cannot_be_is_refused() {
     for nobody in [Uuid::now_v7().to_string(), "ann".to_owned()] {
         let path = format!("/admin/users/{nobody}");
         let answer = ann.patch(&path, json!({ "disabled": true })).await;
-        assert_eq!((answer.status, answer.code()), (404, "not_found"));
+        answer.assert_error(404, "not_found");
     }
 }
 
@@ -240,31 +215,32 @@ async fn a_disabled_user_is_out_at_once_and_for_as_long_as_they_are_disabled() {
     let since = app
         .update_user(&ann, "bob", json!({ "disabled": true }))
         .await;
-    assert_eq!(since.body["disabled"], true);
+    assert_eq!(since["disabled"], true);
     for client in [&bob, &elsewhere] {
-        assert_eq!(client.get("/users/me").await.code(), "session_revoked");
-        let body = json!({ "refresh_token": client.refresh_token });
-        let answer = app.anonymous().post("/users/refresh", body).await;
-        assert_eq!(answer.code(), "session_revoked");
+        let response = client.get("/users/me").await;
+        response.assert_error(401, "session_revoked");
+        let answer = app.anonymous().refresh(&client.refresh_token).await;
+        answer.assert_error(401, "session_revoked");
     }
-    let answer = login(&app, "bob", PASSWORD).await;
-    assert_eq!((answer.status, answer.code()), (403, "forbidden"));
+    let answer = app.anonymous().login("bob", PASSWORD).await;
+    answer.assert_error(403, "forbidden");
     // Who does not know the password does not learn of it.
-    let answer = login(&app, "bob", "not the password").await;
-    assert_eq!((answer.status, answer.code()), (401, "invalid_credentials"));
+    let answer = app.anonymous().login("bob", "not the password").await;
+    answer.assert_error(401, "invalid_credentials");
     // Disabling again is nothing new.
     let again = app
         .update_user(&ann, "bob", json!({ "disabled": true }))
         .await;
-    assert_eq!(again.body, since.body);
+    assert_eq!(again, since);
 
     let enabled = app
         .update_user(&ann, "bob", json!({ "disabled": false }))
         .await;
-    assert_eq!(enabled.body["disabled_at"], Value::Null);
-    assert_eq!(app.login("bob").await.get("/users/me").await.status, 200);
+    assert_eq!(enabled["disabled_at"], Value::Null);
+    app.login("bob").await.get("/users/me").await.expect(200);
     // What was ended stays ended.
-    assert_eq!(bob.get("/users/me").await.code(), "session_revoked");
+    let response = bob.get("/users/me").await;
+    response.assert_error(401, "session_revoked");
 }
 
 #[tokio::test]
@@ -276,7 +252,7 @@ async fn the_jobs_of_a_disabled_user_are_called_off_and_those_of_others_are_not(
     let settings = ["--worker-concurrency=1", "--shutdown-grace-secs=1"];
     let worker = app.worker_with(&settings).await;
     let running = bob.create_post("Growing tomatoes").await;
-    app.job_once(&bob, &running, |job| job["phase"] == "outline")
+    app.wait_for_job(&bob, &running, |job| job["phase"] == "outline")
         .await;
     let queued = bob.create_post("Growing basil").await;
     let kept = ann.create_post("Growing nothing").await;
@@ -293,12 +269,7 @@ async fn the_jobs_of_a_disabled_user_are_called_off_and_those_of_others_are_not(
         let post = post::Entity::find_by_id(id).one(app.db.read()).await;
         assert_eq!(post.unwrap().unwrap().status, post::Status::Canceled);
     }
-    assert_eq!(
-        shared::queue::count_deliveries(app.db.read())
-            .await
-            .unwrap(),
-        1
-    );
+    assert_eq!(app.count_deliveries().await, 1);
     app.agent.set(StubBehavior::Write);
     app.run_jobs().await;
     assert_eq!(ann.get_job(&kept).await["status"], "succeeded");
@@ -339,10 +310,10 @@ async fn very_many_jobs_of_a_disabled_user_are_called_off_as_well() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.admin("ann").await, app.user("bob").await);
     many_jobs(&app, &bob, 450).await;
-    assert_eq!(unfinished(&app).await, 450);
+    assert_eq!(app.count_unfinished_jobs().await, 450);
     app.update_user(&ann, "bob", json!({ "disabled": true }))
         .await;
-    assert_eq!(unfinished(&app).await, 0);
+    assert_eq!(app.count_unfinished_jobs().await, 0);
     let canceled = post::Column::Status.eq(post::Status::Canceled);
     let posts = post::Entity::find().filter(canceled).count(app.db.read());
     assert_eq!(posts.await.unwrap(), 450);
@@ -362,7 +333,7 @@ async fn what_an_api_that_died_has_left_of_a_disabled_user_is_called_off_by_anot
         .await
         .unwrap();
     api::cleanup::run_once(&app.db, YEAR).await;
-    assert_eq!(unfinished(&app).await, 1);
+    assert_eq!(app.count_unfinished_jobs().await, 1);
     app.run_jobs().await;
     assert_eq!(ann.get_job(&kept).await["status"], "succeeded");
 }
@@ -372,30 +343,27 @@ async fn nothing_is_asked_for_beside_the_disabling_that_outlives_it() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.admin("ann").await, app.user("bob").await);
     let asked = bob.create_post("Growing tomatoes").await;
-    let failed = format!("/jobs/{}/cancel", text(&asked["job"]["id"]));
-    assert_eq!(bob.post(&failed, Value::Null).await.status, 202);
-    let again = format!("/jobs/{}/retry", text(&asked["job"]["id"]));
+    bob.cancel(&asked).await.expect(202);
     for _ in 0..4 {
-        let (before, disabled, retried, after) = tokio::join!(
+        let (before, _, retried, after) = tokio::join!(
             join_all((0..8).map(|_| bob.post("/blogs", json!({ "topic": "Straws" })))),
             app.update_user(&ann, "bob", json!({ "disabled": true })),
-            bob.send(bob.request(Method::POST, &again)),
+            bob.retry(&asked),
             join_all((0..8).map(|_| bob.post("/blogs", json!({ "topic": "Straws" })))),
         );
-        assert_eq!(disabled.status, 200);
         for answer in before.iter().chain([&retried]).chain(&after) {
             let expected = [202, 401, 403];
             assert!(expected.contains(&answer.status), "{answer:?}");
         }
-        assert_eq!(unfinished(&app).await, 0);
+        assert_eq!(app.count_unfinished_jobs().await, 0);
         app.update_user(&ann, "bob", json!({ "disabled": false }))
             .await;
         // As if the sessions had not ended: the flag alone keeps jobs out.
-        let revive = entity::session::Entity::update_many().col_expr(
+        app.set_all(
             entity::session::Column::RevokedAt,
-            Expr::value(None::<entity::clock::Timestamp>),
-        );
-        revive.exec(app.db.raw_connection()).await.unwrap();
+            None::<entity::clock::Timestamp>,
+        )
+        .await;
     }
 }
 
@@ -404,12 +372,6 @@ async fn the_last_admin_stays_one() {
     let app = TestApp::new().await;
     let ann = app.admin("ann").await;
     let elsewhere = app.login("ann").await;
-    let delete = async |client: &TestClient| {
-        let request = client.request(Method::DELETE, "/users/me");
-        client
-            .send(request.json(&json!({ "password": PASSWORD })))
-            .await
-    };
     let path = format!("/admin/users/{}", app.id_of("ann").await);
     let last = async || {
         for answer in [
@@ -417,11 +379,11 @@ async fn the_last_admin_stays_one() {
             ann.patch(&path, json!({ "disabled": true })).await,
             ann.patch(&path, json!({ "disabled": true, "role": "user" }))
                 .await,
-            delete(&ann).await,
+            ann.delete_account(PASSWORD).await,
         ] {
-            assert_eq!((answer.status, answer.code()), (409, "last_admin"));
+            answer.assert_error(409, "last_admin");
         }
-        assert_eq!(elsewhere.get("/admin/users").await.status, 200);
+        elsewhere.get("/admin/users").await.expect(200);
     };
     last().await;
     // Who can't come in is no admin to rely on.
@@ -431,10 +393,12 @@ async fn the_last_admin_stays_one() {
     last().await;
     app.update_user(&ann, "bob", json!({ "disabled": false }))
         .await;
-    assert_eq!(bob.get("/users/me").await.status, 401);
+    bob.get("/users/me").await.expect(401);
     let bob = app.login("bob").await;
-    assert_eq!(delete(&ann).await.status, 204);
-    assert_eq!(delete(&bob).await.code(), "last_admin");
+    ann.delete_account(PASSWORD).await.expect(204);
+    bob.delete_account(PASSWORD)
+        .await
+        .assert_error(409, "last_admin");
 }
 
 #[tokio::test]
@@ -471,11 +435,7 @@ async fn of_admins_who_take_each_other_away_at_once_one_is_left() {
             .count(app.db.read());
         assert_eq!(left.await.unwrap(), 1);
         // They make room for the next two.
-        user::Entity::update_many()
-            .col_expr(user::Column::Role, Expr::value(user::Role::User))
-            .exec(app.db.raw_connection())
-            .await
-            .unwrap();
+        app.set_all(user::Column::Role, user::Role::User).await;
     }
 }
 
@@ -487,8 +447,7 @@ async fn a_change_of_a_user_who_is_older_than_an_admin_meets_their_jobs_politely
     let (root, boss) = (app.admin("root").await, app.admin("boss").await);
     for owner in [&ann, &boss] {
         let asked = owner.create_post("Growing tomatoes").await;
-        let path = format!("/jobs/{}/cancel", text(&asked["job"]["id"]));
-        assert_eq!(owner.post(&path, Value::Null).await.status, 202);
+        owner.cancel(&asked).await.expect(202);
     }
     let path = format!("/admin/users/{}", app.id_of("ann").await);
     let retry = json!({ "action": "retry", "filter": { "status": "canceled" } });
@@ -525,10 +484,7 @@ async fn of_admins_who_all_leave_at_once_one_stays() {
     for name in ["ann", "bob", "cay", "dan"] {
         admins.push(app.admin(name).await);
     }
-    let leave = admins.iter().map(|admin| {
-        let request = admin.request(Method::DELETE, "/users/me");
-        admin.send(request.json(&json!({ "password": PASSWORD })))
-    });
+    let leave = admins.iter().map(|admin| admin.delete_account(PASSWORD));
     let answers = join_all(leave).await;
     let mut statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
     statuses.sort_unstable();
@@ -537,12 +493,9 @@ async fn of_admins_who_all_leave_at_once_one_stays() {
 
 #[tokio::test]
 async fn an_admin_who_has_reached_their_own_limit_may_still_administer() {
-    let settings = Settings {
-        api: vec!["--user-max-active-jobs=1"],
-    };
-    let app = TestApp::with(settings).await;
+    let app = TestApp::with(&["--user-max-active-jobs=1"]).await;
     let ann = app.admin("ann").await;
     ann.create_post("Growing tomatoes").await;
-    assert_eq!(ann.get("/admin/users").await.status, 200);
+    ann.get("/admin/users").await.expect(200);
     app.run_jobs().await;
 }

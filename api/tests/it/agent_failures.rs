@@ -3,35 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use serde_json::{Value, json};
 use testing::stub::RecordedRequest;
 use testing::stub_openai::{StubBehavior, StubOpenAi};
+use testing::{HEADINGS, OUTLINE, assert_fields, at_first, outcomes, text, time};
 
-use crate::support::{OUTLINE, Settings, TestApp, part, text};
-
-/// `first` for the first calls that ask for `what`, so many `times`; well otherwise.
-pub(crate) fn at_first(times: usize, what: usize, first: StubBehavior) -> StubBehavior {
-    let left = AtomicUsize::new(times);
-    StubBehavior::per_request(move |call: &RecordedRequest| {
-        let one_less = |left: usize| left.checked_sub(1);
-        let order = Ordering::Relaxed;
-        match part(call) == what && left.fetch_update(order, order, one_less).is_ok() {
-            true => first.clone(),
-            false => StubBehavior::Write,
-        }
-    })
-}
-
-/// How the attempts ended, in order.
-pub(crate) fn outcomes(job: &Value) -> Vec<Value> {
-    let attempts = job["attempts"].as_array().unwrap();
-    attempts.iter().map(|a| a["outcome"].clone()).collect()
-}
-
-pub(crate) fn time(value: &Value) -> DateTime<Utc> {
-    text(value).parse().unwrap()
-}
+use crate::support::TestApp;
 
 #[tokio::test]
 async fn an_error_that_may_pass_is_tried_again_until_it_has_passed() {
@@ -44,7 +22,7 @@ async fn an_error_that_may_pass_is_tried_again_until_it_has_passed() {
 
     let job = ann.get_job(&asked).await;
     assert_eq!(job["status"], "succeeded", "{job}");
-    assert_eq!((&job["attempt"], &job["error"]), (&json!(3), &Value::Null));
+    assert_fields(&job, json!({ "attempt": 3, "error": null }));
     assert_eq!(outcomes(&job), ["failed", "failed", "succeeded"]);
     let attempts = job["attempts"].as_array().unwrap();
     for (number, attempt) in (1..).zip(attempts) {
@@ -52,8 +30,8 @@ async fn an_error_that_may_pass_is_tried_again_until_it_has_passed() {
         assert!(time(&attempt["started_at"]) <= time(&attempt["finished_at"]));
     }
     for failed in &attempts[..2] {
-        assert_eq!(failed["error"]["code"], "agent_unavailable");
-        assert_eq!(failed["error"]["retryable"], true);
+        let expected = json!({ "code": "agent_unavailable", "retryable": true });
+        assert_fields(&failed["error"], expected);
     }
     assert_eq!(attempts[2]["error"], Value::Null);
     for (one, next) in attempts.iter().zip(&attempts[1..]) {
@@ -71,12 +49,9 @@ async fn an_agent_that_asks_to_be_left_alone_is_left_alone() {
     let worker = app.worker_with(&["--agent-timeout-secs=1"]).await;
 
     let waits = |job: &Value| !job["next_attempt_at"].is_null();
-    let job = app.job_once(&ann, &asked, waits).await;
+    let job = app.wait_for_job(&ann, &asked, waits).await;
     assert_eq!(job["status"], "queued");
-    assert_eq!(
-        (&job["phase"], &job["finished_at"]),
-        (&Value::Null, &Value::Null)
-    );
+    assert_fields(&job, json!({ "phase": null, "finished_at": null }));
     assert_eq!(job["queue_position"], Value::Null);
     assert_eq!(job["error"]["code"], "agent_rate_limited");
     let (failed, due) = (&job["attempts"][0]["finished_at"], &job["next_attempt_at"]);
@@ -112,15 +87,12 @@ async fn an_error_that_stays_fails_the_job_at_once() {
     assert_eq!(app.agent.calls().len(), 1);
     let post = ann.get_post(&asked).await;
     assert_eq!(post["status"], "failed");
-    assert_eq!(
-        (&post["title"], &post["content"]),
-        (&Value::Null, &Value::Null)
-    );
+    assert_fields(&post, json!({ "title": null, "content": null }));
 }
 
 #[tokio::test]
 async fn a_job_fails_with_its_last_error_when_its_attempts_are_used_up() {
-    let app = with_attempts("--job-max-attempts=2").await;
+    let app = TestApp::with(&["--job-max-attempts=2"]).await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Sisyphus").await;
     assert_eq!(asked["job"]["max_attempts"], 2);
@@ -134,20 +106,17 @@ async fn a_job_fails_with_its_last_error_when_its_attempts_are_used_up() {
     app.run_jobs().await;
 
     let job = ann.get_job(&asked).await;
-    assert_eq!(
-        (&job["status"], &job["attempt"]),
-        (&json!("failed"), &json!(2))
-    );
+    assert_fields(&job, json!({ "status": "failed", "attempt": 2 }));
     assert_eq!(outcomes(&job), ["failed", "failed"]);
     assert_eq!(job["attempts"][0]["error"]["code"], "agent_unavailable");
-    assert_eq!(job["error"]["code"], "agent_rate_limited");
-    assert_eq!(job["error"]["retryable"], true);
+    let expected = json!({ "code": "agent_rate_limited", "retryable": true });
+    assert_fields(&job["error"], expected);
     assert_eq!(ann.get_post(&asked).await["status"], "failed");
 }
 
 #[tokio::test]
 async fn an_agent_that_is_not_there_is_unavailable() {
-    let mut app = with_attempts("--job-max-attempts=1").await;
+    let mut app = TestApp::with(&["--job-max-attempts=1"]).await;
     let ann = app.user("ann").await;
     let worker = app.worker().await;
     app.agent = StubOpenAi::writing(|_| String::new()).await;
@@ -156,8 +125,8 @@ async fn an_agent_that_is_not_there_is_unavailable() {
     worker.stop().await;
 
     let job = ann.get_job(&asked).await;
-    assert_eq!(job["status"], "failed");
-    assert_eq!(job["error"]["code"], "agent_unavailable");
+    let expected = json!({ "status": "failed", "error": { "code": "agent_unavailable" } });
+    assert_fields(&job, expected);
     let told = text(&job["error"]["message"]);
     assert!(
         !told.contains("127.0.0.1") && !told.contains("http"),
@@ -184,13 +153,10 @@ async fn what_is_finished_is_not_asked_for_again() {
     assert_eq!(job["usage"], usage);
     let content = text(&ann.get_post(&asked).await["content"]);
     let headings = content.lines().filter(|line| line.starts_with("## "));
-    let all = [
-        "First Things",
-        "Second Thoughts",
-        "Third Parts",
-        "Last Words",
-    ];
-    assert!(headings.eq(all.map(|h| format!("## {h}"))), "{content}");
+    assert!(
+        headings.eq(HEADINGS.map(|h| format!("## {h}"))),
+        "{content}"
+    );
 }
 
 #[tokio::test]
@@ -210,7 +176,7 @@ async fn a_section_without_a_text_is_asked_for_once_more() {
 
 #[tokio::test]
 async fn a_section_that_never_has_a_text_fails_the_attempt() {
-    let app = with_attempts("--job-max-attempts=1").await;
+    let app = TestApp::with(&["--job-max-attempts=1"]).await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Silence").await;
     app.agent
@@ -219,8 +185,8 @@ async fn a_section_that_never_has_a_text_fails_the_attempt() {
 
     assert_eq!(app.requested_sections(), [0, 1, 2, 2]);
     let job = ann.get_job(&asked).await;
-    assert_eq!(job["error"]["code"], "agent_bad_output");
-    assert_eq!(job["status"], "failed");
+    let expected = json!({ "error": { "code": "agent_bad_output" }, "status": "failed" });
+    assert_fields(&job, expected);
 }
 
 #[tokio::test]
@@ -250,21 +216,14 @@ async fn many_jobs_are_each_written_once() {
         assert_eq!(outcomes(&job), ["succeeded"], "{job}");
         names.push(text(&job["attempts"][0]["worker"]));
         let post = user.get_post(asked).await;
-        assert_eq!(
-            (&post["status"], &post["version"]),
-            (&json!("ready"), &json!(2))
-        );
+        assert_fields(&post, json!({ "status": "ready", "version": 2 }));
         let about = |call: &&RecordedRequest| {
             let topic = text(&asked["topic"]);
-            call.body["messages"].to_string().contains(&topic)
+            call.prompt().contains(&topic)
         };
         assert_eq!(app.agent.calls().iter().filter(about).count(), 5);
     }
     names.sort();
     names.dedup();
     assert_eq!(names.len(), 2, "one worker did it all");
-}
-
-pub(crate) async fn with_attempts(most: &'static str) -> TestApp {
-    TestApp::with(Settings { api: vec![most] }).await
 }

@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use testing::stub::RecordedRequest;
 use testing::stub_openai::StubBehavior;
+use testing::{assert_fields, assert_within, at_first, outcomes};
 use tokio::sync::Notify;
 
-use crate::agent_failures::{at_first, outcomes, with_attempts};
-use crate::jobs::cancel;
 use crate::support::TestApp;
 
 /// Long enough for a worker to do what it should not.
@@ -72,7 +71,7 @@ async fn a_pause_is_kept_by_all_jobs_and_burns_no_attempt() {
     for post in &posts {
         let job = ann.get_job(post).await;
         assert_eq!(outcomes(&job), ["succeeded"], "{job}");
-        assert_eq!((&job["attempt"], &job["error"]), (&json!(1), &Value::Null));
+        assert_fields(&job, json!({ "attempt": 1, "error": null }));
     }
     assert_eq!(app.agent.calls().len(), refused + 10 * 5);
 }
@@ -105,10 +104,9 @@ async fn a_job_that_waits_for_the_agent_is_canceled_within_a_second() {
     tokio::time::sleep(A_WHILE).await;
 
     let since = Instant::now();
-    assert_eq!(cancel(&ann, &asked).await.body["status"], "canceling");
+    assert_eq!(ann.cancel(&asked).await.body["status"], "canceling");
     app.wait_until_jobs_finished().await;
-    let took = since.elapsed();
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert_within(Duration::from_secs(2), since);
     let job = ann.get_job(&asked).await;
     assert_eq!(outcomes(&job), ["canceled"]);
     assert_eq!(app.agent.calls().len(), 1);
@@ -128,15 +126,11 @@ async fn a_worker_that_stops_waits_for_no_agent() {
     tokio::time::sleep(A_WHILE).await;
     let since = Instant::now();
     worker.stop().await;
-    let took = since.elapsed();
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert_within(Duration::from_secs(3), since);
 
     let job = ann.get_job(&asked).await;
     assert_eq!(outcomes(&job), ["released"]);
-    assert_eq!(
-        (&job["status"], &job["attempt"]),
-        (&json!("queued"), &json!(0))
-    );
+    assert_fields(&job, json!({ "status": "queued", "attempt": 0 }));
     let job = ann.get_job(&waiting).await;
     assert_eq!(outcomes(&job), [""; 0]);
     assert_eq!(app.agent.calls().len(), 1);
@@ -154,17 +148,16 @@ async fn an_idle_worker_stops_at_once_though_the_agent_wants_a_pause() {
     let asked = ann.create_post("Departures").await;
     app.agent.set(StubBehavior::RateLimit(TOO_LONG));
     let worker = app.worker().await;
-    app.job_once(&ann, &asked, |job| !job["next_attempt_at"].is_null())
+    app.wait_for_job(&ann, &asked, |job| !job["next_attempt_at"].is_null())
         .await;
     let waiting = ann.create_post("Arrivals").await;
     tokio::time::sleep(A_WHILE).await;
     let since = Instant::now();
     worker.stop().await;
-    let took = since.elapsed();
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert_within(Duration::from_secs(2), since);
     assert_eq!(app.agent.calls().len(), 1);
     for post in [asked, waiting] {
-        assert_eq!(cancel(&ann, &post).await.body["status"], "canceled");
+        assert_eq!(ann.cancel(&post).await.body["status"], "canceled");
     }
     app.run_jobs().await;
 }
@@ -176,7 +169,7 @@ async fn a_worker_that_waits_for_its_agent_leaves_the_queue_to_others() {
     let refused = ann.create_post("Closed for today").await;
     app.agent.set(StubBehavior::RateLimit(TOO_LONG));
     let waits = app.worker().await;
-    app.job_once(&ann, &refused, |job| !job["next_attempt_at"].is_null())
+    app.wait_for_job(&ann, &refused, |job| !job["next_attempt_at"].is_null())
         .await;
     let asked = ann.create_post("Next door").await;
     tokio::time::sleep(A_WHILE).await;
@@ -186,11 +179,9 @@ async fn a_worker_that_waits_for_its_agent_leaves_the_queue_to_others() {
     app.agent.set(StubBehavior::Write);
     let since = Instant::now();
     let other = app.worker().await;
-    app.job_once(&ann, &asked, |job| job["status"] == "succeeded")
-        .await;
-    let took = since.elapsed();
-    assert!(took < Duration::from_secs(3), "{took:?}");
-    cancel(&ann, &refused).await;
+    ann.wait_for_status(&asked, "succeeded").await;
+    assert_within(Duration::from_secs(3), since);
+    ann.cancel(&refused).await;
     app.wait_until_jobs_finished().await;
     waits.stop().await;
     other.stop().await;
@@ -215,7 +206,7 @@ async fn a_lease_does_not_run_out_while_its_holder_waits_for_the_agent() {
 
 #[tokio::test]
 async fn an_agent_that_refuses_for_ever_fails_the_job() {
-    let app = with_attempts("--job-max-attempts=2").await;
+    let app = TestApp::with(&["--job-max-attempts=2"]).await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Sisyphus").await;
     app.agent.set(StubBehavior::RateLimit(1));
@@ -225,8 +216,8 @@ async fn an_agent_that_refuses_for_ever_fails_the_job() {
 
     let job = ann.get_job(&asked).await;
     assert_eq!(outcomes(&job), ["failed", "failed"]);
-    assert_eq!(job["error"]["code"], "agent_rate_limited");
-    assert_eq!(job["error"]["retryable"], true);
+    let expected = json!({ "code": "agent_rate_limited", "retryable": true });
+    assert_fields(&job["error"], expected);
     let calls = app.agent.calls().len();
     assert!((3..=4).contains(&calls), "{calls} calls");
 }
@@ -242,10 +233,10 @@ async fn a_quota_that_is_used_up_is_not_waited_for() {
     let job = ann.get_job(&asked).await;
     assert_eq!(
         (outcomes(&job), app.agent.calls().len()),
-        (vec![json!("failed")], 1)
+        (vec!["failed"], 1)
     );
-    assert_eq!(job["error"]["code"], "agent_rate_limited");
-    assert_eq!(job["error"]["retryable"], false);
+    let expected = json!({ "code": "agent_rate_limited", "retryable": false });
+    assert_fields(&job["error"], expected);
 }
 
 #[tokio::test]
@@ -261,17 +252,17 @@ async fn who_was_not_refused_gives_its_job_back_uncounted_if_the_pause_is_too_lo
     let refused = ann.create_post("Too late").await;
     app.agent.set(StubBehavior::RateLimit(TOO_LONG));
     let waits = |job: &Value| !job["next_attempt_at"].is_null();
-    app.job_once(&ann, &refused, waits).await;
+    app.wait_for_job(&ann, &refused, waits).await;
     gate.notify_one();
 
     let back = |job: &Value| job["status"] == "queued";
-    let job = app.job_once(&ann, &halfway, back).await;
+    let job = app.wait_for_job(&ann, &halfway, back).await;
     assert_eq!(
         (outcomes(&job), &job["attempt"]),
-        (vec![json!("released")], &json!(0))
+        (vec!["released"], &json!(0))
     );
     assert_eq!(app.agent.calls().len(), 4);
-    cancel(&ann, &refused).await;
+    ann.cancel(&refused).await;
     worker.stop().await;
 
     app.agent.set(StubBehavior::Write);

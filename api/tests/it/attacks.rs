@@ -10,24 +10,14 @@ use reqwest::{Method, RequestBuilder};
 use ring::hmac;
 use sea_orm::EntityTrait;
 use serde_json::{Map, Value, json};
+use testing::{PASSWORD, TestClient, post_path, text};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
 
-use crate::auth::{Route, forge, open, routes};
-use crate::support::{PASSWORD, SECRET, Settings, TestApp, TestClient, TestResponse, text};
+use crate::support::{Route, SECRET, TestApp, decode_token, documented_routes, forge_token};
 
 const WRONG: &str = "not the password";
-
-async fn login(client: &TestClient, name: &str, password: &str) -> TestResponse {
-    let body = json!({ "username": name, "password": password });
-    client.post("/users/login", body).await
-}
-
-async fn refresh(app: &TestApp, token: &str) -> TestResponse {
-    let body = json!({ "refresh_token": token });
-    app.anonymous().post("/users/refresh", body).await
-}
 
 /// All that is answered to these bytes, until the connection is closed.
 async fn raw(app: &TestApp, sent: &str) -> String {
@@ -61,7 +51,7 @@ fn id_for<'a>(route: &Route, post: &'a Value, session: &'a Value) -> &'a str {
 }
 
 async fn session(client: &TestClient) -> Value {
-    client.get("/users/me/sessions").await.body["items"][0].clone()
+    client.get("/users/me/sessions").await.items().remove(0)
 }
 
 #[tokio::test]
@@ -76,26 +66,21 @@ async fn a_session_that_is_over_opens_no_route() {
     let [out, changed, disabled, deleted] = &over[..] else {
         panic!("one for each way to end");
     };
-    let logout = out.request(Method::POST, "/users/logout");
-    assert_eq!(out.send(logout).await.status, 204);
+    out.post_empty("/users/logout").await.expect(204);
     let elsewhere = app.login(&changed.name).await;
-    let change = json!({ "current_password": PASSWORD, "new_password": "another horse" });
-    let change = elsewhere.put("/users/me/password", change).await;
-    assert_eq!(change.status, 204);
+    let change = elsewhere.change_password(PASSWORD, "another horse").await;
+    change.assert_status(204);
     app.update_user(&root, &disabled.name, json!({ "disabled": true }))
         .await;
-    let delete = deleted.request(Method::DELETE, "/users/me");
-    let delete = delete.json(&json!({ "password": PASSWORD }));
-    assert_eq!(deleted.send(delete).await.status, 204);
+    deleted.delete_account(PASSWORD).await.expect(204);
 
     let id = Uuid::now_v7().to_string();
-    let routes = routes(&app).await;
+    let routes = documented_routes(&app).await;
     for route in routes.iter().filter(|route| !route.is_public) {
         for client in &over {
             let request = client.request(route.method.clone(), &route.path(&id));
             let answer = client.send(request.json(&json!({}))).await;
-            let told = (answer.status, answer.code());
-            assert_eq!(told, (401, "session_revoked"), "{} {route:?}", client.name);
+            answer.assert_error(401, "session_revoked");
             if route.method == Method::GET {
                 let head = client.request(Method::HEAD, &route.path(&id)).send().await;
                 assert_eq!(head.unwrap().status(), 401, "{route:?}");
@@ -103,8 +88,8 @@ async fn a_session_that_is_over_opens_no_route() {
         }
     }
     for client in &over {
-        let answer = refresh(&app, &client.refresh_token).await;
-        assert_eq!(answer.status, 401, "{}: {answer:?}", client.name);
+        let answer = app.anonymous().refresh(&client.refresh_token).await;
+        answer.assert_status(401);
     }
 }
 
@@ -115,7 +100,7 @@ async fn no_answer_tells_anything_of_somebody_else() {
     let theirs = ann.create_post("Growing artichokes").await;
     let own = bob.create_post("Growing basil").await;
     app.run_jobs().await;
-    let me = ann.get("/users/me").await.body;
+    let me = ann.get("/users/me").await.expect(200);
     let [of_ann, of_bob] = [session(&ann).await, session(&bob).await];
     let secrets = [
         &me["id"],
@@ -127,7 +112,7 @@ async fn no_answer_tells_anything_of_somebody_else() {
     secrets.extend(["annabella", "artichokes", "$argon2"].map(str::to_owned));
 
     let mut answered = 0;
-    for route in routes(&app).await {
+    for route in documented_routes(&app).await {
         if route.method != Method::GET {
             continue;
         }
@@ -154,9 +139,8 @@ async fn an_admin_is_no_reader_of_others() {
     app.run_jobs().await;
     let of_bob = session(&bob).await;
     let before = bob.get_post(&post).await;
-    for route in routes(&app).await {
-        let is_admins = route.path.starts_with("/api/v1/admin/");
-        if is_admins || !route.path.contains('{') {
+    for route in documented_routes(&app).await {
+        if route.is_for_admins() || !route.path.contains('{') {
             continue;
         }
         let path = route.path(id_for(&route, &post, &of_bob));
@@ -165,8 +149,7 @@ async fn an_admin_is_no_reader_of_others() {
             Method::PUT => request.json(&json!({ "content": "Mine now." })),
             _ => request,
         };
-        let answer = ann.send(request).await;
-        assert_eq!((answer.status, answer.code()), (404, "not_found"), "{path}");
+        ann.send(request).await.assert_error(404, "not_found");
     }
     assert_eq!(bob.get_post(&post).await, before);
     assert_eq!(session(&bob).await["id"], of_bob["id"]);
@@ -186,8 +169,8 @@ async fn nobody_sets_what_is_not_theirs_to_set() {
     app.run_jobs().await;
     let before = [
         ann.get_post(&own).await,
-        ann.get("/users/me").await.body,
-        ann.get("/admin/users").await.body,
+        ann.get("/users/me").await.expect(200),
+        ann.get("/admin/users").await.expect(200),
     ];
     let inside = [
         "id",
@@ -212,7 +195,7 @@ async fn nobody_sets_what_is_not_theirs_to_set() {
         "__proto__",
     ];
     let mut tried = 0;
-    for route in routes(&app).await {
+    for route in documented_routes(&app).await {
         let Some(known) = &route.fields else { continue };
         let foreign = inside
             .iter()
@@ -224,7 +207,7 @@ async fn nobody_sets_what_is_not_theirs_to_set() {
         let path = route.path(id_for(&route, &own, &Value::Null));
         let request = ann.request(route.method.clone(), &path).json(&body);
         let answer = ann.send(request).await;
-        assert_eq!(answer.status, 422, "{route:?}: {answer:?}");
+        answer.assert_status(422);
         let faults = answer.field_errors();
         for name in foreign {
             let fault = format!("{name}: unknown_field");
@@ -235,8 +218,8 @@ async fn nobody_sets_what_is_not_theirs_to_set() {
     assert!(tried >= 10, "only {tried}");
     let after = [
         ann.get_post(&own).await,
-        ann.get("/users/me").await.body,
-        ann.get("/admin/users").await.body,
+        ann.get("/users/me").await.expect(200),
+        ann.get("/admin/users").await.expect(200),
     ];
     assert_eq!(after, before);
 }
@@ -279,21 +262,21 @@ async fn no_header_makes_one_somebody_else_or_a_request_another() {
         let proxied = request.header("x-forwarded-proto", "https");
         proxied.header("x-access-token", &ann.token)
     };
-    let me = bob.get("/users/me").await.body;
+    let me = bob.get("/users/me").await.expect(200);
     let send = async |method, path: &str| bob.send(tampered(method, path)).await;
     assert_eq!(send(Method::GET, "/users/me").await.body, me);
     // Neither is bob's post deleted, nor made by a GET.
-    let path = format!("/blogs/{}", text(&own["id"]));
+    let path = post_path(&own);
     let post = send(Method::GET, &path).await;
-    assert_eq!((post.status, &post.body["id"]), (200, &own["id"]));
+    post.assert_fields(200, json!({ "id": own["id"] }));
     let list = send(Method::GET, "/blogs?limit=1&_method=DELETE").await;
-    assert_eq!((list.status, list.code()), (400, "malformed_query"));
-    assert_eq!(bob.get(&path).await.status, 200);
-    for route in routes(&app).await {
-        if route.path.starts_with("/api/v1/admin/") {
+    list.assert_error(400, "malformed_query");
+    bob.get(&path).await.expect(200);
+    for route in documented_routes(&app).await {
+        if route.is_for_admins() {
             let path = route.path(&id_of_ann);
             let answer = send(route.method.clone(), &path).await;
-            assert_eq!((answer.status, answer.code()), (403, "forbidden"));
+            answer.assert_error(403, "forbidden");
         }
     }
     // Of links, none leads where a header says.
@@ -341,7 +324,7 @@ async fn nobody_chooses_the_address_that_they_are_known_by() {
     let failures: Vec<i32> = counted.unwrap().iter().map(|row| row.failures).collect();
     assert_eq!(failures.iter().filter(|failures| **failures > 0).count(), 1);
 
-    let sessions = ann.get("/users/me/sessions").await.body;
+    let sessions = ann.get("/users/me/sessions").await.expect(200);
     assert_eq!(sessions["items"][0]["ip"], "127.0.0.2");
     let trail = ann.get("/admin/audit").await;
     assert!(!trail.text.contains("192.0.2."), "{trail:?}");
@@ -351,10 +334,7 @@ async fn nobody_chooses_the_address_that_they_are_known_by() {
 
 #[tokio::test]
 async fn nobody_has_more_requests_by_naming_other_addresses() {
-    let app = TestApp::with(Settings {
-        api: vec!["--rate-limit-per-minute=4"],
-    })
-    .await;
+    let app = TestApp::with(&["--rate-limit-per-minute=4"]).await;
     let client = app.anonymous();
     let mut statuses = Vec::new();
     for number in 1..=5 {
@@ -376,8 +356,7 @@ async fn two_tokens_in_one_request_are_none() {
             let request = app.anonymous().request(Method::GET, "/users/me");
             let request = request.header("authorization", first);
             let answer = ann.send(request.header("authorization", second)).await;
-            let told = (answer.status, answer.code());
-            assert_eq!(told, (401, "unauthenticated"), "{first} {second}");
+            answer.assert_error(401, "unauthenticated");
         }
     }
 }
@@ -386,7 +365,7 @@ async fn two_tokens_in_one_request_are_none() {
 async fn a_key_that_a_token_brings_or_names_is_not_used() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let (_, claims) = open(&ann.token);
+    let (_, claims) = decode_token(&ann.token);
     let elsewhere = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/keys", elsewhere.local_addr().unwrap());
     let secret = "a key that somebody else has made up";
@@ -408,10 +387,9 @@ async fn a_key_that_a_token_brings_or_names_is_not_used() {
         let fields = fields.as_object().unwrap().clone();
         header.as_object_mut().unwrap().extend(fields);
         for secret in [secret, ""] {
-            let token = forge(&header, &claims, hmac::HMAC_SHA256, secret);
-            let answer = app.client_with(&token).get("/users/me").await;
-            let told = (answer.status, answer.code());
-            assert_eq!(told, (401, "unauthenticated"), "{header}");
+            let token = forge_token(&header, &claims, hmac::HMAC_SHA256, secret);
+            let answer = app.client_with_token(&token).get("/users/me").await;
+            answer.assert_error(401, "unauthenticated");
         }
     }
     // Nobody was asked for a key.
@@ -425,23 +403,23 @@ async fn what_is_signed_for_one_purpose_is_good_for_no_other() {
     let ann = app.user("ann").await;
     ann.create_post("Growing tomatoes").await;
     ann.create_post("Growing basil").await;
-    let page = ann.get("/blogs?limit=1").await.body;
+    let page = ann.get("/blogs?limit=1").await.expect(200);
     let cursor = text(&page["next_cursor"]);
-    let (_, mut claims) = open(&ann.token);
+    let (_, mut claims) = decode_token(&ann.token);
     claims["typ"] = json!("cursor");
     let header = json!({ "typ": "JWT", "alg": "HS256" });
-    let other = forge(&header, &claims, hmac::HMAC_SHA256, SECRET);
+    let other = forge_token(&header, &claims, hmac::HMAC_SHA256, SECRET);
     for token in [&ann.refresh_token, &cursor, &other] {
-        let answer = app.client_with(token).get("/users/me").await;
-        assert_eq!((answer.status, answer.code()), (401, "unauthenticated"));
+        let answer = app.client_with_token(token).get("/users/me").await;
+        answer.assert_error(401, "unauthenticated");
     }
     for token in [&ann.token, &cursor, &other] {
-        let answer = refresh(&app, token).await;
-        assert_eq!((answer.status, answer.code()), (401, "unauthenticated"));
+        let answer = app.anonymous().refresh(token).await;
+        answer.assert_error(401, "unauthenticated");
     }
     for token in [&ann.token, &ann.refresh_token, &other] {
         let answer = ann.get(&format!("/blogs?cursor={token}")).await;
-        assert_eq!((answer.status, answer.code()), (400, "invalid_cursor"));
+        answer.assert_error(400, "invalid_cursor");
     }
     app.run_jobs().await;
 }
@@ -455,7 +433,7 @@ async fn a_cursor_is_good_for_nobody_else_and_for_no_other_list() {
         client.create_post("Growing basil").await;
     }
     app.run_jobs().await;
-    let routes = routes(&app).await;
+    let routes = documented_routes(&app).await;
     let lists: Vec<String> = routes
         .iter()
         .filter(|r| r.is_paged)
@@ -463,19 +441,17 @@ async fn a_cursor_is_good_for_nobody_else_and_for_no_other_list() {
         .collect();
     assert!(lists.len() >= 5, "{lists:?}");
     for of in &lists {
-        let page = ann.get(&format!("{of}?limit=1")).await.body;
+        let page = ann.get(&format!("{of}?limit=1")).await.expect(200);
         let cursor = text(&page["next_cursor"]);
         for list in &lists {
             let path = format!("{list}?limit=1&cursor={cursor}");
             let expected = if list == of { 200 } else { 400 };
-            assert_eq!(ann.get(&path).await.status, expected, "{of} on {list}");
-            let answer = bob.get(&path).await;
-            assert_eq!(answer.code(), "invalid_cursor", "{of} on {list}");
+            ann.get(&path).await.expect(expected);
+            bob.get(&path).await.assert_error(400, "invalid_cursor");
         }
         for length in 0..cursor.len() {
             let path = format!("{of}?cursor={}", &cursor[..length]);
-            let answer = ann.get(&path).await;
-            assert_eq!(answer.code(), "invalid_cursor", "{path}");
+            ann.get(&path).await.assert_error(400, "invalid_cursor");
         }
     }
 }
@@ -590,7 +566,7 @@ async fn where_a_request_ends_is_beyond_doubt() {
 async fn no_route_sends_a_request_elsewhere() {
     let app = TestApp::new().await;
     let id = Uuid::now_v7();
-    for route in routes(&app).await {
+    for route in documented_routes(&app).await {
         let (method, path) = (&route.method, route.path.replace("{id}", &id.to_string()));
         let head = format!(
             "{method} {path} HTTP/1.1\r\nhost: here\r\nx-forwarded-proto: http\r\n\
@@ -610,13 +586,13 @@ async fn a_sign_in_is_never_one_that_somebody_else_has_prepared() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
     // Whatever session one comes with, one gets a new one, of one's own.
-    let answer = login(&bob, "ann", PASSWORD).await;
-    let new = app.client_with(&text(&answer.body["access_token"]));
-    let [of_ann, of_bob, of_new] = [&ann, &bob, &new].map(|client| open(&client.token).1);
+    let answer = bob.login("ann", PASSWORD).await;
+    let new = app.client_with_token(&text(&answer.body["access_token"]));
+    let [of_ann, of_bob, of_new] = [&ann, &bob, &new].map(|client| decode_token(&client.token).1);
     assert_eq!(of_new["sub"], of_ann["sub"]);
     assert_ne!(of_new["sid"], of_ann["sid"]);
     assert_ne!(of_new["sid"], of_bob["sid"]);
     let body = json!({ "username": "ann", "password": PASSWORD, "sid": of_bob["sid"] });
     let answer = app.anonymous().post("/users/login", body).await;
-    assert_eq!(answer.field_errors(), ["sid: unknown_field"]);
+    answer.assert_field_errors(&["sid: unknown_field"]);
 }

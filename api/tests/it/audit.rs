@@ -4,19 +4,16 @@ use chrono::TimeDelta;
 use entity::audit;
 use entity::clock::now;
 use reqwest::Method;
-use sea_orm::sea_query::Expr;
-use sea_orm::{EntityTrait, PaginatorTrait};
 use serde_json::{Value, json};
+use testing::{PASSWORD, TestClient, text};
 
-use crate::support::{PASSWORD, TestApp, TestClient, text};
+use crate::support::TestApp;
 
 const WRONG: &str = "not the password";
 
 /// The trail, the latest first.
 async fn trail(admin: &TestClient) -> Vec<Value> {
-    let answer = admin.get("/admin/audit?limit=100").await;
-    assert_eq!(answer.status, 200, "{answer:?}");
-    answer.body["items"].as_array().unwrap().clone()
+    admin.get("/admin/audit?limit=100").await.items()
 }
 
 /// What was done, by whom and to whom, the latest first.
@@ -36,26 +33,20 @@ fn told(events: &[Value]) -> Vec<String> {
 async fn all_that_bears_on_who_may_do_what_is_written_down() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.admin("ann").await, app.user("bob").await);
-    let login = json!({ "username": "bob", "password": WRONG });
-    app.anonymous().post("/users/login", login).await;
-    let login = json!({ "username": "nobody", "password": WRONG });
-    app.anonymous().post("/users/login", login).await;
-    let change = json!({ "current_password": WRONG, "new_password": "another horse" });
-    bob.put("/users/me/password", change).await;
-    let change = json!({ "current_password": PASSWORD, "new_password": "another horse" });
-    assert_eq!(bob.put("/users/me/password", change).await.status, 204);
+    app.anonymous().login("bob", WRONG).await;
+    app.anonymous().login("nobody", WRONG).await;
+    bob.change_password(WRONG, "another horse").await;
+    let changed = bob.change_password(PASSWORD, "another horse").await;
+    changed.assert_status(204);
     app.update_user(&ann, "bob", json!({ "role": "admin" }))
         .await;
     app.update_user(&ann, "bob", json!({ "disabled": true }))
         .await;
-    let login = json!({ "username": "bob", "password": "another horse" });
-    app.anonymous().post("/users/login", login).await;
+    app.anonymous().login("bob", "another horse").await;
     app.update_user(&ann, "bob", json!({ "disabled": false, "role": "user" }))
         .await;
     let cay = app.user("cay").await;
-    let leave = cay.request(Method::DELETE, "/users/me");
-    let left = cay.send(leave.json(&json!({ "password": PASSWORD })));
-    assert_eq!(left.await.status, 204);
+    cay.delete_account(PASSWORD).await.expect(204);
 
     let events = trail(&ann).await;
     let expected = [
@@ -97,7 +88,7 @@ async fn an_event_tells_which_request_it_was() {
     let change = ann.request(Method::PATCH, &path);
     let change = change.header("x-request-id", "a-ticket-of-ours");
     let answer = ann.send(change.json(&json!({ "disabled": true }))).await;
-    assert_eq!(answer.status, 200);
+    answer.assert_status(200);
     assert_eq!(trail(&ann).await[0]["request_id"], "a-ticket-of-ours");
 }
 
@@ -107,7 +98,7 @@ async fn what_was_not_done_is_not_written_down() {
     let ann = app.admin("ann").await;
     let path = format!("/admin/users/{}", app.id_of("ann").await);
     let answer = ann.patch(&path, json!({ "role": "user" })).await;
-    assert_eq!(answer.code(), "last_admin");
+    answer.assert_error(409, "last_admin");
     assert_eq!(told(&trail(&ann).await), ["role_changed - ann"]);
 }
 
@@ -116,9 +107,8 @@ async fn a_refresh_token_that_comes_again_is_told_of_once() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.admin("ann").await, app.user("bob").await);
     for status in [200, 401, 401] {
-        let body = json!({ "refresh_token": bob.refresh_token });
-        let answer = app.anonymous().post("/users/refresh", body).await;
-        assert_eq!(answer.status, status);
+        let answer = app.anonymous().refresh(&bob.refresh_token).await;
+        answer.assert_status(status);
     }
     let events = trail(&ann).await;
     let expected = ["refresh_token_reused - bob", "role_changed - ann"];
@@ -133,9 +123,7 @@ async fn the_trail_outlives_those_whom_it_tells_of() {
         .await;
     app.update_user(&bob, "ann", json!({ "role": "admin" }))
         .await;
-    let leave = bob.request(Method::DELETE, "/users/me");
-    let left = bob.send(leave.json(&json!({ "password": PASSWORD })));
-    assert_eq!(left.await.status, 204);
+    bob.delete_account(PASSWORD).await.expect(204);
     let expected = [
         "account_deleted bob bob",
         "role_changed bob ann",
@@ -156,24 +144,15 @@ async fn the_trail_comes_in_pages_and_only_to_be_read() {
             .await;
     }
     let all = trail(&ann).await;
-    let mut path = "/admin/audit?limit=2".to_owned();
-    let mut read = Vec::new();
-    loop {
-        let page = ann.get(&path).await.body;
-        read.extend(page["items"].as_array().unwrap().clone());
-        let Some(next) = page["next_cursor"].as_str() else {
-            break;
-        };
-        path = format!("/admin/audit?limit=2&cursor={next}");
-    }
-    assert_eq!((read.len(), &read), (5, &all));
+    assert_eq!(ann.list_all("/admin/audit?limit=2").await, all);
+    assert_eq!(all.len(), 5);
 
     for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
         let answer = ann.send(ann.request(method, "/admin/audit")).await;
-        assert_eq!(answer.status, 405);
+        answer.assert_status(405);
     }
     let path = format!("/admin/audit/{}", text(&all[0]["id"]));
-    assert_eq!(ann.delete(&path).await.status, 404);
+    ann.delete(&path).await.expect(404);
     assert_eq!(trail(&ann).await, all);
 }
 
@@ -183,13 +162,9 @@ async fn events_are_forgotten_after_400_days() {
     let ann = app.admin("ann").await;
     let aged = async |days| {
         let at = now() - TimeDelta::days(days);
-        audit::Entity::update_many()
-            .col_expr(audit::Column::At, Expr::value(at))
-            .exec(app.db.raw_connection())
-            .await
-            .unwrap();
+        app.set_all(audit::Column::At, at).await;
         api::cleanup::run_once(&app.db, std::time::Duration::from_secs(3600)).await;
-        audit::Entity::find().count(app.db.read()).await.unwrap()
+        app.count(audit::Entity).await
     };
     assert_eq!(aged(399).await, 1);
     assert_eq!(trail(&ann).await.len(), 1);

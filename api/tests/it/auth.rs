@@ -2,51 +2,17 @@
 
 use std::time::Duration;
 
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use entity::clock::now;
+use entity::clock::{Timestamp, now};
 use entity::user;
 use reqwest::Method;
 use ring::hmac;
-use sea_orm::EntityTrait;
-use sea_orm::sea_query::Expr;
 use serde_json::{Value, json};
+use testing::{PASSWORD, TestClient, TestResponse, text};
 use uuid::Uuid;
 
-use crate::support::{PASSWORD, SECRET, Settings, TestApp, TestClient, TestResponse, text};
-
-/// The parts of a token, decoded: its header and its claims.
-pub(crate) fn open(token: &str) -> (Value, Value) {
-    let mut parts = token.split('.').map(|part| {
-        let json = BASE64_URL_SAFE_NO_PAD.decode(part).unwrap();
-        serde_json::from_slice(&json).unwrap_or_default()
-    });
-    (parts.next().unwrap(), parts.next().unwrap())
-}
-
-fn encode(part: &[u8]) -> String {
-    BASE64_URL_SAFE_NO_PAD.encode(part)
-}
-
-/// A token that says whatever one likes.
-pub(crate) fn forge(
-    header: &Value,
-    claims: &Value,
-    algorithm: hmac::Algorithm,
-    secret: &str,
-) -> String {
-    let said = [header, claims].map(|part| encode(part.to_string().as_bytes()));
-    let said = said.join(".");
-    let key = hmac::Key::new(algorithm, secret.as_bytes());
-    let signature = hmac::sign(&key, said.as_bytes());
-    format!("{said}.{}", encode(signature.as_ref()))
-}
-
-/// A token that we could have signed ourselves.
-pub(crate) fn sign(claims: &Value) -> String {
-    let header = json!({ "typ": "JWT", "alg": "HS256" });
-    forge(&header, claims, hmac::HMAC_SHA256, SECRET)
-}
+use crate::support::{
+    Route, SECRET, TestApp, decode_token, documented_routes, encode_part, forge_token, sign_token,
+};
 
 /// What is told to whoever sends this `Authorization`.
 async fn with_header(app: &TestApp, value: impl Into<Vec<u8>>) -> TestResponse {
@@ -57,7 +23,7 @@ async fn with_header(app: &TestApp, value: impl Into<Vec<u8>>) -> TestResponse {
 }
 
 fn assert_refused(answer: &TestResponse, code: &str) {
-    assert_eq!((answer.status, answer.code()), (401, code), "{answer:?}");
+    answer.assert_error(401, code);
     assert_eq!(answer.header("www-authenticate"), "Bearer");
 }
 
@@ -71,7 +37,7 @@ async fn without_a_token_nobody_is_known() {
 async fn a_token_counts_only_as_a_bearer_token() {
     let app = TestApp::new().await;
     let token = app.user("ann").await.token;
-    let basic = encode(format!("ann:{PASSWORD}").as_bytes());
+    let basic = encode_part(format!("ann:{PASSWORD}").as_bytes());
     let bad = [
         token.clone(),
         format!("Basic {basic}"),
@@ -94,7 +60,7 @@ async fn a_token_counts_only_as_a_bearer_token() {
     // The scheme's case does not matter (RFC 9110, 11.1).
     for good in ["Bearer", "bearer", "BEARER"] {
         let answer = with_header(&app, format!("{good} {token}")).await;
-        assert_eq!(answer.status, 200, "{good}");
+        answer.assert_status(200);
     }
     // A token in the address would end up in logs.
     let path = format!("/users/me?access_token={token}");
@@ -105,14 +71,12 @@ async fn a_token_counts_only_as_a_bearer_token() {
 async fn a_token_that_was_changed_anywhere_is_refused() {
     let app = TestApp::new().await;
     let token = app.user("ann").await.token;
-    let (header, claims) = open(&token);
-    assert_eq!(
-        app.client_with(&sign(&claims))
-            .get("/users/me")
-            .await
-            .status,
-        200
-    );
+    let (header, claims) = decode_token(&token);
+    let response = app
+        .client_with_token(&sign_token(&claims))
+        .get("/users/me")
+        .await;
+    response.assert_status(200);
 
     // Each sign of the last part is tried; of the others, some.
     let signature = token.rfind('.').unwrap() + 1;
@@ -127,12 +91,12 @@ async fn a_token_that_was_changed_anywhere_is_refused() {
         assert_refused(&answer, "unauthenticated");
     }
     let said = token.rsplit_once('.').unwrap().0;
-    let none = encode(
+    let none = encode_part(
         json!({ "typ": "JWT", "alg": "none" })
             .to_string()
             .as_bytes(),
     );
-    let body = encode(claims.to_string().as_bytes());
+    let body = encode_part(claims.to_string().as_bytes());
     let forged = [
         "x".to_owned(),
         "a.b.c".to_owned(),
@@ -144,17 +108,17 @@ async fn a_token_that_was_changed_anywhere_is_refused() {
         format!("{none}.{body}"),
         format!("{none}.{body}."),
         format!("{none}.{body}.{}", token.rsplit('.').next().unwrap()),
-        forge(
+        forge_token(
             &header,
             &claims,
             hmac::HMAC_SHA256,
             "another secret, but as long as ours",
         ),
-        forge(&header, &claims, hmac::HMAC_SHA256, ""),
+        forge_token(&header, &claims, hmac::HMAC_SHA256, ""),
         "x".repeat(7000),
     ];
     for token in forged {
-        let answer = app.client_with(&token).get("/users/me").await;
+        let answer = app.client_with_token(&token).get("/users/me").await;
         assert_refused(&answer, "unauthenticated");
     }
 }
@@ -162,7 +126,7 @@ async fn a_token_that_was_changed_anywhere_is_refused() {
 #[tokio::test]
 async fn only_one_algorithm_counts_even_with_the_right_key() {
     let app = TestApp::new().await;
-    let (_, claims) = open(&app.user("ann").await.token);
+    let (_, claims) = decode_token(&app.user("ann").await.token);
     let others = [
         ("HS512", hmac::HMAC_SHA512),
         ("HS384", hmac::HMAC_SHA384),
@@ -175,13 +139,13 @@ async fn only_one_algorithm_counts_even_with_the_right_key() {
         ("hs256", hmac::HMAC_SHA256),
     ];
     for (name, algorithm) in others {
-        let token = forge(
+        let token = forge_token(
             &json!({ "typ": "JWT", "alg": name }),
             &claims,
             algorithm,
             SECRET,
         );
-        let answer = app.client_with(&token).get("/users/me").await;
+        let answer = app.client_with_token(&token).get("/users/me").await;
         assert_refused(&answer, "unauthenticated");
     }
 }
@@ -189,7 +153,7 @@ async fn only_one_algorithm_counts_even_with_the_right_key() {
 #[tokio::test]
 async fn a_token_must_be_ours_for_us_and_of_the_right_kind() {
     let app = TestApp::new().await;
-    let (_, good) = open(&app.user("ann").await.token);
+    let (_, good) = decode_token(&app.user("ann").await.token);
     let bad = [
         ("iss", json!("someone-else")),
         ("iss", Value::Null),
@@ -207,13 +171,19 @@ async fn a_token_must_be_ours_for_us_and_of_the_right_kind() {
     for (name, value) in bad {
         let mut claims = good.clone();
         claims[name] = value;
-        let answer = app.client_with(&sign(&claims)).get("/users/me").await;
-        assert_eq!(answer.status, 401, "{name}: {answer:?}");
+        let answer = app
+            .client_with_token(&sign_token(&claims))
+            .get("/users/me")
+            .await;
+        answer.assert_status(401);
     }
     for name in ["iss", "aud", "typ", "sub", "sid", "exp", "nbf"] {
         let mut claims = good.clone();
         claims.as_object_mut().unwrap().remove(name);
-        let answer = app.client_with(&sign(&claims)).get("/users/me").await;
+        let answer = app
+            .client_with_token(&sign_token(&claims))
+            .get("/users/me")
+            .await;
         assert_refused(&answer, "unauthenticated");
     }
 }
@@ -222,8 +192,8 @@ async fn a_token_must_be_ours_for_us_and_of_the_right_kind() {
 async fn a_token_is_good_for_its_own_user_and_session_only() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
-    let (_, of_ann) = open(&ann.token);
-    let (_, of_bob) = open(&bob.token);
+    let (_, of_ann) = decode_token(&ann.token);
+    let (_, of_bob) = decode_token(&bob.token);
     for (sub, sid) in [
         (&of_bob["sub"], &of_ann["sid"]),
         (&of_ann["sub"], &of_bob["sid"]),
@@ -232,19 +202,19 @@ async fn a_token_is_good_for_its_own_user_and_session_only() {
         let mut claims = of_ann.clone();
         claims["sub"] = sub.clone();
         claims["sid"] = sid.clone();
-        let answer = app.client_with(&sign(&claims)).get("/users/me").await;
+        let answer = app
+            .client_with_token(&sign_token(&claims))
+            .get("/users/me")
+            .await;
         assert_refused(&answer, "session_revoked");
     }
 }
 
 #[tokio::test]
 async fn a_token_expires_when_it_says_so() {
-    let settings = Settings {
-        api: vec!["--access-token-ttl-secs=1"],
-    };
-    let app = TestApp::with(settings).await;
+    let app = TestApp::with(&["--access-token-ttl-secs=1"]).await;
     let ann = app.user("ann").await;
-    let (_, claims) = open(&ann.token);
+    let (_, claims) = decode_token(&ann.token);
     assert_eq!(
         claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(),
         1
@@ -262,19 +232,18 @@ async fn a_token_expires_when_it_says_so() {
     assert_refused(&answer.expect("it never expires"), "token_expired");
     assert!(now().timestamp() >= claims["exp"].as_i64().unwrap());
 
-    let body = json!({ "refresh_token": ann.refresh_token });
-    let pair = app.anonymous().post("/users/refresh", body).await;
+    let pair = app.anonymous().refresh(&ann.refresh_token).await;
     assert_eq!(pair.body["expires_in"], 1);
     // Whether it had expired is told only of a token that we signed.
     let header = json!({ "typ": "JWT", "alg": "HS256" });
-    let token = forge(
+    let token = forge_token(
         &header,
         &claims,
         hmac::HMAC_SHA256,
         "another secret, but as long as ours",
     );
     assert_refused(
-        &app.client_with(&token).get("/users/me").await,
+        &app.client_with_token(&token).get("/users/me").await,
         "unauthenticated",
     );
 }
@@ -283,7 +252,10 @@ async fn a_token_expires_when_it_says_so() {
 async fn a_refresh_token_opens_nothing_by_itself() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let answer = app.client_with(&ann.refresh_token).get("/users/me").await;
+    let answer = app
+        .client_with_token(&ann.refresh_token)
+        .get("/users/me")
+        .await;
     assert_refused(&answer, "unauthenticated");
 }
 
@@ -291,99 +263,32 @@ async fn a_refresh_token_opens_nothing_by_itself() {
 async fn a_disabled_account_is_kept_out_at_once() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    disable(&app, Some(now())).await;
-    let body = json!({ "refresh_token": ann.refresh_token });
-    let login = json!({ "username": "ann", "password": PASSWORD });
-    let answers = [
+    app.set_all(user::Column::DisabledAt, now()).await;
+    let topic = json!({ "topic": "Growing tomatoes" });
+    for answer in [
         ann.get("/users/me").await,
-        ann.post("/blogs", json!({ "topic": "Growing tomatoes" }))
-            .await,
-        app.anonymous().post("/users/login", login).await,
-        app.anonymous().post("/users/refresh", body.clone()).await,
-    ];
-    for answer in &answers {
-        assert_eq!(
-            (answer.status, answer.code()),
-            (403, "forbidden"),
-            "{answer:?}"
-        );
+        ann.post("/blogs", topic).await,
+        app.anonymous().login("ann", PASSWORD).await,
+        app.anonymous().refresh(&ann.refresh_token).await,
+    ] {
+        answer.assert_error(403, "forbidden");
     }
     // Who does not know the password does not learn that it is disabled.
-    let guess = json!({ "username": "ann", "password": "not the password" });
-    let answer = app.anonymous().post("/users/login", guess).await;
+    let answer = app.anonymous().login("ann", "not the password").await;
     assert_refused(&answer, "invalid_credentials");
 
     // Once it is enabled again, the refresh that was refused can be made.
-    disable(&app, None).await;
-    assert_eq!(ann.get("/users/me").await.status, 200);
-    let answer = app.anonymous().post("/users/refresh", body).await;
-    assert_eq!(answer.status, 200);
-}
-
-async fn disable(app: &TestApp, since: Option<entity::clock::Timestamp>) {
-    let update = user::Entity::update_many();
-    let update = update.col_expr(user::Column::DisabledAt, Expr::value(since));
-    update.exec(app.db.raw_connection()).await.unwrap();
-}
-
-/// A route of the OpenAPI document.
-#[derive(Debug)]
-pub(crate) struct Route {
-    pub(crate) method: Method,
-    pub(crate) path: String,
-    pub(crate) is_public: bool,
-    /// The names of a JSON body's fields, if it takes one.
-    pub(crate) fields: Option<Vec<String>>,
-    /// Whether it is a list that comes in pages.
-    pub(crate) is_paged: bool,
-}
-
-impl Route {
-    /// The path below the API's base, or as [`TestClient::request`] wants one
-    /// outside of it.
-    pub(crate) fn path(&self, id: &str) -> String {
-        let path = self.path.replace("{id}", id);
-        match path.strip_prefix("/api/v1") {
-            Some(inside) => inside.to_owned(),
-            None => format!("/{path}"),
-        }
-    }
-}
-
-pub(crate) async fn routes(app: &TestApp) -> Vec<Route> {
-    let document = app.anonymous().get("/openapi.json").await.body;
-    let mut routes = Vec::new();
-    for (path, item) in document["paths"].as_object().unwrap() {
-        for (method, operation) in item.as_object().unwrap() {
-            let method = method.to_uppercase();
-            routes.push(Route {
-                method: Method::from_bytes(method.as_bytes()).unwrap(),
-                path: path.clone(),
-                is_public: operation["security"] == json!([]),
-                fields: fields(&document, operation),
-                is_paged: operation["parameters"].to_string().contains("\"cursor\""),
-            });
-        }
-    }
-    assert!(routes.len() > 20, "{routes:?}");
-    routes
-}
-
-fn fields(document: &Value, operation: &Value) -> Option<Vec<String>> {
-    let body = operation.get("requestBody")?;
-    let schema = &body["content"]["application/json"]["schema"];
-    // One that may be left out is one of two.
-    let schema = schema.pointer("/oneOf/0").unwrap_or(schema);
-    let schema = text(&schema["$ref"]);
-    let schema = document.pointer(schema.strip_prefix('#')?)?;
-    let fields = schema["properties"].as_object()?;
-    Some(fields.keys().cloned().collect())
+    let never = None::<Timestamp>;
+    app.set_all(user::Column::DisabledAt, never).await;
+    ann.get("/users/me").await.expect(200);
+    let answer = app.anonymous().refresh(&ann.refresh_token).await;
+    answer.assert_status(200);
 }
 
 #[tokio::test]
 async fn every_route_but_a_few_is_closed_to_strangers() {
     let app = TestApp::new().await;
-    let routes = routes(&app).await;
+    let routes = documented_routes(&app).await;
     let (open, closed): (Vec<Route>, Vec<Route>) = routes.into_iter().partition(|r| r.is_public);
     let mut open: Vec<&str> = open.iter().map(|route| route.path.as_str()).collect();
     open.sort_unstable();
@@ -399,7 +304,7 @@ async fn every_route_but_a_few_is_closed_to_strangers() {
     let id = Uuid::now_v7().to_string();
     for route in closed {
         // Neither what they send nor what they ask for makes a difference.
-        for client in [app.anonymous(), app.client_with("nonsense")] {
+        for client in [app.anonymous(), app.client_with_token("nonsense")] {
             let request = client.request(route.method.clone(), &route.path(&id));
             let answer = client.send(request).await;
             assert_refused(&answer, "unauthenticated");
@@ -432,11 +337,11 @@ async fn what_is_someone_elses_cannot_be_told_from_what_is_not() {
     app.run_jobs().await;
     let waiting = ann.create_post("Growing basil").await;
     let before = [ann.get_post(&ready).await, ann.get_post(&waiting).await];
-    let session = ann.get("/users/me/sessions").await.body;
+    let session = ann.get("/users/me/sessions").await.expect(200);
     let session = text(&session["items"][0]["id"]);
 
     let mut tried = 0;
-    for route in routes(&app).await {
+    for route in documented_routes(&app).await {
         if !route.path.contains('{') {
             continue;
         }
@@ -464,7 +369,7 @@ async fn what_is_someone_elses_cannot_be_told_from_what_is_not() {
         [ann.get_post(&ready).await, ann.get_post(&waiting).await],
         before
     );
-    assert_eq!(bob.get("/blogs").await.body["items"], json!([]));
-    assert_eq!(bob.get("/jobs").await.body["items"], json!([]));
+    assert_eq!(bob.get("/blogs").await.expect(200)["items"], json!([]));
+    assert_eq!(bob.get("/jobs").await.expect(200)["items"], json!([]));
     app.run_jobs().await;
 }

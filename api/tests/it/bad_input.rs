@@ -3,29 +3,24 @@
 
 use entity::{attempt, idempotency, job, post, refresh_token, session, step, user};
 use reqwest::{Method, RequestBuilder};
-use sea_orm::{EntityTrait, PaginatorTrait};
 use serde_json::{Value, json};
+use testing::{PASSWORD, TestClient, TestResponse, job_path, post_path, text};
 use uuid::Uuid;
 
-use crate::support::{PASSWORD, TestApp, TestClient, TestResponse, text};
+use crate::support::TestApp;
 
 /// How many rows each table has.
 async fn rows(app: &TestApp) -> [u64; 9] {
-    let db = app.db.read();
     [
-        user::Entity::find().count(db).await.unwrap(),
-        session::Entity::find().count(db).await.unwrap(),
-        refresh_token::Entity::find().count(db).await.unwrap(),
-        post::Entity::find().count(db).await.unwrap(),
-        job::Entity::find().count(db).await.unwrap(),
-        attempt::Entity::find().count(db).await.unwrap(),
-        step::Entity::find().count(db).await.unwrap(),
-        idempotency::Entity::find().count(db).await.unwrap(),
-        shared::queue::count_deliveries(db)
-            .await
-            .unwrap()
-            .try_into()
-            .unwrap(),
+        app.count(user::Entity).await,
+        app.count(session::Entity).await,
+        app.count(refresh_token::Entity).await,
+        app.count(post::Entity).await,
+        app.count(job::Entity).await,
+        app.count(attempt::Entity).await,
+        app.count(step::Entity).await,
+        app.count(idempotency::Entity).await,
+        app.count_deliveries().await.try_into().unwrap(),
     ]
 }
 
@@ -35,8 +30,7 @@ async fn refused(app: &TestApp, request: RequestBuilder, status: u16, code: &str
     let before = rows(app).await;
     let shown = format!("{request:?}");
     let answer = app.anonymous().send(request).await;
-    let got = (answer.status, answer.code());
-    assert_eq!(got, (status, code), "{shown}: {answer:?}");
+    answer.assert_error(status, code);
     assert_eq!(answer.body["type"], "about:blank");
     for words in ["title", "detail"] {
         assert!(!text(&answer.body[words]).is_empty(), "{answer:?}");
@@ -179,7 +173,7 @@ async fn fields_that_nobody_knows_are_refused_wherever_they_are() {
     faulty(&app, asking(&ann, &body), &faults).await;
 
     let post = ann.create_post("Growing tomatoes").await;
-    let path = format!("/blogs/{}", text(&post["id"]));
+    let path = post_path(&post);
     app.run_jobs().await;
     let before = ann.get_post(&post).await;
     let put = ann.request(Method::PUT, &path);
@@ -227,7 +221,7 @@ async fn a_body_must_say_that_it_is_json() {
     for good in ["application/json; charset=utf-8", "Application/JSON"] {
         let request = ann.request(Method::POST, "/blogs").body(body.clone());
         let answer = ann.send(request.header("content-type", good)).await;
-        assert_eq!(answer.status, 202, "{good}");
+        answer.assert_status(202);
     }
     app.run_jobs().await;
 }
@@ -426,9 +420,8 @@ async fn options_are_held_to_their_limits() {
         json!({ "words": 100, "keywords": [] }),
         json!(null),
     ] {
-        let answer = ann.send(asking_with(&ann, &good)).await;
-        assert_eq!(answer.status, 202, "{answer:?}");
-        let path = format!("/jobs/{}/cancel", text(&answer.body["job"]["id"]));
+        let answer = ann.send(asking_with(&ann, &good)).await.expect(202);
+        let path = format!("/jobs/{}/cancel", text(&answer["job"]["id"]));
         let canceled = ann.send(ann.request(Method::POST, &path)).await;
         assert_eq!(canceled.body["status"], "canceled");
     }
@@ -475,11 +468,7 @@ async fn a_query_that_cannot_be_read_is_refused() {
         "?q=&limit=5",
         "?q=%25%5F%5C'",
     ] {
-        assert_eq!(
-            ann.get(&format!("/blogs{good}")).await.status,
-            200,
-            "{good}"
-        );
+        ann.get(&format!("/blogs{good}")).await.expect(200);
     }
 }
 
@@ -488,7 +477,7 @@ async fn nobody_waits_longer_than_a_minute() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let post = ann.create_post("Growing tomatoes").await;
-    let path = format!("/jobs/{}", text(&post["job"]["id"]));
+    let path = job_path(&post);
     for wait in ["61", "18446744073709551615"] {
         let request = ann.request(Method::GET, &format!("{path}?wait={wait}"));
         faulty(&app, request, &["wait: out_of_range"]).await;
@@ -497,7 +486,7 @@ async fn nobody_waits_longer_than_a_minute() {
         let request = ann.request(Method::GET, &format!("{path}?wait={wait}"));
         refused(&app, request, 400, "malformed_query").await;
     }
-    assert_eq!(ann.get(&format!("{path}?wait=0")).await.status, 200);
+    ann.get(&format!("{path}?wait=0")).await.expect(200);
     app.run_jobs().await;
 }
 
@@ -535,8 +524,7 @@ async fn a_cursor_that_was_changed_anywhere_is_refused() {
         let before = rows(&app).await;
         for cursor in bad {
             let answer = ann.get(&format!("{list}?cursor={cursor}")).await;
-            let got = (answer.status, answer.code());
-            assert_eq!(got, (400, "invalid_cursor"), "{list} {cursor}");
+            answer.assert_error(400, "invalid_cursor");
         }
         assert_eq!(rows(&app).await, before);
     }
@@ -563,7 +551,7 @@ async fn a_cursor_is_good_for_its_own_list_only() {
         for list in lists {
             let path = format!("{list}&cursor={cursor}");
             let status = if of == list { 200 } else { 400 };
-            assert_eq!(ann.get(&path).await.status, status, "{of} on {list}");
+            ann.get(&path).await.expect(status);
             let request = bob.request(Method::GET, &path);
             refused(&app, request, 400, "invalid_cursor").await;
         }
@@ -689,7 +677,7 @@ async fn a_change_of_a_version_that_is_past_is_refused() {
     let post = ann.create_post("Growing tomatoes").await;
     app.run_jobs().await;
     let before = ann.get_post(&post).await;
-    let path = format!("/blogs/{}", text(&post["id"]));
+    let path = post_path(&post);
     let past = format!("\"{}\"", before["version"].as_i64().unwrap() - 1);
     for tag in [past.as_str(), "\"\"", "nonsense", "1", "\"1\", \"99\""] {
         let put = ann.request(Method::PUT, &path).header("if-match", tag);

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use entity::{job, post};
-use futures_util::future::join;
+use futures_util::FutureExt;
+use futures_util::future::{join, join_all};
 use reqwest::Method;
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, IntoActiveModel,
@@ -12,16 +13,13 @@ use sea_orm::{
 use serde_json::{Value, json};
 use shared::queue;
 use testing::stub_openai::StubBehavior;
+use testing::{
+    PASSWORD, TestClient, TestResponse, assert_fields, assert_within, at_first, outcomes,
+    post_path, text,
+};
 use uuid::Uuid;
 
-use crate::agent_failures::{at_first, outcomes};
-use crate::jobs::{cancel, job_path};
-use crate::support::{PASSWORD, TestApp, TestClient, TestResponse, deliveries, text};
-
-async fn retry(owner: &TestClient, post: &Value) -> TestResponse {
-    let path = format!("{}/retry", job_path(post));
-    owner.send(owner.request(Method::POST, &path)).await
-}
+use crate::support::{TestApp, deliveries};
 
 /// A post whose job has failed at the second section.
 async fn failed(app: &TestApp, owner: &TestClient, topic: &str) -> Value {
@@ -38,17 +36,14 @@ async fn a_queued_job_is_canceled_at_once() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Second thoughts").await;
-    let canceled = cancel(&ann, &asked).await;
-    assert_eq!(canceled.status, 202);
+    let canceled = ann.cancel(&asked).await;
+    canceled.assert_status(202);
     assert_eq!(canceled.header("retry-after"), "");
     assert_eq!(canceled.body["status"], "canceled");
     assert!(canceled.body["finished_at"].is_string());
-    assert_eq!(queue::count_deliveries(app.db.read()).await.unwrap(), 0);
+    assert_eq!(app.count_deliveries().await, 0);
     let post = ann.get_post(&asked).await;
-    assert_eq!(
-        (&post["status"], &post["content"]),
-        (&json!("canceled"), &Value::Null)
-    );
+    assert_fields(&post, json!({ "status": "canceled", "content": null }));
     assert_eq!(post["job"], canceled.body);
     app.run_jobs().await;
     assert!(app.agent.calls().is_empty());
@@ -64,32 +59,19 @@ async fn a_running_job_is_canceled_when_its_worker_has_let_go_of_the_agent() {
     app.agent.called(3).await;
 
     let since = Instant::now();
-    let canceling = cancel(&ann, &asked).await;
-    assert_eq!(
-        (canceling.status, &canceling.body["status"]),
-        (202, &json!("canceling"))
-    );
+    let canceling = ann.cancel(&asked).await;
+    canceling.assert_fields(202, json!({ "status": "canceling" }));
     assert_eq!(canceling.header("retry-after"), "1");
     app.agent.client_gone().await;
     let job = app
-        .job_once(&ann, &asked, |job| job["status"] != "canceling")
+        .wait_for_job(&ann, &asked, |job| job["status"] != "canceling")
         .await;
-    assert!(
-        since.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        since.elapsed()
-    );
-    assert_eq!(
-        (&job["status"], &job["phase"]),
-        (&json!("canceled"), &Value::Null)
-    );
+    assert_within(Duration::from_secs(3), since);
+    assert_fields(&job, json!({ "status": "canceled", "phase": null }));
     assert_eq!(outcomes(&job), ["canceled"]);
     let post = ann.get_post(&asked).await;
     assert_eq!(post["status"], "canceled");
-    assert_eq!(
-        (&post["title"], &post["content"]),
-        (&Value::Null, &Value::Null)
-    );
+    assert_fields(&post, json!({ "title": null, "content": null }));
     worker.stop().await;
 }
 
@@ -100,11 +82,11 @@ async fn a_job_that_waits_after_an_error_is_canceled_at_once() {
     let asked = ann.create_post("Impatience").await;
     app.agent.set(StubBehavior::RateLimit(600));
     let worker = app.worker().await;
-    app.job_once(&ann, &asked, |job| !job["next_attempt_at"].is_null())
+    app.wait_for_job(&ann, &asked, |job| !job["next_attempt_at"].is_null())
         .await;
-    let canceled = cancel(&ann, &asked).await;
-    assert_eq!(canceled.body["status"], "canceled");
-    assert_eq!(canceled.body["next_attempt_at"], Value::Null);
+    let canceled = ann.cancel(&asked).await;
+    let expected = json!({ "status": "canceled", "next_attempt_at": null });
+    assert_fields(&canceled.body, expected);
     worker.stop().await;
 }
 
@@ -116,12 +98,11 @@ async fn a_job_that_is_over_cannot_be_canceled() {
     over.push(ann.create_post("Success").await);
     app.run_jobs().await;
     over.push(ann.create_post("Cancellation").await);
-    cancel(&ann, &over[2]).await;
+    ann.cancel(&over[2]).await;
     for (post, status) in over.iter().zip(["failed", "succeeded", "canceled"]) {
         let before = ann.get_job(post).await;
         assert_eq!(before["status"], status);
-        let answer = cancel(&ann, post).await;
-        assert_eq!((answer.status, answer.code()), (409, "job_finished"));
+        ann.cancel(post).await.assert_error(409, "job_finished");
         assert_eq!(ann.get_job(post).await, before);
     }
 }
@@ -132,30 +113,19 @@ async fn a_failed_job_goes_on_where_it_was() {
     let ann = app.user("ann").await;
     let asked = failed(&app, &ann, "Second winds").await;
 
-    let again = retry(&ann, &asked).await;
-    assert_eq!(again.status, 202);
+    let again = ann.retry(&asked).await;
+    again.assert_status(202);
     assert_eq!(again.header("retry-after"), "1");
     let job = &again.body;
-    assert_eq!(
-        (&job["id"], &job["status"]),
-        (&asked["job"]["id"], &json!("queued"))
-    );
-    assert_eq!(
-        (&job["error"], &job["finished_at"]),
-        (&Value::Null, &Value::Null)
-    );
-    assert_eq!(
-        (&job["queue_position"], &job["max_attempts"]),
-        (&json!(1), &json!(6))
-    );
+    let expected = json!({ "id": asked["job"]["id"], "status": "queued" });
+    assert_fields(job, expected);
+    assert_fields(job, json!({ "error": null, "finished_at": null }));
+    assert_fields(job, json!({ "queue_position": 1, "max_attempts": 6 }));
     assert_eq!(ann.get_post(&asked).await["status"], "generating");
     app.run_jobs().await;
 
     let job = ann.get_job(&asked).await;
-    assert_eq!(
-        (&job["status"], &job["attempt"]),
-        (&json!("succeeded"), &json!(2))
-    );
+    assert_fields(&job, json!({ "status": "succeeded", "attempt": 2 }));
     assert_eq!(outcomes(&job), ["failed", "succeeded"]);
     assert_eq!(app.requested_sections(), [0, 1, 2, 2, 3, 4]);
     assert_eq!(ann.get_post(&asked).await["status"], "ready");
@@ -169,9 +139,9 @@ async fn a_canceled_job_goes_on_where_it_was() {
     app.agent.set(at_first(1, 3, StubBehavior::Hang));
     let worker = app.worker().await;
     app.agent.called(4).await;
-    cancel(&ann, &asked).await;
+    ann.cancel(&asked).await;
     app.wait_until_jobs_finished().await;
-    assert_eq!(retry(&ann, &asked).await.status, 202);
+    ann.retry(&asked).await.expect(202);
     app.wait_until_jobs_finished().await;
     worker.stop().await;
     assert_eq!(
@@ -186,14 +156,10 @@ async fn a_job_can_be_retried_only_when_it_failed_or_was_canceled() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Bad timing").await;
-    let queued = retry(&ann, &asked).await;
-    assert_eq!(
-        (queued.status, queued.code()),
-        (409, "generation_in_progress")
-    );
+    let queued = ann.retry(&asked).await;
+    queued.assert_error(409, "generation_in_progress");
     app.run_jobs().await;
-    let succeeded = retry(&ann, &asked).await;
-    assert_eq!((succeeded.status, succeeded.code()), (409, "job_finished"));
+    ann.retry(&asked).await.assert_error(409, "job_finished");
     assert_eq!(ann.get_post(&asked).await["status"], "ready");
 }
 
@@ -202,23 +168,15 @@ async fn only_the_latest_job_of_a_post_can_be_retried() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let old = failed(&app, &ann, "Old flames").await;
-    let path = format!("/blogs/{}/regenerate", text(&old["id"]));
-    let new = ann.send(ann.request(Method::POST, &path)).await;
-    assert_eq!(new.status, 202);
-    let refused = retry(&ann, &old).await;
-    assert_eq!(
-        (refused.status, refused.code()),
-        (409, "generation_in_progress")
-    );
+    let new = ann.regenerate(&old).await.expect(202);
+    let refused = ann.retry(&old).await;
+    refused.assert_error(409, "generation_in_progress");
 
     app.run_jobs().await;
-    let refused = retry(&ann, &old).await;
-    assert_eq!((refused.status, refused.code()), (409, "job_finished"));
+    ann.retry(&old).await.assert_error(409, "job_finished");
     let post = ann.get_post(&old).await;
-    assert_eq!(
-        (&post["status"], &post["job"]["id"]),
-        (&json!("ready"), &new.body["job"]["id"])
-    );
+    let expected = json!({ "status": "ready", "job": { "id": new["job"]["id"] } });
+    assert_fields(&post, expected);
 }
 
 #[tokio::test]
@@ -230,9 +188,9 @@ async fn whenever_a_cancel_comes_job_and_post_agree() {
         let asked = ann.create_post("Photo finish").await;
         // A job takes some tens of milliseconds.
         tokio::time::sleep(Duration::from_millis(n * 9)).await;
-        (asked.clone(), cancel(&ann, &asked).await)
+        (asked.clone(), ann.cancel(&asked).await)
     };
-    let races = futures_util::future::join_all((0..24).map(race)).await;
+    let races = join_all((0..24).map(race)).await;
     app.wait_until_jobs_finished().await;
     workers.0.stop().await;
     workers.1.stop().await;
@@ -260,49 +218,32 @@ async fn whatever_comes_at_once_nothing_is_left_behind() {
     let workers = (app.worker().await, app.worker().await);
     let life = async |n: u64| {
         let asked = ann.create_post("Rush hour").await;
-        let path = format!("/blogs/{}", text(&asked["id"]));
-        let again = format!("{path}/regenerate");
+        let path = post_path(&asked);
         let pause = |part: u64| tokio::time::sleep(Duration::from_millis(n * part % 37));
-        let (canceled, regenerated, edited, retried, deleted) = tokio::join!(
-            async { (pause(3).await, cancel(&ann, &asked).await).1 },
-            async {
-                (
-                    pause(5).await,
-                    ann.send(ann.request(Method::POST, &again)).await,
-                )
-                    .1
-            },
-            async {
-                (
-                    pause(7).await,
-                    ann.put(&path, json!({ "content": "Mine." })).await,
-                )
-                    .1
-            },
-            async { (pause(11).await, retry(&ann, &asked).await).1 },
-            async {
-                pause(13).await;
-                match n % 2 {
-                    0 => ann.delete(&path).await,
-                    _ => ann.get(&path).await,
-                }
-            },
+        let method = if n.is_multiple_of(2) {
+            Method::DELETE
+        } else {
+            Method::GET
+        };
+        let responses = tokio::join!(
+            pause(3).then(|()| ann.cancel(&asked)),
+            pause(5).then(|()| ann.regenerate(&asked)),
+            pause(7).then(|()| ann.put(&path, json!({ "content": "Mine." }))),
+            pause(11).then(|()| ann.retry(&asked)),
+            pause(13).then(|()| ann.send(ann.request(method, &path))),
         );
-        for answer in [canceled, regenerated, edited, retried, deleted] {
-            assert!(
-                [200, 202, 404, 409].contains(&answer.status),
-                "{}",
-                answer.text
-            );
+        for response in <[TestResponse; 5]>::from(responses) {
+            let expected = [200, 202, 404, 409].contains(&response.status);
+            assert!(expected, "{response}");
         }
         asked
     };
-    let asked = futures_util::future::join_all((1..24).map(life)).await;
+    let asked = join_all((1..24).map(life)).await;
     app.wait_until_jobs_finished().await;
     workers.0.stop().await;
     workers.1.stop().await;
     for asked in asked {
-        let post = ann.get_post(&asked).await;
+        let post = ann.get(&post_path(&asked)).await.body;
         let (status, job) = (post["status"].as_str(), post["job"]["status"].as_str());
         // A failed or canceled post may have been made ready by the edit.
         let agree = match status {
@@ -366,11 +307,7 @@ async fn nobody_who_calls_off_many_jobs_and_a_worker_wait_for_each_other() {
         };
         let (answer, ()) = join(ann.send(request), goes_on).await;
         assert!(matches!(answer.status, 200 | 204), "{way}: {answer:?}");
-        assert_eq!(
-            queue::count_deliveries(app.db.read()).await.unwrap(),
-            0,
-            "{way}"
-        );
+        assert_eq!(app.count_deliveries().await, 0, "{way}");
     }
 }
 
@@ -415,7 +352,7 @@ async fn of_very_many_deliveries_all_are_taken_and_no_other() {
     let request = bob
         .request(Method::DELETE, "/users/me")
         .json(&json!({ "password": PASSWORD }));
-    assert_eq!(bob.send(request).await.status, 204);
+    bob.send(request).await.expect(204);
     let left = queue::count_deliveries(app.db.read()).await;
     assert_eq!(left.unwrap(), 1);
     app.run_jobs().await;

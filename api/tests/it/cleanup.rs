@@ -9,24 +9,19 @@ use entity::{attempt, job, post, refresh_token, session};
 use sea_orm::sea_query::Expr;
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, IntoActiveModel,
-    PaginatorTrait, QueryFilter, Statement,
+    QueryFilter, Statement,
 };
-use serde_json::{Value, json};
-use shared::database::Database;
+use serde_json::json;
 use shared::queue::{self, JobQuota, RequestOrigin};
+use testing::{assert_fields, job_path, post_path, text};
 use uuid::Uuid;
 
-use crate::support::{TestApp, text};
+use crate::support::TestApp;
 
 const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
 
 fn days_ago(days: i64) -> Timestamp {
     now() - TimeDelta::days(days)
-}
-
-async fn all_jobs_finished(db: &Database, when: Timestamp) {
-    let finished = job::Entity::update_many().col_expr(job::Column::FinishedAt, Expr::value(when));
-    finished.exec(db.raw_connection()).await.unwrap();
 }
 
 #[tokio::test]
@@ -36,26 +31,20 @@ async fn a_job_that_was_over_long_ago_is_forgotten_and_its_post_is_not() {
     let asked = ann.create_post("Old times").await;
     app.run_jobs().await;
 
-    all_jobs_finished(&app.db, days_ago(29)).await;
+    app.set_all(job::Column::FinishedAt, days_ago(29)).await;
     worker::maintenance::cleanup::run_once(&app.db, MONTH).await;
     assert_eq!(ann.get_job(&asked).await["status"], "succeeded");
 
-    all_jobs_finished(&app.db, days_ago(31)).await;
+    app.set_all(job::Column::FinishedAt, days_ago(31)).await;
     worker::maintenance::cleanup::run_once(&app.db, MONTH).await;
-    let path = format!("/jobs/{}", text(&asked["job"]["id"]));
-    assert_eq!(ann.get(&path).await.status, 404);
-    let attempts = attempt::Entity::find().count(app.db.read()).await.unwrap();
-    assert_eq!(attempts, 0);
+    ann.get(&job_path(&asked)).await.expect(404);
+    assert_eq!(app.count(attempt::Entity).await, 0);
     let post = ann.get_post(&asked).await;
-    assert_eq!(
-        (&post["status"], &post["job"]),
-        (&json!("ready"), &Value::Null)
-    );
+    assert_fields(&post, json!({ "status": "ready", "job": null }));
     assert!(text(&post["content"]).len() > 20);
 
     // It can be written anew.
-    let path = format!("/blogs/{}/regenerate", text(&asked["id"]));
-    assert_eq!(ann.post(&path, json!({})).await.status, 202);
+    ann.regenerate(&asked).await.expect(202);
     app.run_jobs().await;
     assert_eq!(ann.get_post(&asked).await["job"]["status"], "succeeded");
 }
@@ -68,21 +57,20 @@ async fn a_post_is_written_anew_as_it_was_though_its_job_is_forgotten() {
     let body = json!({ "topic": "Alte Zeiten", "options": options });
     let asked = ann.post("/blogs", body).await.body;
     app.run_jobs().await;
-    all_jobs_finished(&app.db, days_ago(31)).await;
+    app.set_all(job::Column::FinishedAt, days_ago(31)).await;
     worker::maintenance::cleanup::run_once(&app.db, MONTH).await;
 
-    let path = format!("/blogs/{}", text(&asked["id"]));
-    let status = ann.get(&format!("{path}/status")).await;
-    assert_eq!((status.status, status.code()), (404, "not_found"));
+    let status = ann.get(&format!("{}/status", post_path(&asked))).await;
+    status.assert_error(404, "not_found");
     let detail = text(&status.body["detail"]);
     assert!(detail.contains("no longer kept"), "{detail}");
 
     let calls = app.agent.calls().len();
-    let again = ann.post(&format!("{path}/regenerate"), json!({})).await;
-    assert_eq!(again.body["job"]["model"], "stub-small");
+    let again = ann.regenerate(&asked).await.expect(202);
+    assert_eq!(again["job"]["model"], "stub-small");
     app.run_jobs().await;
     for call in &app.agent.calls()[calls..] {
-        let said = call.body["messages"].to_string();
+        let said = call.prompt();
         assert!(said.contains("Language: de"), "{said}");
     }
 }
@@ -92,10 +80,7 @@ async fn a_job_that_waits_is_kept_however_old_it_is() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Patience").await;
-    let old = job::Entity::update_many()
-        .col_expr(job::Column::CreatedAt, Expr::value(days_ago(400)))
-        .exec(app.db.raw_connection());
-    old.await.unwrap();
+    app.set_all(job::Column::CreatedAt, days_ago(400)).await;
     worker::maintenance::cleanup::run_once(&app.db, MONTH).await;
     assert_eq!(ann.get_job(&asked).await["status"], "queued");
     app.run_jobs().await;
@@ -107,9 +92,8 @@ async fn a_job_that_is_retried_at_this_moment_is_kept_however_old_it_is() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Patience").await;
-    let path = format!("/jobs/{}/cancel", text(&asked["job"]["id"]));
-    assert_eq!(ann.post(&path, Value::Null).await.status, 202);
-    all_jobs_finished(&app.db, days_ago(31)).await;
+    ann.cancel(&asked).await.expect(202);
+    app.set_all(job::Column::FinishedAt, days_ago(31)).await;
 
     let job = job::Entity::find().one(app.db.read()).await.unwrap();
     let tx = app.begin().await;
@@ -147,21 +131,20 @@ async fn more_than_one_step_is_taken_where_there_is_more() {
     let insert = job::Entity::insert_many(copies).exec(app.db.raw_connection());
     insert.await.unwrap();
     worker::maintenance::cleanup::run_once(&app.db, MONTH).await;
-    let left = job::Entity::find().count(app.db.read()).await.unwrap();
-    assert_eq!(left, 1);
-    assert_eq!(post::Entity::find().count(app.db.read()).await.unwrap(), 1);
+    assert_eq!(app.count(job::Entity).await, 1);
+    assert_eq!(app.count(post::Entity).await, 1);
 }
 
 async fn sessions_left(app: &TestApp) -> u64 {
     api::cleanup::run_once(&app.db, MONTH).await;
-    session::Entity::find().count(app.db.read()).await.unwrap()
+    app.count(session::Entity).await
 }
 
 #[tokio::test]
 async fn a_session_is_forgotten_a_day_after_its_end_with_its_tokens() {
     let app = TestApp::new().await;
     let (ended, live) = (app.user("ann").await, app.login("ann").await);
-    assert_eq!(ended.post("/users/logout", Value::Null).await.status, 204);
+    ended.post_empty("/users/logout").await.expect(204);
     assert_eq!(sessions_left(&app).await, 2);
 
     session::Entity::update_many()
@@ -171,16 +154,12 @@ async fn a_session_is_forgotten_a_day_after_its_end_with_its_tokens() {
         .await
         .unwrap();
     assert_eq!(sessions_left(&app).await, 1);
-    assert_eq!(ended.get("/users/me").await.code(), "session_revoked");
-    assert_eq!(live.get("/users/me").await.status, 200);
-    let tokens = refresh_token::Entity::find().count(app.db.read());
-    assert_eq!(tokens.await.unwrap(), 1);
+    let response = ended.get("/users/me").await;
+    response.assert_error(401, "session_revoked");
+    live.get("/users/me").await.expect(200);
+    assert_eq!(app.count(refresh_token::Entity).await, 1);
 
-    session::Entity::update_many()
-        .col_expr(session::Column::ExpiresAt, Expr::value(days_ago(2)))
-        .exec(app.db.raw_connection())
-        .await
-        .unwrap();
+    app.set_all(session::Column::ExpiresAt, days_ago(2)).await;
     assert_eq!(sessions_left(&app).await, 0);
 }
 
@@ -188,8 +167,7 @@ async fn a_session_is_forgotten_a_day_after_its_end_with_its_tokens() {
 async fn a_spent_token_is_forgotten_when_it_would_be_worth_nothing_anyway() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let body = json!({ "refresh_token": ann.refresh_token });
-    let pair = app.anonymous().post("/users/refresh", body.clone()).await;
+    let pair = app.anonymous().refresh(&ann.refresh_token).await;
     let spent = |days| {
         let spent = refresh_token::Entity::update_many()
             .col_expr(refresh_token::Column::SpentAt, Expr::value(days_ago(days)));
@@ -197,8 +175,7 @@ async fn a_spent_token_is_forgotten_when_it_would_be_worth_nothing_anyway() {
     };
     let tokens = async || {
         api::cleanup::run_once(&app.db, MONTH).await;
-        let tokens = refresh_token::Entity::find().count(app.db.read());
-        tokens.await.unwrap()
+        app.count(refresh_token::Entity).await
     };
     spent(29).exec(app.db.raw_connection()).await.unwrap();
     assert_eq!(tokens().await, 2);
@@ -206,10 +183,10 @@ async fn a_spent_token_is_forgotten_when_it_would_be_worth_nothing_anyway() {
     assert_eq!(tokens().await, 1);
 
     // It is as good as one that never was, and harms the session no longer.
-    let again = app.anonymous().post("/users/refresh", body).await;
-    assert_eq!(again.code(), "unauthenticated");
-    let live = app.client_with(&text(&pair.body["access_token"]));
-    assert_eq!(live.get("/users/me").await.status, 200);
+    let again = app.anonymous().refresh(&ann.refresh_token).await;
+    again.assert_error(401, "unauthenticated");
+    let live = app.client_with_token(&text(&pair.body["access_token"]));
+    live.get("/users/me").await.expect(200);
 }
 
 #[tokio::test]
@@ -236,11 +213,7 @@ async fn a_worker_that_has_been_gone_for_a_day_is_forgotten() {
     };
     assert_eq!(count().await, 2);
     let all_old = format!("UPDATE {table} SET last_seen = {old}");
-    app.db
-        .raw_connection()
-        .execute_unprepared(&all_old)
-        .await
-        .unwrap();
+    app.execute(&all_old).await;
     assert_eq!(count().await, 0);
 }
 

@@ -2,8 +2,9 @@
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::json;
+use testing::{PASSWORD, TestClient};
 
-use crate::support::{PASSWORD, Settings, TestApp, TestClient};
+use crate::support::TestApp;
 
 /// The tests' clients are the proxy, and speak for others.
 const PROXY: &str = "--trusted-proxies=192.0.2.1,127.0.0.1/32";
@@ -22,8 +23,7 @@ fn login(through: &TestClient, password: &str) -> RequestBuilder {
 
 #[tokio::test]
 async fn clients_behind_a_trusted_proxy_have_a_limit_each() {
-    let api = vec![PROXY, "--rate-limit-per-minute=2"];
-    let app = TestApp::with(Settings { api }).await;
+    let app = TestApp::with(&[PROXY, "--rate-limit-per-minute=2"]).await;
     let proxy = app.anonymous();
     let ask = async |address: &str| {
         let request = proxy.request(Method::GET, "/models");
@@ -39,8 +39,7 @@ async fn clients_behind_a_trusted_proxy_have_a_limit_each() {
 
 #[tokio::test]
 async fn who_comes_past_the_proxy_is_known_by_its_own_address() {
-    let api = vec![PROXY, "--rate-limit-per-minute=2"];
-    let app = TestApp::with(Settings { api }).await;
+    let app = TestApp::with(&[PROXY, "--rate-limit-per-minute=2"]).await;
     let past = app.client_from_ip(2);
     let mut statuses = Vec::new();
     for address in ["198.51.100.1", "198.51.100.2", "198.51.100.3"] {
@@ -52,14 +51,14 @@ async fn who_comes_past_the_proxy_is_known_by_its_own_address() {
 
 #[tokio::test]
 async fn guessing_behind_a_proxy_delays_the_guesser_and_not_the_owner() {
-    let app = TestApp::with(Settings { api: vec![PROXY] }).await;
+    let app = TestApp::with(&[PROXY]).await;
     let ann = app.admin("ann").await;
     let proxy = app.anonymous();
     let at_home = async |password| {
         let request = on_behalf_of("198.51.100.1", login(&proxy, password));
         proxy.send(request).await
     };
-    assert_eq!(at_home(PASSWORD).await.status, 200);
+    at_home(PASSWORD).await.expect(200);
     // The sixth begins to wait, and each further one for longer.
     let mut refused = None;
     for _ in 0..10 {
@@ -71,7 +70,7 @@ async fn guessing_behind_a_proxy_delays_the_guesser_and_not_the_owner() {
         }
     }
     assert_eq!(refused.expect("nobody waits").code(), "rate_limited");
-    assert_eq!(at_home(PASSWORD).await.status, 200);
+    at_home(PASSWORD).await.expect(200);
 
     let sessions = ann.get("/users/me/sessions").await;
     assert!(sessions.text.contains("\"198.51.100.1\""), "{sessions:?}");

@@ -18,8 +18,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::jobs::cancel;
-use crate::support::{Settings, TestApp};
+use crate::support::TestApp;
 
 const PATIENCE: Duration = Duration::from_millis(300);
 
@@ -438,11 +437,9 @@ async fn an_answer_that_is_read_slowly_is_sent_to_its_end() {
 
 #[tokio::test]
 async fn whoever_waits_for_a_job_keeps_the_connection() {
-    let limit = vec!["--max-connections-per-address=2"];
-    let app = TestApp::with(Settings { api: limit }).await;
+    let app = TestApp::with(&["--max-connections-per-address=2"]).await;
     let ann = app.user("ann").await;
-    let mut away = app.client_from_ip(2);
-    away.token = ann.token.clone();
+    let away = app.client_from_ip(2).with_token(&ann.token);
     let body = json!({ "topic": "Growing tomatoes" });
     let asked = ann.request(Method::POST, "/blogs").json(&body);
     let asked = ann.send(asked.header("prefer", "wait=60"));
@@ -460,7 +457,7 @@ async fn whoever_waits_for_a_job_keeps_the_connection() {
             let _next = sending(1, address, HALF_A_HEAD).await;
             is_closed(&mut silent).await;
         }
-        cancel(&away, &post).await;
+        away.cancel(&post).await;
     };
     let (answer, ()) = tokio::join!(asked, meanwhile);
     assert_eq!(answer.status, 202, "{answer:?}");
@@ -470,11 +467,11 @@ async fn whoever_waits_for_a_job_keeps_the_connection() {
 
 #[tokio::test]
 async fn a_trusted_proxy_may_have_any_number_of_connections() {
-    let api = vec![
+    let settings = [
         "--max-connections-per-address=1",
         "--trusted-proxies=127.0.0.1",
     ];
-    let app = TestApp::with(Settings { api }).await;
+    let app = TestApp::with(&settings).await;
     let address = app.url.strip_prefix("http://").unwrap().parse().unwrap();
     let head = "GET /health HTTP/1.1\r\nhost: here\r\nconnection: close\r\n";
     let mut proxy = Vec::new();

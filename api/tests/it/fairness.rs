@@ -7,12 +7,11 @@ use entity::{attempt, job, post};
 use sea_orm::{ActiveModelTrait, EntityTrait, IntoActiveModel, QueryOrder, Set};
 use serde_json::Value;
 use testing::stub_openai::StubBehavior;
+use testing::{TestClient, outcomes, requested_part, text};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::agent_failures::outcomes;
-use crate::jobs::cancel;
-use crate::support::{TestApp, TestClient, part, text};
+use crate::support::TestApp;
 
 /// Every attempt ends with its first call.
 const BRIEFLY: StubBehavior = StubBehavior::Fail(401, "invalid_api_key");
@@ -73,11 +72,12 @@ async fn one_who_asks_again_whenever_a_job_is_taken_overtakes_nobody() {
     let mut of_ann = ask(&ann, 1).await;
     let gate = Arc::new(Notify::new());
     let outlines = gate.clone();
-    app.agent
-        .set(StubBehavior::per_request(move |call| match part(call) {
+    app.agent.set(StubBehavior::per_request(
+        move |call| match requested_part(call) {
             0 => StubBehavior::Gate(outlines.clone()),
             _ => StubBehavior::Write,
-        }));
+        },
+    ));
     let worker = app.worker_with(&[ALONE]).await;
     for number in 0..6 {
         // The others have five parts each.
@@ -127,7 +127,7 @@ async fn a_job_whose_worker_was_lost_has_kept_its_place() {
     app.agent.set(StubBehavior::Gate(gate.clone()));
     let worker = app.worker_with(&short).await;
     app.agent.called(2).await;
-    app.job_once(&ann, &of_ann[0], |job| job["status"] == "queued")
+    app.wait_for_job(&ann, &of_ann[0], |job| job["status"] == "queued")
         .await;
     app.agent.set(BRIEFLY);
     gate.notify_one();
@@ -169,11 +169,11 @@ async fn positions_are_the_order_in_which_jobs_are_taken() {
     }
     // One who leaves makes all behind them move up.
     let (user, left) = asked.remove(5);
-    cancel(user, &left).await;
+    user.cancel(&left).await;
     let mut line = Vec::new();
     for (user, post) in &asked {
         let job = user.get_job(post).await;
-        let listed = user.get("/blogs?limit=100").await.body;
+        let listed = user.get("/blogs?limit=100").await.expect(200);
         let mut listed = listed["items"].as_array().unwrap().iter();
         let listed = listed.find(|listed| listed["id"] == post["id"]).unwrap();
         assert_eq!(listed["job"]["queue_position"], job["queue_position"]);

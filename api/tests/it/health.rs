@@ -3,24 +3,18 @@
 use std::collections::BTreeSet;
 
 use reqwest::Method;
-use sea_orm::ConnectionTrait;
 use serde_json::json;
+use testing::PASSWORD;
 use uuid::Uuid;
 
-use crate::auth::routes;
-use crate::support::{PASSWORD, TestApp, TestClient, TestResponse};
-
-async fn get(client: &TestClient, path: &str) -> TestResponse {
-    client.send(client.request(Method::GET, path)).await
-}
+use crate::support::{TestApp, documented_routes};
 
 #[tokio::test]
 async fn a_service_that_works_is_healthy_and_ready() {
     let app = TestApp::new().await;
     for path in ["//health", "//ready"] {
-        let answer = get(&app.anonymous(), path).await;
-        assert_eq!(answer.status, 200);
-        assert_eq!(answer.body, json!({ "status": "ok", "missing": [] }));
+        let answer = app.anonymous().get(path).await.expect(200);
+        assert_eq!(answer, json!({ "status": "ok", "missing": [] }));
     }
 }
 
@@ -29,35 +23,21 @@ async fn a_service_without_a_migration_is_not_ready_and_says_which() {
     let app = TestApp::new().await;
     let missing = "m20261122_000002_posts_and_jobs";
     let sql = format!("DELETE FROM seaql_migrations WHERE version = '{missing}'");
-    app.db
-        .raw_connection()
-        .execute_unprepared(&sql)
-        .await
-        .unwrap();
+    app.execute(&sql).await;
 
-    let answer = get(&app.anonymous(), "//ready").await;
-    assert_eq!(answer.status, 503);
-    assert_eq!(answer.body["status"], "unavailable");
-    assert_eq!(
-        answer.body["missing"],
-        json!([format!("migration {missing}")])
-    );
+    let answer = app.anonymous().get("//ready").await;
+    let missing = [format!("migration {missing}")];
+    answer.assert_fields(503, json!({ "status": "unavailable", "missing": missing }));
     assert_ne!(answer.header("retry-after"), "");
-    assert_eq!(get(&app.anonymous(), "//health").await.status, 200);
+    app.anonymous().get("//health").await.expect(200);
 }
 
 #[tokio::test]
 async fn a_service_without_any_migration_is_not_ready() {
     let app = TestApp::new().await;
-    let sql = "DROP TABLE seaql_migrations";
-    app.db
-        .raw_connection()
-        .execute_unprepared(sql)
-        .await
-        .unwrap();
-    let answer = get(&app.anonymous(), "//ready").await;
-    assert_eq!(answer.status, 503);
-    assert!(!answer.body["missing"].as_array().unwrap().is_empty());
+    app.execute("DROP TABLE seaql_migrations").await;
+    let answer = app.anonymous().get("//ready").await.expect(503);
+    assert!(!answer["missing"].as_array().unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -67,37 +47,32 @@ async fn without_a_database_everyone_is_told_to_come_back() {
     app.allow_unfinished_jobs();
     app.db.clone().close().await;
 
-    let account = json!({ "username": "bob", "password": PASSWORD });
-    let refresh = json!({ "refresh_token": ann.refresh_token });
     let id = Uuid::now_v7();
     let anonymous = app.anonymous();
     let answers = [
         ann.get("/users/me").await,
         ann.get("/blogs").await,
         ann.get(&format!("/jobs/{id}?wait=5")).await,
-        ann.post("/blogs", json!({ "topic": "Growing tomatoes" }))
-            .await,
+        ann.post("/blogs", json!({ "topic": "Tomatoes" })).await,
         ann.delete(&format!("/blogs/{id}")).await,
-        anonymous.post("/users/register", account.clone()).await,
-        anonymous.post("/users/login", account).await,
-        anonymous.post("/users/refresh", refresh).await,
+        anonymous.register("bob", PASSWORD).await,
+        anonymous.login("bob", PASSWORD).await,
+        anonymous.refresh(&ann.refresh_token).await,
     ];
     for answer in answers {
-        let got = (answer.status, answer.code());
-        assert_eq!(got, (503, "unavailable"), "{answer:?}");
+        answer.assert_error(503, "unavailable");
         let after: u64 = answer.header("retry-after").parse().unwrap();
         assert!((1..=60).contains(&after));
         // Nothing is told of the inside.
         let text = answer.text.to_lowercase();
         assert!(!text.contains("sql") && !text.contains("pool"), "{text}");
     }
-    let ready = get(&anonymous, "//ready").await;
-    assert_eq!(ready.status, 503);
-    assert_eq!(ready.body["missing"], json!(["the database"]));
+    let ready = anonymous.get("//ready").await;
+    ready.assert_fields(503, json!({ "missing": ["the database"] }));
     assert_ne!(ready.header("retry-after"), "");
-    assert_eq!(get(&anonymous, "//health").await.status, 200);
+    anonymous.get("//health").await.expect(200);
     // What needs no database goes on.
-    assert_eq!(anonymous.get("/openapi.json").await.status, 200);
+    anonymous.get("/openapi.json").await.expect(200);
 }
 
 #[tokio::test]
@@ -105,13 +80,9 @@ async fn a_fault_of_ours_is_told_without_the_inside() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let sql = "ALTER TABLE blog_posts RENAME COLUMN topic TO subject";
-    app.db
-        .raw_connection()
-        .execute_unprepared(sql)
-        .await
-        .unwrap();
+    app.execute(sql).await;
     let answer = ann.get("/blogs").await;
-    assert_eq!((answer.status, answer.code()), (500, "internal"));
+    answer.assert_error(500, "internal");
     let text = answer.text.to_lowercase();
     for inside in ["sql", "topic", "column", "blog_posts", "panick", ".rs"] {
         assert!(!text.contains(inside), "{text}");
@@ -160,8 +131,8 @@ async fn an_id_that_does_not_fit_into_a_log_is_replaced() {
 async fn each_request_gets_an_id_of_its_own() {
     let app = TestApp::new().await;
     let client = app.anonymous();
-    let first = get(&client, "//health").await;
-    let second = get(&client, "//health").await;
+    let first = client.get("//health").await;
+    let second = client.get("//health").await;
     assert_ne!(first.header("x-request-id"), second.header("x-request-id"));
 }
 
@@ -177,7 +148,7 @@ async fn no_browser_guesses_what_an_answer_is() {
         "/nothing",
         "/users/login",
     ] {
-        let answer = get(&ann, path).await;
+        let answer = ann.get(path).await;
         assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
     }
 }
@@ -187,7 +158,7 @@ async fn every_answer_says_what_it_is_and_how_it_is_written() {
     let app = TestApp::new().await;
     let ann = app.admin("ann").await;
     let mut kinds = BTreeSet::new();
-    for route in routes(&app).await {
+    for route in documented_routes(&app).await {
         let path = route.path(&Uuid::now_v7().to_string());
         if path == "/users/logout" {
             continue;

@@ -9,21 +9,19 @@ use entity::{idempotency, job, post};
 use futures_util::future::join_all;
 use reqwest::header::HeaderValue;
 use reqwest::{Method, RequestBuilder};
-use sea_orm::sea_query::Expr;
-use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, PaginatorTrait};
+use sea_orm::{DbBackend, EntityTrait};
 use serde_json::{Value, json};
 use shared::change_watcher::ChangeWatcher;
 use testing::stub_openai::StubBehavior;
+use testing::{PASSWORD, TestClient, TestResponse, assert_fields, at_first, job_path, post_path};
 use tokio::sync::Notify;
 
-use crate::agent_failures::at_first;
-use crate::jobs::{cancel, job_path};
-use crate::support::{PASSWORD, TestApp, TestClient, TestResponse, text};
+use crate::support::TestApp;
 
 const BLOGS: &str = "/blogs";
 
 fn regenerate_path(post: &Value) -> String {
-    format!("{BLOGS}/{}/regenerate", post["id"].as_str().unwrap())
+    format!("{}/regenerate", post_path(post))
 }
 
 fn retry_path(post: &Value) -> String {
@@ -71,28 +69,30 @@ fn assert_replays(replay: &TestResponse, first: &TestResponse) {
 }
 
 #[track_caller]
+fn assert_fresh(answer: &TestResponse, status: u16) {
+    answer.assert_status(status);
+    assert!(!is_replay(answer), "{answer}");
+}
+
+#[track_caller]
 fn assert_refused(answer: &TestResponse, status: u16, code: &str) {
-    assert_eq!((answer.status, answer.code()), (status, code), "{answer:?}");
+    answer.assert_error(status, code);
     assert!(!is_replay(answer));
 }
 
 /// How many posts, jobs and keys there are.
 async fn count(app: &TestApp) -> [u64; 3] {
-    let db = app.db.read();
     [
-        post::Entity::find().count(db).await.unwrap(),
-        job::Entity::find().count(db).await.unwrap(),
-        idempotency::Entity::find().count(db).await.unwrap(),
+        app.count(post::Entity).await,
+        app.count(job::Entity).await,
+        app.count(idempotency::Entity).await,
     ]
 }
 
 /// Makes all keys as old as that.
 async fn age(app: &TestApp, age: TimeDelta) {
-    idempotency::Entity::update_many()
-        .col_expr(idempotency::Column::CreatedAt, Expr::value(now() - age))
-        .exec(app.db.raw_connection())
-        .await
-        .unwrap();
+    let created = idempotency::Column::CreatedAt;
+    app.set_all(created, now() - age).await;
 }
 
 #[tokio::test]
@@ -100,7 +100,7 @@ async fn a_post_that_is_asked_for_again_is_made_once() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let first = send(&ann, "k1", BLOGS, about("Echoes")).await;
-    assert_eq!(first.status, 202);
+    first.assert_status(202);
     assert_ne!(
         (first.header("location"), first.header("retry-after")),
         ("", "")
@@ -120,7 +120,7 @@ async fn a_regeneration_that_is_asked_for_again_is_done_once() {
     let path = regenerate_path(&ann.create_post("Encores").await);
     app.run_jobs().await;
     let first = ann.send(keyed(&ann, "k1", &path)).await;
-    assert_eq!(first.status, 202);
+    first.assert_status(202);
     assert_replays(&ann.send(keyed(&ann, "k1", &path)).await, &first);
     app.run_jobs().await;
     assert_replays(&ann.send(keyed(&ann, "k1", &path)).await, &first);
@@ -132,21 +132,15 @@ async fn a_retry_that_is_asked_for_again_is_done_once() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Second chances").await;
-    cancel(&ann, &asked).await;
+    ann.cancel(&asked).await;
     let path = retry_path(&asked);
     let first = ann.send(keyed(&ann, "k1", &path)).await;
-    assert_eq!(
-        (first.status, &first.body["status"]),
-        (202, &json!("queued"))
-    );
+    first.assert_fields(202, json!({ "status": "queued" }));
     assert_replays(&ann.send(keyed(&ann, "k1", &path)).await, &first);
     app.run_jobs().await;
     assert_replays(&ann.send(keyed(&ann, "k1", &path)).await, &first);
     let job = ann.get_job(&asked).await;
-    assert_eq!(
-        (&job["status"], &job["attempt"]),
-        (&json!("succeeded"), &json!(1))
-    );
+    assert_fields(&job, json!({ "status": "succeeded", "attempt": 1 }));
 }
 
 #[tokio::test]
@@ -155,7 +149,7 @@ async fn without_a_key_every_request_counts() {
     let ann = app.user("ann").await;
     for _ in 0..2 {
         let answer = ann.post(BLOGS, about("Echoes")).await;
-        assert!(answer.status == 202 && !is_replay(&answer), "{answer:?}");
+        assert_fresh(&answer, 202);
     }
     assert_eq!(count(&app).await, [2, 2, 0]);
     app.run_jobs().await;
@@ -184,7 +178,7 @@ async fn a_key_is_good_for_one_request_only() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let first = send(&ann, "k1", BLOGS, about("Singles")).await;
-    cancel(&ann, &first.body).await;
+    ann.cancel(&first.body).await;
     let before = count(&app).await;
 
     let other_topic = about("Doubles");
@@ -232,7 +226,7 @@ async fn a_request_that_was_refused_has_not_used_up_its_key() {
     let bad = send(&ann, "k1", BLOGS, unknown).await;
     assert_refused(&bad, 422, "validation_failed");
     let good = send(&ann, "k1", BLOGS, about("Models")).await;
-    assert!(good.status == 202 && !is_replay(&good), "{good:?}");
+    assert_fresh(&good, 202);
 
     let (again, retry) = (regenerate_path(&good.body), retry_path(&good.body));
     for (key, path) in [("k2", &again), ("k3", &retry)] {
@@ -240,12 +234,12 @@ async fn a_request_that_was_refused_has_not_used_up_its_key() {
         assert_refused(&early, 409, "generation_in_progress");
     }
     assert_eq!(count(&app).await, [1, 1, 1]);
-    cancel(&ann, &good.body).await;
+    ann.cancel(&good.body).await;
     let retried = ann.send(keyed(&ann, "k3", &retry)).await;
-    assert!(retried.status == 202 && !is_replay(&retried), "{retried:?}");
+    assert_fresh(&retried, 202);
     app.run_jobs().await;
     let regenerated = ann.send(keyed(&ann, "k2", &again)).await;
-    assert!(regenerated.status == 202 && !is_replay(&regenerated));
+    assert_fresh(&regenerated, 202);
     app.run_jobs().await;
 }
 
@@ -289,7 +283,7 @@ async fn a_key_is_kept_for_a_day() {
     age(&app, TimeDelta::hours(24)).await;
     // The row may be there still, but it counts no longer.
     let second = send(&ann, "k1", BLOGS, about("Tomorrows")).await;
-    assert!(second.status == 202 && !is_replay(&second), "{second:?}");
+    assert_fresh(&second, 202);
     assert_replays(&send(&ann, "k1", BLOGS, about("Tomorrows")).await, &second);
     assert_eq!(count(&app).await, [2, 2, 1]);
     age(&app, TimeDelta::hours(24)).await;
@@ -316,10 +310,8 @@ async fn while_the_first_waits_for_its_post_the_others_are_sent_away() {
         gate.notify_one();
     };
     let (first, ()) = tokio::join!(ask_and_wait(&ann, "k1", 30), meanwhile);
-    assert_eq!(
-        (first.status, first.header("preference-applied")),
-        (201, "wait=30")
-    );
+    first.assert_status(201);
+    assert_eq!(first.header("preference-applied"), "wait=30");
     assert_eq!(first.body["status"], "ready");
     for wait in [0, 30] {
         assert_replays(&ask_and_wait(&ann, "k1", wait).await, &first);
@@ -333,10 +325,8 @@ async fn who_waited_in_vain_is_told_the_same_again() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let first = ask_and_wait(&ann, "k1", 0).await;
-    assert_eq!(
-        (first.status, first.header("preference-applied")),
-        (202, "wait=0")
-    );
+    first.assert_status(202);
+    assert_eq!(first.header("preference-applied"), "wait=0");
     assert_replays(&ask_and_wait(&ann, "k1", 30).await, &first);
     app.run_jobs().await;
     assert_replays(&ask_and_wait(&ann, "k1", 30).await, &first);
@@ -370,7 +360,8 @@ async fn who_goes_away_while_waiting_can_ask_for_the_post_later() {
     };
     let later = tokio::time::timeout(Duration::from_secs(5), later);
     let answer = later.await.expect("the answer is not kept");
-    assert!(answer.status == 201 && is_replay(&answer), "{answer:?}");
+    answer.assert_status(201);
+    assert!(is_replay(&answer));
     assert_eq!(count(&app).await, [1, 1, 1]);
 }
 
@@ -385,27 +376,22 @@ async fn of_an_api_that_died_while_a_client_waited_the_first_answer_is_left() {
     let meanwhile = async {
         app.agent.called(3).await;
         // As it will be when nobody has brought a better answer in time.
-        idempotency::Entity::update_many()
-            .col_expr(
-                idempotency::Column::PendingUntil,
-                Expr::value(now() - TimeDelta::seconds(1)),
-            )
-            .exec(app.db.raw_connection())
-            .await
-            .unwrap();
+        let past = now() - TimeDelta::seconds(1);
+        app.set_all(idempotency::Column::PendingUntil, past).await;
         let replay = ask_and_wait(&ann, "k1", 30).await;
         gate.notify_one();
         replay
     };
     let (late, replay) = tokio::join!(ask_and_wait(&ann, "k1", 30), meanwhile);
-    assert!(replay.status == 202 && is_replay(&replay), "{replay:?}");
+    replay.assert_status(202);
+    assert!(is_replay(&replay));
     assert_eq!(replay.body["job"]["status"], "queued");
     assert_ne!(
         (replay.header("location"), replay.header("retry-after")),
         ("", "")
     );
     // If it has not died after all, what was replayed is replayed for ever.
-    assert_eq!((late.status, &late.body["id"]), (201, &replay.body["id"]));
+    late.assert_fields(201, json!({ "id": replay.body["id"] }));
     assert_eq!(ask_and_wait(&ann, "k1", 30).await.text, replay.text);
     assert_eq!(count(&app).await, [1, 1, 1]);
     worker.stop().await;
@@ -418,19 +404,18 @@ async fn the_answers_go_with_their_post_and_nothing_is_done_twice() {
     let ann = app.user("ann").await;
     let worker = app.worker().await;
     let first = ask_and_wait(&ann, "k1", 30).await;
-    assert_eq!(first.status, 201, "{}", first.body);
+    first.assert_status(201);
     let path = first.header("location").replace("/api/v1", "");
     let again = format!("{path}/regenerate");
-    assert_eq!(send(&ann, "k2", &again, json!({})).await.status, 202);
+    send(&ann, "k2", &again, json!({})).await.expect(202);
     app.wait_until_jobs_finished().await;
     worker.stop().await;
-    let third = ann.post(&again, json!({})).await;
-    let job = text(&third.body["job"]["id"]);
-    ann.post(&format!("/jobs/{job}/cancel"), json!({})).await;
-    let retry = format!("/jobs/{job}/retry");
-    assert_eq!(send(&ann, "k3", &retry, json!({})).await.status, 202);
+    let third = ann.post(&again, json!({})).await.expect(202);
+    ann.cancel(&third).await;
+    let retry = retry_path(&third);
+    send(&ann, "k3", &retry, json!({})).await.expect(202);
 
-    assert_eq!(ann.delete(&path).await.status, 200);
+    ann.delete(&path).await.expect(200);
     let answers = idempotency::Entity::find().all(app.db.read()).await;
     let answers: Vec<_> = answers.unwrap().into_iter().map(|key| key.answer).collect();
     assert_eq!(answers, [None, None, None]);
@@ -439,7 +424,7 @@ async fn the_answers_go_with_their_post_and_nothing_is_done_twice() {
         send(&ann, "k2", &again, json!({})).await,
         send(&ann, "k3", &retry, json!({})).await,
     ] {
-        assert_eq!((replay.status, replay.code()), (404, "not_found"));
+        replay.assert_error(404, "not_found");
         assert!(!is_replay(&replay));
     }
     assert_eq!(count(&app).await, [0, 0, 3]);
@@ -458,10 +443,10 @@ async fn an_answer_that_comes_after_its_post_is_deleted_is_not_kept() {
                 None => changes.changed().await,
             }
         };
-        assert_eq!(ann.delete(&format!("/blogs/{post}")).await.status, 200);
+        ann.delete(&format!("/blogs/{post}")).await.expect(200);
     };
     let (late, ()) = tokio::join!(ask_and_wait(&ann, "k1", 30), meanwhile);
-    assert_eq!(late.status, 404, "{}", late.body);
+    late.assert_status(404);
     let kept = idempotency::Entity::find().one(app.db.read()).await;
     assert_eq!(kept.unwrap().unwrap().answer, None);
 }
@@ -473,9 +458,7 @@ async fn keys_go_with_their_user() {
     for owner in [&ann, &bob] {
         send(owner, "k1", BLOGS, about("Departures")).await;
     }
-    let request = ann.request(Method::DELETE, "/users/me");
-    let left = ann.send(request.json(&json!({ "password": PASSWORD })));
-    assert_eq!(left.await.status, 204);
+    ann.delete_account(PASSWORD).await.expect(204);
     assert_eq!(count(&app).await, [1, 1, 1]);
     app.run_jobs().await;
 }
@@ -499,11 +482,7 @@ async fn break_commits(app: &TestApp) {
         "CREATE TABLE dangling (id INTEGER REFERENCES nowhere (id) DEFERRABLE INITIALLY DEFERRED)",
         trigger,
     ] {
-        app.db
-            .raw_connection()
-            .execute_unprepared(sql)
-            .await
-            .unwrap();
+        app.execute(sql).await;
     }
 }
 
@@ -515,14 +494,9 @@ async fn a_commit_that_fails_keeps_nothing() {
     let failed = send(&ann, "k1", BLOGS, about("Failures")).await;
     assert!(failed.status >= 400, "{failed:?}");
     assert_eq!(count(&app).await, [0, 0, 0]);
-    let mend = "INSERT INTO nowhere VALUES (1)";
-    app.db
-        .raw_connection()
-        .execute_unprepared(mend)
-        .await
-        .unwrap();
+    app.execute("INSERT INTO nowhere VALUES (1)").await;
     let first = send(&ann, "k1", BLOGS, about("Failures")).await;
-    assert!(first.status == 202 && !is_replay(&first), "{first:?}");
+    assert_fresh(&first, 202);
     app.run_jobs().await;
 }
 
@@ -534,13 +508,13 @@ async fn a_key_has_1_to_255_visible_ascii_characters() {
     let visible: String = ('!'..='~').collect();
     for good in ["1", &longest, &visible] {
         let first = send(&ann, good, BLOGS, about("Locks")).await;
-        assert_eq!(first.status, 202, "{good}");
+        first.assert_status(202);
         assert_replays(&send(&ann, good, BLOGS, about("Locks")).await, &first);
     }
     app.run_jobs().await;
     let before = count(&app).await;
 
-    let post = ann.get(BLOGS).await.body["items"][0].clone();
+    let post = ann.get(BLOGS).await.expect(200)["items"][0].clone();
     let paths = [BLOGS.to_owned(), regenerate_path(&post), retry_path(&post)];
     let bad: [(&[u8], &str); 5] = [
         (b"", "too_short"),
@@ -554,13 +528,13 @@ async fn a_key_has_1_to_255_visible_ascii_characters() {
             let request = ann.request(Method::POST, path).json(&about("Locks"));
             let key = HeaderValue::from_bytes(key).unwrap();
             let answer = ann.send(request.header("idempotency-key", key)).await;
-            assert_refused(&answer, 422, "validation_failed");
-            assert_eq!(answer.field_errors(), [format!("Idempotency-Key: {code}")]);
+            assert!(!is_replay(&answer));
+            answer.assert_field_errors(&[&format!("Idempotency-Key: {code}")]);
         }
         let twice = keyed(&ann, "k1", path).header("idempotency-key", "k1");
         let answer = ann.send(twice.json(&about("Locks"))).await;
-        assert_refused(&answer, 422, "validation_failed");
-        assert_eq!(answer.field_errors(), ["Idempotency-Key: invalid"]);
+        assert!(!is_replay(&answer));
+        answer.assert_field_errors(&["Idempotency-Key: invalid"]);
     }
     assert_eq!(count(&app).await, before);
 }

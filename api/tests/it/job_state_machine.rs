@@ -13,9 +13,10 @@ use shared::queue::{
     Progress, RecordedOutcome, RequestOrigin, RescueOutcome, cancel, checkpoint, claim, complete,
     expired_leases, record, redeliver, renew, rescue, retry,
 };
+use testing::{TestClient, text};
 use uuid::Uuid;
 
-use crate::support::{TestApp, TestClient, text};
+use crate::support::TestApp;
 
 const MINUTE: Duration = Duration::from_secs(60);
 

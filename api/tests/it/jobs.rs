@@ -6,24 +6,15 @@ use std::time::{Duration, Instant};
 use entity::clock::new_id;
 use entity::job;
 use reqwest::Method;
-use sea_orm::EntityTrait;
-use sea_orm::sea_query::Expr;
 use serde_json::{Value, json};
 use testing::stub_openai::StubBehavior;
+use testing::{
+    assert_fields, assert_within, at_first, job_path, post_path, requested_part, text, time,
+};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::agent_failures::{at_first, time};
-use crate::support::{TestApp, TestClient, TestResponse, text};
-
-pub(crate) fn job_path(post: &Value) -> String {
-    format!("/jobs/{}", text(&post["job"]["id"]))
-}
-
-pub(crate) async fn cancel(owner: &TestClient, post: &Value) -> TestResponse {
-    let path = format!("{}/cancel", job_path(post));
-    owner.send(owner.request(Method::POST, &path)).await
-}
+use crate::support::TestApp;
 
 #[tokio::test]
 async fn a_queued_job_shows_every_field() {
@@ -31,7 +22,7 @@ async fn a_queued_job_shows_every_field() {
     let ann = app.user("ann").await;
     let asked = ann.create_post("Waiting rooms").await;
     let answer = ann.get(&job_path(&asked)).await;
-    assert_eq!(answer.status, 200);
+    answer.assert_status(200);
     assert_eq!(answer.header("retry-after"), "1");
     let job = answer.body;
     assert_eq!(job, asked["job"]);
@@ -62,9 +53,8 @@ async fn a_queued_job_shows_every_field() {
         },
     });
     assert_eq!(job, expected);
-    let created = text(&job["created_at"]);
-    assert!(created.ends_with('Z') && created.len() == 24, "{created}");
-    cancel(&ann, &asked).await;
+    time(&job["created_at"]);
+    ann.cancel(&asked).await;
 }
 
 #[tokio::test]
@@ -81,23 +71,14 @@ async fn a_running_job_tells_how_far_it_is() {
     let answer = ann.get(&job_path(&asked)).await;
     assert_eq!(answer.header("retry-after"), "1");
     let job = answer.body;
-    assert_eq!(
-        (&job["status"], &job["phase"]),
-        (&json!("running"), &json!("writing"))
-    );
+    assert_fields(&job, json!({ "status": "running", "phase": "writing" }));
     let (percent, words) = (&job["progress"]["percent"], &job["progress"]["words"]);
     assert!((40..60).contains(&percent.as_i64().unwrap()), "{job}");
     assert_eq!(words, 52, "two sections have 26 words each");
-    assert_eq!(
-        (&job["attempt"], &job["queue_position"]),
-        (&json!(1), &Value::Null)
-    );
+    assert_fields(&job, json!({ "attempt": 1, "queue_position": null }));
     let attempt = &job["attempts"][0];
     assert!(!text(&attempt["worker"]).is_empty());
-    assert_eq!(
-        (&attempt["outcome"], &attempt["error"]),
-        (&Value::Null, &Value::Null)
-    );
+    assert_fields(attempt, json!({ "outcome": null, "error": null }));
     assert_eq!(attempt["finished_at"], Value::Null);
     assert!(time(&job["started_at"]) >= time(&job["created_at"]));
     assert_eq!(job["finished_at"], Value::Null);
@@ -108,10 +89,7 @@ async fn a_running_job_tells_how_far_it_is() {
     let answer = ann.get(&job_path(&asked)).await;
     assert_eq!(answer.header("retry-after"), "");
     let job = answer.body;
-    assert_eq!(
-        (&job["status"], &job["phase"]),
-        (&json!("succeeded"), &Value::Null)
-    );
+    assert_fields(&job, json!({ "status": "succeeded", "phase": null }));
     assert_eq!(job["progress"]["percent"], 100);
     let post = ann.get_post(&asked).await;
     assert_eq!(post["job"], job);
@@ -134,12 +112,8 @@ async fn a_wait_ends_when_a_worker_takes_the_job() {
     };
     let (answer, worker) = tokio::join!(ann.get(&path), start);
     assert_eq!(answer.body["status"], "running");
-    assert!(
-        since.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        since.elapsed()
-    );
-    cancel(&ann, &asked).await;
+    assert_within(Duration::from_secs(3), since);
+    ann.cancel(&asked).await;
     app.wait_until_jobs_finished().await;
     worker.stop().await;
 }
@@ -152,7 +126,7 @@ async fn a_wait_ends_with_the_next_phase() {
     let gate = Arc::new(Notify::new());
     let outline = gate.clone();
     app.agent.set(StubBehavior::per_request(
-        move |call| match crate::support::part(call) {
+        move |call| match requested_part(call) {
             0 => StubBehavior::Gate(outline.clone()),
             _ => StubBehavior::Hang,
         },
@@ -169,12 +143,8 @@ async fn a_wait_ends_with_the_next_phase() {
     };
     let (answer, ()) = tokio::join!(ann.get(&path), open);
     assert_eq!(answer.body["phase"], "writing");
-    assert!(
-        since.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        since.elapsed()
-    );
-    cancel(&ann, &asked).await;
+    assert_within(Duration::from_secs(3), since);
+    ann.cancel(&asked).await;
     app.wait_until_jobs_finished().await;
     worker.stop().await;
 }
@@ -187,10 +157,7 @@ async fn a_wait_ends_at_its_deadline() {
     for (wait, least) in [(0, 0), (1, 1)] {
         let since = Instant::now();
         let answer = ann.get(&format!("{}?wait={wait}", job_path(&asked))).await;
-        assert_eq!(
-            (answer.status, &answer.body["status"]),
-            (200, &json!("queued"))
-        );
+        answer.assert_fields(200, json!({ "status": "queued" }));
         let (least, most) = (Duration::from_secs(least), Duration::from_secs(least + 1));
         assert!(
             (least..most).contains(&since.elapsed()),
@@ -198,14 +165,12 @@ async fn a_wait_ends_at_its_deadline() {
             since.elapsed()
         );
     }
-    cancel(&ann, &asked).await;
+    ann.cancel(&asked).await;
     let since = Instant::now();
     let answer = ann.get(&format!("{}?wait=20", job_path(&asked))).await;
     assert_eq!(answer.body["status"], "canceled");
-    assert!(
-        since.elapsed() < Duration::from_secs(1),
-        "it was over already"
-    );
+    // It was over already.
+    assert_within(Duration::from_secs(1), since);
 }
 
 #[tokio::test]
@@ -214,11 +179,11 @@ async fn a_wait_ends_when_the_post_is_deleted() {
     let ann = app.user("ann").await;
     let asked = ann.create_post("Vapour").await;
     let path = format!("{}?wait=20", job_path(&asked));
-    let blog = format!("/blogs/{}", text(&asked["id"]));
+    let blog = post_path(&asked);
     let since = Instant::now();
     let (answer, _) = tokio::join!(ann.get(&path), ann.delete(&blog));
-    assert_eq!(answer.status, 404);
-    assert!(since.elapsed() < Duration::from_secs(3));
+    answer.assert_status(404);
+    assert_within(Duration::from_secs(3), since);
 }
 
 #[tokio::test]
@@ -235,22 +200,18 @@ async fn an_unchanged_job_is_not_sent_again() {
     };
 
     let unchanged = ann.send(again()).await;
-    assert_eq!((unchanged.status, unchanged.text.as_str()), (304, ""));
+    unchanged.assert_status(304);
     assert_eq!(unchanged.header("etag"), tag);
     // Nor is it over, so it is worth asking again.
     assert_eq!(unchanged.header("retry-after"), "1");
-    let status = format!("/blogs/{}/status", text(&asked["id"]));
-    let status = ann
-        .request(Method::GET, &status)
-        .header("if-none-match", &tag);
-    assert_eq!(ann.send(status).await.status, 304);
+    let status = format!("{}/status", post_path(&asked));
+    let status = ann.request(Method::GET, &status);
+    let status = status.header("if-none-match", &tag);
+    ann.send(status).await.expect(304);
 
-    cancel(&ann, &asked).await;
+    ann.cancel(&asked).await;
     let changed = ann.send(again()).await;
-    assert_eq!(
-        (changed.status, &changed.body["status"]),
-        (200, &json!("canceled"))
-    );
+    changed.assert_fields(200, json!({ "status": "canceled" }));
     assert_ne!(changed.header("etag"), tag);
 }
 
@@ -268,10 +229,10 @@ async fn a_queue_position_counts_all_who_wait_before() {
     }
     let (user, last) = &asked[2];
     for (done, (first_user, first)) in asked[..2].iter().enumerate() {
-        cancel(first_user, first).await;
+        first_user.cancel(first).await;
         assert_eq!(user.get_job(last).await["queue_position"], 2 - done);
     }
-    cancel(user, last).await;
+    user.cancel(last).await;
     assert_eq!(user.get_job(last).await["queue_position"], Value::Null);
 }
 
@@ -280,20 +241,19 @@ async fn the_jobs_of_others_cannot_be_seen_or_steered() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
     let asked = ann.create_post("Privacy").await;
-    let status = format!("/blogs/{}/status", text(&asked["id"]));
+    let status = format!("{}/status", post_path(&asked));
     let answers = [
         bob.get(&job_path(&asked)).await,
         bob.get(&format!("{}?wait=20", job_path(&asked))).await,
         bob.get(&status).await,
-        cancel(&bob, &asked).await,
-        bob.post(&format!("{}/retry", job_path(&asked)), json!({}))
-            .await,
+        bob.cancel(&asked).await,
+        bob.retry(&asked).await,
     ];
     for answer in answers {
-        assert_eq!((answer.status, answer.code()), (404, "not_found"));
+        answer.assert_error(404, "not_found");
     }
-    assert_eq!(bob.get("/jobs").await.body["items"], json!([]));
-    assert_eq!(cancel(&ann, &asked).await.status, 202);
+    assert_eq!(bob.get("/jobs").await.expect(200)["items"], json!([]));
+    ann.cancel(&asked).await.expect(202);
 }
 
 /// As if the API that asked for the first had a clock far ahead.
@@ -302,21 +262,20 @@ async fn the_latest_job_is_the_one_that_was_asked_for_last_whatever_clocks_say()
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let post = ann.create_post("Clocks").await;
-    cancel(&ann, &post).await;
+    ann.cancel(&post).await;
     let (day, millis) = (24 * 3600 * 1000, 80);
     let ahead = Uuid::from_u128(new_id().as_u128() + (day << millis));
-    let moved = job::Entity::update_many().col_expr(job::Column::Id, Expr::value(ahead));
-    moved.exec(app.db.raw_connection()).await.unwrap();
+    app.set_all(job::Column::Id, ahead).await;
 
     let mut last = ahead;
     for _ in 0..3 {
-        let path = format!("/blogs/{}", text(&post["id"]));
-        let again = ann.post(&format!("{path}/regenerate"), json!({})).await;
+        let path = post_path(&post);
+        let again = ann.regenerate(&post).await;
         let id: Uuid = text(&again.body["job"]["id"]).parse().unwrap();
         assert!(id > last);
         let shown = ann.get(&format!("{path}/status")).await;
         assert_eq!(text(&shown.body["id"]), id.to_string());
-        cancel(&ann, &again.body).await;
+        ann.cancel(&again.body).await;
         last = id;
     }
 }

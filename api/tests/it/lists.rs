@@ -7,7 +7,6 @@ use std::time::Duration;
 use api::pagination::{IdCursor, scan_page};
 use entity::clock::{new_id, now};
 use entity::user;
-use reqwest::Method;
 use sea_orm::prelude::async_trait::async_trait;
 use sea_orm::sea_query::Expr;
 use sea_orm::{
@@ -16,19 +15,18 @@ use sea_orm::{
 };
 use serde_json::{Value, json};
 use testing::stub_openai::StubBehavior;
+use testing::{TestClient, post_path, text};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::support::{TestApp, TestClient, TestResponse, text};
+use crate::support::TestApp;
 
 /// As many posts, whose jobs are canceled, so that nothing is left to do.
 async fn posts(owner: &TestClient, topics: impl IntoIterator<Item = &str>) -> Vec<Value> {
     let mut posts = Vec::new();
     for topic in topics {
         let post = owner.create_post(topic).await;
-        let cancel = format!("/jobs/{}/cancel", text(&post["job"]["id"]));
-        let cancel = owner.send(owner.request(Method::POST, &cancel)).await;
-        assert_eq!(cancel.status, 202);
+        owner.cancel(&post).await.expect(202);
         posts.push(post);
     }
     posts
@@ -36,33 +34,6 @@ async fn posts(owner: &TestClient, topics: impl IntoIterator<Item = &str>) -> Ve
 
 fn ids(items: &[Value]) -> Vec<String> {
     items.iter().map(|item| text(&item["id"])).collect()
-}
-
-fn items(answer: &TestResponse) -> Vec<Value> {
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    answer.body["items"].as_array().unwrap().clone()
-}
-
-/// The items of all pages, by `Link` from page to page. `between` happens after
-/// each.
-async fn walk(owner: &TestClient, path: &str, between: impl AsyncFn()) -> Vec<Value> {
-    let mut found = Vec::new();
-    let mut next = path.to_owned();
-    loop {
-        let page = owner.get(&next).await;
-        found.extend(items(&page));
-        let Some(cursor) = page.body["next_cursor"].as_str() else {
-            assert_eq!(page.body["next_cursor"], Value::Null);
-            assert_eq!(page.header("link"), "");
-            return found;
-        };
-        let link = page.header("link").to_owned();
-        let target = link.strip_prefix("</api/v1").unwrap();
-        let target = target.strip_suffix(">; rel=\"next\"").unwrap();
-        assert!(target.contains(cursor), "{link} is not {cursor}");
-        next = target.to_owned();
-        between().await;
-    }
 }
 
 const SEVEN: [&str; 7] = ["One", "Two", "Three", "Four", "Five", "Six", "Seven"];
@@ -93,7 +64,7 @@ async fn pages_lead_through_all_posts_once_in_every_order() {
     for (sort, expected) in orders {
         for limit in [1, 2, 3, 7, 100] {
             let path = format!("/blogs?limit={limit}{sort}");
-            let found = walk(&ann, &path, async || {}).await;
+            let found = ann.list_all(&path).await;
             assert_eq!(ids(&found), expected, "{path}");
         }
     }
@@ -105,11 +76,9 @@ async fn posts_of_the_same_moment_are_each_listed_once() {
     let ann = app.user("ann").await;
     let made = ids(&posts(&ann, SEVEN).await);
     let same = "UPDATE blog_posts SET updated_at = (SELECT MAX(updated_at) FROM blog_posts)";
-    sea_orm::ConnectionTrait::execute_unprepared(app.db.raw_connection(), same)
-        .await
-        .unwrap();
+    app.execute(same).await;
     for sort in ["updated_at", "-updated_at"] {
-        let found = walk(&ann, &format!("/blogs?limit=2&sort={sort}"), async || {}).await;
+        let found = ann.list_all(&format!("/blogs?limit=2&sort={sort}")).await;
         let mut found = ids(&found);
         if sort.starts_with('-') {
             found.reverse();
@@ -135,7 +104,7 @@ async fn what_is_added_meanwhile_disturbs_no_page() {
                 posts(&ann, ["Late"]).await;
             }
         };
-        let found = walk(&ann, path, add).await;
+        let found = ann.list_all_with(path, add).await;
         let key = if path.starts_with("/jobs") {
             "blog_id"
         } else {
@@ -158,11 +127,7 @@ async fn pages_lead_through_all_jobs_once() {
     for limit in [1, 3, 7, 8] {
         for filter in ["", "&status=canceled"] {
             let path = format!("/jobs?limit={limit}{filter}");
-            assert_eq!(
-                ids(&walk(&ann, &path, async || {}).await),
-                expected,
-                "{path}"
-            );
+            assert_eq!(ids(&ann.list_all(&path).await), expected, "{path}");
         }
     }
     let queued = ann.get("/jobs?status=queued").await;
@@ -177,8 +142,8 @@ async fn a_page_has_twenty_items_unless_another_limit_is_given() {
     let ann = app.user("ann").await;
     posts(&ann, ["Crowds"; 21]).await;
     for path in ["/blogs", "/jobs"] {
-        assert_eq!(items(&ann.get(path).await).len(), 20);
-        assert_eq!(walk(&ann, path, async || {}).await.len(), 21);
+        assert_eq!(ann.get(path).await.items().len(), 20);
+        assert_eq!(ann.list_all(path).await.len(), 21);
     }
 }
 
@@ -195,7 +160,7 @@ async fn a_list_has_only_ones_own() {
             "/blogs?sort=created_at",
             "/blogs?sort=created_at&q=m&status=canceled",
         ] {
-            let found = ids(&items(&user.get(path).await));
+            let found = ids(&user.get(path).await.items());
             let all = ids(posts);
             let expected = if path.contains("q=") {
                 &all[..1]
@@ -206,9 +171,9 @@ async fn a_list_has_only_ones_own() {
         }
     }
     // Nor does another's cursor help.
-    let cursor = text(&ann.get("/blogs?limit=1").await.body["next_cursor"]);
+    let cursor = text(&ann.get("/blogs?limit=1").await.expect(200)["next_cursor"]);
     let stolen = bob.get(&format!("/blogs?limit=1&cursor={cursor}")).await;
-    assert_eq!((stolen.status, stolen.code()), (400, "invalid_cursor"));
+    stolen.assert_error(400, "invalid_cursor");
 }
 
 #[tokio::test]
@@ -229,7 +194,7 @@ async fn posts_are_found_by_their_status() {
         ("generating", &generating),
     ];
     for (status, post) in all {
-        let found = items(&ann.get(&format!("/blogs?status={status}")).await);
+        let found = ann.get(&format!("/blogs?status={status}")).await.items();
         assert_eq!(ids(&found), [text(&post["id"])], "{status}");
         assert_eq!(found[0]["status"], status);
     }
@@ -248,8 +213,7 @@ async fn posts_are_found_by_what_they_contain() {
     ];
     let posts = posts(&ann, topics).await;
     let body = json!({ "content": "A heron stands still.", "title": "Über Birds" });
-    ann.put(&format!("/blogs/{}", text(&posts[3]["id"])), body)
-        .await;
+    ann.put(&post_path(&posts[3]), body).await;
     let cases: [(&str, &[usize]); 29] = [
         ("growing", &[0]),
         ("GROWING Ä", &[0]),
@@ -287,11 +251,11 @@ async fn posts_are_found_by_what_they_contain() {
             .append_pair("q", q)
             .append_pair("limit", "1");
         let path = format!("/blogs?{}", url.query().unwrap());
-        let found = ids(&walk(&ann, &path, async || {}).await);
+        let found = ids(&ann.list_all(&path).await);
         let expected: Vec<String> = expected.iter().map(|n| text(&posts[*n]["id"])).collect();
         assert_eq!(found, expected, "{q}");
     }
-    assert_eq!(items(&ann.get("/blogs?q=").await).len(), 4);
+    assert_eq!(ann.get("/blogs?q=").await.items().len(), 4);
 }
 
 /// A search that began anew at each letter would take a minute for these.
@@ -301,13 +265,12 @@ async fn a_search_for_what_is_almost_found_everywhere_comes_to_an_end() {
     let ann = app.user("ann").await;
     let body = json!({ "content": "a".repeat(1_000_000) });
     for post in posts(&ann, ["Aaaa"; 10]).await {
-        let path = format!("/blogs/{}", text(&post["id"]));
-        assert_eq!(ann.put(&path, body.clone()).await.status, 200);
+        ann.put(&post_path(&post), body.clone()).await.expect(200);
     }
     let path = format!("/blogs?q={}b", "a".repeat(199));
     let search = timeout(Duration::from_secs(30), ann.get(&path));
     let found = search.await.expect("it does not end");
-    assert_eq!(items(&found).len(), 0);
+    assert_eq!(found.items().len(), 0);
 }
 
 #[tokio::test]
@@ -318,7 +281,7 @@ async fn a_summary_is_the_post_without_its_content() {
     app.run_jobs().await;
     let mut post = ann.get_post(&asked).await;
     assert!(post.as_object_mut().unwrap().remove("content").is_some());
-    assert_eq!(items(&ann.get("/blogs").await), [post]);
+    assert_eq!(ann.get("/blogs").await.items(), [post]);
 }
 
 #[tokio::test]
@@ -327,15 +290,14 @@ async fn a_summary_has_the_posts_latest_job() {
     let ann = app.user("ann").await;
     let mut latest = Vec::new();
     for post in posts(&ann, ["First", "Second", "Third"]).await {
-        let path = format!("/blogs/{}/regenerate", text(&post["id"]));
-        let again = ann.send(ann.request(Method::POST, &path)).await.body;
+        let again = ann.regenerate(&post).await.expect(202);
         assert_ne!(again["job"]["id"], post["job"]["id"]);
         latest.push(again["job"]["id"].clone());
     }
-    let found = items(&ann.get("/blogs?sort=created_at").await);
+    let found = ann.get("/blogs?sort=created_at").await.items();
     let found: Vec<Value> = found.iter().map(|post| post["job"]["id"].clone()).collect();
     assert_eq!(found, latest);
-    let places = items(&ann.get("/blogs?sort=created_at").await);
+    let places = ann.get("/blogs?sort=created_at").await.items();
     assert!(
         places
             .iter()
@@ -358,7 +320,8 @@ async fn a_letter_is_found_in_each_of_its_cases() {
         let mut url = reqwest::Url::parse("http://localhost/blogs").unwrap();
         url.query_pairs_mut().append_pair("q", q);
         let answer = ann.get(&format!("/blogs?{}", url.query().unwrap())).await;
-        let topics: Vec<Value> = items(&answer)
+        let topics: Vec<Value> = answer
+            .items()
             .iter()
             .map(|post| post["topic"].clone())
             .collect();

@@ -10,33 +10,26 @@ use chrono::TimeDelta;
 use entity::clock::{Timestamp, now};
 use entity::{audit, login_throttle, session};
 use futures_util::future::join_all;
-use reqwest::Method;
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder};
 use serde_json::json;
 use shared::change_watcher::ChangeWatcher;
+use testing::{PASSWORD, TestClient, TestResponse};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use crate::support::{PASSWORD, SECRET, TestApp, TestClient, TestResponse};
+use crate::support::{SECRET, TestApp};
 
 const WRONG: &str = "not the password";
 
-async fn login(client: &TestClient, name: &str, password: &str) -> TestResponse {
-    let body = json!({ "username": name, "password": password });
-    client.post("/users/login", body).await
-}
-
 fn assert_wrong(answer: &TestResponse) {
-    let told = (answer.status, answer.code());
-    assert_eq!(told, (401, "invalid_credentials"), "{answer:?}");
+    answer.assert_error(401, "invalid_credentials");
 }
 
 /// Asserts that it has to wait, and returns for how many seconds.
 fn assert_waits(answer: &TestResponse) -> u64 {
-    let told = (answer.status, answer.code());
-    assert_eq!(told, (429, "rate_limited"), "{answer:?}");
+    answer.assert_error(429, "rate_limited");
     answer.header("retry-after").parse().unwrap()
 }
 
@@ -78,7 +71,7 @@ async fn later(app: &TestApp, days: i64) {
 /// after the last one, whoever has to wait does so for a while.
 async fn guess(app: &TestApp, client: &TestClient, name: &str, times: usize) {
     for _ in 0..times {
-        assert_wrong(&login(client, name, WRONG).await);
+        assert_wrong(&client.login(name, WRONG).await);
     }
     nobody_is_done_waiting(app).await;
 }
@@ -89,14 +82,14 @@ async fn after_five_wrong_passwords_even_the_right_one_has_to_wait() {
     app.user("ann").await;
     let stranger = app.client_from_ip(2);
     guess(&app, &stranger, "ann", 5).await;
-    assert_waits(&login(&stranger, "ann", PASSWORD).await);
-    let wait = assert_waits(&login(&stranger, "ANN", WRONG).await);
+    assert_waits(&stranger.login("ann", PASSWORD).await);
+    let wait = assert_waits(&stranger.login("ANN", WRONG).await);
     assert!((50..=60).contains(&wait), "{wait}");
     all_may_try(&app).await;
-    assert_eq!(login(&stranger, "ann", PASSWORD).await.status, 200);
+    stranger.login("ann", PASSWORD).await.expect(200);
     // And all tries are there again.
     guess(&app, &stranger, "ann", 5).await;
-    assert_waits(&login(&stranger, "ann", PASSWORD).await);
+    assert_waits(&stranger.login("ann", PASSWORD).await);
 }
 
 #[tokio::test]
@@ -105,17 +98,17 @@ async fn whoever_waits_as_long_as_they_are_told_may_go_on() {
     app.user("ann").await;
     let stranger = app.client_from_ip(2);
     for _ in 0..5 {
-        assert_wrong(&login(&stranger, "ann", WRONG).await);
+        assert_wrong(&stranger.login("ann", WRONG).await);
     }
-    let mut answer = login(&stranger, "ann", PASSWORD).await;
+    let mut answer = stranger.login("ann", PASSWORD).await;
     // On a slow machine the second may be over already.
     if answer.status != 200 {
         let wait = assert_waits(&answer);
         assert_eq!(wait, 1);
         sleep(Duration::from_secs(wait)).await;
-        answer = login(&stranger, "ann", PASSWORD).await;
+        answer = stranger.login("ann", PASSWORD).await;
     }
-    assert_eq!(answer.status, 200);
+    answer.assert_status(200);
 }
 
 #[tokio::test]
@@ -123,7 +116,7 @@ async fn the_wait_doubles_up_to_five_minutes() {
     let app = TestApp::new().await;
     app.user("ann").await;
     for _ in 0..15 {
-        assert_wrong(&login(&app.client_from_ip(2), "ann", WRONG).await);
+        assert_wrong(&app.client_from_ip(2).login("ann", WRONG).await);
         all_may_try(&app).await;
     }
     let events = audit::Entity::find().order_by_asc(audit::Column::Id);
@@ -143,7 +136,7 @@ async fn a_name_that_nobody_has_is_treated_as_one_that_somebody_has() {
     let told = async |client: &TestClient, name: &str| {
         let mut told = Vec::new();
         for _ in 0..7 {
-            let mut answer = login(client, name, WRONG).await;
+            let mut answer = client.login(name, WRONG).await;
             answer.body["request_id"] = json!(null);
             told.push((answer.status, answer.body));
             nobody_is_done_waiting(&app).await;
@@ -159,46 +152,38 @@ async fn a_name_that_nobody_has_is_treated_as_one_that_somebody_has() {
 async fn who_guesses_elsewhere_does_not_lock_the_owner_out() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
+    let elsewhere = app.client_from_ip(9);
     guess(&app, &app.client_from_ip(2), "ann", 3).await;
     guess(&app, &app.client_from_ip(3), "ann", 2).await;
     // Strangers are counted together, wherever they are.
-    assert_waits(&login(&app.client_from_ip(4), "ann", WRONG).await);
+    assert_waits(&app.client_from_ip(4).login("ann", WRONG).await);
     // The owner is not one of them where they have signed up or in before.
-    assert_eq!(login(&app.anonymous(), "ann", PASSWORD).await.status, 200);
-    assert_eq!(ann.get("/users/me").await.status, 200);
+    app.anonymous().login("ann", PASSWORD).await.expect(200);
+    ann.get("/users/me").await.expect(200);
     all_may_try(&app).await;
-    assert_eq!(
-        login(&app.client_from_ip(9), "ann", PASSWORD).await.status,
-        200
-    );
+    elsewhere.login("ann", PASSWORD).await.expect(200);
     guess(&app, &app.client_from_ip(2), "ann", 5).await;
-    assert_waits(&login(&app.client_from_ip(2), "ann", WRONG).await);
-    assert_eq!(
-        login(&app.client_from_ip(9), "ann", PASSWORD).await.status,
-        200
-    );
+    assert_waits(&app.client_from_ip(2).login("ann", WRONG).await);
+    elsewhere.login("ann", PASSWORD).await.expect(200);
     // But the owner's own place is counted as well.
     guess(&app, &app.anonymous(), "ann", 5).await;
-    assert_waits(&login(&app.anonymous(), "ann", PASSWORD).await);
-    assert_eq!(
-        login(&app.client_from_ip(9), "ann", PASSWORD).await.status,
-        200
-    );
+    assert_waits(&app.anonymous().login("ann", PASSWORD).await);
+    elsewhere.login("ann", PASSWORD).await.expect(200);
 }
 
 #[tokio::test]
 async fn a_place_where_the_owner_has_failed_once_stays_one_where_they_are_at_home() {
     let app = TestApp::new().await;
     app.user("ann").await;
-    assert_wrong(&login(&app.anonymous(), "ann", WRONG).await);
+    assert_wrong(&app.anonymous().login("ann", WRONG).await);
     later(&app, 30).await;
     guess(&app, &app.client_from_ip(2), "ann", 5).await;
-    assert_waits(&login(&app.client_from_ip(3), "ann", PASSWORD).await);
-    assert_eq!(login(&app.anonymous(), "ann", PASSWORD).await.status, 200);
+    assert_waits(&app.client_from_ip(3).login("ann", PASSWORD).await);
+    app.anonymous().login("ann", PASSWORD).await.expect(200);
     // After 90 days without a visit it is forgotten.
     later(&app, 91).await;
     guess(&app, &app.client_from_ip(2), "ann", 5).await;
-    assert_waits(&login(&app.anonymous(), "ann", PASSWORD).await);
+    assert_waits(&app.anonymous().login("ann", PASSWORD).await);
 }
 
 #[tokio::test]
@@ -207,22 +192,22 @@ async fn a_place_has_twenty_tries_at_the_accounts_of_others() {
     app.user("ann").await;
     app.user("bob").await;
     let there = app.client_from_ip(2);
-    assert_eq!(login(&there, "bob", PASSWORD).await.status, 200);
+    there.login("bob", PASSWORD).await.expect(200);
     for number in 0..20 {
-        assert_wrong(&login(&there, &format!("name{number}"), WRONG).await);
+        assert_wrong(&there.login(&format!("name{number}"), WRONG).await);
     }
     nobody_is_done_waiting(&app).await;
-    assert_waits(&login(&there, "one-more", WRONG).await);
-    assert_waits(&login(&there, "ann", PASSWORD).await);
+    assert_waits(&there.login("one-more", WRONG).await);
+    assert_waits(&there.login("ann", PASSWORD).await);
     // Those who are at home there, or come from elsewhere, don't notice.
-    assert_eq!(login(&there, "bob", PASSWORD).await.status, 200);
-    assert_wrong(&login(&app.client_from_ip(3), "one-more", WRONG).await);
+    there.login("bob", PASSWORD).await.expect(200);
+    assert_wrong(&app.client_from_ip(3).login("one-more", WRONG).await);
 
     // Nor does one who is let in take anything from the others' failures.
     all_may_try(&app).await;
-    assert_eq!(login(&there, "ann", PASSWORD).await.status, 200);
+    there.login("ann", PASSWORD).await.expect(200);
     guess(&app, &there, "another", 1).await;
-    assert_waits(&login(&there, "yet-another", WRONG).await);
+    assert_waits(&there.login("yet-another", WRONG).await);
 }
 
 #[tokio::test]
@@ -233,8 +218,8 @@ async fn those_who_know_their_passwords_use_up_no_tries_of_their_place() {
     }
     let there = app.client_from_ip(2);
     for number in 0..22 {
-        let answer = login(&there, &format!("user{number}"), PASSWORD).await;
-        assert_eq!(answer.status, 200, "{number}: {answer:?}");
+        let answer = there.login(&format!("user{number}"), PASSWORD).await;
+        answer.assert_status(200);
     }
 }
 
@@ -243,7 +228,7 @@ async fn of_many_guesses_at_once_no_more_get_through_than_one_after_the_other() 
     let app = TestApp::new().await;
     app.user("ann").await;
     let stranger = app.client_from_ip(2);
-    let guesses = (0..64).map(|_| login(&stranger, "ann", WRONG));
+    let guesses = (0..64).map(|_| stranger.login("ann", WRONG));
     let answers = join_all(guesses).await;
     let (wrong, waits): (Vec<_>, Vec<_>) = answers.iter().partition(|a| a.status == 401);
     // On a slow machine delays may be over before the last has come.
@@ -257,27 +242,20 @@ async fn of_many_guesses_at_once_no_more_get_through_than_one_after_the_other() 
 async fn whoever_stole_a_token_guesses_no_faster_with_it() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let mut thief = app.client_from_ip(2);
-    thief.token = ann.token.clone();
-    let change = json!({ "current_password": WRONG, "new_password": "another horse" });
-    let delete = async |client: &TestClient| {
-        let request = client.request(Method::DELETE, "/users/me");
-        client
-            .send(request.json(&json!({ "password": WRONG })))
-            .await
-    };
+    let thief = app.client_from_ip(2).with_token(&ann.token);
+    let change = || thief.change_password(WRONG, "another horse");
     for _ in 0..2 {
-        assert_wrong(&thief.put("/users/me/password", change.clone()).await);
-        assert_wrong(&delete(&thief).await);
+        assert_wrong(&change().await);
+        assert_wrong(&thief.delete_account(WRONG).await);
     }
     // All doors count together.
     guess(&app, &thief, "ann", 1).await;
-    assert_waits(&thief.put("/users/me/password", change.clone()).await);
-    assert_waits(&delete(&thief).await);
-    assert_waits(&login(&thief, "ann", PASSWORD).await);
+    assert_waits(&change().await);
+    assert_waits(&thief.delete_account(WRONG).await);
+    assert_waits(&thief.login("ann", PASSWORD).await);
 
-    let change = json!({ "current_password": PASSWORD, "new_password": "another horse" });
-    assert_eq!(ann.put("/users/me/password", change).await.status, 204);
+    let changed = ann.change_password(PASSWORD, "another horse").await;
+    changed.assert_status(204);
 }
 
 #[tokio::test]
@@ -285,8 +263,8 @@ async fn what_was_typed_is_stored_nowhere() {
     let app = TestApp::new().await;
     app.user("ann").await;
     let stranger = app.client_from_ip(2);
-    assert_wrong(&login(&stranger, "hunter2-in-the-wrong-field", WRONG).await);
-    assert_wrong(&login(&stranger, "ann", "hunter2-in-the-right-one").await);
+    assert_wrong(&stranger.login("hunter2-in-the-wrong-field", WRONG).await);
+    assert_wrong(&stranger.login("ann", "hunter2-in-the-right-one").await);
     let delays = login_throttle::Entity::find()
         .all(app.db.read())
         .await
@@ -307,9 +285,9 @@ async fn the_trail_grows_no_faster_than_passwords_are_tried() {
     let stranger = app.client_from_ip(2);
     guess(&app, &stranger, "ann", 5).await;
     for _ in 0..12 {
-        assert_waits(&login(&stranger, "ann", WRONG).await);
+        assert_waits(&stranger.login("ann", WRONG).await);
     }
-    let events = audit::Entity::find().count(app.db.read()).await.unwrap();
+    let events = app.count(audit::Entity).await;
     assert_eq!(events, 5);
 }
 
@@ -321,14 +299,13 @@ async fn what_was_counted_is_forgotten_after_a_day_and_where_one_is_at_home_is_n
     guess(&app, &stranger, "ann", 5).await;
     let left = async || {
         api::cleanup::run_once(&app.db, Duration::from_secs(3600)).await;
-        let rows = login_throttle::Entity::find().count(app.db.read()).await;
-        rows.unwrap()
+        app.count(login_throttle::Entity).await
     };
     assert_eq!(left().await, 3);
     later(&app, 1).await;
     // It counts no longer, whether or not it has been removed.
-    assert_wrong(&login(&stranger, "ann", WRONG).await);
-    assert_wrong(&login(&stranger, "ann", WRONG).await);
+    assert_wrong(&stranger.login("ann", WRONG).await);
+    assert_wrong(&stranger.login("ann", WRONG).await);
     later(&app, 1).await;
     assert_eq!(left().await, 1);
     later(&app, 86).await;
@@ -370,7 +347,7 @@ async fn the_right_password_counts_as_right_though_its_client_has_hung_up() {
         let signed_in = timeout(Duration::from_secs(30), signed_in).await;
         signed_in.expect("a sign-in is not done to its end");
     }
-    assert_eq!(login(&app.anonymous(), "ann", PASSWORD).await.status, 200);
+    app.anonymous().login("ann", PASSWORD).await.expect(200);
     assert_eq!(failures(&app).await, 0);
 }
 
@@ -381,7 +358,7 @@ async fn a_wrong_password_counts_as_wrong_though_its_client_has_hung_up() {
     let mut changes = ChangeWatcher::watch(&app.db);
     login_and_hang_up(&app, "ann", WRONG).await;
     let told = async {
-        while audit::Entity::find().count(app.db.read()).await.unwrap() < 1 {
+        while app.count(audit::Entity).await < 1 {
             changes.changed().await;
         }
     };

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::json;
+use testing::job_path;
 
-use crate::jobs::{cancel, job_path};
 use crate::support::TestApp;
 
 /// How many a user may.
@@ -23,7 +23,7 @@ async fn who_waits_very_often_is_answered_at_once_and_holds_up_no_one() {
     let long = format!("{}?wait=60", job_path(&of_ann));
     // Whoever finds no place asks again.
     let wait = async || loop {
-        let job = ann.get(&long).await.body;
+        let job = ann.get(&long).await.expect(200);
         if job["status"] != "queued" {
             return job;
         }
@@ -36,14 +36,14 @@ async fn who_waits_very_often_is_answered_at_once_and_holds_up_no_one() {
         let body = json!({ "topic": "Lines" });
         let asked = ann.request(Method::POST, "/blogs").json(&body);
         let asked = ann.send(asked.header("prefer", "wait=60")).await;
-        assert_eq!(asked.status, 202);
+        asked.assert_status(202);
         assert_eq!(asked.header("preference-applied"), "");
         assert_eq!(asked.body["job"]["status"], "queued");
-        cancel(&ann, &asked.body).await;
+        ann.cancel(&asked.body).await;
 
         let short = format!("{}?wait=1", job_path(&of_bob));
         assert!(takes_a_second(bob.get(&short)).await);
-        cancel(&ann, &of_ann).await;
+        ann.cancel(&of_ann).await;
     };
     let (waited, ()) = tokio::join!(waiting, meanwhile);
     assert!(waited.iter().all(|job| job["status"] == "canceled"));
@@ -52,7 +52,7 @@ async fn who_waits_very_often_is_answered_at_once_and_holds_up_no_one() {
     let short = format!("{}?wait=1", job_path(&another));
     assert!(takes_a_second(ann.get(&short)).await);
     for (user, post) in [(&ann, &another), (&bob, &of_bob)] {
-        cancel(user, post).await;
+        user.cancel(post).await;
     }
 }
 

@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use entity::job;
 use reqwest::Method;
-use sea_orm::{ConnectionTrait, EntityTrait};
+use sea_orm::EntityTrait;
 use serde_json::{Value, json};
 use testing::stub_openai::StubBehavior;
+use testing::{TestClient, text};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use crate::rescue::{SHORT_LEASE, vanished};
-use crate::support::{TestApp, TestClient, deliveries, text};
+use crate::support::{SHORT_LEASE, TestApp, deliveries};
 
 /// The API's metrics.
 async fn scrape(client: &TestClient) -> String {
     let answer = client.send(client.request(Method::GET, "//metrics")).await;
-    assert_eq!(answer.status, 200);
+    answer.assert_status(200);
     let format = "text/plain; version=0.0.4; charset=utf-8";
     assert_eq!(answer.header("content-type"), format);
     answer.text
@@ -237,7 +237,7 @@ async fn a_job_is_counted_from_its_pickup_to_its_end() {
     let model = r#"{agent="openai",model="stub-large"}"#;
     let timed = format!("blog_agent_call_duration_seconds_count{model}");
     assert_eq!(read(&timed), 5.0);
-    let job = ann.get("/jobs").await.body["items"][0].clone();
+    let job = ann.get("/jobs").await.expect(200)["items"][0].clone();
     for (direction, name) in [("in", "input_tokens"), ("out", "output_tokens")] {
         let labels = format!(r#"{{agent="openai",direction="{direction}",model="stub-large"}}"#);
         let tokens = read(&format!("blog_agent_tokens_total{labels}"));
@@ -346,11 +346,7 @@ async fn lose_delivery(app: &TestApp, post: &Value) {
     let delivery = job.unwrap().unwrap().delivery_id.unwrap();
     let table = deliveries::table(app.db.backend());
     let delete = format!("DELETE FROM {table} WHERE id = '{delivery}'");
-    app.db
-        .raw_connection()
-        .execute_unprepared(&delete)
-        .await
-        .unwrap();
+    app.execute(&delete).await;
 }
 
 #[tokio::test]
@@ -358,7 +354,7 @@ async fn a_rescue_and_a_new_delivery_are_counted() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     ann.create_post("Man overboard").await;
-    vanished(&app).await;
+    app.lose_worker().await;
     lose_delivery(&app, &ann.create_post("Letter in a bottle").await).await;
     let worker = app.worker_with(SHORT_LEASE).await;
     app.wait_until_jobs_finished().await;

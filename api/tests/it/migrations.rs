@@ -14,15 +14,12 @@ use serde_json::{Value, json};
 use shared::config::StorageSettings;
 use shared::database::Database;
 use tempfile::TempDir;
+use testing::{TestClient, TestDatabase};
 
-use testing::TestDatabase;
-
-use crate::support::{TestApp, TestClient};
+use crate::support::TestApp;
 
 async fn asked(user: &TestClient, path: &str, body: Value) -> Value {
-    let answer = user.post(path, body).await;
-    assert_eq!(answer.status, 202, "{}", answer.body);
-    answer.body
+    user.post(path, body).await.expect(202)
 }
 
 #[tokio::test]
@@ -53,11 +50,7 @@ async fn posts_from_before_get_the_options_of_their_latest_jobs() {
         "ALTER TABLE generation_jobs DROP COLUMN retried_at",
         "DELETE FROM seaql_migrations WHERE version = 'm20261123_000005_regenerations_and_retries'",
     ] {
-        app.db
-            .raw_connection()
-            .execute_unprepared(sql)
-            .await
-            .unwrap();
+        app.execute(sql).await;
     }
     app.db.migrate().await.unwrap();
 
@@ -174,11 +167,7 @@ async fn what_is_no_leftover_of_ours_stays_where_it_is() {
 
 async fn newer(app: &TestApp, table: &str, name: &str) {
     let sql = format!("INSERT INTO {table} (version, applied_at) VALUES ('{name}', 0)");
-    app.db
-        .raw_connection()
-        .execute_unprepared(&sql)
-        .await
-        .unwrap();
+    app.execute(&sql).await;
 }
 
 #[tokio::test]
@@ -186,8 +175,7 @@ async fn a_database_that_is_newer_and_compatible_is_worked_with() {
     let app = TestApp::new().await;
     newer(&app, "schema_migrations", "m29990101_000099_more").await;
     app.db.migrate().await.unwrap();
-    let ready = app.anonymous().get("//ready").await;
-    assert_eq!(ready.status, 200, "{}", ready.body);
+    app.anonymous().get("//ready").await.expect(200);
     let ann = app.user("ann").await;
     ann.create_post("Growing tomatoes").await;
     app.run_jobs().await;
@@ -207,7 +195,7 @@ async fn a_database_that_is_too_new_is_refused_with_the_reason() {
         "{refused}"
     );
     let ready = app.anonymous().get("//ready").await;
-    assert_eq!(ready.status, 503);
+    ready.assert_status(503);
     assert!(ready.text.contains(name), "{}", ready.text);
 }
 

@@ -4,15 +4,16 @@ use std::collections::BTreeSet;
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use testing::{TestResponse, text};
 
-use crate::support::{TestApp, TestResponse, text};
+use crate::support::TestApp;
 
 const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
 
 /// The document as clients get it.
 async fn document(app: &TestApp) -> Value {
     let answer = app.anonymous().get("/openapi.json").await;
-    assert_eq!(answer.status, 200);
+    answer.assert_status(200);
     assert_eq!(answer.header("content-type"), "application/json");
     answer.body
 }
@@ -221,7 +222,7 @@ fn between<'a>(text: &'a str, before: &str, after: char) -> Vec<&'a str> {
 async fn the_page_and_all_that_it_loads_come_from_here() {
     let app = TestApp::new().await;
     let page = follow(&app, "/docs").await;
-    assert_eq!(page.status, 200);
+    page.assert_status(200);
     assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
     let links = between(&page.text, "href=\"", '"');
     let scripts = between(&page.text, "src=\"", '"');
@@ -231,7 +232,7 @@ async fn the_page_and_all_that_it_loads_come_from_here() {
         let name = link.trim_start_matches("./");
         assert!(!name.contains("//") && !name.starts_with('/'), "{link}");
         let asset = follow(&app, &format!("/docs/{name}")).await;
-        assert_eq!(asset.status, 200, "{link}");
+        asset.assert_status(200);
         let kind = match name.rsplit('.').next() {
             Some("css") => "text/css",
             Some("js") => "text/javascript",
@@ -256,7 +257,7 @@ async fn the_page_and_all_that_it_loads_come_from_here() {
 async fn a_file_that_the_page_does_not_have_is_not_found() {
     let app = TestApp::new().await;
     let answer = follow(&app, "/docs/nothing.js").await;
-    assert_eq!((answer.status, answer.code()), (404, "not_found"));
+    answer.assert_error(404, "not_found");
 }
 
 #[tokio::test]

@@ -3,80 +3,54 @@
 use std::time::{Duration, Instant};
 
 use entity::post;
-use reqwest::Method;
 use sea_orm::EntityTrait;
 use sea_orm::sea_query::Expr;
-use serde_json::{Value, json};
+use serde_json::json;
 use testing::stub_openai::StubBehavior;
+use testing::{assert_fields, assert_within, at_first, job_path, post_path, text};
 
-use crate::agent_failures::at_first;
-use crate::support::{TestApp, TestClient, TestResponse, text};
-
-fn path(post: &Value) -> String {
-    format!("/blogs/{}", text(&post["id"]))
-}
-
-async fn ready(app: &TestApp, owner: &TestClient, topic: &str) -> Value {
-    let asked = owner.create_post(topic).await;
-    app.run_jobs().await;
-    owner.get_post(&asked).await
-}
-
-async fn put_if(owner: &TestClient, post: &Value, tag: &str, body: Value) -> TestResponse {
-    let request = owner
-        .request(Method::PUT, &path(post))
-        .header("if-match", tag);
-    owner.send(request.json(&body)).await
-}
-
-async fn regenerate(owner: &TestClient, post: &Value) -> TestResponse {
-    let path = format!("{}/regenerate", path(post));
-    owner.send(owner.request(Method::POST, &path)).await
-}
+use crate::support::TestApp;
 
 #[tokio::test]
 async fn an_edit_replaces_the_text_and_raises_the_version() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let post = ready(&app, &ann, "Revisions").await;
+    let post = app.ready_post(&ann, "Revisions").await;
     let body = json!({ "content": "# Top\n\nMy *own* words.", "title": " Mine " });
-    let edited = ann.put(&path(&post), body).await;
-    assert_eq!((edited.status, edited.header("etag")), (200, "\"3\""));
-    assert_eq!(edited.body["title"], "Mine");
-    assert_eq!(edited.body["content"], "# Top\n\nMy *own* words.");
-    assert_eq!(edited.body["excerpt"], "My own words.");
-    assert_eq!(edited.body["word_count"], 4);
-    assert_eq!(
-        (&edited.body["status"], &edited.body["version"]),
-        (&json!("ready"), &json!(3))
-    );
+    let edited = ann.put(&post_path(&post), body).await;
+    let expected = json!({
+        "title": "Mine", "content": "# Top\n\nMy *own* words.", "excerpt": "My own words.",
+        "word_count": 4, "status": "ready", "version": 3,
+    });
+    edited.assert_fields(200, expected);
+    assert_eq!(edited.header("etag"), "\"3\"");
     assert_eq!(edited.body["created_at"], post["created_at"]);
     assert_ne!(edited.body["updated_at"], post["updated_at"]);
     assert_eq!(ann.get_post(&post).await, edited.body);
 
     let edited = ann
-        .put(&path(&post), json!({ "content": "Only text." }))
+        .put(&post_path(&post), json!({ "content": "Only text." }))
         .await;
-    assert_eq!(
-        edited.body["title"], "Mine",
-        "a title that is not given is kept"
-    );
-    assert_eq!(edited.body["version"], 4);
+    assert_fields(&edited.body, json!({ "title": "Mine", "version": 4 }));
 }
 
 #[tokio::test]
 async fn an_edit_of_an_old_version_is_refused() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let post = ready(&app, &ann, "Collisions").await;
+    let post = app.ready_post(&ann, "Collisions").await;
     let mine = json!({ "content": "Mine." });
-    assert_eq!(put_if(&ann, &post, "\"2\"", mine.clone()).await.status, 200);
-    let stale = put_if(&ann, &post, "\"2\"", json!({ "content": "Stale." })).await;
-    assert_eq!((stale.status, stale.code()), (412, "version_conflict"));
+    ann.put_if_match(&post, "\"2\"", mine.clone())
+        .await
+        .expect(200);
+    let stale = ann
+        .put_if_match(&post, "\"2\"", json!({ "content": "Stale." }))
+        .await;
+    stale.assert_error(412, "version_conflict");
     assert_eq!(ann.get_post(&post).await["content"], "Mine.");
-    assert_eq!(put_if(&ann, &post, "*", mine.clone()).await.status, 200);
+    ann.put_if_match(&post, "*", mine.clone()).await.expect(200);
     assert_eq!(
-        put_if(&ann, &post, "\"3\", \"4\"", mine).await.body["version"],
+        ann.put_if_match(&post, "\"3\", \"4\"", mine).await.body["version"],
         5
     );
 }
@@ -85,8 +59,9 @@ async fn an_edit_of_an_old_version_is_refused() {
 async fn of_two_edits_at_once_one_is_refused() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let post = ready(&app, &ann, "Duels").await;
-    let edits = (0..8).map(|n| put_if(&ann, &post, "\"2\"", json!({ "content": format!("{n}") })));
+    let post = app.ready_post(&ann, "Duels").await;
+    let edits =
+        (0..8).map(|n| ann.put_if_match(&post, "\"2\"", json!({ "content": format!("{n}") })));
     let answers = futures_util::future::join_all(edits).await;
     let mut statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
     statuses.sort_unstable();
@@ -99,11 +74,10 @@ async fn a_post_that_is_being_generated_cannot_be_edited() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Impatience").await;
-    let refused = ann.put(&path(&asked), json!({ "content": "Mine." })).await;
-    assert_eq!(
-        (refused.status, refused.code()),
-        (409, "generation_in_progress")
-    );
+    let refused = ann
+        .put(&post_path(&asked), json!({ "content": "Mine." }))
+        .await;
+    refused.assert_error(409, "generation_in_progress");
     app.run_jobs().await;
     assert_ne!(ann.get_post(&asked).await["content"], "Mine.");
 }
@@ -115,11 +89,10 @@ async fn a_failed_post_becomes_ready_by_an_edit() {
     let asked = ann.create_post("Do it yourself").await;
     app.agent.set(StubBehavior::Fail(401, "invalid_api_key"));
     app.run_jobs().await;
-    let edited = ann.put(&path(&asked), json!({ "content": "Mine." })).await;
-    assert_eq!(
-        (edited.status, &edited.body["status"]),
-        (200, &json!("ready"))
-    );
+    let edited = ann
+        .put(&post_path(&asked), json!({ "content": "Mine." }))
+        .await;
+    edited.assert_fields(200, json!({ "status": "ready" }));
     assert_eq!(edited.body["title"], "Do it yourself");
     assert_eq!(edited.body["job"]["status"], "failed");
 }
@@ -128,31 +101,20 @@ async fn a_failed_post_becomes_ready_by_an_edit() {
 async fn a_deleted_post_is_gone_with_its_jobs() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let post = ready(&app, &ann, "Ephemera").await;
+    let post = app.ready_post(&ann, "Ephemera").await;
     let queued = ann.create_post("Never begun").await;
-    assert_eq!(
-        shared::queue::count_deliveries(app.db.read())
-            .await
-            .unwrap(),
-        1
-    );
+    assert_eq!(app.count_deliveries().await, 1);
     for post in [&post, &queued] {
-        let deleted = ann.delete(&path(post)).await;
-        assert_eq!(deleted.status, 200);
-        assert!(!text(&deleted.body["message"]).is_empty());
-        let job = format!("/jobs/{}", text(&post["job"]["id"]));
-        for path in [path(post), format!("{}/status", path(post)), job] {
-            assert_eq!(ann.get(&path).await.code(), "not_found", "{path}");
+        let deleted = ann.delete(&post_path(post)).await.expect(200);
+        assert!(!text(&deleted["message"]).is_empty());
+        let job = job_path(post);
+        for path in [post_path(post), format!("{}/status", post_path(post)), job] {
+            ann.get(&path).await.assert_error(404, "not_found");
         }
-        assert_eq!(ann.delete(&path(post)).await.status, 404);
+        ann.delete(&post_path(post)).await.expect(404);
     }
-    assert_eq!(
-        shared::queue::count_deliveries(app.db.read())
-            .await
-            .unwrap(),
-        0
-    );
-    assert_eq!(ann.get("/jobs").await.body["items"], json!([]));
+    assert_eq!(app.count_deliveries().await, 0);
+    assert_eq!(ann.get("/jobs").await.expect(200)["items"], json!([]));
 }
 
 #[tokio::test]
@@ -164,13 +126,9 @@ async fn deleting_a_post_stops_its_worker() {
     let worker = app.worker().await;
     app.agent.called(1).await;
     let since = Instant::now();
-    assert_eq!(ann.delete(&path(&asked)).await.status, 200);
+    ann.delete(&post_path(&asked)).await.expect(200);
     app.agent.client_gone().await;
-    assert!(
-        since.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        since.elapsed()
-    );
+    assert_within(Duration::from_secs(2), since);
     worker.stop().await;
     assert_eq!(app.agent.calls().len(), 1);
 }
@@ -179,15 +137,15 @@ async fn deleting_a_post_stops_its_worker() {
 async fn a_post_keeps_its_text_until_the_new_one_is_ready() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let post = ready(&app, &ann, "Phoenixes").await;
-    let again = regenerate(&ann, &post).await;
-    assert_eq!(again.status, 202);
-    assert_eq!(again.header("location"), format!("/api/v1{}", path(&post)));
-    assert_eq!(again.header("retry-after"), "1");
+    let post = app.ready_post(&ann, "Phoenixes").await;
+    let again = ann.regenerate(&post).await;
+    again.assert_status(202);
     assert_eq!(
-        (&again.body["status"], &again.body["version"]),
-        (&json!("generating"), &json!(3))
+        again.header("location"),
+        format!("/api/v1{}", post_path(&post))
     );
+    assert_eq!(again.header("retry-after"), "1");
+    assert_fields(&again.body, json!({ "status": "generating", "version": 3 }));
     assert_ne!(again.body["job"]["id"], post["job"]["id"]);
     for field in ["title", "content", "excerpt", "word_count"] {
         assert_eq!(again.body[field], post[field]);
@@ -196,13 +154,13 @@ async fn a_post_keeps_its_text_until_the_new_one_is_ready() {
     app.run_jobs().await;
 
     let new = ann.get_post(&post).await;
-    assert_eq!(
-        (&new["status"], &new["version"]),
-        (&json!("ready"), &json!(4))
-    );
+    assert_fields(&new, json!({ "status": "ready", "version": 4 }));
     assert_ne!(new["content"], post["content"]);
     assert_eq!(new["job"]["id"], again.body["job"]["id"]);
-    let status = ann.get(&format!("{}/status", path(&post))).await.body;
+    let status = ann
+        .get(&format!("{}/status", post_path(&post)))
+        .await
+        .expect(200);
     assert_eq!(status, new["job"]);
     assert_eq!(app.requested_sections(), [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]);
 }
@@ -212,14 +170,11 @@ async fn a_post_is_not_regenerated_twice_at_once() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Echoes").await;
-    let refused = regenerate(&ann, &asked).await;
-    assert_eq!(
-        (refused.status, refused.code()),
-        (409, "generation_in_progress")
-    );
+    let refused = ann.regenerate(&asked).await;
+    refused.assert_error(409, "generation_in_progress");
     app.run_jobs().await;
 
-    let answers = (0..6).map(|_| regenerate(&ann, &asked));
+    let answers = (0..6).map(|_| ann.regenerate(&asked));
     let answers = futures_util::future::join_all(answers).await;
     let accepted = answers.iter().filter(|answer| answer.status == 202);
     assert_eq!(accepted.count(), 1);
@@ -229,7 +184,7 @@ async fn a_post_is_not_regenerated_twice_at_once() {
     assert_eq!(refused.count(), 5);
     app.run_jobs().await;
     assert_eq!(
-        ann.get("/jobs").await.body["items"]
+        ann.get("/jobs").await.expect(200)["items"]
             .as_array()
             .unwrap()
             .len(),
@@ -246,19 +201,12 @@ async fn a_failed_or_canceled_post_can_be_regenerated() {
         .set(at_first(1, 1, StubBehavior::Fail(401, "invalid_api_key")));
     app.run_jobs().await;
     let canceled = ann.create_post("Cancellation").await;
-    let cancel = text(&canceled["job"]["links"]["cancel"]).replace("/api/v1", "");
-    ann.post(&cancel, json!({})).await;
+    ann.cancel(&canceled).await;
     for (post, status) in [(&failed, "failed"), (&canceled, "canceled")] {
         assert_eq!(ann.get_post(post).await["status"], status);
-        let again = regenerate(&ann, post).await;
-        assert_eq!(
-            (again.status, &again.body["status"]),
-            (202, &json!("generating"))
-        );
-        assert_eq!(
-            (&again.body["title"], &again.body["content"]),
-            (&Value::Null, &Value::Null)
-        );
+        let again = ann.regenerate(post).await;
+        again.assert_fields(202, json!({ "status": "generating" }));
+        assert_fields(&again.body, json!({ "title": null, "content": null }));
     }
     app.run_jobs().await;
     for post in [failed, canceled] {
@@ -270,34 +218,29 @@ async fn a_failed_or_canceled_post_can_be_regenerated() {
 async fn a_regeneration_that_fails_leaves_the_old_text() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let post = ready(&app, &ann, "Safety nets").await;
-    regenerate(&ann, &post).await;
+    let post = app.ready_post(&ann, "Safety nets").await;
+    ann.regenerate(&post).await;
     app.agent.set(StubBehavior::Fail(401, "invalid_api_key"));
     app.run_jobs().await;
     let after = ann.get_post(&post).await;
     assert_eq!(after["status"], "failed");
-    assert_eq!(
-        (&after["title"], &after["content"]),
-        (&post["title"], &post["content"])
-    );
+    let expected = json!({ "title": post["title"], "content": post["content"] });
+    assert_fields(&after, expected);
 }
 
 #[tokio::test]
 async fn a_regeneration_takes_the_default_for_a_model_that_is_gone() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let post = ready(&app, &ann, "Old models").await;
+    let post = app.ready_post(&ann, "Old models").await;
     let options = Expr::value(json!({ "model": "gone", "words": 200 }));
     post::Entity::update_many()
         .col_expr(post::Column::Options, options)
         .exec(app.db.raw_connection())
         .await
         .unwrap();
-    let again = regenerate(&ann, &post).await;
-    assert_eq!(
-        (again.status, &again.body["job"]["model"]),
-        (202, &json!("stub-large"))
-    );
+    let again = ann.regenerate(&post).await;
+    again.assert_fields(202, json!({ "job": { "model": "stub-large" } }));
     app.run_jobs().await;
     assert_eq!(ann.get_post(&post).await["status"], "ready");
 }
@@ -311,30 +254,23 @@ async fn a_regeneration_keeps_the_options_unless_others_are_given() {
     let asked = ann.post("/blogs", body).await.body;
     app.run_jobs().await;
     let calls = app.agent.calls().len();
-    let kept = regenerate(&ann, &asked).await.body;
+    let kept = ann.regenerate(&asked).await.body;
     assert_eq!(kept["job"]["model"], "stub-small");
     app.run_jobs().await;
     for call in &app.agent.calls()[calls..] {
         assert_eq!(call.body["model"], "stub-small");
-        assert!(
-            call.body["messages"]
-                .to_string()
-                .contains("lighthouse keepers")
-        );
+        assert!(call.prompt().contains("lighthouse keepers"));
     }
 
     let calls = app.agent.calls().len();
     let body = json!({ "options": { "audience": "moths" } });
     let changed = ann
-        .post(&format!("{}/regenerate", path(&asked)), body)
+        .post(&format!("{}/regenerate", post_path(&asked)), body)
         .await;
-    assert_eq!(
-        (changed.status, &changed.body["job"]["model"]),
-        (202, &json!("stub-large"))
-    );
+    changed.assert_fields(202, json!({ "job": { "model": "stub-large" } }));
     app.run_jobs().await;
     for call in &app.agent.calls()[calls..] {
-        let said = call.body["messages"].to_string();
+        let said = call.prompt();
         assert!(
             said.contains("moths") && !said.contains("lighthouse keepers"),
             "{said}"
@@ -346,18 +282,19 @@ async fn a_regeneration_keeps_the_options_unless_others_are_given() {
 async fn the_posts_of_others_cannot_be_seen_or_changed() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
-    let post = ready(&app, &ann, "Diaries").await;
+    let post = app.ready_post(&ann, "Diaries").await;
     let answers = [
-        bob.get(&path(&post)).await,
-        bob.get(&format!("{}/status", path(&post))).await,
-        bob.put(&path(&post), json!({ "content": "Bob was here." }))
+        bob.get(&post_path(&post)).await,
+        bob.get(&format!("{}/status", post_path(&post))).await,
+        bob.put(&post_path(&post), json!({ "content": "Bob was here." }))
             .await,
-        put_if(&bob, &post, "\"1\"", json!({ "content": "Bob was here." })).await,
-        regenerate(&bob, &post).await,
-        bob.delete(&path(&post)).await,
+        bob.put_if_match(&post, "\"1\"", json!({ "content": "Bob was here." }))
+            .await,
+        bob.regenerate(&post).await,
+        bob.delete(&post_path(&post)).await,
     ];
     for answer in answers {
-        assert_eq!((answer.status, answer.code()), (404, "not_found"));
+        answer.assert_error(404, "not_found");
     }
     assert_eq!(ann.get_post(&post).await, post);
 }

@@ -6,32 +6,21 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use testing::stub::RecordedRequest;
 use testing::stub_openai::StubBehavior;
+use testing::{
+    TestClient, TestResponse, assert_fields, assert_within, post_path, requested_part, text, time,
+};
 
-use crate::agent_failures::time;
-use crate::support::{TestApp, TestClient, TestResponse, part, text};
-
-fn path(post: &Value) -> String {
-    format!("/blogs/{}", text(&post["id"]))
-}
-
-async fn ready(app: &TestApp, owner: &TestClient, topic: &str) -> Value {
-    let asked = owner.create_post(topic).await;
-    app.run_jobs().await;
-    owner.get_post(&asked).await
-}
+use crate::support::TestApp;
 
 /// Asks for a post and waits for it.
 async fn ask_and_wait(owner: &TestClient, prefer: &str) -> TestResponse {
-    let request = owner
-        .request(Method::POST, "/blogs")
-        .header("prefer", prefer);
-    owner
-        .send(request.json(&json!({ "topic": "Waiting" })))
-        .await
+    let request = owner.request(Method::POST, "/blogs");
+    let request = request.json(&json!({ "topic": "Waiting" }));
+    owner.send(request.header("prefer", prefer)).await
 }
 
 async fn read_as(owner: &TestClient, post: &Value, media_type: &str) -> TestResponse {
-    let request = owner.request(Method::GET, &path(post));
+    let request = owner.request(Method::GET, &post_path(post));
     owner.send(request.header("accept", media_type)).await
 }
 
@@ -39,15 +28,15 @@ async fn read_as(owner: &TestClient, post: &Value, media_type: &str) -> TestResp
 async fn who_asks_for_a_post_gets_it_with_its_job() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let answer = ann
-        .post("/blogs", json!({ "topic": "  Café au lait  " }))
-        .await;
-    assert_eq!(answer.status, 202);
+    let body = json!({ "topic": "  Café au lait  " });
+    let answer = ann.post("/blogs", body).await;
+    answer.assert_status(202);
     let post = &answer.body;
-    assert_eq!(answer.header("location"), format!("/api/v1{}", path(post)));
+    let location = format!("/api/v1{}", post_path(post));
+    assert_eq!(answer.header("location"), location);
     assert_eq!(answer.header("retry-after"), "1");
     assert_eq!(answer.header("preference-applied"), "");
-    let me = ann.get("/users/me").await.body;
+    let me = ann.get("/users/me").await.expect(200);
     let expected = json!({
         "id": post["id"],
         "topic": "Café au lait",
@@ -73,11 +62,8 @@ async fn who_asks_for_a_post_gets_it_with_its_job() {
 async fn a_post_that_is_ready_has_every_field() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let post = ready(&app, &ann, "Completeness").await;
-    assert_eq!(
-        (&post["status"], &post["version"]),
-        (&json!("ready"), &json!(2))
-    );
+    let post = app.ready_post(&ann, "Completeness").await;
+    assert_fields(&post, json!({ "status": "ready", "version": 2 }));
     assert_eq!(post["title"], "A Good Title");
     let content = text(&post["content"]);
     assert!(content.starts_with("## First Things\n\nOnce "), "{content}");
@@ -87,8 +73,8 @@ async fn a_post_that_is_ready_has_every_field() {
     assert_eq!(post["word_count"], 4 * 26 + 8);
     assert_eq!(post["reading_minutes"], 1);
     assert!(time(&post["updated_at"]) > time(&post["created_at"]));
-    let status = ann.get(&format!("{}/status", path(&post))).await;
-    assert_eq!((status.status, &status.body), (200, &post["job"]));
+    let status = ann.get(&format!("{}/status", post_path(&post))).await;
+    assert_eq!(status.expect(200), post["job"]);
 }
 
 #[tokio::test]
@@ -101,13 +87,13 @@ async fn what_a_client_wants_reaches_the_agent() {
         "model": "stub-small",
     });
     let body = json!({ "topic": "Knots", "options": options });
-    let asked = ann.post("/blogs", body).await.body;
+    let asked = ann.post("/blogs", body).await.expect(202);
     assert_eq!(asked["job"]["model"], "stub-small");
     app.run_jobs().await;
     let calls = app.agent.calls();
     for call in &calls {
         assert_eq!(call.body["model"], "stub-small");
-        let said = call.body["messages"].to_string();
+        let said = call.prompt();
         for wish in [
             "Knots",
             "humorous",
@@ -128,7 +114,7 @@ async fn the_first_model_is_the_default() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let body = json!({ "topic": "Defaults", "options": { "tone": "neutral", "model": null } });
-    let asked = ann.post("/blogs", body).await.body;
+    let asked = ann.post("/blogs", body).await.expect(202);
     assert_eq!(asked["job"]["model"], "stub-large");
     app.run_jobs().await;
     assert!(
@@ -146,15 +132,13 @@ async fn who_waits_gets_the_post_when_it_is_ready() {
     let worker = app.worker().await;
     let answer = ask_and_wait(&ann, "wait=20").await;
     worker.stop().await;
-    assert_eq!(answer.status, 201, "{}", answer.body);
+    answer.assert_status(201);
     assert_eq!(answer.header("preference-applied"), "wait=20");
-    assert_eq!(
-        answer.header("location"),
-        format!("/api/v1{}", path(&answer.body))
-    );
+    let location = format!("/api/v1{}", post_path(&answer.body));
+    assert_eq!(answer.header("location"), location);
     assert_eq!(answer.header("retry-after"), "");
-    assert_eq!(answer.body["status"], "ready");
-    assert_eq!(answer.body["job"]["status"], "succeeded");
+    let expected = json!({ "status": "ready", "job": { "status": "succeeded" } });
+    assert_fields(&answer.body, expected);
     assert_eq!(answer.body, ann.get_post(&answer.body).await);
 }
 
@@ -167,12 +151,9 @@ async fn who_waits_learns_at_once_that_it_failed() {
     let since = Instant::now();
     let answer = ask_and_wait(&ann, "respond-async, wait=20").await;
     worker.stop().await;
-    assert!(since.elapsed() < Duration::from_secs(5));
-    assert_eq!(
-        (answer.status, &answer.body["status"]),
-        (202, &json!("failed"))
-    );
-    assert_eq!(answer.body["job"]["error"]["code"], "agent_rejected");
+    assert_within(Duration::from_secs(5), since);
+    let job = json!({ "error": { "code": "agent_rejected" } });
+    answer.assert_fields(202, json!({ "status": "failed", "job": job }));
     assert_eq!(answer.header("preference-applied"), "wait=20");
     assert_eq!(answer.header("retry-after"), "");
 }
@@ -189,10 +170,7 @@ async fn who_waits_in_vain_gets_the_job_as_it_stands() {
             (least..least + Duration::from_secs(1)).contains(&took),
             "{took:?}"
         );
-        assert_eq!(
-            (answer.status, &answer.body["job"]["status"]),
-            (202, &json!("queued"))
-        );
+        answer.assert_fields(202, json!({ "job": { "status": "queued" } }));
         assert_eq!(answer.header("preference-applied"), format!("wait={wait}"));
         assert_eq!(answer.header("retry-after"), "1");
     }
@@ -208,10 +186,8 @@ async fn nobody_waits_longer_than_a_minute() {
     assert_eq!(answer.header("preference-applied"), "wait=60");
     // What can't be read is no preference.
     let answer = ask_and_wait(&ann, "wait=long").await;
-    assert_eq!(
-        (answer.status, answer.header("preference-applied")),
-        (202, "")
-    );
+    answer.assert_status(202);
+    assert_eq!(answer.header("preference-applied"), "");
     app.wait_until_jobs_finished().await;
     worker.stop().await;
 }
@@ -220,19 +196,19 @@ async fn nobody_waits_longer_than_a_minute() {
 async fn an_unchanged_post_is_not_sent_again() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let post = ready(&app, &ann, "Still lifes").await;
+    let post = app.ready_post(&ann, "Still lifes").await;
     for (media_type, tag) in FORMATS {
         let first = read_as(&ann, &post, media_type).await;
-        assert_eq!((first.status, first.header("etag")), (200, tag));
+        first.assert_status(200);
+        assert_eq!(first.header("etag"), tag);
         let listed = format!("\"1\", {tag}");
         let again = unless_unchanged(&ann, &post, media_type, &listed).await;
-        assert_eq!((again.status, again.text.as_str()), (304, ""));
-        assert_eq!(
-            (again.header("etag"), again.header("vary")),
-            (tag, "Accept")
-        );
+        again.assert_status(304);
+        assert_eq!(again.header("etag"), tag);
+        assert_eq!(again.header("vary"), "Accept");
         let changed = unless_unchanged(&ann, &post, media_type, "\"1\"").await;
-        assert_eq!((changed.status, changed.text), (200, first.text));
+        changed.assert_status(200);
+        assert_eq!(changed.text, first.text);
     }
 }
 
@@ -247,25 +223,23 @@ const FORMATS: [(&str, &str); 3] = [
 async fn who_has_a_post_in_one_format_is_sent_the_others() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let post = ready(&app, &ann, "Still lifes").await;
+    let post = app.ready_post(&ann, "Still lifes").await;
     for (media_type, own) in FORMATS {
         for (_, tag) in FORMATS {
             let answer = unless_unchanged(&ann, &post, media_type, tag).await;
             let expected = if tag == own { 304 } else { 200 };
-            assert_eq!(answer.status, expected, "{media_type} {tag}");
+            answer.assert_status(expected);
         }
         // Whichever of them one has read, one knows the version.
-        let put = ann
-            .request(Method::PUT, &path(&post))
-            .header("if-match", own);
-        let put = ann.send(put.json(&json!({ "content": "" }))).await;
-        assert_eq!(put.status, 422, "{}", put.body);
+        ann.put_if_match(&post, own, json!({ "content": "" }))
+            .await
+            .expect(422);
     }
     let put = ann
-        .request(Method::PUT, &path(&post))
-        .header("if-match", "\"2-html\"");
-    let put = ann.send(put.json(&json!({ "content": "Mine" }))).await;
-    assert_eq!((put.status, put.header("etag")), (200, "\"3\""));
+        .put_if_match(&post, "\"2-html\"", json!({ "content": "Mine" }))
+        .await;
+    put.assert_status(200);
+    assert_eq!(put.header("etag"), "\"3\"");
 }
 
 async fn unless_unchanged(
@@ -274,7 +248,7 @@ async fn unless_unchanged(
     media_type: &str,
     tag: &str,
 ) -> TestResponse {
-    let request = owner.request(Method::GET, &path(post));
+    let request = owner.request(Method::GET, &post_path(post));
     let request = request.header("accept", media_type);
     owner.send(request.header("if-none-match", tag)).await
 }
@@ -283,55 +257,49 @@ async fn unless_unchanged(
 async fn a_post_is_sent_again_for_as_long_as_its_job_goes_on() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let post = ready(&app, &ann, "Moving pictures").await;
-    let again = format!("{}/regenerate", path(&post));
-    assert_eq!(ann.post(&again, json!({})).await.status, 202);
+    let post = app.ready_post(&ann, "Moving pictures").await;
+    ann.regenerate(&post).await.expect(202);
 
-    let queued = ann.get(&path(&post)).await;
+    let queued = ann.get(&post_path(&post)).await;
     app.agent.set(StubBehavior::Hang);
     let worker = app.worker().await;
-    app.job_once(&ann, &queued.body, |job| job["status"] == "running")
-        .await;
+    ann.wait_for_status(&queued.body, "running").await;
     let tag = queued.header("etag");
     let running = unless_unchanged(&ann, &post, "application/json", tag).await;
-    assert_eq!((running.status, running.header("etag")), (200, tag));
-    assert_eq!(running.body["job"]["status"], "running");
+    running.assert_fields(200, json!({ "job": { "status": "running" } }));
+    assert_eq!(running.header("etag"), tag);
     // Its text is what it was.
     for (media_type, format) in [("text/markdown", "-md\""), ("text/html", "-html\"")] {
         let tag = tag.trim_end_matches('"').to_owned() + format;
         let text = unless_unchanged(&ann, &post, media_type, &tag).await;
-        assert_eq!(text.status, 304, "{media_type}");
+        text.assert_status(304);
     }
 
-    let cancel = text(&running.body["job"]["links"]["cancel"]).replace("/api/v1", "");
-    ann.post(&cancel, json!({})).await;
+    ann.cancel(&running.body).await;
     app.wait_until_jobs_finished().await;
     worker.stop().await;
     let canceled = unless_unchanged(&ann, &post, "application/json", tag).await;
-    assert_eq!(
-        (canceled.status, &canceled.body["status"]),
-        (200, &json!("canceled"))
-    );
+    canceled.assert_fields(200, json!({ "status": "canceled" }));
     // Nothing changes any more without a new version.
     let tag = canceled.header("etag");
     let unchanged = unless_unchanged(&ann, &post, "application/json", tag).await;
-    assert_eq!(unchanged.status, 304);
+    unchanged.assert_status(304);
 }
 
 #[tokio::test]
 async fn a_page_that_is_unchanged_is_not_rendered_and_needs_no_place_for_that() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let post = ready(&app, &ann, "Many words").await;
+    let post = app.ready_post(&ann, "Many words").await;
     // Others keep all places.
     for _ in 0..std::thread::available_parallelism().unwrap().get() {
         let renders = app.renders.clone();
         tokio::spawn(async move { renders.run(std::future::pending::<()>()).await });
     }
     let unchanged = unless_unchanged(&ann, &post, "text/html", "\"2-html\"").await;
-    assert_eq!(unchanged.status, 304);
+    unchanged.assert_status(304);
     let changed = unless_unchanged(&ann, &post, "text/html", "\"1\"").await;
-    assert_eq!((changed.status, changed.code()), (503, "unavailable"));
+    changed.assert_error(503, "unavailable");
     assert_ne!(changed.header("retry-after"), "");
 }
 
@@ -339,12 +307,10 @@ async fn a_page_that_is_unchanged_is_not_rendered_and_needs_no_place_for_that() 
 async fn a_post_can_be_read_as_markdown_and_as_html() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let post = ready(&app, &ann, "Formats").await;
+    let post = app.ready_post(&ann, "Formats").await;
     let markdown = read_as(&ann, &post, "text/markdown").await;
-    assert_eq!(
-        markdown.header("content-type"),
-        "text/markdown; charset=utf-8"
-    );
+    let kind = markdown.header("content-type");
+    assert_eq!(kind, "text/markdown; charset=utf-8");
     assert_eq!(markdown.text, text(&post["content"]));
     let html = read_as(&ann, &post, "text/html").await;
     assert_eq!(html.header("content-type"), "text/html; charset=utf-8");
@@ -367,14 +333,15 @@ async fn nothing_that_an_agent_or_a_user_writes_can_run_in_a_page() {
     let ann = app.user("ann").await;
     let asked = ann.create_post("Attacks").await;
     app.agent.set(StubBehavior::per_request(
-        |call: &RecordedRequest| match part(call) {
+        |call: &RecordedRequest| match requested_part(call) {
             1 => StubBehavior::WriteText(HOSTILE),
             _ => StubBehavior::Write,
         },
     ));
     app.run_jobs().await;
     let written = read_as(&ann, &asked, "text/html").await;
-    ann.put(&path(&asked), json!({ "content": HOSTILE })).await;
+    ann.put(&post_path(&asked), json!({ "content": HOSTILE }))
+        .await;
     let edited = read_as(&ann, &asked, "text/html").await;
     assert_eq!(read_as(&ann, &asked, "text/markdown").await.text, HOSTILE);
     for html in [written, edited] {
@@ -408,17 +375,14 @@ async fn content_that_is_not_there_yet_cannot_be_read() {
     let asked = ann.create_post("Prophecies").await;
     for media_type in ["text/markdown", "text/html"] {
         let answer = read_as(&ann, &asked, media_type).await;
-        assert_eq!(
-            (answer.status, answer.code()),
-            (409, "generation_in_progress")
-        );
+        answer.assert_error(409, "generation_in_progress");
     }
-    assert_eq!(read_as(&ann, &asked, "application/json").await.status, 200);
+    read_as(&ann, &asked, "application/json").await.expect(200);
     app.agent.set(StubBehavior::Fail(401, "invalid_api_key"));
     app.run_jobs().await;
     for media_type in ["text/markdown", "text/html"] {
         let failed = read_as(&ann, &asked, media_type).await;
-        assert_eq!((failed.status, failed.code()), (409, "job_finished"));
+        failed.assert_error(409, "job_finished");
         let detail = text(&failed.body["detail"]);
         assert!(detail.contains("Regenerate"), "{detail}");
     }

@@ -3,18 +3,13 @@
 use std::time::Duration;
 
 use entity::post;
-use reqwest::Method;
-use sea_orm::{EntityTrait, PaginatorTrait};
 use serde_json::json;
+use testing::{PASSWORD, TestClient, TestResponse};
 
-use crate::support::{PASSWORD, Settings, TestApp, TestClient, TestResponse};
+use crate::support::TestApp;
 
 /// With so few requests a minute, none comes back while a test runs.
 const FOUR: &str = "--rate-limit-per-minute=4";
-
-async fn with(limit: &'static str) -> TestApp {
-    TestApp::with(Settings { api: vec![limit] }).await
-}
 
 /// How many requests are left, and in how many seconds there is one more.
 fn left(answer: &TestResponse) -> (u32, u64) {
@@ -25,7 +20,7 @@ fn left(answer: &TestResponse) -> (u32, u64) {
 }
 
 fn is_refused(answer: &TestResponse) {
-    assert_eq!((answer.status, answer.code()), (429, "rate_limited"));
+    answer.assert_error(429, "rate_limited");
     let (left, seconds) = left(answer);
     assert_eq!(left, 0);
     assert_eq!(answer.header("retry-after"), seconds.to_string());
@@ -37,7 +32,7 @@ async fn me(client: &TestClient) -> TestResponse {
 
 #[tokio::test]
 async fn every_answer_tells_how_many_requests_are_left() {
-    let app = with(FOUR).await;
+    let app = TestApp::with(&[FOUR]).await;
     let ann = app.user("ann").await;
     let answers = [
         me(&ann).await,
@@ -61,7 +56,7 @@ async fn every_answer_tells_how_many_requests_are_left() {
 
 #[tokio::test]
 async fn whoever_waits_as_long_as_they_are_told_may_go_on() {
-    let app = with("--rate-limit-per-minute=60").await;
+    let app = TestApp::with(&["--rate-limit-per-minute=60"]).await;
     let ann = app.user("ann").await;
     let mut answer = me(&ann).await;
     while answer.status == 200 {
@@ -70,28 +65,27 @@ async fn whoever_waits_as_long_as_they_are_told_may_go_on() {
     is_refused(&answer);
     let (_, seconds) = left(&answer);
     tokio::time::sleep(Duration::from_secs(seconds)).await;
-    assert_eq!(me(&ann).await.status, 200);
+    me(&ann).await.expect(200);
 }
 
 #[tokio::test]
 async fn what_is_refused_is_not_done() {
-    let app = with(FOUR).await;
+    let app = TestApp::with(&[FOUR]).await;
     let ann = app.user("ann").await;
     for _ in 0..4 {
-        assert_eq!(me(&ann).await.status, 200);
+        me(&ann).await.expect(200);
     }
     is_refused(&ann.post("/blogs", json!({ "topic": "Valves" })).await);
-    let posts = post::Entity::find().count(app.db.read()).await;
-    assert_eq!(posts.unwrap(), 0);
+    assert_eq!(app.count(post::Entity).await, 0);
 }
 
 #[tokio::test]
 async fn users_share_no_limit_and_those_who_are_not_signed_in_share_that_of_their_address() {
-    let app = with(FOUR).await;
+    let app = TestApp::with(&[FOUR]).await;
     // Both sign up from one address.
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
     for _ in 0..4 {
-        assert_eq!(me(&ann).await.status, 200);
+        me(&ann).await.expect(200);
     }
     is_refused(&me(&ann).await);
     assert_eq!(left(&me(&bob).await).0, 3);
@@ -99,50 +93,47 @@ async fn users_share_no_limit_and_those_who_are_not_signed_in_share_that_of_thei
     assert_eq!(left(&app.anonymous().get("/models").await).0, 1);
     assert_eq!(left(&app.anonymous().get("/openapi.json").await).0, 0);
     is_refused(&app.anonymous().get("/models").await);
-    assert_eq!(me(&bob).await.status, 200);
+    me(&bob).await.expect(200);
 }
 
 #[tokio::test]
 async fn a_token_that_we_did_not_sign_counts_to_the_address() {
-    let app = with(FOUR).await;
+    let app = TestApp::with(&[FOUR]).await;
     let ann = app.user("ann").await;
     let mut forged = ann.token.clone();
     // The last characters are the signature's.
     forged.replace_range(forged.len() - 4.., "AAAA");
     for (token, expected) in [(forged.as_str(), 2), ("nonsense", 1), (&forged, 0)] {
-        let answer = me(&app.client_with(token)).await;
+        let answer = me(&app.client_with_token(token)).await;
         assert_eq!((answer.status, left(&answer).0), (401, expected));
     }
-    is_refused(&me(&app.client_with(&forged)).await);
+    is_refused(&me(&app.client_with_token(&forged)).await);
     assert_eq!(left(&me(&ann).await).0, 3);
 }
 
 #[tokio::test]
 async fn passwords_are_tried_at_the_expense_of_the_address_whoever_one_is() {
-    let app = with(FOUR).await;
+    let app = TestApp::with(&[FOUR]).await;
     let ann = app.user("ann").await;
-    let wrong = json!({ "username": "ann", "password": "not that of ann" });
     for expected in [2, 1, 0] {
-        let answer = ann.post("/users/login", wrong.clone()).await;
+        let answer = ann.login("ann", "not that of ann").await;
         assert_eq!((answer.status, left(&answer).0), (401, expected));
     }
-    let right = json!({ "username": "ann", "password": PASSWORD });
-    is_refused(&ann.post("/users/login", right).await);
-    let stale = json!({ "refresh_token": ann.refresh_token });
-    is_refused(&ann.post("/users/refresh", stale).await);
+    is_refused(&ann.login("ann", PASSWORD).await);
+    is_refused(&ann.refresh(&ann.refresh_token).await);
     assert_eq!(left(&me(&ann).await).0, 3);
 }
 
 #[tokio::test]
 async fn those_who_look_after_the_service_are_not_limited() {
-    let app = with("--rate-limit-per-minute=1").await;
+    let app = TestApp::with(&["--rate-limit-per-minute=1"]).await;
     let client = app.anonymous();
     client.get("/models").await;
     is_refused(&client.get("/models").await);
     for path in ["//health", "//ready", "//docs/", "//metrics"] {
         for _ in 0..3 {
-            let answer = client.send(client.request(Method::GET, path)).await;
-            assert_eq!(answer.status, 200, "{path}");
+            let answer = client.get(path).await;
+            answer.assert_status(200);
             assert_eq!(answer.header("ratelimit"), "", "{path}");
         }
     }
@@ -150,10 +141,10 @@ async fn those_who_look_after_the_service_are_not_limited() {
 
 #[tokio::test]
 async fn without_a_limit_none_is_told() {
-    let app = with("--rate-limit-per-minute=0").await;
+    let app = TestApp::with(&["--rate-limit-per-minute=0"]).await;
     let ann = app.user("ann").await;
     let answer = me(&ann).await;
-    assert_eq!(answer.status, 200);
+    answer.assert_status(200);
     for field in ["ratelimit", "ratelimit-policy"] {
         assert!(!answer.headers.contains_key(field));
     }

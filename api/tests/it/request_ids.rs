@@ -6,8 +6,9 @@ use reqwest::header::HeaderValue;
 use sea_orm::EntityTrait;
 use serde_json::{Value, json};
 use testing::stub_openai::StubBehavior;
+use testing::{TestClient, text};
 
-use crate::support::{TestApp, TestClient, text};
+use crate::support::TestApp;
 
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const ANOTHER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
@@ -23,7 +24,7 @@ async fn ask(client: &TestClient, path: &str, headers: &[(&str, &str)]) -> Value
         request.header(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap())
     };
     let answer = client.send(headers.iter().fold(request, named)).await;
-    assert_eq!(answer.status, 202, "{}", answer.body);
+    answer.assert_status(202);
     answer.body
 }
 

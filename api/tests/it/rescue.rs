@@ -3,26 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sea_orm::{ConnectionTrait, DbBackend};
+use sea_orm::DbBackend;
 use serde_json::{Value, json};
 use testing::stub::RecordedRequest;
 use testing::stub_openai::StubBehavior;
+use testing::{assert_fields, assert_within, at_first, outcomes, post_path, text};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::agent_failures::{at_first, outcomes, with_attempts};
-use crate::support::{TestApp, deliveries, text};
-
-pub(crate) const SHORT_LEASE: &[&str] = &["--job-lease-secs=3"];
-
-/// A worker that has vanished while it was at the second section.
-pub(crate) async fn vanished(app: &TestApp) {
-    app.agent.set(at_first(1, 2, StubBehavior::Hang));
-    let worker = app.worker_with(SHORT_LEASE).await;
-    app.agent.called(3).await;
-    worker.abort();
-    app.agent.client_gone().await;
-}
+use crate::support::{SHORT_LEASE, TestApp, deliveries};
 
 async fn finish_with_short_lease(app: &TestApp) {
     let worker = app.worker_with(SHORT_LEASE).await;
@@ -35,24 +24,17 @@ async fn the_job_of_a_worker_that_vanished_is_finished_by_another() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Vanishing").await;
-    vanished(&app).await;
+    app.lose_worker().await;
     let since = Instant::now();
     assert_eq!(ann.get_job(&asked).await["status"], "running");
     finish_with_short_lease(&app).await;
 
-    assert!(
-        since.elapsed() < Duration::from_secs(6),
-        "{:?}",
-        since.elapsed()
-    );
+    assert_within(Duration::from_secs(6), since);
     let job = ann.get_job(&asked).await;
     assert_eq!(job["status"], "succeeded");
     assert_eq!(outcomes(&job), ["lost", "succeeded"]);
     let attempts = &job["attempts"];
-    assert_eq!(
-        (&attempts[0]["attempt"], &attempts[1]["attempt"]),
-        (&json!(1), &json!(2))
-    );
+    assert_eq!([&attempts[0]["attempt"], &attempts[1]["attempt"]], [1, 2]);
     assert_eq!(attempts[0]["error"]["code"], "worker_lost");
     assert_ne!(attempts[0]["worker"], attempts[1]["worker"]);
     assert_eq!(
@@ -64,15 +46,15 @@ async fn the_job_of_a_worker_that_vanished_is_finished_by_another() {
 
 #[tokio::test]
 async fn a_job_that_loses_all_its_workers_fails() {
-    let app = with_attempts("--job-max-attempts=1").await;
+    let app = TestApp::with(&["--job-max-attempts=1"]).await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Quicksand").await;
-    vanished(&app).await;
+    app.lose_worker().await;
     finish_with_short_lease(&app).await;
 
     let job = ann.get_job(&asked).await;
-    assert_eq!(job["status"], "failed");
-    assert_eq!(job["error"]["code"], "worker_lost");
+    let expected = json!({ "status": "failed", "error": { "code": "worker_lost" } });
+    assert_fields(&job, expected);
     assert_eq!(outcomes(&job), ["lost"]);
     assert_eq!(ann.get_post(&asked).await["status"], "failed");
 }
@@ -82,12 +64,11 @@ async fn a_canceled_job_whose_worker_vanished_is_canceled_by_another() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Nobody home").await;
-    vanished(&app).await;
-    let cancel = text(&asked["job"]["links"]["cancel"]).replace("/api/v1", "");
+    app.lose_worker().await;
     // Nobody is there to stop it yet, however often one asks.
     for _ in 0..2 {
-        let canceled = ann.post(&cancel, json!({})).await;
-        assert_eq!(canceled.status, 202, "{}", canceled.body);
+        let canceled = ann.cancel(&asked).await;
+        canceled.assert_status(202);
         assert_eq!(canceled.body["status"], "canceling");
         assert_eq!(canceled.header("retry-after"), "1");
     }
@@ -110,20 +91,14 @@ async fn a_worker_that_stops_gives_its_job_back_uncounted() {
     worker.stop().await;
 
     let job = ann.get_job(&asked).await;
-    assert_eq!(
-        (&job["status"], &job["attempt"]),
-        (&json!("queued"), &json!(0))
-    );
-    assert_eq!((&job["phase"], &job["error"]), (&Value::Null, &Value::Null));
+    assert_fields(&job, json!({ "status": "queued", "attempt": 0 }));
+    assert_fields(&job, json!({ "phase": null, "error": null }));
     assert_eq!(job["queue_position"], 1);
     assert_eq!(outcomes(&job), ["released"]);
     app.run_jobs().await;
 
     let job = ann.get_job(&asked).await;
-    assert_eq!(
-        (&job["status"], &job["attempt"]),
-        (&json!("succeeded"), &json!(1))
-    );
+    assert_fields(&job, json!({ "status": "succeeded", "attempt": 1 }));
     assert_eq!(outcomes(&job), ["released", "succeeded"]);
     assert_eq!(job["attempts"][1]["attempt"], 1);
     assert_eq!(app.requested_sections(), [0, 1, 2, 2, 3, 4]);
@@ -152,7 +127,7 @@ async fn a_busy_worker_leaves_the_queue_to_others() {
     let slow = ann.create_post("Slow food").await;
     let quick = ann.create_post("Quick food").await;
     app.agent.set(StubBehavior::per_request(
-        |call: &RecordedRequest| match call.body["messages"].to_string().contains("Slow food") {
+        |call: &RecordedRequest| match call.prompt().contains("Slow food") {
             true => StubBehavior::Hang,
             false => StubBehavior::Write,
         },
@@ -165,17 +140,12 @@ async fn a_busy_worker_leaves_the_queue_to_others() {
     tokio::time::sleep(Duration::from_millis(700)).await;
     let since = Instant::now();
     let free = app.worker().await;
-    app.job_once(&ann, &quick, |job| job["status"] == "succeeded")
-        .await;
-    assert!(
-        since.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        since.elapsed()
-    );
+    ann.wait_for_status(&quick, "succeeded").await;
+    assert_within(Duration::from_secs(3), since);
 
     let job = ann.get_job(&slow).await;
     assert_eq!(job["status"], "running");
-    ann.delete(&format!("/blogs/{}", text(&slow["id"]))).await;
+    ann.delete(&post_path(&slow)).await;
     free.stop().await;
     busy.stop().await;
 }
@@ -223,11 +193,7 @@ async fn a_delivery_for_nothing_is_dropped() {
 /// A delivery with `body` for its payload.
 async fn strange_row(app: &TestApp, body: &str) {
     let (sql, _) = deliveries::insert(app.db.backend(), body);
-    app.db
-        .raw_connection()
-        .execute_unprepared(&sql)
-        .await
-        .unwrap();
+    app.execute(&sql).await;
 }
 
 #[tokio::test]
@@ -242,12 +208,11 @@ async fn a_delivery_that_is_no_json_stops_neither_the_worker_nor_its_jobs() {
     app.agent.called(3).await;
     strange_row(&app, "no json at all").await;
     let later = ann.create_post("And more of it").await;
-    app.job_once(&ann, &later, |job| job["status"] == "succeeded")
-        .await;
+    ann.wait_for_status(&later, "succeeded").await;
     gate.notify_one();
 
     let over = |job: &Value| !job["finished_at"].is_null();
-    let job = app.job_once(&ann, &running, over).await;
+    let job = app.wait_for_job(&ann, &running, over).await;
     assert_eq!(outcomes(&job), ["succeeded"], "{job}");
     // The row is swept away, or apalis would stumble over it for ever.
     app.wait_until_jobs_finished().await;
@@ -260,11 +225,7 @@ async fn a_delivery_that_was_lost_is_made_again() {
     let ann = app.user("ann").await;
     let asked = ann.create_post("Lost property").await;
     let lose = format!("DELETE FROM {}", deliveries::table(app.db.backend()));
-    app.db
-        .raw_connection()
-        .execute_unprepared(&lose)
-        .await
-        .unwrap();
+    app.execute(&lose).await;
     finish_with_short_lease(&app).await;
     let job = ann.get_job(&asked).await;
     assert_eq!(outcomes(&job), ["succeeded"]);
@@ -284,11 +245,7 @@ async fn a_delivery_that_was_taken_by_a_dead_worker_is_made_again() {
         "UPDATE {} SET status = 'Queued', lock_by = NULL, lock_at = {long_ago}",
         deliveries::table(app.db.backend())
     );
-    app.db
-        .raw_connection()
-        .execute_unprepared(&taken)
-        .await
-        .unwrap();
+    app.execute(&taken).await;
     finish_with_short_lease(&app).await;
     assert_eq!(outcomes(&ann.get_job(&asked).await), ["succeeded"]);
 }
@@ -303,10 +260,6 @@ async fn a_job_in_line_whose_delivery_is_due_in_hours_is_delivered_now() {
         DbBackend::Postgres => "UPDATE apalis.jobs SET run_at = run_at + interval '3 hours'",
         _ => "UPDATE Jobs SET run_at = run_at + 3 * 3600",
     };
-    app.db
-        .raw_connection()
-        .execute_unprepared(ahead)
-        .await
-        .unwrap();
+    app.execute(ahead).await;
     finish_with_short_lease(&app).await;
 }

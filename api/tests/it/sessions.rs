@@ -1,20 +1,19 @@
 //! A user's sign-ins.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use entity::clock::now;
 use entity::session;
 use reqwest::Method;
 use sea_orm::sea_query::Expr;
 use sea_orm::{ActiveModelTrait, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, Set};
 use serde_json::{Value, json};
+use testing::{PASSWORD, TestClient, text, time};
 use uuid::Uuid;
 
-use crate::support::{PASSWORD, TestApp, TestClient, text};
+use crate::support::TestApp;
 
 async fn sessions(client: &TestClient) -> Vec<Value> {
-    let answer = client.get("/users/me/sessions").await;
-    assert_eq!(answer.status, 200, "{answer:?}");
-    answer.body["items"].as_array().unwrap().clone()
+    client.get("/users/me/sessions").await.items()
 }
 
 /// The id of the session that a client is in.
@@ -22,13 +21,6 @@ async fn own(client: &TestClient) -> String {
     let sessions = sessions(client).await;
     let current = sessions.iter().find(|session| session["current"] == true);
     text(&current.unwrap()["id"])
-}
-
-fn time(value: &Value) -> DateTime<Utc> {
-    let value = text(value);
-    assert_eq!(value.len(), "2026-11-22T10:00:00.000Z".len(), "{value}");
-    assert!(value.ends_with('Z'), "{value}");
-    DateTime::parse_from_rfc3339(&value).unwrap().to_utc()
 }
 
 #[tokio::test]
@@ -40,7 +32,7 @@ async fn a_user_sees_from_where_and_since_when_they_are_signed_in() {
     let body = json!({ "username": "ann", "password": PASSWORD });
     let login = client.request(Method::POST, "/users/login").json(&body);
     let second = client.send(login.header("user-agent", "Netscape/4.0 (a kiosk)"));
-    assert_eq!(second.await.status, 200);
+    second.await.expect(200);
 
     let listed = sessions(&ann).await;
     assert_eq!(listed.len(), 2);
@@ -81,7 +73,7 @@ async fn a_client_with_a_long_name_is_listed_with_its_beginning() {
     let body = json!({ "username": "ann", "password": PASSWORD });
     let register = client.request(Method::POST, "/users/register").json(&body);
     let answer = client.send(register.header("user-agent", "x".repeat(4000)));
-    let ann = app.client_with(&text(&answer.await.body["access_token"]));
+    let ann = app.client_with_token(&text(&answer.await.body["access_token"]));
     let name = text(&sessions(&ann).await[0]["user_agent"]);
     assert_eq!(name, "x".repeat(256));
 }
@@ -101,9 +93,8 @@ async fn a_refresh_is_a_use_and_moves_the_end() {
         .exec(app.db.raw_connection())
         .await
         .unwrap();
-    let body = json!({ "refresh_token": ann.refresh_token });
-    let answer = app.anonymous().post("/users/refresh", body).await;
-    assert_eq!(answer.status, 200);
+    let answer = app.anonymous().refresh(&ann.refresh_token).await;
+    answer.assert_status(200);
 
     let listed = &sessions(&ann).await[0];
     assert_eq!(time(&listed["created_at"]), earlier);
@@ -116,27 +107,20 @@ async fn a_session_ends_in_the_end_however_often_it_is_refreshed() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let begun = async |ago: TimeDelta| {
-        session::Entity::update_many()
-            .col_expr(session::Column::CreatedAt, Expr::value(now() - ago))
-            .exec(app.db.raw_connection())
-            .await
-            .unwrap();
-    };
-    let refresh = async |token: &str| {
-        let body = json!({ "refresh_token": token });
-        app.anonymous().post("/users/refresh", body).await
+        app.set_all(session::Column::CreatedAt, now() - ago).await;
     };
     // Less is left than a refresh gives otherwise.
     begun(TimeDelta::days(80)).await;
-    let pair = refresh(&ann.refresh_token).await.body;
+    let client = app.anonymous();
+    let pair = client.refresh(&ann.refresh_token).await.expect(200);
     let left = TimeDelta::seconds(pair["refresh_expires_in"].as_i64().unwrap());
     assert!((left - TimeDelta::days(10)).abs() < TimeDelta::minutes(1));
     let end = time(&sessions(&ann).await[0]["expires_at"]) - now();
     assert!((end - TimeDelta::days(10)).abs() < TimeDelta::minutes(1));
 
     begun(TimeDelta::days(90)).await;
-    let answer = refresh(&text(&pair["refresh_token"])).await;
-    assert_eq!((answer.status, answer.code()), (401, "token_expired"));
+    let answer = client.refresh(&text(&pair["refresh_token"])).await;
+    answer.assert_error(401, "token_expired");
     // Whoever signs in again has as much as before.
     let login = app.login("ann").await;
     let end = time(&sessions(&login).await[0]["expires_at"]) - now();
@@ -150,17 +134,15 @@ async fn a_session_that_is_ended_is_over_at_once_and_not_listed() {
     let lost = app.login("ann").await;
     let third = app.login("ann").await;
     let path = format!("/users/me/sessions/{}", own(&lost).await);
-    let answer = ann.delete(&path).await;
-    assert_eq!((answer.status, answer.text.as_str()), (204, ""));
+    ann.delete(&path).await.expect(204);
 
-    assert_eq!(lost.get("/users/me").await.code(), "session_revoked");
-    let body = json!({ "refresh_token": lost.refresh_token });
-    let answer = app.anonymous().post("/users/refresh", body).await;
-    assert_eq!((answer.status, answer.code()), (401, "session_revoked"));
+    let response = lost.get("/users/me").await;
+    response.assert_error(401, "session_revoked");
+    let answer = app.anonymous().refresh(&lost.refresh_token).await;
+    answer.assert_error(401, "session_revoked");
     assert_eq!(sessions(&ann).await.len(), 2);
-    assert_eq!(third.get("/users/me").await.status, 200);
-    let again = ann.delete(&path).await;
-    assert_eq!((again.status, again.code()), (404, "not_found"));
+    third.get("/users/me").await.expect(200);
+    ann.delete(&path).await.assert_error(404, "not_found");
 }
 
 #[tokio::test]
@@ -168,8 +150,9 @@ async fn ending_the_present_session_is_a_logout() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let path = format!("/users/me/sessions/{}", own(&ann).await);
-    assert_eq!(ann.delete(&path).await.status, 204);
-    assert_eq!(ann.get("/users/me").await.code(), "session_revoked");
+    ann.delete(&path).await.expect(204);
+    let response = ann.get("/users/me").await;
+    response.assert_error(401, "session_revoked");
 }
 
 #[tokio::test]
@@ -178,17 +161,17 @@ async fn all_sessions_but_the_present_one_end_at_once() {
     let ann = app.user("ann").await;
     let others = [app.login("ann").await, app.login("ann").await];
     let bob = app.user("bob").await;
-    let answer = ann.delete("/users/me/sessions").await;
-    assert_eq!((answer.status, answer.text.as_str()), (204, ""));
+    ann.delete("/users/me/sessions").await.expect(204);
 
     for other in others {
-        assert_eq!(other.get("/users/me").await.code(), "session_revoked");
+        let response = other.get("/users/me").await;
+        response.assert_error(401, "session_revoked");
     }
     assert_eq!(sessions(&ann).await.len(), 1);
-    assert_eq!(bob.get("/users/me").await.status, 200);
+    bob.get("/users/me").await.expect(200);
     // There may be none.
-    assert_eq!(ann.delete("/users/me/sessions").await.status, 204);
-    assert_eq!(ann.get("/users/me").await.status, 200);
+    ann.delete("/users/me/sessions").await.expect(204);
+    ann.get("/users/me").await.expect(200);
 }
 
 #[tokio::test]
@@ -196,9 +179,8 @@ async fn nobody_sees_or_ends_the_sessions_of_others() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
     let path = format!("/users/me/sessions/{}", own(&ann).await);
-    let answer = bob.delete(&path).await;
-    assert_eq!((answer.status, answer.code()), (404, "not_found"));
-    assert_eq!(ann.get("/users/me").await.status, 200);
+    bob.delete(&path).await.assert_error(404, "not_found");
+    ann.get("/users/me").await.expect(200);
     let (of_ann, of_bob) = (sessions(&ann).await, sessions(&bob).await);
     assert_eq!((of_ann.len(), of_bob.len()), (1, 1));
     assert_ne!(of_ann[0]["id"], of_bob[0]["id"]);
@@ -218,7 +200,7 @@ async fn an_expired_session_is_not_listed_and_cannot_be_ended() {
         .unwrap();
     assert_eq!(sessions(&ann).await.len(), 1);
     let answer = ann.delete(&format!("/users/me/sessions/{id}")).await;
-    assert_eq!((answer.status, answer.code()), (404, "not_found"));
+    answer.assert_error(404, "not_found");
 }
 
 #[tokio::test]
@@ -244,5 +226,5 @@ async fn of_very_many_sessions_the_one_that_was_not_used_for_longest_ends() {
     let used = left.iter().map(|session| time(&session["last_used_at"]));
     let longest = first.last_used_at - TimeDelta::hours(98);
     assert_eq!(used.min(), Some(longest));
-    assert_eq!(another.get("/users/me").await.status, 200);
+    another.get("/users/me").await.expect(200);
 }

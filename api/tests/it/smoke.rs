@@ -1,6 +1,9 @@
 //! The main path, once through.
 
-use crate::support::{TestApp, text};
+use serde_json::json;
+use testing::{assert_fields, outcomes, text};
+
+use crate::support::TestApp;
 
 #[tokio::test]
 async fn a_topic_becomes_a_post() {
@@ -8,25 +11,17 @@ async fn a_topic_becomes_a_post() {
     let ann = app.user("ann").await;
 
     let asked = ann.create_post("Growing tomatoes on a balcony").await;
-    assert_eq!(asked["status"], "generating");
-    assert_eq!(asked["job"]["status"], "queued");
-    assert_eq!(asked["job"]["queue_position"], 1);
+    let job = json!({ "status": "queued", "queue_position": 1 });
+    assert_fields(&asked, json!({ "status": "generating", "job": job }));
     app.run_jobs().await;
 
-    let job = ann
-        .get(&format!("/jobs/{}", text(&asked["job"]["id"])))
-        .await
-        .body;
-    assert_eq!(job["status"], "succeeded", "{job}");
-    assert_eq!(job["progress"]["percent"], 100);
-    assert_eq!(job["attempts"][0]["outcome"], "succeeded");
+    let job = ann.get_job(&asked).await;
+    let expected = json!({ "status": "succeeded", "progress": { "percent": 100 } });
+    assert_fields(&job, expected);
+    assert_eq!(outcomes(&job), ["succeeded"]);
 
-    let post = ann
-        .get(&format!("/blogs/{}", text(&asked["id"])))
-        .await
-        .body;
-    assert_eq!(post["status"], "ready");
-    assert_eq!(post["title"], "A Good Title");
+    let post = ann.get_post(&asked).await;
+    assert_fields(&post, json!({ "status": "ready", "title": "A Good Title" }));
     let content = text(&post["content"]);
     assert_eq!(content.matches("\n## ").count() + 1, 4, "{content}");
 }

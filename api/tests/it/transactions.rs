@@ -9,13 +9,14 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
 use shared::change_watcher::ChangeWatcher;
 use shared::database::Database;
 use shared::queue::Consumer;
+use testing::requested_part;
 use testing::stub_openai::StubBehavior;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{TestApp, part};
+use crate::support::TestApp;
 
 async fn count(db: &Database, sql: &str) -> i64 {
     let count = Statement::from_string(db.backend(), sql);
@@ -27,11 +28,7 @@ async fn count(db: &Database, sql: &str) -> i64 {
 async fn a_transaction_that_was_begun_is_done_though_nobody_waits_for_it() {
     let app = TestApp::new().await;
     let table = "CREATE TABLE marks (mark INTEGER)";
-    app.db
-        .raw_connection()
-        .execute_unprepared(table)
-        .await
-        .unwrap();
+    app.execute(table).await;
     // Their callers leave sooner or later, before they are through.
     for leaves in 1..=20 {
         let mut marked = Box::pin(app.db.transaction(async move |tx| {
@@ -91,7 +88,7 @@ async fn a_job_that_somebody_holds_holds_up_no_other_of_its_worker() {
     let gate = Arc::new(Notify::new());
     let wait = gate.clone();
     app.agent.set(StubBehavior::per_request(move |call| {
-        let is_gated = part(call) == 0 && call.body.to_string().contains("Held up");
+        let is_gated = requested_part(call) == 0 && call.body.to_string().contains("Held up");
         match is_gated {
             true => StubBehavior::Gate(wait.clone()),
             false => StubBehavior::Write,
@@ -113,7 +110,7 @@ async fn a_job_that_somebody_holds_holds_up_no_other_of_its_worker() {
         return app.wait_until_jobs_finished().await;
     }
     let free = ann.create_post("Free").await;
-    let done = app.job_once(&ann, &free, |job| job["status"] == "succeeded");
+    let done = app.wait_for_job(&ann, &free, |job| job["status"] == "succeeded");
     let done = timeout(Duration::from_secs(5), done).await;
     assert!(done.is_ok(), "the other job waits");
     tx.commit().await.unwrap();

@@ -3,56 +3,20 @@
 use std::time::{Duration, Instant};
 
 use argon2::{Argon2, Params, PasswordHasher};
-use chrono::{DateTime, TimeDelta};
+use chrono::TimeDelta;
 use entity::clock::now;
 use entity::{job, post, refresh_token, session, user};
 use futures_util::future::join_all;
 use reqwest::Method;
-use sea_orm::sea_query::Expr;
 use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, PaginatorTrait, TransactionTrait};
 use serde_json::{Value, json};
 use testing::stub_openai::StubBehavior;
+use testing::{PASSWORD, TestResponse, assert_fields, text, time};
 use uuid::Uuid;
 
-use crate::support::{PASSWORD, TestApp, TestClient, TestResponse, text};
+use crate::support::TestApp;
 
 const NEW_PASSWORD: &str = "another horse, another staple";
-
-fn account(username: &str, password: &str) -> Value {
-    json!({ "username": username, "password": password })
-}
-
-async fn register(app: &TestApp, username: &str, password: &str) -> TestResponse {
-    let body = account(username, password);
-    app.anonymous().post("/users/register", body).await
-}
-
-async fn login(app: &TestApp, username: &str, password: &str) -> TestResponse {
-    let body = account(username, password);
-    app.anonymous().post("/users/login", body).await
-}
-
-async fn refresh(app: &TestApp, token: &str) -> TestResponse {
-    let body = json!({ "refresh_token": token });
-    app.anonymous().post("/users/refresh", body).await
-}
-
-async fn change_password(client: &TestClient, current: &str, new: &str) -> TestResponse {
-    let body = json!({ "current_password": current, "new_password": new });
-    client.put("/users/me/password", body).await
-}
-
-async fn delete_account(client: &TestClient, password: &str) -> TestResponse {
-    let request = client.request(Method::DELETE, "/users/me");
-    client
-        .send(request.json(&json!({ "password": password })))
-        .await
-}
-
-/// A client with the access token of a pair.
-fn holder(app: &TestApp, pair: &Value) -> TestClient {
-    app.client_with(&text(&pair["access_token"]))
-}
 
 fn names(value: &Value) -> Vec<&str> {
     let mut names: Vec<&str> = value
@@ -73,7 +37,7 @@ fn told(answer: &TestResponse) -> (u16, Value) {
 }
 
 async fn users(app: &TestApp) -> u64 {
-    user::Entity::find().count(app.db.read()).await.unwrap()
+    app.count(user::Entity).await
 }
 
 async fn stored_hash(app: &TestApp, name: &str) -> String {
@@ -86,8 +50,8 @@ async fn stored_hash(app: &TestApp, name: &str) -> String {
 #[tokio::test]
 async fn signing_up_gives_a_user_and_a_pair_of_tokens() {
     let app = TestApp::new().await;
-    let answer = register(&app, "Ann.B-c_1", PASSWORD).await;
-    assert_eq!(answer.status, 201, "{answer:?}");
+    let answer = app.anonymous().register("Ann.B-c_1", PASSWORD).await;
+    answer.assert_status(201);
     let pair = &answer.body;
     let expected = [
         "access_token",
@@ -104,21 +68,14 @@ async fn signing_up_gives_a_user_and_a_pair_of_tokens() {
 
     let user = &pair["user"];
     assert_eq!(names(user), ["created_at", "id", "role", "username"]);
-    assert_eq!(user["username"], "Ann.B-c_1");
-    assert_eq!(user["role"], "user");
+    assert_fields(user, json!({ "username": "Ann.B-c_1", "role": "user" }));
     let id = Uuid::parse_str(&text(&user["id"])).unwrap();
     assert_eq!(id.get_version_num(), 7);
-    let created = text(&user["created_at"]);
-    assert_eq!(created.len(), "2026-11-22T10:00:00.000Z".len(), "{created}");
-    assert!(created.ends_with('Z'), "{created}");
-    let age = now() - DateTime::parse_from_rfc3339(&created).unwrap().to_utc();
-    assert!(
-        age >= TimeDelta::zero() && age < TimeDelta::minutes(1),
-        "{created}"
-    );
+    let age = now() - time(&user["created_at"]);
+    assert!(age >= TimeDelta::zero() && age < TimeDelta::minutes(1));
 
-    let me = holder(&app, pair).get("/users/me").await;
-    assert_eq!((me.status, &me.body), (200, user));
+    let me = app.anonymous().with_session(pair).get("/users/me").await;
+    assert_eq!(&me.expect(200), user);
 }
 
 #[tokio::test]
@@ -141,9 +98,8 @@ async fn what_is_stored_gives_no_secret_away() {
 async fn a_username_has_3_to_32_of_the_known_characters() {
     let app = TestApp::new().await;
     for good in ["abc", &"x".repeat(32), "0_0", "...", "-a-"] {
-        let answer = register(&app, good, PASSWORD).await;
-        assert_eq!(answer.status, 201, "{good}: {answer:?}");
-        assert_eq!(answer.body["user"]["username"], good);
+        let answer = app.anonymous().register(good, PASSWORD).await.expect(201);
+        assert_eq!(answer["user"]["username"], good);
     }
     let before = users(&app).await;
     let bad = [
@@ -160,13 +116,8 @@ async fn a_username_has_3_to_32_of_the_known_characters() {
         ("аnn", "invalid"),
     ];
     for (name, code) in bad {
-        let answer = register(&app, name, PASSWORD).await;
-        assert_eq!((answer.status, answer.code()), (422, "validation_failed"));
-        assert_eq!(
-            answer.field_errors(),
-            [format!("username: {code}")],
-            "{name:?}"
-        );
+        let answer = app.anonymous().register(name, PASSWORD).await;
+        answer.assert_field_errors(&[&format!("username: {code}")]);
     }
     assert_eq!(users(&app).await, before);
 }
@@ -176,20 +127,18 @@ async fn a_username_is_unique_whatever_its_case() {
     let app = TestApp::new().await;
     app.user("Ann").await;
     for taken in ["Ann", "ann", "ANN"] {
-        let answer = register(&app, taken, PASSWORD).await;
-        assert_eq!((answer.status, answer.code()), (409, "username_taken"));
+        let answer = app.anonymous().register(taken, PASSWORD).await;
+        answer.assert_error(409, "username_taken");
     }
     assert_eq!(users(&app).await, 1);
-    assert_eq!(
-        session::Entity::find().count(app.db.read()).await.unwrap(),
-        1
-    );
+    assert_eq!(app.count(session::Entity).await, 1);
 }
 
 #[tokio::test]
 async fn of_many_who_want_a_name_at_once_one_gets_it() {
     let app = TestApp::new().await;
-    let wanted = ["sam", "Sam", "sAm", "SAM"].map(|name| register(&app, name, PASSWORD));
+    let client = app.anonymous();
+    let wanted = ["sam", "Sam", "sAm", "SAM"].map(|name| client.register(name, PASSWORD));
     let mut answers: Vec<u16> = join_all(wanted).await.iter().map(|a| a.status).collect();
     answers.sort_unstable();
     assert_eq!(answers, [201, 409, 409, 409]);
@@ -210,12 +159,11 @@ async fn a_password_has_8_to_128_characters_of_any_kind() {
     ];
     for (number, password) in good.iter().enumerate() {
         let name = format!("user{number}");
-        let registered = register(&app, &name, password).await;
-        assert_eq!(registered.status, 201, "{password:?}");
-        assert_eq!(login(&app, &name, password).await.status, 200);
+        app.anonymous().register(&name, password).await.expect(201);
+        app.anonymous().login(&name, password).await.expect(200);
         // Not cut at a NUL, nor trimmed.
         let almost = &password[..password.char_indices().last().unwrap().0];
-        assert_eq!(login(&app, &name, almost).await.status, 401);
+        app.anonymous().login(&name, almost).await.expect(401);
     }
     let bad = [
         ("7 signs", "too_short"),
@@ -225,13 +173,8 @@ async fn a_password_has_8_to_128_characters_of_any_kind() {
         (&"é".repeat(129), "too_long"),
     ];
     for (password, code) in bad {
-        let answer = register(&app, "bob", password).await;
-        assert_eq!((answer.status, answer.code()), (422, "validation_failed"));
-        assert_eq!(
-            answer.field_errors(),
-            [format!("password: {code}")],
-            "{password:?}"
-        );
+        let answer = app.anonymous().register("bob", password).await;
+        answer.assert_field_errors(&[&format!("password: {code}")]);
     }
 }
 
@@ -241,16 +184,12 @@ async fn a_password_is_not_one_that_everyone_tries_first() {
     let common = ["password123", "PassWord123", "12345678", "QWERTYUIOP"];
     let ours = ["Blog-Post-2026", "admin@api"];
     for common in common.into_iter().chain(ours) {
-        let answer = register(&app, "bob", common).await;
-        assert_eq!(answer.field_errors(), ["password: too_common"], "{common}");
+        let answer = app.anonymous().register("bob", common).await;
+        answer.assert_field_errors(&["password: too_common"]);
     }
     for own in ["bob.the.builder", "BOB.the.BUILDER"] {
-        let answer = register(&app, "Bob.the.Builder", own).await;
-        assert_eq!(
-            answer.field_errors(),
-            ["password: same_as_username"],
-            "{own}"
-        );
+        let answer = app.anonymous().register("Bob.the.Builder", own).await;
+        answer.assert_field_errors(&["password: same_as_username"]);
     }
     assert_eq!(users(&app).await, 0);
 }
@@ -260,13 +199,9 @@ async fn a_password_stays_good_however_old_it_is() {
     let app = TestApp::new().await;
     app.user("ann").await;
     let then = now() - TimeDelta::days(10 * 365);
-    user::Entity::update_many()
-        .col_expr(user::Column::CreatedAt, Expr::value(then))
-        .exec(app.db.raw_connection())
-        .await
-        .unwrap();
+    app.set_all(user::Column::CreatedAt, then).await;
     let ann = app.login("ann").await;
-    assert_eq!(ann.get("/users/me").await.status, 200);
+    ann.get("/users/me").await.expect(200);
 }
 
 #[tokio::test]
@@ -274,8 +209,8 @@ async fn nobody_has_an_account_who_did_not_sign_up() {
     let app = TestApp::new().await;
     assert_eq!(users(&app).await, 0);
     for (name, password) in [("admin", "admin"), ("root", "root"), ("admin", "")] {
-        let answer = login(&app, name, password).await;
-        assert_eq!((answer.status, answer.code()), (401, "invalid_credentials"));
+        let answer = app.anonymous().login(name, password).await;
+        answer.assert_error(401, "invalid_credentials");
     }
 }
 
@@ -304,7 +239,7 @@ async fn all_faulty_fields_are_told_at_once() {
     ];
     for (body, expected) in faulty {
         let answer = app.anonymous().post("/users/register", body).await;
-        assert_eq!((answer.status, answer.code()), (422, "validation_failed"));
+        answer.assert_error(422, "validation_failed");
         assert_eq!(answer.field_errors(), expected);
         for error in answer.body["errors"].as_array().unwrap() {
             assert!(!text(&error["message"]).is_empty());
@@ -317,34 +252,39 @@ async fn all_faulty_fields_are_told_at_once() {
 async fn a_user_signs_in_whatever_the_case_of_the_name() {
     let app = TestApp::new().await;
     let ann = app.user("Ann").await;
-    let me = ann.get("/users/me").await.body;
+    let me = ann.get("/users/me").await.expect(200);
     for name in ["Ann", "ann", "ANN"] {
-        let answer = login(&app, name, PASSWORD).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
-        assert_eq!(answer.body["user"], me);
-        assert_eq!(holder(&app, &answer.body).get("/users/me").await.body, me);
+        let answer = app.anonymous().login(name, PASSWORD).await.expect(200);
+        assert_eq!(answer["user"], me);
+        assert_eq!(
+            app.anonymous()
+                .with_session(&answer)
+                .get("/users/me")
+                .await
+                .expect(200),
+            me
+        );
     }
     // Each sign-in is a session of its own, and none ends another.
-    assert_eq!(ann.get("/users/me").await.status, 200);
+    ann.get("/users/me").await.expect(200);
 }
 
 #[tokio::test]
 async fn who_fails_to_sign_in_does_not_learn_whether_the_user_exists() {
     let app = TestApp::new().await;
     app.user("ann").await;
-    let wrong = login(&app, "ann", "not the password").await;
-    assert_eq!((wrong.status, wrong.code()), (401, "invalid_credentials"));
+    let wrong = app.anonymous().login("ann", "not the password").await;
+    wrong.assert_error(401, "invalid_credentials");
     for nobody in ["nobody", "", "no such name!", "änn", &"x".repeat(1000)] {
-        let answer = login(&app, nobody, "not the password").await;
+        let answer = app.anonymous().login(nobody, "not the password").await;
         assert_eq!(told(&answer), told(&wrong), "{nobody:?}");
         assert_eq!(answer.header("www-authenticate"), "Bearer");
     }
     for almost in ["", " ", &PASSWORD.to_uppercase(), &format!("{PASSWORD} ")] {
-        let answer = login(&app, "ann", almost).await;
+        let answer = app.anonymous().login("ann", almost).await;
         assert_eq!(told(&answer), told(&wrong), "{almost:?}");
     }
-    let sessions = session::Entity::find().count(app.db.read()).await;
-    assert_eq!(sessions.unwrap(), 1);
+    assert_eq!(app.count(session::Entity).await, 1);
 }
 
 #[tokio::test]
@@ -356,7 +296,8 @@ async fn a_failed_sign_in_takes_as_long_for_a_user_as_for_nobody() {
     for _ in 0..5 {
         for (name, quickest) in ["ann", "nobody"].into_iter().zip(&mut quickest) {
             let begun = Instant::now();
-            assert_eq!(login(&app, name, "not the password").await.status, 401);
+            let response = app.anonymous().login(name, "not the password").await;
+            response.assert_status(401);
             *quickest = begun.elapsed().min(*quickest);
         }
     }
@@ -375,13 +316,10 @@ async fn a_weak_hash_is_renewed_when_its_owner_signs_in() {
         .hash_password(PASSWORD.as_bytes())
         .unwrap()
         .to_string();
-    user::Entity::update_many()
-        .col_expr(user::Column::PasswordHash, Expr::value(weak.clone()))
-        .exec(app.db.raw_connection())
-        .await
-        .unwrap();
+    app.set_all(user::Column::PasswordHash, weak.clone()).await;
 
-    assert_eq!(login(&app, "ann", "not the password").await.status, 401);
+    let response = app.anonymous().login("ann", "not the password").await;
+    response.assert_status(401);
     assert_eq!(stored_hash(&app, "ann").await, weak);
 
     app.login("ann").await;
@@ -398,23 +336,23 @@ async fn a_weak_hash_is_renewed_when_its_owner_signs_in() {
 async fn a_refresh_gives_a_new_pair_in_the_same_session() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let sessions = ann.get("/users/me/sessions").await.body;
-    let answer = refresh(&app, &ann.refresh_token).await;
-    assert_eq!(answer.status, 200, "{answer:?}");
+    let sessions = ann.get("/users/me/sessions").await.expect(200);
+    let answer = app.anonymous().refresh(&ann.refresh_token).await;
+    answer.assert_status(200);
     let pair = &answer.body;
     assert_ne!(pair["refresh_token"], ann.refresh_token);
-    assert_eq!(pair["user"], ann.get("/users/me").await.body);
+    assert_eq!(pair["user"], ann.get("/users/me").await.expect(200));
     assert_eq!(pair["token_type"], "Bearer");
 
-    let again = holder(&app, pair);
-    let now = again.get("/users/me/sessions").await.body;
+    let again = app.anonymous().with_session(pair);
+    let now = again.get("/users/me/sessions").await.expect(200);
     assert_eq!(now["items"].as_array().unwrap().len(), 1);
     assert_eq!(now["items"][0]["id"], sessions["items"][0]["id"]);
     // The old access token is good for the rest of its time.
-    assert_eq!(ann.get("/users/me").await.status, 200);
+    ann.get("/users/me").await.expect(200);
     // And so on, any number of times.
-    let next = refresh(&app, &text(&pair["refresh_token"])).await;
-    assert_eq!(next.status, 200, "{next:?}");
+    let next = app.anonymous().refresh(&text(&pair["refresh_token"])).await;
+    next.assert_status(200);
 }
 
 #[tokio::test]
@@ -422,47 +360,61 @@ async fn a_refresh_token_that_is_used_twice_ends_its_session_and_no_other() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let elsewhere = app.login("ann").await;
-    let pair = refresh(&app, &ann.refresh_token).await.body;
-    let newest = refresh(&app, &text(&pair["refresh_token"])).await.body;
-    assert_eq!(holder(&app, &newest).get("/users/me").await.status, 200);
+    let pair = app.anonymous().refresh(&ann.refresh_token).await.body;
+    let newest = app.anonymous().with_session(&pair);
+    let newest = newest.refresh(&newest.refresh_token).await.expect(200);
+    app.anonymous()
+        .with_session(&newest)
+        .get("/users/me")
+        .await
+        .expect(200);
 
-    let reused = refresh(&app, &ann.refresh_token).await;
-    assert_eq!(
-        (reused.status, reused.code()),
-        (401, "refresh_token_reused")
-    );
+    let reused = app.anonymous().refresh(&ann.refresh_token).await;
+    reused.assert_error(401, "refresh_token_reused");
     for token in [
         &ann.token,
         &text(&pair["access_token"]),
         &text(&newest["access_token"]),
     ] {
-        let answer = app.client_with(token).get("/users/me").await;
-        assert_eq!((answer.status, answer.code()), (401, "session_revoked"));
+        let answer = app.client_with_token(token).get("/users/me").await;
+        answer.assert_error(401, "session_revoked");
     }
-    let answer = refresh(&app, &text(&newest["refresh_token"])).await;
-    assert_eq!((answer.status, answer.code()), (401, "session_revoked"));
-    let again = refresh(&app, &ann.refresh_token).await;
-    assert_eq!((again.status, again.code()), (401, "refresh_token_reused"));
+    let answer = app
+        .anonymous()
+        .refresh(&text(&newest["refresh_token"]))
+        .await;
+    answer.assert_error(401, "session_revoked");
+    let again = app.anonymous().refresh(&ann.refresh_token).await;
+    again.assert_error(401, "refresh_token_reused");
 
-    assert_eq!(elsewhere.get("/users/me").await.status, 200);
-    assert_eq!(refresh(&app, &elsewhere.refresh_token).await.status, 200);
+    elsewhere.get("/users/me").await.expect(200);
+    let response = app.anonymous().refresh(&elsewhere.refresh_token).await;
+    response.assert_status(200);
 }
 
 #[tokio::test]
 async fn of_many_refreshes_at_once_one_wins_and_the_session_ends() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let answers = join_all((0..5).map(|_| refresh(&app, &ann.refresh_token))).await;
+    let client = app.anonymous();
+    let answers = join_all((0..5).map(|_| client.refresh(&ann.refresh_token))).await;
     let (won, lost): (Vec<_>, Vec<_>) = answers.iter().partition(|a| a.status == 200);
     assert_eq!(won.len(), 1, "{answers:?}");
     assert!(
         lost.iter().all(|a| a.code() == "refresh_token_reused"),
         "{lost:?}"
     );
-    let answer = holder(&app, &won[0].body).get("/users/me").await;
-    assert_eq!((answer.status, answer.code()), (401, "session_revoked"));
-    let answer = refresh(&app, &text(&won[0].body["refresh_token"])).await;
-    assert_eq!((answer.status, answer.code()), (401, "session_revoked"));
+    let answer = app
+        .anonymous()
+        .with_session(&won[0].body)
+        .get("/users/me")
+        .await;
+    answer.assert_error(401, "session_revoked");
+    let answer = app
+        .anonymous()
+        .refresh(&text(&won[0].body["refresh_token"]))
+        .await;
+    answer.assert_error(401, "session_revoked");
 }
 
 #[tokio::test]
@@ -480,14 +432,11 @@ async fn a_refresh_token_that_nobody_was_given_is_refused() {
         &stored,
         &ann.refresh_token.to_lowercase(),
     ] {
-        let answer = refresh(&app, token).await;
-        assert_eq!(
-            (answer.status, answer.code()),
-            (401, "unauthenticated"),
-            "{token:?}"
-        );
+        let answer = app.anonymous().refresh(token).await;
+        answer.assert_error(401, "unauthenticated");
     }
-    assert_eq!(refresh(&app, &ann.refresh_token).await.status, 200);
+    let response = app.anonymous().refresh(&ann.refresh_token).await;
+    response.assert_status(200);
 }
 
 #[tokio::test]
@@ -495,15 +444,11 @@ async fn an_expired_session_is_over() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let past = now() - TimeDelta::seconds(1);
-    session::Entity::update_many()
-        .col_expr(session::Column::ExpiresAt, Expr::value(past))
-        .exec(app.db.raw_connection())
-        .await
-        .unwrap();
-    let answer = refresh(&app, &ann.refresh_token).await;
-    assert_eq!((answer.status, answer.code()), (401, "token_expired"));
+    app.set_all(session::Column::ExpiresAt, past).await;
+    let answer = app.anonymous().refresh(&ann.refresh_token).await;
+    answer.assert_error(401, "token_expired");
     let answer = ann.get("/users/me").await;
-    assert_eq!((answer.status, answer.code()), (401, "session_revoked"));
+    answer.assert_error(401, "session_revoked");
 }
 
 #[tokio::test]
@@ -512,17 +457,18 @@ async fn a_logout_acts_at_once_and_on_one_session_only() {
     let ann = app.user("ann").await;
     let elsewhere = app.login("ann").await;
     let answer = ann.send(ann.request(Method::POST, "/users/logout")).await;
-    assert_eq!((answer.status, answer.text.as_str()), (204, ""));
+    answer.assert_status(204);
 
     for answer in [
         ann.get("/users/me").await,
         ann.send(ann.request(Method::POST, "/users/logout")).await,
-        refresh(&app, &ann.refresh_token).await,
+        app.anonymous().refresh(&ann.refresh_token).await,
     ] {
-        assert_eq!((answer.status, answer.code()), (401, "session_revoked"));
+        answer.assert_error(401, "session_revoked");
     }
-    assert_eq!(elsewhere.get("/users/me").await.status, 200);
-    assert_eq!(refresh(&app, &elsewhere.refresh_token).await.status, 200);
+    elsewhere.get("/users/me").await.expect(200);
+    let response = app.anonymous().refresh(&elsewhere.refresh_token).await;
+    response.assert_status(200);
 }
 
 #[tokio::test]
@@ -531,22 +477,22 @@ async fn a_new_password_ends_all_other_sessions() {
     let ann = app.user("ann").await;
     let elsewhere = app.login("ann").await;
     let bob = app.user("bob").await;
-    let answer = change_password(&ann, PASSWORD, NEW_PASSWORD).await;
-    assert_eq!((answer.status, answer.text.as_str()), (204, ""));
+    let answer = ann.change_password(PASSWORD, NEW_PASSWORD).await;
+    answer.assert_status(204);
 
-    assert_eq!(ann.get("/users/me").await.status, 200);
-    assert_eq!(refresh(&app, &ann.refresh_token).await.status, 200);
-    assert_eq!(elsewhere.get("/users/me").await.code(), "session_revoked");
-    let answer = refresh(&app, &elsewhere.refresh_token).await;
-    assert_eq!(answer.code(), "session_revoked");
-    assert_eq!(
-        login(&app, "ann", PASSWORD).await.code(),
-        "invalid_credentials"
-    );
-    assert_eq!(login(&app, "ann", NEW_PASSWORD).await.status, 200);
+    ann.get("/users/me").await.expect(200);
+    let response = app.anonymous().refresh(&ann.refresh_token).await;
+    response.assert_status(200);
+    let response = elsewhere.get("/users/me").await;
+    response.assert_error(401, "session_revoked");
+    let answer = app.anonymous().refresh(&elsewhere.refresh_token).await;
+    answer.assert_error(401, "session_revoked");
+    let response = app.anonymous().login("ann", PASSWORD).await;
+    response.assert_error(401, "invalid_credentials");
+    app.anonymous().login("ann", NEW_PASSWORD).await.expect(200);
     // Nobody else notices.
-    assert_eq!(bob.get("/users/me").await.status, 200);
-    assert_eq!(login(&app, "bob", PASSWORD).await.status, 200);
+    bob.get("/users/me").await.expect(200);
+    app.anonymous().login("bob", PASSWORD).await.expect(200);
 }
 
 #[tokio::test]
@@ -555,10 +501,10 @@ async fn a_password_is_changed_only_by_one_who_knows_it() {
     let ann = app.user("ann").await;
     let elsewhere = app.login("ann").await;
     let before = stored_hash(&app, "ann").await;
-    let answer = change_password(&ann, "not the password", NEW_PASSWORD).await;
-    assert_eq!((answer.status, answer.code()), (401, "invalid_credentials"));
+    let answer = ann.change_password("not the password", NEW_PASSWORD).await;
+    answer.assert_error(401, "invalid_credentials");
     assert_eq!(stored_hash(&app, "ann").await, before);
-    assert_eq!(elsewhere.get("/users/me").await.status, 200);
+    elsewhere.get("/users/me").await.expect(200);
 }
 
 #[tokio::test]
@@ -574,9 +520,8 @@ async fn a_new_password_is_held_to_the_same_rules() {
         ("ann.THE.great", "same_as_username"),
     ];
     for (password, code) in bad {
-        let answer = change_password(&ann, PASSWORD, password).await;
-        assert_eq!((answer.status, answer.code()), (422, "validation_failed"));
-        assert_eq!(answer.field_errors(), [format!("new_password: {code}")]);
+        let answer = ann.change_password(PASSWORD, password).await;
+        answer.assert_field_errors(&[&format!("new_password: {code}")]);
     }
     let body = json!({ "password": PASSWORD });
     let answer = ann.put("/users/me/password", body).await;
@@ -586,11 +531,10 @@ async fn a_new_password_is_held_to_the_same_rules() {
         [missing.as_slice(), &["password: unknown_field"]].concat()
     );
     assert_eq!(stored_hash(&app, "ann.the.great").await, before);
-    assert_eq!(
-        change_password(&ann, PASSWORD, "p\0ssw\0rd").await.status,
-        204
-    );
-    assert_eq!(login(&app, "ann.the.great", "p\0ssw\0rd").await.status, 200);
+    let response = ann.change_password(PASSWORD, "p\0ssw\0rd").await;
+    response.assert_status(204);
+    let response = app.anonymous().login("ann.the.great", "p\0ssw\0rd").await;
+    response.assert_status(200);
 }
 
 /// Whoever knows the old password must not be able to set one after the owner
@@ -601,8 +545,8 @@ async fn of_two_changes_of_a_password_at_once_one_wins() {
     let ann = app.user("ann").await;
     let thief = app.login("ann").await;
     let (mine, theirs) = tokio::join!(
-        change_password(&ann, PASSWORD, NEW_PASSWORD),
-        change_password(&thief, PASSWORD, "the password of a thief"),
+        ann.change_password(PASSWORD, NEW_PASSWORD),
+        thief.change_password(PASSWORD, "the password of a thief"),
     );
     let mut statuses = [mine.status, theirs.status];
     statuses.sort_unstable();
@@ -611,8 +555,9 @@ async fn of_two_changes_of_a_password_at_once_one_wins() {
         204 => (ann, thief),
         _ => (thief, ann),
     };
-    assert_eq!(winner.get("/users/me").await.status, 200);
-    assert_eq!(loser.get("/users/me").await.code(), "session_revoked");
+    winner.get("/users/me").await.expect(200);
+    let response = loser.get("/users/me").await;
+    response.assert_error(401, "session_revoked");
 }
 
 #[tokio::test]
@@ -626,20 +571,17 @@ async fn an_account_goes_with_all_that_is_its_own() {
     }
     let kept = bob.create_post("Growing nothing").await;
 
-    let answer = delete_account(&ann, PASSWORD).await;
-    assert_eq!((answer.status, answer.text.as_str()), (204, ""));
+    ann.delete_account(PASSWORD).await.expect(204);
 
     for token in [&ann.token, &elsewhere.token] {
-        let answer = app.client_with(token).get("/users/me").await;
-        assert_eq!((answer.status, answer.code()), (401, "session_revoked"));
+        let answer = app.client_with_token(token).get("/users/me").await;
+        answer.assert_error(401, "session_revoked");
     }
     for token in [&ann.refresh_token, &elsewhere.refresh_token] {
-        assert_eq!(refresh(&app, token).await.status, 401);
+        app.anonymous().refresh(token).await.expect(401);
     }
-    assert_eq!(
-        login(&app, "ann", PASSWORD).await.code(),
-        "invalid_credentials"
-    );
+    let response = app.anonymous().login("ann", PASSWORD).await;
+    response.assert_error(401, "invalid_credentials");
 
     let db = app.db.read();
     assert_eq!(user::Entity::find().count(db).await.unwrap(), 1);
@@ -652,7 +594,7 @@ async fn an_account_goes_with_all_that_is_its_own() {
     app.run_jobs().await;
     assert_eq!(bob.get_post(&kept).await["status"], "ready");
     let again = app.user("ANN").await;
-    let posts = again.get("/blogs").await.body;
+    let posts = again.get("/blogs").await.expect(200);
     assert_eq!(posts["items"], json!([]));
 }
 
@@ -661,13 +603,12 @@ async fn an_account_is_deleted_only_by_one_who_knows_its_password() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let post = ann.create_post("Growing tomatoes").await;
-    let wrong = delete_account(&ann, "not the password").await;
-    assert_eq!((wrong.status, wrong.code()), (401, "invalid_credentials"));
+    let wrong = ann.delete_account("not the password").await;
+    wrong.assert_error(401, "invalid_credentials");
     let missing = ann.delete("/users/me").await;
-    assert_eq!((missing.status, missing.code()), (422, "validation_failed"));
-    assert_eq!(missing.field_errors(), ["password: required"]);
+    missing.assert_field_errors(&["password: required"]);
 
-    assert_eq!(ann.get("/users/me").await.status, 200);
+    ann.get("/users/me").await.expect(200);
     assert_eq!(ann.get_post(&post).await, post);
     app.run_jobs().await;
     assert_eq!(ann.get_post(&post).await["status"], "ready");
@@ -681,9 +622,9 @@ async fn a_deleted_account_stops_the_job_that_runs() {
     let worker = app.worker().await;
     let asked = ann.create_post("Growing tomatoes").await;
     let path = format!("/jobs/{}?wait=10", text(&asked["job"]["id"]));
-    while ann.get(&path).await.body["phase"] != "outline" {}
+    while ann.get(&path).await.expect(200)["phase"] != "outline" {}
 
-    assert_eq!(delete_account(&ann, PASSWORD).await.status, 204);
+    ann.delete_account(PASSWORD).await.expect(204);
     app.agent.client_gone().await;
     worker.stop().await;
     let db = app.db.read();
@@ -695,17 +636,17 @@ async fn a_deleted_account_stops_the_job_that_runs() {
 async fn a_sign_in_that_meets_the_end_of_its_account_is_refused_politely() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
+    let client = app.anonymous();
     let (deleted, answers) = tokio::join!(
-        delete_account(&ann, PASSWORD),
+        ann.delete_account(PASSWORD),
         // With more, some would have to wait.
-        join_all((0..4).map(|_| login(&app, "ann", PASSWORD))),
+        join_all((0..4).map(|_| client.login("ann", PASSWORD))),
     );
-    assert_eq!(deleted.status, 204);
+    deleted.assert_status(204);
     for answer in answers {
         assert!(matches!(answer.status, 200 | 401), "{answer:?}");
     }
-    let left = session::Entity::find().count(app.db.read()).await;
-    assert_eq!(left.unwrap(), 0);
+    assert_eq!(app.count(session::Entity).await, 0);
 }
 
 /// On Postgres the two would lock the token and its session in opposite order.
@@ -715,24 +656,25 @@ async fn a_refresh_that_meets_the_end_of_its_account_is_refused_politely() {
     let ann = app.user("ann").await;
     if app.db.backend() != DbBackend::Postgres {
         // There they can only come one after the other.
-        assert_eq!(delete_account(&ann, PASSWORD).await.status, 204);
-        assert_eq!(refresh(&app, &ann.refresh_token).await.status, 401);
+        ann.delete_account(PASSWORD).await.expect(204);
+        let response = app.anonymous().refresh(&ann.refresh_token).await;
+        response.assert_status(401);
         return;
     }
     let tx = app.db.raw_connection().begin().await.unwrap();
     let hold = "SELECT id FROM sessions FOR UPDATE";
     tx.execute_unprepared(hold).await.unwrap();
     let (deleted, refreshed, ()) = tokio::join!(
-        delete_account(&ann, PASSWORD),
+        ann.delete_account(PASSWORD),
         async {
             app.wait_for_lock_waiters(1).await;
-            refresh(&app, &ann.refresh_token).await
+            app.anonymous().refresh(&ann.refresh_token).await
         },
         async {
             app.wait_for_lock_waiters(2).await;
             tx.commit().await.unwrap();
         },
     );
-    assert_eq!(deleted.status, 204, "{deleted:?}");
-    assert_eq!(refreshed.status, 401, "{refreshed:?}");
+    deleted.assert_status(204);
+    refreshed.assert_status(401);
 }

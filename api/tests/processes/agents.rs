@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::json;
+use testing::outcomes;
 use testing::stub::{Act, stream};
 use testing::stub_openai::delta;
 
-use crate::support::{Service, Writer, outcomes};
+use crate::support::{ScriptedAgent, Service};
 
 /// Nobody listens there, and no one without privileges ever will.
 const NOBODY: &str = "http://127.0.0.1:1/v1";
@@ -23,7 +24,7 @@ async fn asking_is_answered_at_once_though_the_agent_is_dead() {
 
 #[tokio::test]
 async fn asking_is_answered_at_once_though_the_agent_hangs() {
-    let writer = Writer::doing(|_, _| Some(vec![Act::Hold])).await;
+    let writer = ScriptedAgent::doing(|_, _| Some(vec![Act::Hold])).await;
     asking_is_answered_at_once(&Service::of(&writer), "hanging").await;
     assert!(!writer.asked().is_empty());
 }
@@ -31,7 +32,7 @@ async fn asking_is_answered_at_once_though_the_agent_hangs() {
 #[tokio::test]
 async fn asking_is_answered_at_once_though_the_agent_never_ends() {
     let endless = stream([Act::Endless(delta("tea "))]);
-    let writer = Writer::doing(move |_, _| Some(endless.clone())).await;
+    let writer = ScriptedAgent::doing(move |_, _| Some(endless.clone())).await;
     asking_is_answered_at_once(&Service::of(&writer), "endless").await;
     assert!(!writer.asked().is_empty());
 }
@@ -64,11 +65,11 @@ async fn without_any_agent_jobs_fail_and_the_log_says_what_to_set() {
         .set("JOB_MAX_ATTEMPTS", "1");
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
-    let post = ann.ask("Growing tomatoes").await;
-    let job = ann.until(&post, "failed").await;
+    let post = ann.create_post("Growing tomatoes").await;
+    let job = ann.wait_for_status(&post, "failed").await;
     assert_eq!(job["error"]["code"], "agent_unavailable");
     assert_eq!(outcomes(&job), ["failed"]);
-    assert_eq!(ann.reread(&post).await["status"], "failed");
+    assert_eq!(ann.get_post(&post).await["status"], "failed");
     // What the client reads tells nothing of where the agent should be.
     assert!(!job.to_string().contains("127.0.0.1"), "{job}");
 
@@ -87,8 +88,8 @@ async fn a_job_whose_agent_is_dead_is_tried_as_often_as_set() {
         .set("JOB_MAX_ATTEMPTS", "3");
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
-    let post = ann.ask("Growing tomatoes").await;
-    let job = ann.until(&post, "failed").await;
+    let post = ann.create_post("Growing tomatoes").await;
+    let job = ann.wait_for_status(&post, "failed").await;
     assert_eq!(outcomes(&job), ["failed"; 3]);
     assert_eq!(
         (&job["attempt"], &job["max_attempts"]),

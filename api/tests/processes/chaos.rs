@@ -3,8 +3,6 @@
 //!
 //! Among all other tests these are short; `make chaos` makes them long.
 
-use crate::support::{Answer, Service, Writer};
-
 mod invariants;
 mod load;
 mod worker_pool;
@@ -19,7 +17,10 @@ mod kills;
 use std::time::Duration;
 
 use rand::RngExt;
+use testing::TestResponse;
 use tokio::time::{Instant, sleep};
+
+use crate::support::{ScriptedAgent, Service};
 
 /// How long the load runs.
 fn length() -> Duration {
@@ -40,14 +41,14 @@ async fn again_and_again(longest: Duration, mut what: impl AsyncFnMut()) {
 }
 
 /// A service in which no job fails just because its workers died too often.
-fn service(writer: &Writer) -> Service {
+fn service(writer: &ScriptedAgent) -> Service {
     Service::of(writer)
         .set("JOB_MAX_ATTEMPTS", "100")
         .set("USER_MAX_ACTIVE_JOBS", "1000")
 }
 
 /// The client is told to ask again.
-fn is_unavailable(answer: &Answer) {
+fn is_unavailable(answer: &TestResponse) {
     assert_eq!(answer.status, 503, "{answer:?}");
     assert_eq!(answer.body["code"], "unavailable");
     assert!(answer.headers.contains_key("retry-after"), "{answer:?}");

@@ -4,27 +4,26 @@ use entity::session;
 use sea_orm::{EntityTrait, PaginatorTrait};
 use serde_json::json;
 use testing::stub::Act;
+use testing::{PASSWORD, TestClient, outcomes, time};
 use tokio::time::sleep;
 
-use crate::support::{
-    Client, Cluster, LEASE, OUTLINE, PASSWORD, Service, SkewedClock, Writer, outcomes, text,
-};
+use crate::support::{Api, Cluster, LEASE, OUTLINE, ScriptedAgent, Service, SkewedClock, Stop};
 
 const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
 
 /// A job that hangs, until its worker is killed.
-async fn hanging() -> Writer {
+async fn hanging() -> ScriptedAgent {
     let hold = |asked: &str, before| (asked == OUTLINE && before == 0).then(|| vec![Act::Hold]);
-    Writer::doing(hold).await
+    ScriptedAgent::doing(hold).await
 }
 
 /// All processes of a machine have `clock`, and on Postgres the server has it.
-async fn keeps_jobs_when_set(service: Service, writer: &Writer, clock: &SkewedClock) {
+async fn keeps_jobs_when_set(service: Service, writer: &ScriptedAgent, clock: &SkewedClock) {
     let (api, first) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
-    let post = ann.ask("Growing tomatoes").await;
+    let post = ann.create_post("Growing tomatoes").await;
     writer.is_asked_for(OUTLINE).await;
     let heir = service.worker().await;
     // Every heir has looked at the clock twice by then.
@@ -33,11 +32,15 @@ async fn keeps_jobs_when_set(service: Service, writer: &Writer, clock: &SkewedCl
     for step in [5 * MINUTE, 10 * MINUTE, 0] {
         clock.set(step);
         sleep(LEASE).await;
-        assert_eq!(outcomes(&ann.job(&post).await), ["none"], "after {step} s");
+        assert_eq!(
+            outcomes(&ann.get_job(&post).await),
+            ["none"],
+            "after {step} s"
+        );
     }
     // One that is really lost is found all the same.
     first.kill().await;
-    let job = ann.until(&post, "succeeded").await;
+    let job = ann.wait_for_status(&post, "succeeded").await;
     assert_eq!(outcomes(&job), ["lost", "succeeded"], "{job:#}");
     let log = heir.stop().await.text();
     assert!(log.contains("the clock was set"), "{log}");
@@ -61,7 +64,7 @@ async fn a_server_whose_clock_is_set_takes_nobody_for_lost() {
     let Some(mut cluster) = Cluster::start_new().await else {
         return;
     };
-    cluster.stop(crate::support::Stop::Fast).await;
+    cluster.stop(Stop::Fast).await;
     let clock = SkewedClock::new(cluster.folder(), "server", 0);
     cluster.settings.extend(clock.environment());
     cluster.start().await;
@@ -83,18 +86,18 @@ async fn a_worker_that_is_lost_when_the_clock_was_set_back_is_found() {
     service.settings.extend(clock.environment());
     let (api, first) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
-    let post = ann.ask("Growing tomatoes").await;
+    let post = ann.create_post("Growing tomatoes").await;
     writer.is_asked_for(OUTLINE).await;
     first.kill().await;
     clock.set(0);
     let heir = service.worker().await;
     // Her token is not good yet.
     let account = json!({ "username": "ann", "password": PASSWORD });
-    let pair = Client::anonymous(&api.url)
+    let pair = TestClient::anonymous(&api.url)
         .post("/users/login", account)
         .await;
-    let ann = ann.with(&pair.body);
-    let job = ann.until(&post, "succeeded").await;
+    let ann = ann.with_session(&pair.body);
+    let job = ann.wait_for_status(&post, "succeeded").await;
     assert_eq!(outcomes(&job), ["lost", "succeeded"], "{job:#}");
     heir.stop().await;
     api.stop().await;
@@ -103,45 +106,43 @@ async fn a_worker_that_is_lost_when_the_clock_was_set_back_is_found() {
 /// The database's clock is everyone's, so nobody notices.
 #[tokio::test]
 async fn apis_whose_clocks_differ_agree_on_what_is_new_and_what_is_over() {
-    let writer = Writer::new().await;
+    let writer = ScriptedAgent::new().await;
     let service = Service::of(&writer);
     if service.is_on_sqlite() {
         return;
     }
     let ordinary = service.api().await;
     let ann = ordinary.user("ann").await;
-    let post = ann.ask("Growing tomatoes").await;
+    let post = ann.create_post("Growing tomatoes").await;
     let worker = service.worker().await;
-    ann.until(&post, "succeeded").await;
+    ann.wait_for_status(&post, "succeeded").await;
     for (name, skew) in [("bob", -30), ("cid", 30), ("dan", 40 * DAY)] {
         let clock = SkewedClock::new(service.path(), name, skew);
         let mut settings = service.settings.clone();
         settings.extend(clock.environment());
         let other = service.start_with("api", &settings);
-        let other = crate::support::Api::ready(other).await;
+        let other = Api::ready(other).await;
         let there = ann.at(&other.url);
         assert_eq!(there.get("/users/me").await.status, 200, "{skew}");
-        let new = Client::register(&other.url, name).await;
+        let new = TestClient::anonymous(&other.url).sign_up(name).await;
         assert_eq!(new.at(&ordinary.url).get("/users/me").await.status, 200);
         // By turns, and each sees what was asked for last.
         for asked_at in [&there, &ann] {
-            let again = format!("/blogs/{}/regenerate", text(&post["id"]));
-            let job = asked_at.post(&again, json!({})).await.body["job"].clone();
+            let again = asked_at.regenerate(&post).await.expect(202);
             for seen_by in [&there, &ann] {
-                assert_eq!(seen_by.job(&post).await["id"], job["id"], "{skew}");
+                let seen = seen_by.get_post(&post).await;
+                assert_eq!(seen["job"]["id"], again["job"]["id"], "{skew}");
             }
-            let made = ann.get(&format!("/jobs/{}", text(&job["id"]))).await.body;
-            let made = text(&made["created_at"]).parse::<chrono::DateTime<chrono::Utc>>();
-            let age = chrono::Utc::now() - made.unwrap();
+            let made = ann.get_job(&again).await;
+            let age = chrono::Utc::now() - time(&made["created_at"]);
             assert!(age.num_seconds().abs() < 10, "{skew}: {age}");
-            ann.until(&json!({ "id": post["id"], "job": job }), "succeeded")
-                .await;
+            ann.wait_for_status(&again, "succeeded").await;
         }
         other.stop().await.is_calm();
     }
     // One that thought itself a month ahead has removed nothing.
     assert_eq!(ann.get("/users/me").await.status, 200);
-    assert_eq!(ann.job(&post).await["status"], "succeeded");
+    assert_eq!(ann.get_job(&post).await["status"], "succeeded");
     worker.stop().await.is_calm();
     ordinary.stop().await.is_calm();
     service.is_at_rest().await;
@@ -149,7 +150,7 @@ async fn apis_whose_clocks_differ_agree_on_what_is_new_and_what_is_over() {
 
 #[tokio::test]
 async fn a_machine_whose_clock_is_a_month_ahead_removes_nothing_for_a_day() {
-    let writer = Writer::new().await;
+    let writer = ScriptedAgent::new().await;
     let mut service = Service::of(&writer);
     if !service.is_on_sqlite() {
         return;
@@ -158,8 +159,8 @@ async fn a_machine_whose_clock_is_a_month_ahead_removes_nothing_for_a_day() {
     service.settings.extend(clock.environment());
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
-    let post = ann.ask("Growing tomatoes").await;
-    ann.until(&post, "succeeded").await;
+    let post = ann.create_post("Growing tomatoes").await;
+    ann.wait_for_status(&post, "succeeded").await;
     api.stop().await;
     worker.stop().await;
 

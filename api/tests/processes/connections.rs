@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use api::connections::raise_open_file_limit;
 use reqwest::Method;
+use testing::TestClient;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::support::{Api, Client, Process, Service};
+use crate::support::{Api, Process, Service};
 
 /// How long `/health` may take, on a machine that has other tests to run.
 const AT_ONCE: Duration = Duration::from_secs(3);
@@ -36,7 +37,7 @@ async fn half_open(number: u8, api: &Api) -> TcpStream {
 /// A new connection is served at once, again and again.
 async fn is_healthy(api: &Api) {
     for _ in 0..5 {
-        let new = Client::anonymous(&api.url);
+        let new = TestClient::anonymous(&api.url);
         let request = new.request(Method::GET, "//health").timeout(AT_ONCE);
         assert_eq!(new.send(request).await.status, 200);
     }

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::json;
+use testing::{TIMEOUT, outcomes, text};
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use crate::script::{LIVES_ON, service};
-use crate::support::{Exit, PATIENCE, Process, Service, binary, outcomes, send, text};
+use crate::support::{Exit, Process, Service, binary, send};
 
 /// How `unshare` starts a program as process 1, which is killed with it.
 const AS_PROCESS_1: [&str; 4] = ["--pid", "--fork", "--mount-proc", "--kill-child"];
@@ -130,7 +131,7 @@ fn descendants(of: u32) -> Vec<Seen> {
 
 /// Waits until a process's descendants are as wanted.
 async fn descendants_once(of: u32, wanted: impl Fn(&[Seen]) -> bool) -> Vec<Seen> {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     loop {
         let seen = descendants(of);
         if wanted(&seen) {
@@ -158,7 +159,7 @@ async fn a_worker_that_is_process_1_leaves_no_zombies() {
     let before = ids(&descendants(process_1));
     let mut posts = Vec::new();
     for _ in 0..JOBS {
-        posts.push(ann.ask("A cup of tea").await);
+        posts.push(ann.create_post("A cup of tea").await);
     }
     // Each job has a supervisor, a script and its two children.
     let escaped = |seen: &&Seen| seen.session == seen.id;
@@ -173,7 +174,7 @@ async fn a_worker_that_is_process_1_leaves_no_zombies() {
         ann.post(&cancel, json!({})).await;
     }
     for post in &posts {
-        ann.until(post, "canceled").await;
+        ann.wait_for_status(post, "canceled").await;
     }
     let spared = &before | &escaped;
     descendants_once(process_1, |all| ids(all) == spared).await;
@@ -199,13 +200,13 @@ async fn a_worker_that_is_process_1_stops_in_order() {
         };
         let api = service.api().await;
         let ann = api.user("ann").await;
-        let post = ann.ask("A cup of tea").await;
+        let post = ann.create_post("A cup of tea").await;
         crate::script::processes(service.path()).await;
         container.signal(signal).await;
         let exit = container.ended().await;
         assert_eq!(exit.code, Some(0), "{}", exit.text());
         exit.is_calm();
-        let job = ann.job(&post).await;
+        let job = ann.get_job(&post).await;
         assert_eq!(job["status"], "queued", "{job:#}");
         assert_eq!(outcomes(&job), ["released"]);
     }
@@ -218,7 +219,7 @@ async fn a_signal_to_process_1_during_its_start_is_not_lost() {
         return;
     };
     let process_1 = container.process_1().await;
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     while !catches(Signal::TERM, process_1) {
         assert!(Instant::now() < end, "it does not begin");
         yield_now().await;
@@ -247,7 +248,7 @@ async fn process_1_forwards_each_signal_and_not_just_the_first() {
     };
     let api = service.api().await;
     let ann = api.user("ann").await;
-    ann.ask("A cup of tea").await;
+    ann.create_post("A cup of tea").await;
     crate::script::processes(service.path()).await;
     container.signal(Signal::TERM).await;
     let stopping = "stopping: starting no new work, finishing what runs";

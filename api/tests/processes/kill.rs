@@ -8,14 +8,15 @@ use reqwest::Method;
 use sea_orm::{EntityTrait, PaginatorTrait};
 use serde_json::json;
 use testing::stub::Act;
+use testing::{HEADINGS, outcomes, text};
 use tokio::sync::{Mutex, Semaphore};
 
-use crate::support::{HEADINGS, LEASE, OUTLINE, Service, Writer, outcomes, text};
+use crate::support::{LEASE, OUTLINE, ScriptedAgent, Service};
 
 #[tokio::test]
 async fn a_killed_worker_costs_a_job_no_more_than_the_step_it_was_at() {
     let second = HEADINGS[1];
-    let writer = Writer::doing(move |asked, before| {
+    let writer = ScriptedAgent::doing(move |asked, before| {
         let first_time = asked == second && before == 0;
         first_time.then(|| vec![Act::Hold])
     })
@@ -23,13 +24,13 @@ async fn a_killed_worker_costs_a_job_no_more_than_the_step_it_was_at() {
     let service = Service::of(&writer);
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
-    let post = ann.ask("Growing tomatoes").await;
+    let post = ann.create_post("Growing tomatoes").await;
     writer.is_asked_for(second).await;
 
     worker.kill().await;
     let killed = Instant::now();
     let heir = service.worker().await;
-    let job = ann.until(&post, "succeeded").await;
+    let job = ann.wait_for_status(&post, "succeeded").await;
     assert!(killed.elapsed() < 2 * LEASE, "{:?}", killed.elapsed());
 
     assert_eq!(outcomes(&job), ["lost", "succeeded"]);
@@ -40,7 +41,7 @@ async fn a_killed_worker_costs_a_job_no_more_than_the_step_it_was_at() {
     let expected = [OUTLINE, first, second, second, third, fourth];
     assert_eq!(writer.asked(), expected);
     // Stored once: every change would raise the version again.
-    let post = ann.reread(&post).await;
+    let post = ann.get_post(&post).await;
     assert_eq!(
         (&post["status"], &post["version"]),
         (&json!("ready"), &json!(2))
@@ -57,11 +58,11 @@ async fn a_killed_worker_costs_a_job_no_more_than_the_step_it_was_at() {
 
 #[tokio::test]
 async fn a_job_that_is_canceled_after_its_worker_was_killed_ends() {
-    let writer = Writer::doing(|_, _| Some(vec![Act::Hold])).await;
+    let writer = ScriptedAgent::doing(|_, _| Some(vec![Act::Hold])).await;
     let service = Service::of(&writer);
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
-    let post = ann.ask("Growing tomatoes").await;
+    let post = ann.create_post("Growing tomatoes").await;
     writer.is_asked_for(OUTLINE).await;
     worker.kill().await;
 
@@ -69,7 +70,7 @@ async fn a_job_that_is_canceled_after_its_worker_was_killed_ends() {
     let canceled = ann.post(&cancel, json!({})).await;
     assert_eq!(canceled.body["status"], "canceling", "{canceled:?}");
     let heir = service.worker().await;
-    let job = ann.until(&post, "canceled").await;
+    let job = ann.wait_for_status(&post, "canceled").await;
     assert_eq!(outcomes(&job), ["lost"]);
     assert_eq!(writer.asked(), [OUTLINE]);
     heir.stop().await;
@@ -78,16 +79,16 @@ async fn a_job_that_is_canceled_after_its_worker_was_killed_ends() {
 
 #[tokio::test]
 async fn a_job_that_kills_its_workers_is_given_up() {
-    let writer = Writer::doing(|_, _| Some(vec![Act::Hold])).await;
+    let writer = ScriptedAgent::doing(|_, _| Some(vec![Act::Hold])).await;
     let service = Service::of(&writer).set("JOB_MAX_ATTEMPTS", "1");
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
-    let post = ann.ask("Growing tomatoes").await;
+    let post = ann.create_post("Growing tomatoes").await;
     writer.is_asked_for(OUTLINE).await;
     worker.kill().await;
 
     let heir = service.worker().await;
-    let job = ann.until(&post, "failed").await;
+    let job = ann.wait_for_status(&post, "failed").await;
     assert_eq!(outcomes(&job), ["lost"]);
     assert_eq!(job["error"]["code"], "worker_lost");
     heir.stop().await;
@@ -96,26 +97,26 @@ async fn a_job_that_kills_its_workers_is_given_up() {
 
 #[tokio::test]
 async fn what_a_killed_api_has_accepted_is_done() {
-    let writer = Writer::new().await;
+    let writer = ScriptedAgent::new().await;
     let service = Service::of(&writer);
     let api = service.api().await;
     let ann = api.user("ann").await;
-    let post = ann.ask("Growing tomatoes").await;
+    let post = ann.create_post("Growing tomatoes").await;
     api.kill().await;
 
     let worker = service.worker().await;
     let api = service.api().await;
     let ann = ann.at(&api.url);
-    let job = ann.until(&post, "succeeded").await;
+    let job = ann.wait_for_status(&post, "succeeded").await;
     assert_eq!(outcomes(&job), ["succeeded"]);
-    assert_eq!(ann.reread(&post).await["status"], "ready");
+    assert_eq!(ann.get_post(&post).await["status"], "ready");
     worker.stop().await.is_calm();
     service.is_at_rest().await;
 }
 
 #[tokio::test]
 async fn an_api_killed_amid_requests_has_done_each_wholly_or_not_at_all() {
-    let writer = Writer::new().await;
+    let writer = ScriptedAgent::new().await;
     let service = Service::of(&writer);
     let api = service.api().await;
     let ann = api.user("ann").await;
@@ -123,7 +124,8 @@ async fn an_api_killed_amid_requests_has_done_each_wholly_or_not_at_all() {
     let enough = Arc::new(Semaphore::new(0));
     let clients: Vec<_> = (0..8)
         .map(|_| {
-            let (ann, accepted, enough) = (ann.connected_anew(), accepted.clone(), enough.clone());
+            let (ann, accepted, enough) =
+                (ann.with_new_connection(), accepted.clone(), enough.clone());
             tokio::spawn(async move {
                 let body = json!({ "topic": "Growing tomatoes" });
                 let ask = || ann.request(Method::POST, "/blogs").json(&body);
@@ -151,14 +153,14 @@ async fn an_api_killed_amid_requests_has_done_each_wholly_or_not_at_all() {
     let (worker, api) = (service.worker().await, service.api().await);
     let ann = ann.at(&api.url);
     for post in accepted.lock().await.iter() {
-        ann.until(post, "succeeded").await;
+        ann.wait_for_status(post, "succeeded").await;
     }
     // Those that were stored, but whose answer was lost.
     for post in ann.get("/blogs?limit=100").await.body["items"]
         .as_array()
         .unwrap()
     {
-        ann.until(post, "succeeded").await;
+        ann.wait_for_status(post, "succeeded").await;
     }
     worker.stop().await.is_calm();
     service.is_at_rest().await;

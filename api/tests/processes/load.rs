@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use testing::{TestClient, TestResponse, is_finished, outcomes, text};
 
-use crate::support::{Answer, Client, OUTLINE, Service, Writer, is_over, outcomes, text};
+use crate::support::{OUTLINE, ScriptedAgent, Service};
 
 const USERS: usize = 8;
 const CONNECTIONS: usize = 64;
@@ -13,7 +14,7 @@ const POSTS_EACH: usize = 3;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixty_four_clients_at_once_lose_nothing_and_lock_no_one_out() {
-    let writer = Writer::new().await;
+    let writer = ScriptedAgent::new().await;
     let service = Service::of(&writer).set("WORKER_CONCURRENCY", "8");
     let api = service.api().await;
     let workers = [service.worker().await, service.worker().await];
@@ -76,7 +77,7 @@ async fn sixty_four_clients_at_once_lose_nothing_and_lock_no_one_out() {
 
 /// One of many clients, and what it has seen.
 struct Connection {
-    client: Client,
+    client: TestClient,
     posts: Vec<String>,
     /// Those that it has canceled.
     canceled: Vec<String>,
@@ -88,9 +89,9 @@ struct Connection {
 }
 
 impl Connection {
-    fn of(user: &Client) -> Connection {
+    fn of(user: &TestClient) -> Connection {
         Connection {
-            client: user.connected_anew(),
+            client: user.with_new_connection(),
             posts: Vec::new(),
             canceled: Vec::new(),
             written: 0,
@@ -100,7 +101,13 @@ impl Connection {
     }
 
     /// Makes a request, which must be answered with one of these.
-    async fn send(&mut self, method: Method, path: &str, body: Value, good: &[u16]) -> Answer {
+    async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Value,
+        good: &[u16],
+    ) -> TestResponse {
         let request = self.client.request(method, path);
         let request = match body {
             Value::Null => request,
@@ -145,7 +152,7 @@ impl Connection {
             let path = format!("/blogs/{id}");
             let status = format!("{path}/status");
             let mut job = self.send(Method::GET, &status, Value::Null, &[200]).await;
-            while !is_over(&job.body) {
+            while !is_finished(&job.body) {
                 let path = format!("/jobs/{}?wait=60", text(&job.body["id"]));
                 job = self.send(Method::GET, &path, Value::Null, &[200]).await;
             }
@@ -169,7 +176,7 @@ impl Connection {
 }
 
 /// The ids of all posts that a user has, page by page.
-async fn posts_of(user: &Client) -> Vec<String> {
+async fn posts_of(user: &TestClient) -> Vec<String> {
     let mut posts = Vec::new();
     let mut path = "/blogs?limit=10".to_owned();
     loop {

@@ -2,8 +2,9 @@
 
 use futures_util::future::join_all;
 use serde_json::json;
+use testing::TestClient;
 
-use crate::support::{Client, Service};
+use crate::support::Service;
 
 #[tokio::test]
 async fn who_guesses_at_several_apis_at_once_has_no_more_tries_than_at_one() {
@@ -11,7 +12,7 @@ async fn who_guesses_at_several_apis_at_once_has_no_more_tries_than_at_one() {
     let apis = [service.api().await, service.api().await];
     let guesses = apis.iter().cycle().take(64).map(async |api| {
         let body = json!({ "username": "nobody", "password": "not the password" });
-        let client = Client::anonymous(&api.url);
+        let client = TestClient::anonymous(&api.url);
         client.post("/users/login", body).await.status
     });
     let statuses = join_all(guesses).await;

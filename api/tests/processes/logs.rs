@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 use testing::stub::{Act, whole};
+use testing::{TestClient, text};
 
-use crate::support::{Client, OUTLINE, Service, Writer, text};
+use crate::support::{OUTLINE, ScriptedAgent, Service};
 
 const FULL_PACE: &str = "agent rate limit over: calls at full concurrency again";
 
@@ -12,7 +13,7 @@ async fn each_request_has_one_line_and_each_line_is_json() {
     let service = Service::new();
     let api = service.api().await;
     let ann = api.user("ann").await;
-    let post = ann.ask("Growing tomatoes").await;
+    let post = ann.create_post("Growing tomatoes").await;
     let id = text(&post["id"]);
     let fine = ann.request(reqwest::Method::GET, &format!("/blogs/{id}"));
     let answer = ann.send(fine.header("x-request-id", "my-own-1")).await;
@@ -23,7 +24,7 @@ async fn each_request_has_one_line_and_each_line_is_json() {
         .await;
     let given = refused.headers["x-request-id"].to_str().unwrap().to_owned();
     assert_ne!(given, "no spaces\u{e9}");
-    Client::anonymous(&api.url).get("/nowhere").await;
+    TestClient::anonymous(&api.url).get("/nowhere").await;
 
     let exit = api.stop().await;
     exit.is_calm();
@@ -74,7 +75,7 @@ fn said_of_attempts(log: &[Value]) -> Vec<Value> {
 }
 
 /// Asks for something, as a request that has an id and a place in a trace.
-async fn ask(ann: &Client, path: &str, id: &str, trace: &str) -> Value {
+async fn ask(ann: &TestClient, path: &str, id: &str, trace: &str) -> Value {
     let request = ann.request(reqwest::Method::POST, path);
     let request = request.header("x-request-id", id);
     let request = request.header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"));
@@ -94,7 +95,7 @@ const ANOTHER: &str = "0af7651916cd43dd8448eb211c80319c";
 #[tokio::test]
 async fn every_line_of_every_attempt_tells_the_request_that_it_comes_from() {
     let busy = || whole(503, &[], "come again");
-    let writer = Writer::doing(move |asked, before| match (asked, before) {
+    let writer = ScriptedAgent::doing(move |asked, before| match (asked, before) {
         (OUTLINE, 0) => Some(busy()),
         (OUTLINE, 1) => Some(vec![Act::Hold]),
         (OUTLINE, 2) => Some(whole(401, &[], "no")),
@@ -108,10 +109,10 @@ async fn every_line_of_every_attempt_tells_the_request_that_it_comes_from() {
     writer.is_asked_times(OUTLINE, 2).await;
     let killed = worker.kill().await.log();
     let heir = service.worker().await;
-    ann.until(&post, "failed").await;
+    ann.wait_for_status(&post, "failed").await;
     let retry = format!("/jobs/{}/retry", text(&post["job"]["id"]));
     ask(&ann, &retry, "once-more", ANOTHER).await;
-    ann.until(&post, "succeeded").await;
+    ann.wait_for_status(&post, "succeeded").await;
 
     let asked = |attempt: i32, message: &str| json!([attempt, "from-ann", TRACE, message]);
     let expected = [
@@ -141,14 +142,14 @@ async fn every_line_of_every_attempt_tells_the_request_that_it_comes_from() {
 
 #[tokio::test]
 async fn a_log_of_troubles_alone_tells_whose_they_are() {
-    let writer = Writer::doing(|_, _| Some(whole(401, &[], "no"))).await;
+    let writer = ScriptedAgent::doing(|_, _| Some(whole(401, &[], "no"))).await;
     let service = Service::of(&writer);
     let api = service.api().await;
     let service = service.set("RUST_LOG", "warn");
     let worker = service.start("worker");
     let ann = api.user("ann").await;
     let post = ask(&ann, "/blogs", "from-ann", TRACE).await;
-    ann.until(&post, "failed").await;
+    ann.wait_for_status(&post, "failed").await;
     let said = said_of_attempts(&worker.stop().await.log());
     let asked = |message: &str| json!([1, "from-ann", TRACE, message]);
     let expected = [asked("the agent wrote no text"), asked("job failed")];
@@ -166,7 +167,7 @@ async fn lines_for_people_have_no_escape_codes_in_a_file() {
 
 #[tokio::test]
 async fn a_pause_that_the_agent_wants_is_one_line_and_its_end_another() {
-    let writer = Writer::doing(|asked, before| {
+    let writer = ScriptedAgent::doing(|asked, before| {
         let refused = asked == OUTLINE && before == 0;
         let headers = [("retry-after", "1")];
         refused.then(|| whole(429, &headers, "slow down, please"))
@@ -177,11 +178,11 @@ async fn a_pause_that_the_agent_wants_is_one_line_and_its_end_another() {
     let ann = api.user("ann").await;
     let mut posts = Vec::new();
     for _ in 0..5 {
-        posts.push(ann.ask("Growing tomatoes").await);
+        posts.push(ann.create_post("Growing tomatoes").await);
     }
     let worker = service.worker().await;
     for post in &posts {
-        ann.until(post, "succeeded").await;
+        ann.wait_for_status(post, "succeeded").await;
     }
 
     let log = worker.stop().await.log();

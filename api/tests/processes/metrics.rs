@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Write};
 use std::process::{Command, Stdio};
 
-use crate::support::{Client, Process, Service, Writer};
+use crate::support::{Process, ScriptedAgent, Service};
 
 const SERVED: &str = "metrics are served";
 
@@ -13,12 +13,14 @@ async fn address(worker: &Process) -> String {
     said["address"].as_str().unwrap().to_owned()
 }
 
-async fn scrape(address: &str) -> String {
+async fn get(url: &str) -> reqwest::Response {
     // Nothing here needs TLS, but the library wants a provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let response = reqwest::get(format!("http://{address}/metrics"))
-        .await
-        .unwrap();
+    reqwest::get(url).await.unwrap()
+}
+
+async fn scrape(address: &str) -> String {
+    let response = get(&format!("http://{address}/metrics")).await;
     assert_eq!(response.status(), 200);
     let format = "text/plain; version=0.0.4; charset=utf-8";
     assert_eq!(response.headers()["content-type"], format);
@@ -53,14 +55,14 @@ fn check(scrape: &str) {
 
 #[tokio::test]
 async fn prometheus_has_nothing_to_say_against_our_metrics() {
-    let writer = Writer::new().await;
+    let writer = ScriptedAgent::new().await;
     let service = Service::of(&writer);
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
-    let post = ann.ask("Growing tomatoes").await;
-    ann.until(&post, "succeeded").await;
+    let post = ann.create_post("Growing tomatoes").await;
+    ann.wait_for_status(&post, "succeeded").await;
     ann.get("/nowhere").await;
-    ann.ask("Growing potatoes").await;
+    ann.create_post("Growing potatoes").await;
 
     let of_api = scrape(api.url.strip_prefix("http://").unwrap()).await;
     assert!(of_api.contains("blog_http_requests_total{"), "{of_api}");
@@ -100,8 +102,7 @@ async fn a_worker_serves_nothing_if_it_is_told_so_and_nothing_else_ever() {
 
     let service = Service::new();
     let worker = service.worker().await;
-    let url = format!("http://{}", address(&worker).await);
-    let client = Client::anonymous(&url);
-    assert_eq!(client.get("/blogs").await.status, 404);
+    let other = format!("http://{}/blogs", address(&worker).await);
+    assert_eq!(get(&other).await.status(), 404);
     worker.stop().await.is_calm();
 }

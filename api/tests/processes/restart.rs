@@ -5,15 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use testing::{HEADINGS, TIMEOUT, TestClient, TestResponse, outcomes};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{
-    Answer, Client, Cluster, HEADINGS, LEASE, PATIENCE, Quality, Service, Stop, Wire, Writer,
-    outcomes,
-};
+use crate::support::{Cluster, CuttableProxy, LEASE, Quality, ScriptedAgent, Service, Stop};
 
 #[tokio::test]
 async fn a_restart_of_the_database_loses_nothing_and_stops_no_one() {
@@ -30,11 +28,11 @@ async fn lives_through(how: Stop) {
         return;
     };
     let second = HEADINGS[1];
-    let (writer, gate) = Writer::holding_up(second).await;
+    let (writer, gate) = ScriptedAgent::holding_up(second).await;
     let service = Service::of(&writer).set("DATABASE_URL", cluster.url());
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
-    let begun = ann.ask("Growing tomatoes").await;
+    let begun = ann.create_post("Growing tomatoes").await;
     writer.is_asked_for(second).await;
     let asker = Asker::start(&ann);
     asker.is_answered(202).await;
@@ -54,11 +52,11 @@ async fn lives_through(how: Stop) {
     cluster.start().await;
     asker.is_answered(202).await;
     let accepted = asker.stop().await;
-    ann.sees_it_ready().await;
+    ann.wait_until_ready().await;
     for post in accepted.iter().chain([&begun]) {
-        ann.until(post, "succeeded").await;
+        ann.wait_for_status(post, "succeeded").await;
         // Stored once: every change would raise the version again.
-        assert_eq!(ann.reread(post).await["version"], 2);
+        assert_eq!(ann.get_post(post).await["version"], 2);
     }
     for process in [worker.stop().await, api.stop().await] {
         let log = process.text();
@@ -74,7 +72,7 @@ async fn an_outage_longer_than_a_lease_takes_no_job_from_who_works_on_it() {
         return;
     };
     let second = HEADINGS[1];
-    let (writer, gate) = Writer::holding_up(second).await;
+    let (writer, gate) = ScriptedAgent::holding_up(second).await;
     let service = Service::of(&writer)
         .set("DATABASE_URL", cluster.url())
         .set("JOB_MAX_ATTEMPTS", "1");
@@ -84,7 +82,7 @@ async fn an_outage_longer_than_a_lease_takes_no_job_from_who_works_on_it() {
         service.worker().await,
     );
     let ann = api.user("ann").await;
-    let post = ann.ask("Growing tomatoes").await;
+    let post = ann.create_post("Growing tomatoes").await;
     writer.is_asked_for(second).await;
     cluster.stop(Stop::Fast).await;
     sleep(LEASE + Duration::from_secs(1)).await;
@@ -92,7 +90,7 @@ async fn an_outage_longer_than_a_lease_takes_no_job_from_who_works_on_it() {
     // Until all have noticed that it is back.
     sleep(LEASE).await;
     gate.notify_one();
-    ann.until(&post, "succeeded").await;
+    ann.wait_for_status(&post, "succeeded").await;
     for process in [worker.stop().await, idle.stop().await, api.stop().await] {
         let log = process.text();
         assert!(
@@ -109,19 +107,19 @@ async fn a_database_that_vanishes_without_a_word_is_asked_anew() {
     let Some(cluster) = Cluster::start_new().await else {
         return;
     };
-    let writer = Writer::new().await;
-    let wire = Wire::to(&cluster, Quality::Good).await;
+    let writer = ScriptedAgent::new().await;
+    let wire = CuttableProxy::to(&cluster, Quality::Good).await;
     let service = Service::of(&writer).set("DATABASE_URL", wire.url());
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
-    let post = ann.ask("Growing tomatoes").await;
-    ann.until(&post, "succeeded").await;
+    let post = ann.create_post("Growing tomatoes").await;
+    ann.wait_for_status(&post, "succeeded").await;
 
     wire.cut();
     let asker = Asker::start(&ann);
     asker.is_answered(202).await;
     for post in asker.stop().await {
-        ann.until(&post, "succeeded").await;
+        ann.wait_for_status(&post, "succeeded").await;
     }
     worker.stop().await;
     api.stop().await;
@@ -134,12 +132,12 @@ async fn a_worker_to_which_commits_are_not_answered_loses_no_attempt_and_no_call
     let Some(cluster) = Cluster::start_new().await else {
         return;
     };
-    let writer = Writer::new().await;
+    let writer = ScriptedAgent::new().await;
     let service = Service::of(&writer)
         .set("DATABASE_URL", cluster.url())
         .set("JOB_MAX_ATTEMPTS", "1");
     let commits = Arc::<AtomicUsize>::default();
-    let wire = Wire::to(&cluster, Quality::LosesAnswers(commits.clone())).await;
+    let wire = CuttableProxy::to(&cluster, Quality::LosesAnswers(commits.clone())).await;
     let api = service.api().await;
     let service = service.set("DATABASE_URL", wire.url());
     let worker = service.worker().await;
@@ -147,27 +145,23 @@ async fn a_worker_to_which_commits_are_not_answered_loses_no_attempt_and_no_call
     let ann = api.user("ann").await;
     let mut posts = Vec::new();
     for topic in ["Tomatoes", "Potatoes", "Carrots", "Onions"] {
-        posts.push(ann.ask(topic).await);
+        posts.push(ann.create_post(topic).await);
     }
     for post in &posts {
-        let job = ann.until(post, "succeeded").await;
+        let job = ann.wait_for_status(post, "succeeded").await;
         assert_eq!(outcomes(&job), ["succeeded"]);
-        assert_eq!(ann.reread(post).await["version"], 2);
+        assert_eq!(ann.get_post(post).await["version"], 2);
     }
     let parts = HEADINGS.len() + 1;
     assert_eq!(writer.written().len(), posts.len() * parts);
     assert!(commits.load(Ordering::Relaxed) > 2 * posts.len());
     let log = worker.stop().await;
-    assert!(
-        !log.text().contains("was taken from this worker"),
-        "{}",
-        log.text()
-    );
+    assert!(!log.text().contains("lease lost"), "{}", log.text());
     api.stop().await;
     service.is_at_rest().await;
 }
 
-fn is_unavailable(answer: &Answer) {
+fn is_unavailable(answer: &TestResponse) {
     assert_eq!(answer.status, 503, "{answer:?}");
     assert_eq!(answer.body["code"], "unavailable");
     assert!(answer.headers.contains_key("retry-after"), "{answer:?}");
@@ -181,8 +175,8 @@ struct Asker {
 }
 
 impl Asker {
-    fn start(client: &Client) -> Asker {
-        let (client, stop) = (client.connected_anew(), CancellationToken::new());
+    fn start(client: &TestClient) -> Asker {
+        let (client, stop) = (client.with_new_connection(), CancellationToken::new());
         let (tell, answers) = watch::channel(0);
         let until = stop.clone();
         let asking = tokio::spawn(async move {
@@ -218,7 +212,7 @@ impl Asker {
             }
             panic!("it was answered otherwise");
         };
-        let answered = timeout(PATIENCE, answered).await;
+        let answered = timeout(TIMEOUT, answered).await;
         answered.unwrap_or_else(|_| panic!("it is not answered {status}"));
     }
 

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
+use testing::{TIMEOUT, outcomes, text};
 use tokio::time::{sleep, timeout};
 
-use crate::support::{PATIENCE, Service, dead, outcomes, text};
+use crate::support::{Service, dead};
 
 /// A service whose agent is a shell script; its first argument is the folder.
 pub(crate) fn service(script: &str) -> Service {
@@ -38,7 +39,7 @@ pub(crate) async fn processes(folder: &Path) -> Vec<u32> {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    let ids: Vec<u32> = timeout(PATIENCE, read).await.expect("no script runs");
+    let ids: Vec<u32> = timeout(TIMEOUT, read).await.expect("no script runs");
     assert_eq!(ids.len(), 2);
     ids
 }
@@ -60,12 +61,12 @@ async fn a_script_writes_the_post_and_gets_none_of_our_secrets() {
         .set("AGENT_SCRIPT_ENV_TOKEN", "meant-for-it");
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
-    let post = ann.ask("A cup of tea").await;
-    let job = ann.until(&post, "succeeded").await;
+    let post = ann.create_post("A cup of tea").await;
+    let job = ann.wait_for_status(&post, "succeeded").await;
     assert_eq!(outcomes(&job), ["succeeded"]);
     assert_eq!(job["model"], "script");
 
-    let post = ann.reread(&post).await;
+    let post = ann.get_post(&post).await;
     assert_eq!(post["title"], "On Tea");
     assert!(text(&post["content"]).contains("One pours hot water over them"));
     let read = |file| std::fs::read_to_string(service.path().join(file)).unwrap();
@@ -87,13 +88,13 @@ async fn a_cancel_kills_a_script_and_all_that_it_started() {
     let service = service(LIVES_ON);
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
-    let post = ann.ask("A cup of tea").await;
+    let post = ann.create_post("A cup of tea").await;
     let ids = processes(service.path()).await;
 
     let cancel = format!("/jobs/{}/cancel", text(&post["job"]["id"]));
     let answer = ann.post(&cancel, json!({})).await;
     assert_eq!(answer.body["status"], "canceling", "{answer:?}");
-    let job = ann.until(&post, "canceled").await;
+    let job = ann.wait_for_status(&post, "canceled").await;
     assert_eq!(outcomes(&job), ["canceled"]);
     for id in ids {
         dead(id).await;
@@ -107,7 +108,7 @@ async fn a_killed_worker_takes_its_script_with_it() {
     let service = service(LIVES_ON);
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
-    ann.ask("A cup of tea").await;
+    ann.create_post("A cup of tea").await;
     let ids = processes(service.path()).await;
     worker.kill().await;
     for id in ids {
@@ -120,13 +121,13 @@ async fn a_stopped_worker_kills_its_script_when_the_grace_is_over() {
     let service = service(LIVES_ON).set("SHUTDOWN_GRACE_SECS", "0");
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
-    let post = ann.ask("A cup of tea").await;
+    let post = ann.create_post("A cup of tea").await;
     let ids = processes(service.path()).await;
     worker.stop().await.is_calm();
     for id in ids {
         dead(id).await;
     }
-    let job = ann.job(&post).await;
+    let job = ann.get_job(&post).await;
     assert_eq!(
         (&job["status"], &job["attempt"]),
         (&json!("queued"), &json!(0))
@@ -142,8 +143,8 @@ async fn a_script_that_is_not_there_fails_the_job_and_not_the_worker() {
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
     for _ in 0..2 {
-        let post = ann.ask("A cup of tea").await;
-        let job = ann.until(&post, "failed").await;
+        let post = ann.create_post("A cup of tea").await;
+        let job = ann.wait_for_status(&post, "failed").await;
         assert_eq!(outcomes(&job), ["failed"]);
         assert_eq!(job["error"]["code"], "agent_unavailable");
         assert!(!job.to_string().contains("/nowhere"), "{job}");

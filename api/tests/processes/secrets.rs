@@ -2,8 +2,9 @@
 
 use reqwest::Method;
 use serde_json::json;
+use testing::{PASSWORD, TestClient, text};
 
-use crate::support::{Api, Client, Collector, PASSWORD, Service, Writer, text};
+use crate::support::{Api, Collector, ScriptedAgent, Service};
 
 const KEY: &str = "sk-marked-key-0123456789";
 const HEADER: &str = "marked-header-0123456789";
@@ -17,7 +18,7 @@ const LOUD: &str = "trace,apalis_core=trace,apalis_sqlite=trace,sea_orm=trace,\
 
 #[tokio::test]
 async fn no_secret_is_logged_or_stored_however_loud_the_log_is() {
-    let (writer, collector) = (Writer::new().await, Collector::new().await);
+    let (writer, collector) = (ScriptedAgent::new().await, Collector::new().await);
     let service = Service::of(&writer)
         .set("RUST_LOG", LOUD)
         .set("JWT_SECRET", SECRET)
@@ -61,12 +62,12 @@ async fn no_secret_is_in_what_an_agents_refusal_leaves_behind() {
         &[("content-type", "application/json")],
         &body.to_string(),
     );
-    let writer = Writer::doing(move |_, _| Some(refusal.clone())).await;
+    let writer = ScriptedAgent::doing(move |_, _| Some(refusal.clone())).await;
     let service = Service::of(&writer).set("AGENT_API_KEY", KEY);
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
-    let post = ann.ask("Growing tomatoes").await;
-    let job = ann.until(&post, "failed").await;
+    let post = ann.create_post("Growing tomatoes").await;
+    let job = ann.wait_for_status(&post, "failed").await;
     assert_eq!(job["error"]["code"], "agent_rejected");
     assert!(!job.to_string().contains(KEY));
     let log = worker.stop().await.text();
@@ -83,18 +84,18 @@ async fn whole_flow(api: &Api) -> Vec<String> {
     let given = "marked wrong password";
     secrets.push(given);
     let wrong = json!({ "username": "ann", "password": given });
-    let wrong = Client::anonymous(&api.url)
+    let wrong = TestClient::anonymous(&api.url)
         .post("/users/login", wrong)
         .await;
     assert_eq!(wrong.status, 401);
     let login = json!({ "username": "ann", "password": PASSWORD });
     let login = ann.post("/users/login", login).await;
     assert_eq!(login.status, 200);
-    let again = ann.clone().with(&login.body);
+    let again = ann.clone().with_session(&login.body);
     let refreshed = json!({ "refresh_token": again.refresh_token });
     let refreshed = ann.post("/users/refresh", refreshed).await;
     assert_eq!(refreshed.status, 200);
-    let third = ann.clone().with(&refreshed.body);
+    let third = ann.clone().with_session(&refreshed.body);
     // Twice is theft.
     let spent = json!({ "refresh_token": again.refresh_token });
     assert_eq!(ann.post("/users/refresh", spent).await.status, 401);
@@ -106,8 +107,8 @@ async fn whole_flow(api: &Api) -> Vec<String> {
     let broken = broken.header("content-type", "application/json");
     let broken = broken.body(format!("{{\"password\": \"{PASSWORD}\", nonsense"));
     assert_eq!(ann.send(broken).await.status, 400);
-    let post = ann.ask("Growing tomatoes").await;
-    ann.until(&post, "succeeded").await;
+    let post = ann.create_post("Growing tomatoes").await;
+    ann.wait_for_status(&post, "succeeded").await;
 
     let tokens = [&ann, &again, &third].map(|c| [c.token.clone(), c.refresh_token.clone()]);
     let secrets = secrets.into_iter().map(str::to_owned);
@@ -130,8 +131,8 @@ async fn no_key_in_an_agents_address_is_logged() {
             .set("JOB_MAX_ATTEMPTS", "1");
         let (api, worker) = (service.api().await, service.worker().await);
         let ann = api.user("ann").await;
-        let post = ann.ask("Growing tomatoes").await;
-        ann.until(&post, "failed").await;
+        let post = ann.create_post("Growing tomatoes").await;
+        ann.wait_for_status(&post, "failed").await;
         let log = worker.stop().await.text();
         assert!(log.contains("Connection refused"), "{log}");
         assert!(!log.contains("hunter2"), "{log}");
@@ -143,7 +144,7 @@ async fn no_key_in_an_agents_address_is_logged() {
 async fn a_post_that_is_deleted_is_nowhere_any_more() {
     const TOPIC: &str = "Growing marked tomatoes";
     const TEXT: &str = "Marked words of my own";
-    let writer = Writer::new().await;
+    let writer = ScriptedAgent::new().await;
     let service = Service::of(&writer);
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
@@ -157,8 +158,8 @@ async fn a_post_that_is_deleted_is_nowhere_any_more() {
     let written = text(&post.body["content"]);
     let written: String = written.lines().last().unwrap().chars().take(40).collect();
     ann.put(&path, json!({ "content": TEXT.repeat(500) })).await;
-    let others = ann.ask("Growing potatoes").await;
-    ann.until(&others, "succeeded").await;
+    let others = ann.create_post("Growing potatoes").await;
+    ann.wait_for_status(&others, "succeeded").await;
     let marks = [TOPIC, TEXT, &written];
     let stored = service.stored().await;
     assert!(marks.iter().all(|mark| contains(&stored, mark)));

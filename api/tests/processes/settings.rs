@@ -1,8 +1,9 @@
 //! What can be set, and what is said of a bad setting.
 
 use std::net::TcpListener;
+use testing::PASSWORD;
 
-use crate::support::{Api, Client, Exit, Process, Service};
+use crate::support::{Api, Exit, Process, Service, binary};
 
 const BOTH: &str = "api and worker";
 
@@ -184,7 +185,7 @@ async fn a_bad_setting_is_refused_by_its_name() {
 async fn a_setting_that_is_no_text_is_refused_by_its_name() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
-    let output = std::process::Command::new(crate::support::binary("api"))
+    let output = std::process::Command::new(binary("api"))
         .env_clear()
         .env("JWT_SECRET", OsStr::from_bytes(b"hunter2\xff"))
         .output()
@@ -208,7 +209,7 @@ async fn an_empty_setting_is_one_that_is_not_set() {
     let ann = api.user("ann").await;
     let models = ann.get("/models").await.body;
     assert_eq!(models["items"][0]["agent"], "local");
-    let post = ann.ask("Growing tomatoes").await;
+    let post = ann.create_post("Growing tomatoes").await;
     assert_eq!(post["job"]["max_attempts"], 5);
     assert!(service.data().join("blog.db").exists());
     worker.kill().await;
@@ -223,21 +224,18 @@ async fn a_file_env_is_read_and_the_environment_wins_over_it() {
     service = service.set("JOB_MAX_ATTEMPTS", "4");
     let api = service.api().await;
     let ann = api.user("ann").await;
-    let post = ann.ask("Growing tomatoes").await;
+    let post = ann.create_post("Growing tomatoes").await;
     assert_eq!(post["job"]["model"], "from the file");
     assert_eq!(post["job"]["max_attempts"], 4);
-    let login = serde_json::json!({ "username": "ann", "password": crate::support::PASSWORD });
-    let login = Client::anonymous(&api.url)
-        .post("/users/login", login)
-        .await;
-    assert_eq!(login.body["expires_in"], 77);
+    let login = ann.at(&api.url).login("ann", PASSWORD).await.expect(200);
+    assert_eq!(login["expires_in"], 77);
     api.stop().await.is_calm();
 
     // What the command line says wins over both.
     let arguments = ["--job-max-attempts=6"];
     let api = Process::start_with("api", &arguments, service.path(), &service.settings);
     let api = Api::ready(api).await;
-    let post = ann.at(&api.url).ask("Growing tomatoes").await;
+    let post = ann.at(&api.url).create_post("Growing tomatoes").await;
     assert_eq!(post["job"]["max_attempts"], 6);
 }
 

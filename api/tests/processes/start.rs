@@ -6,13 +6,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use testing::outcomes;
 use tokio::time::sleep;
 
-use crate::support::{Api, Service, Writer, outcomes};
+use crate::support::{Api, ScriptedAgent, Service};
 
 #[tokio::test]
 async fn an_api_and_a_worker_may_start_at_once_on_nothing() {
-    let writer = Writer::new().await;
+    let writer = ScriptedAgent::new().await;
     let mut service = Service::of(&writer);
     let data = service.path().join("not/there/yet");
     service = service.set("DATA_DIR", data.to_str().unwrap());
@@ -22,8 +23,8 @@ async fn an_api_and_a_worker_may_start_at_once_on_nothing() {
     let api = Api::ready(api).await;
 
     let ann = api.user("ann").await;
-    let post = ann.ask("Growing tomatoes").await;
-    let job = ann.until(&post, "succeeded").await;
+    let post = ann.create_post("Growing tomatoes").await;
+    let job = ann.wait_for_status(&post, "succeeded").await;
     assert_eq!(outcomes(&job), ["succeeded"]);
     assert_eq!(data.join("blog.db").exists(), service.is_on_sqlite());
     api.stop().await.is_calm();
@@ -40,7 +41,7 @@ async fn the_data_may_be_in_a_folder_with_any_name() {
         .set("DATA_DIR", data.to_str().unwrap());
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
-    ann.ask("Growing tomatoes").await;
+    ann.create_post("Growing tomatoes").await;
     assert!(data.join("blog.db").exists());
     assert_eq!(std::fs::read_dir(service.path()).unwrap().count(), 1);
     worker.kill().await;
@@ -48,7 +49,7 @@ async fn the_data_may_be_in_a_folder_with_any_name() {
 
 #[tokio::test]
 async fn two_apis_and_three_workers_may_start_at_once_on_nothing() {
-    let writer = Writer::new().await;
+    let writer = ScriptedAgent::new().await;
     let service = Service::of(&writer);
 
     let start = |name: &&str| service.start(name);
@@ -68,8 +69,8 @@ async fn two_apis_and_three_workers_may_start_at_once_on_nothing() {
     let bob = ready[1].user("bob").await;
     assert_eq!(bob.at(&ready[0].url).get("/users/me").await.status, 200);
     for topic in ["Tea", "Coffee", "Cocoa"].map(|of| format!("{of} in winter")) {
-        let post = ann.ask(&topic).await;
-        there.until(&post, "succeeded").await;
+        let post = ann.create_post(&topic).await;
+        there.wait_for_status(&post, "succeeded").await;
     }
     assert_eq!(secrets(&service.data()), ["jwt-secret"]);
     for api in ready {

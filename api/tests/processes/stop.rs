@@ -8,11 +8,12 @@ use rustix::process::Signal;
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
 use testing::stub::Act;
+use testing::{HEADINGS, TIMEOUT, outcomes, text};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use crate::support::{HEADINGS, OUTLINE, PATIENCE, Process, Service, Writer, outcomes, text};
+use crate::support::{OUTLINE, Process, ScriptedAgent, Service};
 
 const STOPPING: &str = "stopping: starting no new work, finishing what runs";
 
@@ -22,36 +23,36 @@ const AT_ONCE: Duration = Duration::from_secs(2);
 #[tokio::test]
 async fn a_stopped_worker_finishes_what_it_has_begun_and_begins_nothing() {
     let second = HEADINGS[1];
-    let (writer, gate) = Writer::holding_up(second).await;
+    let (writer, gate) = ScriptedAgent::holding_up(second).await;
     let service = Service::of(&writer).set("WORKER_CONCURRENCY", "2");
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
-    let begun = ann.ask("Growing tomatoes").await;
+    let begun = ann.create_post("Growing tomatoes").await;
     writer.is_asked_for(second).await;
 
     worker.signal(Signal::TERM);
     worker.says(STOPPING).await;
     // It has room for one more, and is not to take it.
-    let waiting = ann.ask("Growing potatoes").await;
-    let later = ann.ask("Growing carrots").await;
+    let waiting = ann.create_post("Growing potatoes").await;
+    let later = ann.create_post("Growing carrots").await;
     gate.notify_one();
     let exit = worker.ended().await;
     assert_eq!(exit.code, Some(0));
     exit.is_calm();
 
-    let job = ann.job(&begun).await;
+    let job = ann.get_job(&begun).await;
     assert_eq!(job["status"], "succeeded");
     assert_eq!(outcomes(&job), ["succeeded"]);
     for post in [&waiting, &later] {
-        let job = ann.job(post).await;
+        let job = ann.get_job(post).await;
         assert_eq!(job["status"], "queued");
         assert_eq!(outcomes(&job), [""; 0]);
     }
     assert_eq!(writer.asked().len(), 1 + HEADINGS.len());
 
     let heir = service.worker().await;
-    ann.until(&waiting, "succeeded").await;
-    ann.until(&later, "succeeded").await;
+    ann.wait_for_status(&waiting, "succeeded").await;
+    ann.wait_for_status(&later, "succeeded").await;
     heir.stop().await.is_calm();
     service.is_at_rest().await;
 }
@@ -68,7 +69,7 @@ async fn a_worker_whose_grace_is_over_gives_its_job_back() {
 
 async fn gives_its_job_back_after(grace: &str) {
     let third = HEADINGS[2];
-    let writer = Writer::doing(move |asked, before| {
+    let writer = ScriptedAgent::doing(move |asked, before| {
         let first_time = asked == third && before == 0;
         first_time.then(|| vec![Act::Hold])
     })
@@ -76,7 +77,7 @@ async fn gives_its_job_back_after(grace: &str) {
     let service = Service::of(&writer).set("SHUTDOWN_GRACE_SECS", grace);
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
-    let post = ann.ask("Growing tomatoes").await;
+    let post = ann.create_post("Growing tomatoes").await;
     writer.is_asked_for(third).await;
 
     let exit = worker.stop().await;
@@ -85,14 +86,14 @@ async fn gives_its_job_back_after(grace: &str) {
     assert!(exit.took >= grace, "{:?}", exit.took);
     exit.is_calm();
     writer.client_gone().await;
-    let job = ann.job(&post).await;
+    let job = ann.get_job(&post).await;
     assert_eq!(job["status"], "queued", "{job:#}");
     assert_eq!(job["attempt"], 0);
     assert_eq!(outcomes(&job), ["released"]);
     assert!(job["error"].is_null());
 
     let heir = service.worker().await;
-    let job = ann.until(&post, "succeeded").await;
+    let job = ann.wait_for_status(&post, "succeeded").await;
     assert_eq!(outcomes(&job), ["released", "succeeded"]);
     assert_eq!(job["attempt"], 1);
     let [first, second, _, fourth] = HEADINGS;
@@ -118,17 +119,17 @@ async fn a_stopping_api_answers_all_who_wait() {
         let service = Service::new();
         let api = service.api().await;
         let ann = api.user("ann").await;
-        let post = ann.ask("Growing tomatoes").await;
+        let post = ann.create_post("Growing tomatoes").await;
         let watch = format!("/jobs/{}?wait=60", text(&post["job"]["id"]));
         let watchers: Vec<_> = (0..5)
             .map(|_| {
-                let (ann, watch) = (ann.connected_anew(), watch.clone());
+                let (ann, watch) = (ann.with_new_connection(), watch.clone());
                 tokio::spawn(async move { ann.get(&watch).await })
             })
             .collect();
         let askers: Vec<_> = (0..5)
             .map(|_| {
-                let ann = ann.connected_anew();
+                let ann = ann.with_new_connection();
                 let ask = ann.request(Method::POST, "/blogs");
                 let ask = ask.header("prefer", "wait=60");
                 let ask = ask.json(&json!({ "topic": "Growing potatoes" }));
@@ -192,11 +193,11 @@ async fn stopped_at_once(process: Process) {
 /// As one does that is frozen in the middle of a write on SQLite.
 #[tokio::test]
 async fn who_stops_waits_for_no_one_who_holds_the_lock_for_writing() {
-    let writer = Writer::doing(|_, _| Some(vec![Act::Hold])).await;
+    let writer = ScriptedAgent::doing(|_, _| Some(vec![Act::Hold])).await;
     let service = Service::of(&writer).set("SHUTDOWN_GRACE_SECS", "1");
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
-    ann.ask("Growing tomatoes").await;
+    ann.create_post("Growing tomatoes").await;
     writer.is_asked_for(OUTLINE).await;
     // On Postgres nobody else looks for it.
     let lock = File::options()
@@ -273,18 +274,16 @@ async fn listens(process: &Process) {
             sleep(Duration::from_millis(1)).await;
         }
     };
-    timeout(PATIENCE, listens)
-        .await
-        .expect("it does not listen");
+    timeout(TIMEOUT, listens).await.expect("it does not listen");
 }
 
 #[tokio::test]
 async fn a_second_signal_ends_a_process_at_once() {
-    let (writer, _gate) = Writer::holding_up(OUTLINE).await;
+    let (writer, _gate) = ScriptedAgent::holding_up(OUTLINE).await;
     let service = Service::of(&writer);
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
-    let post = ann.ask("Growing tomatoes").await;
+    let post = ann.create_post("Growing tomatoes").await;
     writer.is_asked_for(OUTLINE).await;
     // It holds up the API.
     let address = api.url.strip_prefix("http://").unwrap();
@@ -302,7 +301,7 @@ async fn a_second_signal_ends_a_process_at_once() {
     assert_eq!(worker.ended().await.code, Some(130));
     // As of any worker that died, its job is taken up by another.
     let (api, heir) = (service.api().await, service.worker().await);
-    let job = ann.at(&api.url).until(&post, "succeeded").await;
+    let job = ann.at(&api.url).wait_for_status(&post, "succeeded").await;
     assert_eq!(outcomes(&job), ["lost", "succeeded"]);
     heir.stop().await;
 }

@@ -1,6 +1,5 @@
 //! The processes under test, and what they are surrounded with.
 
-mod client;
 mod cluster;
 mod collector;
 mod cuttable_proxy;
@@ -9,11 +8,10 @@ mod scripted_agent;
 mod service;
 mod skewed_clock;
 
-pub(crate) use client::{Answer, Client, PASSWORD, is_over, outcomes, text};
 pub(crate) use cluster::{Cluster, Stop};
 pub(crate) use collector::{Collector, Span};
-pub(crate) use cuttable_proxy::{Quality, Wire};
-pub(crate) use process::{Exit, PATIENCE, Process, binary, dead, send};
-pub(crate) use scripted_agent::{HEADINGS, OUTLINE, Writer, write};
+pub(crate) use cuttable_proxy::{CuttableProxy, Quality};
+pub(crate) use process::{Exit, Process, binary, dead, send};
+pub(crate) use scripted_agent::{OUTLINE, ScriptedAgent, write};
 pub(crate) use service::{Api, LEASE, Service};
 pub(crate) use skewed_clock::SkewedClock;

@@ -8,9 +8,10 @@ use reqwest::Method;
 use sea_orm::EntityTrait;
 use serde_json::{Value, json};
 use testing::stub::whole;
+use testing::{HEADINGS, TestClient, text};
 use tokio::net::TcpListener;
 
-use crate::support::{Client, Collector, HEADINGS, OUTLINE, Service, Span, Writer, text};
+use crate::support::{Collector, OUTLINE, ScriptedAgent, Service, Span};
 
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
@@ -21,7 +22,7 @@ const CALLER: &str = "00f067aa0ba902b7";
 /// What a stop may take longer when the collector is of no help.
 const AT_MOST: Duration = Duration::from_secs(5);
 
-async fn ask(ann: &Client) -> Value {
+async fn ask(ann: &TestClient) -> Value {
     let request = ann.request(Method::POST, "/blogs");
     let request = request.header("traceparent", format!("00-{TRACE}-{CALLER}-01"));
     let request = request.header("x-request-id", "from-ann");
@@ -39,7 +40,7 @@ fn said(span: &Span, names: &[&str]) -> Vec<Value> {
 #[tokio::test]
 async fn a_request_is_sent_as_a_part_of_its_callers_trace_and_each_attempt_linked_to_it() {
     let collector = Collector::new().await;
-    let writer = Writer::doing(|asked, before| {
+    let writer = ScriptedAgent::doing(|asked, before| {
         let busy = asked == OUTLINE && before == 0;
         busy.then(|| whole(503, &[], "come again"))
     })
@@ -48,7 +49,7 @@ async fn a_request_is_sent_as_a_part_of_its_callers_trace_and_each_attempt_linke
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
     let post = ask(&ann).await;
-    ann.until(&post, "succeeded").await;
+    ann.wait_for_status(&post, "succeeded").await;
     // What has not been sent by then is sent now.
     worker.stop().await;
     api.stop().await.is_calm();
@@ -95,7 +96,7 @@ async fn a_request_is_sent_as_a_part_of_its_callers_trace_and_each_attempt_linke
 #[tokio::test]
 async fn each_call_to_the_agent_is_a_part_of_its_attempt() {
     let collector = Collector::new().await;
-    let writer = Writer::doing(|asked, before| {
+    let writer = ScriptedAgent::doing(|asked, before| {
         let busy = asked == OUTLINE && before == 0;
         busy.then(|| whole(503, &[], "come again"))
     })
@@ -104,7 +105,7 @@ async fn each_call_to_the_agent_is_a_part_of_its_attempt() {
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
     let post = ask(&ann).await;
-    ann.until(&post, "succeeded").await;
+    ann.wait_for_status(&post, "succeeded").await;
     worker.stop().await;
 
     let calls = collector.named("chat stub");
@@ -143,13 +144,13 @@ async fn each_call_to_the_agent_is_a_part_of_its_attempt() {
 
 #[tokio::test]
 async fn a_job_keeps_the_place_of_its_request_or_without_a_collector_of_its_caller() {
-    let (collector, writer) = (Collector::new().await, Writer::new().await);
+    let (collector, writer) = (Collector::new().await, ScriptedAgent::new().await);
     for url in [Some(collector.url()), None] {
         let service = Service::of(&writer).set(ENDPOINT, url.clone().unwrap_or_default());
         let (api, worker) = (service.api().await, service.worker().await);
         let ann = api.user("ann").await;
         let post = ask(&ann).await;
-        ann.until(&post, "succeeded").await;
+        ann.wait_for_status(&post, "succeeded").await;
         worker.stop().await.is_calm();
         api.stop().await.is_calm();
 
@@ -192,14 +193,14 @@ async fn a_collector_that_is_dead_or_dumb_costs_a_line_and_a_moment() {
     let dumb = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let dumb = (format!("http://{}", dumb.local_addr().unwrap()), Some(dumb));
     for (url, _listener) in [("http://127.0.0.1:1".to_owned(), None), dumb] {
-        let writer = Writer::new().await;
+        let writer = ScriptedAgent::new().await;
         let service = Service::of(&writer)
             .set(ENDPOINT, url)
             .set("OTEL_BSP_SCHEDULE_DELAY", "10");
         let (api, worker) = (service.api().await, service.worker().await);
         let ann = api.user("ann").await;
         let post = ask(&ann).await;
-        let job = ann.until(&post, "succeeded").await;
+        let job = ann.wait_for_status(&post, "succeeded").await;
         assert_eq!(job["attempt"], 1);
         for exit in [worker.stop().await, api.stop().await] {
             assert!(exit.took < AT_MOST, "{:?}", exit.took);
@@ -220,7 +221,7 @@ async fn a_collector_that_goes_and_comes_is_told_of_once_each() {
         .set(ENDPOINT, collector.url())
         .set("OTEL_BSP_SCHEDULE_DELAY", "10");
     let api = service.api().await;
-    let ann = Client::anonymous(&api.url);
+    let ann = TestClient::anonymous(&api.url);
     for times in 1..4 {
         ann.get("/users/me").await;
         collector.has_refused(times).await;

@@ -11,15 +11,13 @@ use reqwest::Method;
 use sea_orm::{EntityTrait, PaginatorTrait};
 use serde_json::{Value, json};
 use testing::stub::Act;
+use testing::{HEADINGS, PASSWORD, TIMEOUT, TestClient, TestResponse, outcomes, text};
 use tokio::sync::{Notify, RwLock, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{
-    Answer, Api, Client, Exit, HEADINGS, OUTLINE, PASSWORD, PATIENCE, Process, Service, Writer,
-    binary, outcomes, text, write,
-};
+use crate::support::{Api, Exit, OUTLINE, Process, ScriptedAgent, Service, binary, write};
 
 /// More than the places of two workers, so that some jobs always wait for one.
 const CLIENTS: usize = 6;
@@ -33,7 +31,7 @@ async fn the_last_release_serves_on_while_this_one_starts_beside_it_and_takes_ov
     let Some(last) = last_release() else { return };
     let (gate, second) = (Arc::new(Notify::new()), HEADINGS[1]);
     let until = gate.clone();
-    let writer = Writer::doing(move |asked, before| {
+    let writer = ScriptedAgent::doing(move |asked, before| {
         let mut acts = write(asked);
         acts.insert(1, Act::Gate(until.clone()));
         (asked == second && before == 0).then_some(acts)
@@ -42,7 +40,7 @@ async fn the_last_release_serves_on_while_this_one_starts_beside_it_and_takes_ov
     let service = Service::of(&writer).set("WORKER_CONCURRENCY", PLACES);
     let old = Release::start(&last, &service).await;
     let ann = old.api.user("ann").await;
-    let begun = ann.ask("Growing potatoes").await;
+    let begun = ann.create_post("Growing potatoes").await;
     writer.is_asked_for(second).await;
     let mut load = Load::at(&old).await;
     let watch = Watch::on(&old.api);
@@ -55,7 +53,10 @@ async fn the_last_release_serves_on_while_this_one_starts_beside_it_and_takes_ov
     accounts_are_good_at_both("ann", &old.api, &new.api).await;
     // It was begun before the tables changed, and is stored after that.
     gate.notify_one();
-    let job = ann.at(&new.api.url).until(&begun, "succeeded").await;
+    let job = ann
+        .at(&new.api.url)
+        .wait_for_status(&begun, "succeeded")
+        .await;
     assert_eq!(outcomes(&job), ["succeeded"]);
     assert_eq!(job["attempts"][0]["worker"], old.writes_as);
 
@@ -71,16 +72,16 @@ async fn the_last_release_serves_on_while_this_one_starts_beside_it_and_takes_ov
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_last_release_may_come_back_after_this_one_has_changed_the_tables() {
     let Some(last) = last_release() else { return };
-    let writer = Writer::new().await;
+    let writer = ScriptedAgent::new().await;
     let service = Service::of(&writer).set("WORKER_CONCURRENCY", PLACES);
     let old = Release::start(&last, &service).await;
     let ann = old.api.user("ann").await;
-    let of_old = ann.ask("Growing potatoes").await;
-    ann.until(&of_old, "succeeded").await;
+    let of_old = ann.create_post("Growing potatoes").await;
+    ann.wait_for_status(&of_old, "succeeded").await;
     old.stop("old, at first").await;
     let new = Release::start(&present(), &service).await;
     let bob = new.api.user("bob").await;
-    let of_new = bob.ask("Growing carrots").await;
+    let of_new = bob.create_post("Growing carrots").await;
     let mut load = Load::at(&new).await;
     load.spreads_over(&[&new]).await;
 
@@ -97,8 +98,11 @@ async fn the_last_release_may_come_back_after_this_one_has_changed_the_tables() 
     load.spreads_over(&[&back]).await;
     for (name, post) in [("ann", &of_old), ("bob", &of_new)] {
         let client = sign_in(&back.api, name).await;
-        assert_eq!(client.until(post, "succeeded").await["attempt"], 1);
-        assert_eq!(client.reread(post).await["version"], 2);
+        assert_eq!(
+            client.wait_for_status(post, "succeeded").await["attempt"],
+            1
+        );
+        assert_eq!(client.get_post(post).await["version"], 2);
     }
     let written = load.end().await;
     watch.end().await;
@@ -121,7 +125,7 @@ async fn the_last_release_finishes_what_a_worker_of_this_one_has_begun() {
 /// Goes on with the sections that are written already.
 async fn finishes_what_was_begun(first: &Path, other: &Path) {
     let third = HEADINGS[2];
-    let writer = Writer::doing(move |asked, before| {
+    let writer = ScriptedAgent::doing(move |asked, before| {
         let first_time = asked == third && before == 0;
         first_time.then(|| vec![Act::Hold])
     })
@@ -129,15 +133,15 @@ async fn finishes_what_was_begun(first: &Path, other: &Path) {
     let service = Service::of(&writer).set("SHUTDOWN_GRACE_SECS", "0");
     let begins = Release::start(first, &service).await;
     let ann = begins.api.user("ann").await;
-    let post = ann.ask("Growing tomatoes").await;
+    let post = ann.create_post("Growing tomatoes").await;
     writer.is_asked_for(third).await;
 
     let ends = Release::start(other, &service).await;
     begins.stop("the one that begins").await;
     let ann = ann.at(&ends.api.url);
-    let job = ann.until(&post, "succeeded").await;
+    let job = ann.wait_for_status(&post, "succeeded").await;
     assert_eq!(outcomes(&job), ["released", "succeeded"]);
-    assert_eq!(ann.reread(&post).await["version"], 2);
+    assert_eq!(ann.get_post(&post).await["version"], 2);
     let [first, second, _, fourth] = HEADINGS;
     let expected = [OUTLINE, first, second, third, third, fourth];
     assert_eq!(writer.asked(), expected);
@@ -214,21 +218,21 @@ async fn accounts_are_good_at_both(name: &str, one: &Api, other: &Api) {
         let refresh = json!({ "refresh_token": client.refresh_token });
         let pair = client.post("/users/refresh", refresh).await;
         assert_eq!(pair.status, 200, "{pair:?}");
-        let client = client.at(&here.url).with(&pair.body);
+        let client = client.at(&here.url).with_session(&pair.body);
         assert_eq!(client.get("/users/me").await.status, 200);
     }
 }
 
-async fn sign_in(api: &Api, name: &str) -> Client {
-    let anonymous = Client::anonymous(&api.url);
+async fn sign_in(api: &Api, name: &str) -> TestClient {
+    let anonymous = TestClient::anonymous(&api.url);
     let body = json!({ "username": name, "password": PASSWORD });
     let pair = anonymous.post("/users/login", body).await;
     assert_eq!(pair.status, 200, "{pair:?}");
-    anonymous.with(&pair.body)
+    anonymous.with_session(&pair.body)
 }
 
 /// Nothing is lost, and nothing was done twice.
-async fn adds_up(service: &Service, writer: &Writer, written: &Written) {
+async fn adds_up(service: &Service, writer: &ScriptedAgent, written: &Written) {
     service.is_at_rest().await;
     let db = service.database().await;
     let posts = post::Entity::find().count(db.read()).await.unwrap();
@@ -251,7 +255,7 @@ struct Watch {
 
 impl Watch {
     fn on(api: &Api) -> Watch {
-        let (client, stop) = (Client::anonymous(&api.url), CancellationToken::new());
+        let (client, stop) = (TestClient::anonymous(&api.url), CancellationToken::new());
         let until = stop.clone();
         let looking = tokio::spawn(async move {
             let mut looks = 0;
@@ -332,7 +336,7 @@ impl Load {
     /// From now on they ask at these, and at no other any more: what they were at there
     /// is over.
     async fn turn_to(&self, releases: &[&Release]) {
-        let turned = timeout(PATIENCE, self.apis.write()).await;
+        let turned = timeout(TIMEOUT, self.apis.write()).await;
         let urls = releases.iter().map(|release| release.api.url.clone());
         *turned.expect("some clients don't get what they asked for") = urls.collect();
     }
@@ -356,7 +360,7 @@ impl Load {
             pairs.iter().all(|pair| often(all, pair) >= OFTEN)
         });
         tokio::select! {
-            spread = timeout(PATIENCE, spread) => {
+            spread = timeout(TIMEOUT, spread) => {
                 let all = self.done.borrow();
                 assert!(spread.is_ok(), "{pairs:#?} in {:#?}", &all[before..]);
             }
@@ -380,7 +384,7 @@ impl Load {
 /// One of them.
 struct Member {
     number: usize,
-    client: Client,
+    client: TestClient,
     apis: Arc<RwLock<Vec<String>>>,
     topics: Arc<AtomicUsize>,
     done: watch::Sender<Vec<Done>>,
@@ -412,10 +416,10 @@ impl Member {
     }
 
     /// Asks for a post, at both APIs, which must not make two of it.
-    async fn ask(&self, here: &Client, there: &Client) -> Value {
+    async fn ask(&self, here: &TestClient, there: &TestClient) -> Value {
         let number = self.topics.fetch_add(1, Ordering::Relaxed);
         let body = json!({ "topic": format!("Growing tomatoes, part {number}") });
-        let ask = async |client: &Client| {
+        let ask = async |client: &TestClient| {
             let request = client.request(Method::POST, "/blogs");
             let request = request.header("idempotency-key", format!("post-{number}"));
             let answer = client.send(request.json(&body)).await;
@@ -428,8 +432,8 @@ impl Member {
     }
 
     /// Waits at one API until a post is written that was asked for at the other.
-    async fn wait(&self, asked_at: &Client, there: &Client, post: &Value) {
-        let job = there.until(post, "succeeded").await;
+    async fn wait(&self, asked_at: &TestClient, there: &TestClient, post: &Value) {
+        let job = there.wait_for_status(post, "succeeded").await;
         assert_eq!(outcomes(&job), ["succeeded"]);
         let done = Done {
             api: asked_at.url().to_owned(),
@@ -437,7 +441,7 @@ impl Member {
         };
         self.done.send_modify(|all| all.push(done));
         for client in [asked_at, there] {
-            let post = client.reread(post).await;
+            let post = client.get_post(post).await;
             assert_eq!(post["status"], "ready", "{post:#}");
             let content = text(&post["content"]);
             for heading in HEADINGS {
@@ -448,7 +452,7 @@ impl Member {
 }
 
 /// Changes a post at one API, which the other then knows.
-async fn change(here: &Client, there: &Client, post: &Value) {
+async fn change(here: &TestClient, there: &TestClient, post: &Value) {
     let id = text(&post["id"]);
     let path = format!("/blogs/{id}");
     let edit = |version: &str| {
@@ -456,11 +460,11 @@ async fn change(here: &Client, there: &Client, post: &Value) {
         let request = request.header("if-match", format!("\"{version}\""));
         request.json(&json!({ "content": format!("Mine is {id}.") }))
     };
-    let refused: Answer = there.send(edit("1")).await;
+    let refused: TestResponse = there.send(edit("1")).await;
     assert_eq!(refused.status, 412, "{refused:?}");
     let edited = there.send(edit("2")).await;
     assert_eq!(edited.status, 200, "{edited:?}");
-    let known = here.reread(post).await;
+    let known = here.get_post(post).await;
     assert_eq!(known["version"], 3, "{known:#}");
     assert_eq!(known["content"], format!("Mine is {id}."));
     let listed = here.get("/blogs?q=tomatoes&limit=1").await;

@@ -24,6 +24,13 @@ pub struct RecordedRequest {
     pub body: Value,
 }
 
+impl RecordedRequest {
+    /// All messages to the model, as JSON.
+    pub fn prompt(&self) -> String {
+        self.body["messages"].to_string()
+    }
+}
+
 /// One step of an answer.
 #[derive(Clone)]
 pub enum Act {

@@ -101,11 +101,10 @@ pub(super) fn without_heading<'a>(text: &'a str, heading: &str) -> &'a str {
 /// the last one begins.
 pub(super) fn whole_sections_end(text: &str) -> usize {
     let lines_end = text.rfind('\n').map_or(0, |at| at + 1);
-    headings(&text[..lines_end])
-        .iter()
-        .rev()
-        .find(|heading| heading.level <= 2)
-        .map(|heading| heading.range.start)
+    let headings = headings(&text[..lines_end]);
+    let is_title = |at: usize| at == 0 && headings[at].level == 1;
+    let last = (0..headings.len()).rfind(|at| headings[*at].level <= 2 && !is_title(*at));
+    last.map(|at| headings[at].range.start)
         .filter(|start| !text[..*start].trim().is_empty())
         .unwrap_or(0)
 }
@@ -299,5 +298,6 @@ mod tests {
         assert_eq!(whole(one + 7), &text[..one]);
         assert_eq!(whole(text.find("## Two").unwrap()), &text[..one]);
         assert_eq!(whole(text.len()), &text[..text.find("## Two").unwrap()]);
+        assert_eq!(whole_sections_end("Sure!\n\n# T\n\nHello.\n"), 0);
     }
 }

@@ -8,11 +8,11 @@ use tokio::time::sleep;
 use super::load::Crowd;
 use super::worker_pool::Fleet;
 use super::{invariants, length, service};
-use crate::support::Writer;
+use crate::support::ScriptedAgent;
 
 #[tokio::test]
 async fn a_mad_agent_is_paid_once_for_what_it_wrote_well() {
-    let writer = Writer::told(|_, _| {
+    let writer = ScriptedAgent::told(|_, _| {
         let mood = rand::rng().random_range(0..48);
         mad(mood)
     })

@@ -5,19 +5,20 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use testing::stub::{Act, whole};
+use testing::{outcomes, text};
 use tokio::time::sleep;
 
 use super::load::Crowd;
 use super::worker_pool::Fleet;
 use super::{invariants, length, service};
-use crate::support::{LEASE, OUTLINE, Process, Service, SkewedClock, Writer, outcomes, text};
+use crate::support::{LEASE, OUTLINE, Process, ScriptedAgent, Service, SkewedClock};
 
 const BEHIND: i64 = -6 * 3600;
 const AHEAD: i64 = 6 * 3600;
 
 #[tokio::test]
 async fn workers_whose_clocks_differ_share_the_work() {
-    let writer = Writer::new().await;
+    let writer = ScriptedAgent::new().await;
     let service = service(&writer);
     if service.is_on_sqlite() {
         return;
@@ -49,23 +50,23 @@ async fn a_worker_whose_clock_is_wrong_keeps_its_job_as_long_as_it_lives() {
 
 async fn keeps_its_job(skew: i64, skew_of_heir: i64) {
     let hold = |asked: &str, before| (asked == OUTLINE && before == 0).then(|| vec![Act::Hold]);
-    let writer = Writer::doing(hold).await;
+    let writer = ScriptedAgent::doing(hold).await;
     let service = service(&writer);
     if service.is_on_sqlite() {
         return;
     }
     let (api, first) = (service.api().await, worker(&service, skew).await);
     let ann = api.user("ann").await;
-    let post = ann.ask("Growing tomatoes").await;
+    let post = ann.create_post("Growing tomatoes").await;
     writer.is_asked_for(OUTLINE).await;
     let heir = worker(&service, skew_of_heir).await;
     // All the while the heir looks for jobs whose worker is silent.
     sleep(LEASE + LEASE / 3).await;
-    assert_eq!(outcomes(&ann.job(&post).await), ["none"]);
+    assert_eq!(outcomes(&ann.get_job(&post).await), ["none"]);
 
     first.kill().await;
     // Nobody waits for hours.
-    let job = ann.until(&post, "succeeded").await;
+    let job = ann.wait_for_status(&post, "succeeded").await;
     assert_eq!(outcomes(&job), ["lost", "succeeded"], "{job:#}");
     // In their order, whatever the clocks say of it.
     let [lost, succeeded] = [&job["attempts"][0], &job["attempts"][1]];
@@ -92,7 +93,7 @@ async fn a_retry_is_in_time_whatever_the_clocks_say() {
 async fn is_retried_in_time(skew: i64, skew_of_next: i64) {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let times = asked.clone();
-    let writer = Writer::doing(move |asked, before| {
+    let writer = ScriptedAgent::doing(move |asked, before| {
         times.lock().unwrap().push(Instant::now());
         let refused = asked == OUTLINE && before == 0;
         refused.then(|| whole(503, &[("retry-after", "2")], ""))
@@ -104,11 +105,11 @@ async fn is_retried_in_time(skew: i64, skew_of_next: i64) {
     }
     let (api, first) = (service.api().await, worker(&service, skew).await);
     let ann = api.user("ann").await;
-    let post = ann.ask("Growing tomatoes").await;
+    let post = ann.create_post("Growing tomatoes").await;
     first.line("attempt failed; the job will be retried").await;
     first.stop().await;
     let next = worker(&service, skew_of_next).await;
-    let job = ann.until(&post, "succeeded").await;
+    let job = ann.wait_for_status(&post, "succeeded").await;
     assert_eq!(outcomes(&job), ["failed", "succeeded"]);
     let asked = asked.lock().unwrap().clone();
     let pause = asked[1] - asked[0];

@@ -7,17 +7,18 @@ use reqwest::Method;
 use sea_orm::{ConnectionTrait, DatabaseTransaction, Statement, TransactionTrait};
 use serde_json::json;
 use shared::database::Database;
+use testing::{TIMEOUT, TestClient, TestResponse, text};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::load::{Asked, Crowd, MARK};
 use super::worker_pool::{Fleet, is_faultless};
 use super::{again_and_again, invariants, is_unavailable, service};
-use crate::support::{Answer, Client, Cluster, PATIENCE, Stop, Writer, text};
+use crate::support::{Cluster, ScriptedAgent, Stop};
 
 #[tokio::test]
 async fn connections_cut_again_and_again_lose_nothing() {
-    let writer = Writer::new().await;
+    let writer = ScriptedAgent::new().await;
     let service = service(&writer);
     if service.is_on_sqlite() {
         return;
@@ -45,7 +46,7 @@ async fn a_database_that_crashes_again_and_again_loses_nothing() {
     let Some(mut cluster) = Cluster::start_new().await else {
         return;
     };
-    let writer = Writer::new().await;
+    let writer = ScriptedAgent::new().await;
     let service = service(&writer).set("DATABASE_URL", cluster.url());
     let api = service.api().await;
     let fleet = Fleet::of(2, &service).await;
@@ -67,7 +68,7 @@ const ASKERS: usize = 24;
 
 #[tokio::test]
 async fn an_api_without_a_free_connection_says_so_and_recovers() {
-    let writer = Writer::new().await;
+    let writer = ScriptedAgent::new().await;
     let service = service(&writer);
     if service.is_on_sqlite() {
         return;
@@ -77,7 +78,7 @@ async fn an_api_without_a_free_connection_says_so_and_recovers() {
     let lock = lock_tables(&db).await;
     let mut askers: JoinSet<_> = (0..ASKERS)
         .map(|n| {
-            let ann = ann.connected_anew();
+            let ann = ann.with_new_connection();
             async move { (n, ask(&ann, n).await) }
         })
         .collect();
@@ -86,7 +87,7 @@ async fn an_api_without_a_free_connection_says_so_and_recovers() {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    let all_wait = timeout(PATIENCE, all_wait).await;
+    let all_wait = timeout(TIMEOUT, all_wait).await;
     all_wait.expect("some connections are free");
     // Those that got no connection are told so; the others have to wait.
     let (ready, refused) = tokio::join!(ann.get("//ready"), askers.join_next());
@@ -108,13 +109,13 @@ async fn an_api_without_a_free_connection_says_so_and_recovers() {
             }
         }
     }
-    ann.sees_it_ready().await;
+    ann.wait_until_ready().await;
     assert!(!posts.is_empty());
     for n in again.iter().copied() {
         posts.push(ask(&ann, n).await.body);
     }
     for post in &posts {
-        ann.until(post, "succeeded").await;
+        ann.wait_for_status(post, "succeeded").await;
     }
     is_faultless(&worker.stop().await);
     is_faultless(&api.stop().await);
@@ -144,7 +145,7 @@ async fn waiting(db: &Database) -> i64 {
     waiting.try_get_by_index(0).unwrap()
 }
 
-async fn ask(ann: &Client, number: usize) -> Answer {
+async fn ask(ann: &TestClient, number: usize) -> TestResponse {
     let topic = format!("Growing tomatoes {MARK}{number}{MARK}");
     let request = ann.request(Method::POST, "/blogs");
     let request = request.header("idempotency-key", number.to_string());

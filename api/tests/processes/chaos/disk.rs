@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use testing::stub::Act;
+use testing::{HEADINGS, TIMEOUT, TestClient, text};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::load::{Crowd, MARK};
 use super::worker_pool::is_faultless;
 use super::{invariants, is_unavailable, length, service};
-use crate::support::{Client, HEADINGS, PATIENCE, Writer, text, write};
+use crate::support::{ScriptedAgent, write};
 
 #[tokio::test]
 async fn a_full_disk_costs_nothing_but_time() {
@@ -24,7 +25,7 @@ async fn a_full_disk_costs_nothing_but_time() {
     };
     let gate = Arc::new(Notify::new());
     let (until, third) = (Mutex::new(Some(gate.clone())), HEADINGS[2]);
-    let writer = Writer::told(move |prompt, asked| {
+    let writer = ScriptedAgent::told(move |prompt, asked| {
         let held = prompt.contains("slowly") && asked == third;
         let until = until.lock().unwrap().take_if(|_| held)?;
         let mut acts = write(asked);
@@ -35,9 +36,8 @@ async fn a_full_disk_costs_nothing_but_time() {
     let service = service(&writer).set("DATA_DIR", disk.path().to_str().unwrap());
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
-    let slow = ann
-        .ask(&format!("Growing tomatoes {MARK}slowly{MARK}"))
-        .await;
+    let topic = format!("Growing tomatoes {MARK}slowly{MARK}");
+    let slow = ann.create_post(&topic).await;
     writer.is_asked_for(third).await;
 
     let crowd = Crowd::at(&api).await;
@@ -51,11 +51,12 @@ async fn a_full_disk_costs_nothing_but_time() {
         sleep(Duration::from_secs(1)).await;
         disk.clear();
         asks_until(202, &ann, &mut posts).await;
-        ann.until(posts.last().unwrap(), "succeeded").await;
+        ann.wait_for_status(posts.last().unwrap(), "succeeded")
+            .await;
     }
     let mut asked = crowd.content().await;
     for post in &posts {
-        ann.until(post, "succeeded").await;
+        ann.wait_for_status(post, "succeeded").await;
         asked.posts.push(text(&post["id"]));
     }
     is_faultless(&worker.stop().await);
@@ -65,7 +66,7 @@ async fn a_full_disk_costs_nothing_but_time() {
 
 /// Asks for posts, each just once, until the answer is `wanted`. There may be
 /// room left on the disk, and it may be in use at the moment.
-async fn asks_until(wanted: u16, ann: &Client, posts: &mut Vec<Value>) {
+async fn asks_until(wanted: u16, ann: &TestClient, posts: &mut Vec<Value>) {
     let asking = async {
         loop {
             let number = posts.len();
@@ -81,7 +82,7 @@ async fn asks_until(wanted: u16, ann: &Client, posts: &mut Vec<Value>) {
             }
         }
     };
-    let asked = timeout(PATIENCE, asking).await;
+    let asked = timeout(TIMEOUT, asking).await;
     asked.unwrap_or_else(|_| panic!("it is never answered {wanted}"));
 }
 

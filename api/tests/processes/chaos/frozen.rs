@@ -7,17 +7,18 @@ use std::time::Duration;
 use rustix::process::Signal;
 use sea_orm::ConnectionTrait;
 use testing::stub::Act;
+use testing::{HEADINGS, outcomes, text};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::service;
-use crate::support::{HEADINGS, OUTLINE, Process, Service, Writer, outcomes, text, write};
+use crate::support::{OUTLINE, Process, ScriptedAgent, Service, write};
 
 #[tokio::test]
 async fn a_frozen_worker_changes_nothing_once_another_has_its_job() {
     let gate = Arc::new(Notify::new());
     let (until, third) = (gate.clone(), HEADINGS[2]);
-    let writer = Writer::doing(move |asked, before| {
+    let writer = ScriptedAgent::doing(move |asked, before| {
         let mut acts = write(asked);
         acts.insert(1, Act::Gate(until.clone()));
         (asked == third && before == 0).then_some(acts)
@@ -26,30 +27,30 @@ async fn a_frozen_worker_changes_nothing_once_another_has_its_job() {
     let service = service(&writer);
     let (api, frozen) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
-    let post = ann.ask("Growing tomatoes").await;
+    let post = ann.create_post("Growing tomatoes").await;
     writer.is_asked_for(third).await;
     freeze(&frozen, &service).await;
     // This waits for it when it wakes up.
     gate.notify_one();
 
     let heir = service.worker().await;
-    let job = ann.until(&post, "succeeded").await;
+    let job = ann.wait_for_status(&post, "succeeded").await;
     assert_eq!(outcomes(&job), ["lost", "succeeded"]);
-    let written = ann.reread(&post).await;
+    let written = ann.get_post(&post).await;
     assert_eq!(written["version"], 2);
     frozen.signal(Signal::CONT);
     frozen
         .line("lease lost: the job is another's, or deleted")
         .await;
-    assert_eq!(ann.reread(&post).await, written);
+    assert_eq!(ann.get_post(&post).await, written);
     let [first, second, _, fourth] = HEADINGS;
     let expected = [OUTLINE, first, second, third, third, fourth];
     assert_eq!(writer.asked(), expected);
 
     // It goes on working.
     heir.stop().await;
-    let next = ann.ask("Growing potatoes").await;
-    let job = ann.until(&next, "succeeded").await;
+    let next = ann.create_post("Growing potatoes").await;
+    let job = ann.wait_for_status(&next, "succeeded").await;
     assert_eq!(outcomes(&job), ["succeeded"]);
     let of_frozen = &written["job"]["attempts"][0]["worker"];
     assert_eq!(text(&job["attempts"][0]["worker"]), text(of_frozen));

@@ -5,9 +5,10 @@ use std::collections::{HashMap, HashSet};
 use entity::attempt::Outcome;
 use entity::{attempt, job, post};
 use sea_orm::EntityTrait;
+use testing::HEADINGS;
 
 use super::load::{Asked, MARK};
-use crate::support::{HEADINGS, Service, Writer};
+use crate::support::{ScriptedAgent, Service};
 
 /// What the agent is asked for a post: an outline and its sections.
 const CALLS: usize = 1 + HEADINGS.len();
@@ -18,7 +19,7 @@ const TOKENS: usize = 20;
 /// Every post that was accepted is there once, and was written once or called
 /// off; nothing is left in the queue; every attempt has ended, and every call
 /// to the agent was for something.
-pub(super) async fn balance(service: &Service, writer: &Writer, asked: &Asked) {
+pub(super) async fn balance(service: &Service, writer: &ScriptedAgent, asked: &Asked) {
     service.is_at_rest().await;
     let db = service.database().await;
     let posts = post::Entity::find().all(db.read()).await.unwrap();
@@ -88,7 +89,7 @@ fn adds_up(job: &job::Model, attempts: &[attempt::Model], calls: usize) {
 }
 
 /// How often the agent wrote well for each topic, by its number.
-fn calls(writer: &Writer) -> HashMap<String, usize> {
+fn calls(writer: &ScriptedAgent) -> HashMap<String, usize> {
     let mut calls = HashMap::new();
     for prompt in writer.written() {
         *calls.entry(number(&prompt).to_owned()).or_default() += 1;

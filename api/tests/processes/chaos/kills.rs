@@ -6,15 +6,16 @@ use std::time::Duration;
 use sea_orm::{ConnectionTrait, DbBackend};
 use shared::database::Database;
 use testing::stub::Act;
+use testing::{HEADINGS, outcomes};
 
 use super::load::Crowd;
 use super::worker_pool::{Fleet, is_faultless};
 use super::{again_and_again, invariants, service};
-use crate::support::{HEADINGS, OUTLINE, Writer, outcomes};
+use crate::support::{OUTLINE, ScriptedAgent};
 
 #[tokio::test]
 async fn workers_killed_at_random_lose_nothing() {
-    let writer = Writer::new().await;
+    let writer = ScriptedAgent::new().await;
     let service = service(&writer);
     let api = service.api().await;
     let mut fleet = Fleet::of(3, &service).await;
@@ -41,24 +42,24 @@ async fn a_worker_may_be_killed_in_any_phase_of_an_attempt() {
     let ann = api.user("ann").await;
     let db = service.database().await;
     lock_posts(&db).await;
-    let finishing = ann.ask("Tea, ready to be stored").await;
+    let finishing = ann.create_post("Tea, ready to be stored").await;
     worker.line("the database failed; trying again").await;
-    let at_outline = ann.ask("Tea, held at the outline").await;
-    let at_section = ann.ask("Tea, held at a section").await;
+    let at_outline = ann.create_post("Tea, held at the outline").await;
+    let at_section = ann.create_post("Tea, held at a section").await;
     writer.is_asked_times(OUTLINE, 3).await;
     writer.is_asked_times(second, 2).await;
-    assert_eq!(ann.job(&finishing).await["phase"], "assembling");
-    assert_eq!(ann.job(&at_outline).await["phase"], "outline");
-    assert_eq!(ann.job(&at_section).await["phase"], "writing");
+    assert_eq!(ann.get_job(&finishing).await["phase"], "assembling");
+    assert_eq!(ann.get_job(&at_outline).await["phase"], "outline");
+    assert_eq!(ann.get_job(&at_section).await["phase"], "writing");
 
     worker.kill().await;
     unlock_posts(&db).await;
     db.close().await;
     let heir = service.worker().await;
     for post in [&finishing, &at_outline, &at_section] {
-        let job = ann.until(post, "succeeded").await;
+        let job = ann.wait_for_status(post, "succeeded").await;
         assert_eq!(outcomes(&job), ["lost", "succeeded"]);
-        assert_eq!(ann.reread(post).await["version"], 2);
+        assert_eq!(ann.get_post(post).await["version"], 2);
     }
     // Only what was under way was asked for again.
     let asked = writer.asked();
@@ -96,9 +97,9 @@ async fn unlock_posts(db: &Database) {
 
 /// Says nothing the first time that it is asked for this in a prompt that
 /// holds that.
-async fn held_once(when: Vec<(&'static str, &'static str)>) -> Writer {
+async fn held_once(when: Vec<(&'static str, &'static str)>) -> ScriptedAgent {
     let when = Mutex::new(when);
-    Writer::told(move |prompt, asked| {
+    ScriptedAgent::told(move |prompt, asked| {
         let mut when = when.lock().unwrap();
         let is_this = |&(part, what): &(&str, &str)| prompt.contains(part) && asked == what;
         let held = when.iter().position(is_this)?;
@@ -110,7 +111,7 @@ async fn held_once(when: Vec<(&'static str, &'static str)>) -> Writer {
 
 #[tokio::test]
 async fn an_api_killed_at_random_does_nothing_twice() {
-    let writer = Writer::new().await;
+    let writer = ScriptedAgent::new().await;
     let service = service(&writer);
     let fleet = Fleet::of(2, &service).await;
     let mut api = Some(service.api().await);

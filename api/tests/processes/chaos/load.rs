@@ -7,13 +7,14 @@ use std::time::Duration;
 use rand::RngExt;
 use reqwest::Method;
 use serde_json::{Value, json};
+use testing::{TIMEOUT, TestClient, TestResponse, is_finished, text};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::is_unavailable;
-use crate::support::{Answer, Api, Client, PATIENCE, is_over, text};
+use crate::support::Api;
 
 const USERS: usize = 3;
 const CONNECTIONS: usize = 6;
@@ -58,7 +59,7 @@ impl Crowd {
         let members = (0..CONNECTIONS)
             .map(|n| {
                 Member {
-                    client: users[n % USERS].connected_anew(),
+                    client: users[n % USERS].with_new_connection(),
                     api: url.clone(),
                     topics: Arc::clone(&topics),
                     refused: Arc::clone(&refused),
@@ -93,7 +94,7 @@ impl Crowd {
 }
 
 struct Member {
-    client: Client,
+    client: TestClient,
     api: watch::Receiver<String>,
     topics: Arc<AtomicUsize>,
     refused: Arc<AtomicUsize>,
@@ -139,17 +140,22 @@ impl Member {
         let path = format!("/jobs/{job}?wait=5");
         let mut present = Value::Null;
         let over = async {
-            while present.is_null() || !is_over(&present) {
+            while present.is_null() || !is_finished(&present) {
                 present = self.insist(Method::GET, &path, None).await.body;
             }
         };
-        let over = timeout(PATIENCE, over).await;
+        let over = timeout(TIMEOUT, over).await;
         over.unwrap_or_else(|_| panic!("the job does not end: {present:#}"));
         assert_ne!(present["status"], "failed", "{present:#}");
     }
 
     /// Sends a request until it is answered for good.
-    async fn insist(&self, method: Method, path: &str, keyed: Option<(&str, &Value)>) -> Answer {
+    async fn insist(
+        &self,
+        method: Method,
+        path: &str,
+        keyed: Option<(&str, &Value)>,
+    ) -> TestResponse {
         loop {
             let client = self.client.at(&self.api.borrow());
             let request = client.request(method.clone(), path);

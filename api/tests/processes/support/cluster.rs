@@ -9,10 +9,9 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
+use testing::TIMEOUT;
 use tokio::process::Child;
 use tokio::time::{sleep, timeout};
-
-use super::process::PATIENCE;
 
 /// Finds the server's programs.
 const FIND: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/find-postgres.sh");
@@ -103,7 +102,7 @@ impl Cluster {
                 sleep(Duration::from_millis(20)).await;
             }
         };
-        timeout(PATIENCE, answers)
+        timeout(TIMEOUT, answers)
             .await
             .expect("Postgres does not start");
     }
@@ -112,7 +111,7 @@ impl Cluster {
     pub(crate) async fn stop(&mut self, how: Stop) {
         let mut server = self.server.take().expect("it is not running");
         signal(&server, how);
-        let ended = timeout(PATIENCE, server.wait()).await;
+        let ended = timeout(TIMEOUT, server.wait()).await;
         ended.expect("Postgres does not stop").unwrap();
     }
 

@@ -16,12 +16,11 @@ use opentelemetry_proto::tonic::trace::v1::Span as Sent;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use prost::Message;
 use serde_json::{Value, json};
+use testing::TIMEOUT;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
-
-use super::process::PATIENCE;
 
 /// A span, its ids in hex.
 #[derive(Clone, Debug)]
@@ -104,7 +103,7 @@ impl Collector {
     /// Waits until it has refused so often.
     pub(crate) async fn has_refused(&self, times: usize) {
         let mut refusals = self.taken.refusals.subscribe();
-        let enough = timeout(PATIENCE, refusals.wait_for(|refusals| *refusals >= times)).await;
+        let enough = timeout(TIMEOUT, refusals.wait_for(|refusals| *refusals >= times)).await;
         enough.expect("nothing comes to refuse").unwrap();
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::cluster::{self, Cluster};
 
 /// Passes on what is said over each connection, until it is cut.
-pub(crate) struct Wire {
+pub(crate) struct CuttableProxy {
     folder: TempDir,
     cut: watch::Sender<()>,
 }
@@ -35,8 +35,8 @@ const SOCKET: &str = ".s.PGSQL.5432";
 /// As sqlx says it.
 const COMMIT: &[u8] = b"COMMIT\0";
 
-impl Wire {
-    pub(crate) async fn to(cluster: &Cluster, quality: Quality) -> Wire {
+impl CuttableProxy {
+    pub(crate) async fn to(cluster: &Cluster, quality: Quality) -> CuttableProxy {
         let folder = tempfile::Builder::new()
             .prefix("blog-wire.")
             .tempdir_in("/tmp");
@@ -50,7 +50,7 @@ impl Wire {
                 tokio::spawn(pass_on(client, server.clone(), quality, is_cut));
             }
         });
-        Wire { folder, cut }
+        CuttableProxy { folder, cut }
     }
 
     /// The database's address at this end.

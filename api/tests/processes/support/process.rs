@@ -6,14 +6,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use testing::TIMEOUT;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-
-/// No test waits longer for anything.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running process. It is killed when this is dropped.
 pub(crate) struct Process {
@@ -117,7 +115,7 @@ impl Process {
     pub(crate) async fn line(&self, part: &str) -> String {
         let mut output = self.output.clone();
         let said = output.wait_for(|lines| lines.iter().any(|line| line.contains(part)));
-        if let Ok(Ok(lines)) = timeout(PATIENCE, said).await {
+        if let Ok(Ok(lines)) = timeout(TIMEOUT, said).await {
             return lines
                 .iter()
                 .find(|line| line.contains(part))
@@ -155,12 +153,12 @@ impl Process {
     /// Waits until it has ended, and all that it wrote is read.
     pub(crate) async fn ended(mut self) -> Exit {
         let begun = Instant::now();
-        let status = timeout(PATIENCE, self.child.wait()).await;
+        let status = timeout(TIMEOUT, self.child.wait()).await;
         let Ok(status) = status else {
             panic!("it does not end:\n{}", self.output.borrow().join("\n"));
         };
         let took = begun.elapsed();
-        let read = timeout(PATIENCE, self.readers.join_all()).await;
+        let read = timeout(TIMEOUT, self.readers.join_all()).await;
         read.expect("someone holds its output open");
         Exit {
             code: status.unwrap().code(),

@@ -2,37 +2,27 @@
 //! that tests can tell what was asked twice.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use testing::stub::{Act, RecordedRequest, Stub, stream};
 use testing::stub_openai::{DONE, delta, finish, usage};
+use testing::{HEADINGS, TIMEOUT, requested_part, write_part};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-use super::process::PATIENCE;
-
-/// What [`Writer`] is asked for first.
+/// What [`ScriptedAgent`] is asked for first.
 pub(crate) const OUTLINE: &str = "the outline";
 
-/// What it is asked for then, one after the other.
-pub(crate) const HEADINGS: [&str; 4] = [
-    "First Things",
-    "Second Thoughts",
-    "Third Parts",
-    "Last Words",
-];
-
-pub(crate) struct Writer {
+pub(crate) struct ScriptedAgent {
     stub: Stub,
     asked: watch::Receiver<Vec<String>>,
     written: Arc<Mutex<Vec<String>>>,
 }
 
-impl Writer {
+impl ScriptedAgent {
     /// Writes well.
-    pub(crate) async fn new() -> Writer {
-        Writer::doing(|_, _| None).await
+    pub(crate) async fn new() -> ScriptedAgent {
+        ScriptedAgent::doing(|_, _| None).await
     }
 
     /// Does what it is told, or writes if that is nothing. `what` is told what
@@ -40,9 +30,9 @@ impl Writer {
     /// before.
     pub(crate) async fn doing(
         what: impl Fn(&str, usize) -> Option<Vec<Act>> + Send + Sync + 'static,
-    ) -> Writer {
+    ) -> ScriptedAgent {
         let counts = Mutex::new(HashMap::<_, usize>::new());
-        Writer::told(move |_, asked| {
+        ScriptedAgent::told(move |_, asked| {
             let mut counts = counts.lock().unwrap();
             let before = counts.entry(asked.to_owned()).or_default();
             *before += 1;
@@ -53,10 +43,10 @@ impl Writer {
 
     /// Writes well, but begins with `what` only when the gate that comes with it is
     /// opened. Once: whoever asks for it after that is not held up.
-    pub(crate) async fn holding_up(what: &'static str) -> (Writer, Arc<Notify>) {
+    pub(crate) async fn holding_up(what: &'static str) -> (ScriptedAgent, Arc<Notify>) {
         let gate = Arc::new(Notify::new());
         let until = gate.clone();
-        let writer = Writer::doing(move |asked, before| {
+        let writer = ScriptedAgent::doing(move |asked, before| {
             let is_held_up = asked == what && before == 0;
             is_held_up.then(|| {
                 let mut acts = write(asked);
@@ -67,23 +57,26 @@ impl Writer {
         (writer.await, gate)
     }
 
-    /// The same as [`Writer::doing`], but `what` is told the whole prompt, and then what it asks for.
+    /// The same as [`ScriptedAgent::doing`], but `what` is told the whole prompt, and then what it asks for.
     pub(crate) async fn told(
         what: impl Fn(&str, &str) -> Option<Vec<Act>> + Send + Sync + 'static,
-    ) -> Writer {
+    ) -> ScriptedAgent {
         let (tell, asked) = watch::channel(Vec::new());
         let written = Arc::<Mutex<Vec<String>>>::default();
         let well = written.clone();
         let stub = Stub::start(move |call| {
-            let prompt = call.body["messages"].to_string();
-            let asked = asked_for(&prompt);
+            let prompt = call.prompt();
+            let asked = match requested_part(call) {
+                0 => OUTLINE.to_owned(),
+                part => HEADINGS[part - 1].to_owned(),
+            };
             tell.send_modify(|all| all.push(asked.clone()));
             what(&prompt, &asked).unwrap_or_else(|| {
                 well.lock().unwrap().push(prompt);
                 write(&asked)
             })
         });
-        Writer {
+        ScriptedAgent {
             stub: stub.await,
             asked,
             written,
@@ -120,7 +113,7 @@ impl Writer {
         let mut asked = self.asked.clone();
         let often = |all: &Vec<String>| all.iter().filter(|asked| *asked == what).count();
         let told = asked.wait_for(|all| often(all) >= times);
-        let told = timeout(PATIENCE, told).await;
+        let told = timeout(TIMEOUT, told).await;
         told.expect("it is not asked").unwrap();
     }
 
@@ -132,13 +125,8 @@ impl Writer {
 
 /// Writes what is asked for.
 pub(crate) fn write(asked: &str) -> Vec<Act> {
-    let text = match asked {
-        OUTLINE => {
-            let headings = HEADINGS.map(|heading| format!("## {heading}"));
-            format!("# A Good Title\n{}", headings.join("\n"))
-        }
-        _ => section(),
-    };
+    let heading = HEADINGS.iter().position(|heading| *heading == asked);
+    let text = write_part(heading.map_or(0, |heading| heading + 1));
     stream([
         Act::Chunk(delta(&text)),
         Act::Chunk(finish("stop")),
@@ -146,28 +134,4 @@ pub(crate) fn write(asked: &str) -> Vec<Act> {
         Act::Chunk(DONE.into()),
         Act::End,
     ])
-}
-
-/// No other is like it, for what repeats itself is cleaned away.
-fn section() -> String {
-    static SECTIONS: AtomicUsize = AtomicUsize::new(0);
-    let number = SECTIONS.fetch_add(1, Ordering::Relaxed);
-    let word = |n: usize| {
-        let kind = ["plum", "oak", "fern", "moss", "reed"][n % 5];
-        format!("{kind}{}", number + n)
-    };
-    let words = |from: usize| (from..from + 12).map(word).collect::<Vec<_>>().join(" ");
-    format!("Once {}. Then {}.", words(0), words(20))
-}
-
-/// All headings are told with every section; the one that is told once more is
-/// asked for.
-fn asked_for(prompt: &str) -> String {
-    if prompt.to_lowercase().contains("section headings") {
-        return OUTLINE.to_owned();
-    }
-    let told = |heading: &&str| prompt.matches(heading).count();
-    let most = HEADINGS.into_iter().max_by_key(told).unwrap();
-    assert!(told(&most) > 1, "what is asked for? {prompt}");
-    most.to_owned()
 }

@@ -11,11 +11,10 @@ use sea_orm::{
 use shared::config::StorageSettings;
 use shared::database::Database;
 use tempfile::TempDir;
-use testing::TestDatabase;
+use testing::{TestClient, TestDatabase};
 
-use super::client::Client;
 use super::process::{Exit, Process};
-use super::scripted_agent::Writer;
+use super::scripted_agent::ScriptedAgent;
 
 /// How long a worker may be silent.
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
@@ -56,7 +55,7 @@ impl Service {
     }
 
     /// With an agent.
-    pub(crate) fn of(writer: &Writer) -> Service {
+    pub(crate) fn of(writer: &ScriptedAgent) -> Service {
         Service::new()
             .set("AGENT", "openai")
             .set("AGENT_MODEL", "stub")
@@ -213,8 +212,8 @@ impl Api {
     }
 
     /// Signs somebody up.
-    pub(crate) async fn user(&self, name: &str) -> Client {
-        Client::register(&self.url, name).await
+    pub(crate) async fn user(&self, name: &str) -> TestClient {
+        TestClient::anonymous(&self.url).sign_up(name).await
     }
 
     pub(crate) async fn kill(self) -> Exit {
