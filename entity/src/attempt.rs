@@ -46,13 +46,13 @@ pub struct Model {
 pub enum Outcome {
     /// The post was stored.
     Succeeded,
-    /// An error; what follows is up to the job.
+    /// The attempt failed with an error.
     Failed,
-    /// The owner called it off.
+    /// The job was canceled.
     Canceled,
-    /// The worker stopped and gave the job back.
+    /// The worker was shutting down, and released the job.
     Released,
-    /// The worker was not heard of any more.
+    /// The lease expired, and the job was rescued.
     Lost,
 }
 

@@ -48,29 +48,29 @@ pub struct Model {
 #[serde(rename_all = "snake_case")]
 #[schema(as = AuditAction)]
 pub enum Action {
-    /// A wrong password, for a user or for nobody.
+    /// A login failed by a wrong password or an unknown name.
     LoginFailed,
-    /// A refresh token came a second time, and its session was ended.
+    /// A refresh token was used twice, and its session was ended.
     RefreshTokenReused,
-    /// A user has set a new password.
+    /// A user changed their password.
     PasswordChanged,
-    /// A user is gone, by their own will.
+    /// A user deleted their account.
     AccountDeleted,
-    /// A user has become an admin, or is one no longer.
+    /// A user became an admin, or is one no longer.
     RoleChanged,
-    /// A user is kept out.
+    /// A user was disabled.
     UserDisabled,
-    /// A user is let in again.
+    /// A user was enabled again.
     UserEnabled,
-    /// An admin called off a user's job.
+    /// An admin canceled a user's job.
     JobCanceled,
-    /// An admin had a user's job tried again.
+    /// An admin retried a user's job.
     JobRetried,
-    /// An admin called off, or had tried again, all jobs that a filter matched.
+    /// An admin canceled or retried all jobs that match a filter.
     JobsBulkChanged,
-    /// Workers were told to take no more jobs.
+    /// The queue was paused.
     QueuePaused,
-    /// Workers were told to take jobs again.
+    /// The queue was resumed.
     QueueResumed,
 }
 

@@ -97,9 +97,9 @@ pub enum Status {
     Canceling,
     /// The post is stored.
     Succeeded,
-    /// It was given up.
+    /// Its last attempt failed.
     Failed,
-    /// Its owner called it off.
+    /// It was canceled.
     Canceled,
 }
 

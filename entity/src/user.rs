@@ -44,7 +44,7 @@ pub struct Model {
 pub enum Role {
     /// Owns posts.
     User,
-    /// Looks after the service as well.
+    /// Also administers the service.
     Admin,
 }
 
