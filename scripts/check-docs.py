@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NOT_OURS = {".git", ".venv", "data", "node_modules", "target", "__pycache__"}
+NOT_OURS = {".git", ".models", ".venv", "data", "node_modules", "target", "__pycache__"}
 SOURCES = {".rs", ".py", ".sh", ".toml", ".yml", ".yaml", ".html", ".js", ".example", ""}
 
 MAX_README_LINES = 150

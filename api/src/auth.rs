@@ -1,4 +1,4 @@
-//! Who calls: passwords, tokens, and the user that a request comes from.
+//! Authentication: passwords, tokens, and the current user.
 
 pub(crate) mod current_user;
 pub(crate) mod login_throttle;

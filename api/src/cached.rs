@@ -1,4 +1,4 @@
-//! What is looked up once in a while, however often it is asked for.
+//! A value that is looked up at most once in a while.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-/// A value that is at most so old. Clones share it.
+/// A value with a maximum age. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Cached<T> {
     max_age: Duration,
@@ -15,7 +15,6 @@ pub(crate) struct Cached<T> {
 }
 
 impl<T: Clone + Send + 'static> Cached<T> {
-    /// Nothing yet; what is looked up is good for `max_age`.
     pub(crate) fn new(max_age: Duration) -> Self {
         Cached {
             max_age,
@@ -23,8 +22,8 @@ impl<T: Clone + Send + 'static> Cached<T> {
         }
     }
 
-    /// The value. One task at a time looks it up, and to the end even if nobody
-    /// waits for it any longer. None if that panics.
+    /// The value. One task at a time looks it up, and completes that even if the caller is gone.
+    /// None if it panics.
     pub(crate) async fn get(&self, look_up: impl Future<Output = T> + Send + 'static) -> Option<T> {
         let mut last = self.last.clone().lock_owned().await;
         if let Some((_, value)) = last.as_ref().filter(|(at, _)| at.elapsed() < self.max_age) {

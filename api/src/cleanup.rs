@@ -1,4 +1,4 @@
-//! Forgetting sign-ins that are over, and answers that are kept no longer.
+//! Deletes expired sessions, tokens, audit events and idempotency keys.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use shared::cleanup::{CleanupSchedule, delete_in_batches};
 use shared::database::Database;
 use shared::queue;
 
-/// For so long a client whose session has ended is told that it has.
+/// How long a client is told that its session has ended.
 const ENDED_SESSION_TTL: Duration = Duration::from_secs(24 * 3600);
 
-/// For so long the audit trail tells what was done.
+/// How long audit events are kept.
 const AUDIT_TTL: Duration = Duration::from_secs(400 * 24 * 3600);
 
-/// Prunes now and then, for ever. A refresh token is good for `token_ttl`.
+/// Runs for ever. A refresh token is valid for `token_ttl`.
 pub async fn run_periodically(db: Database, token_ttl: Duration) {
     let mut rounds = CleanupSchedule::new(db.clone());
     loop {
@@ -25,7 +25,7 @@ pub async fn run_periodically(db: Database, token_ttl: Duration) {
     }
 }
 
-/// Removes all that is old.
+/// Deletes everything that has expired.
 pub async fn run_once(db: &Database, token_ttl: Duration) {
     let ago = |age: Duration| now() - TimeDelta::from_std(age).unwrap_or(TimeDelta::MAX);
     let ended = ago(ENDED_SESSION_TTL);
@@ -33,7 +33,7 @@ pub async fn run_once(db: &Database, token_ttl: Duration) {
         session::Entity::delete_ended(tx, ended, limit).boxed()
     })
     .await;
-    // A spent token must be recognised for as long as it would have been good.
+    // A spent token must be recognised for as long as it would have been valid.
     let spent = ago(token_ttl);
     delete_in_batches(db, "refresh tokens", move |tx, limit| {
         refresh_token::Entity::delete_consumed(tx, spent, limit).boxed()
@@ -43,9 +43,9 @@ pub async fn run_once(db: &Database, token_ttl: Duration) {
         login_throttle::Entity::delete_expired(tx, limit).boxed()
     })
     .await;
-    let untold = ago(AUDIT_TTL);
+    let expired = ago(AUDIT_TTL);
     delete_in_batches(db, "audit events", move |tx, limit| {
-        audit::Entity::delete_old(tx, untold, limit).boxed()
+        audit::Entity::delete_old(tx, expired, limit).boxed()
     })
     .await;
     delete_in_batches(db, "jobs of disabled users", |tx, limit| {

@@ -1,4 +1,4 @@
-//! What is done from the command line, by whoever runs the service.
+//! Commands for operators.
 
 use anyhow::{Context, bail};
 use entity::audit::{Action, AuditEvent, RequestMetadata, UserRef};
@@ -7,11 +7,10 @@ use sea_orm::{ActiveModelTrait, IntoActiveModel, Set};
 use serde_json::json;
 use shared::database::Database;
 
-/// Makes a user an admin, and says so.
+/// Makes a user an admin. Returns what was done.
 ///
 /// # Errors
-/// When there is no such user, when it is disabled, or when the database does
-/// not answer.
+/// When there is no such user, or it is disabled.
 pub async fn make_admin(db: &Database, username: String) -> anyhow::Result<String> {
     let found = user::Entity::find_by_username(&username).one(db.read());
     let Some(user) = found.await? else {

@@ -9,13 +9,13 @@ use clap::{Parser, Subcommand};
 use ipnet::IpNet;
 use shared::config::{AgentSettings, LogSettings, Secret, StorageSettings, TraceSettings};
 
-/// The HTTP API: takes requests for blog posts, and tells what became of them.
+/// The HTTP API: accepts requests for blog posts, and serves posts and jobs.
 ///
 /// Settings are read from the command line, the environment, and a file .env.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "api", version, disable_help_subcommand = true)]
 pub struct Config {
-    /// What to do instead of serving.
+    /// A command to run instead of serving.
     #[command(subcommand)]
     pub command: Option<Command>,
 
@@ -76,34 +76,34 @@ pub struct Config {
     #[arg(long, env = "SHUTDOWN_GRACE_SECS", default_value_t = 30)]
     pub shutdown_grace_secs: u32,
 
-    /// Where things are kept.
+    /// Database and files.
     #[command(flatten)]
     pub storage: StorageSettings,
 
-    /// Who writes.
+    /// The agent that writes.
     #[command(flatten)]
     pub agent: AgentSettings,
 
-    /// How to log.
+    /// Logging.
     #[command(flatten)]
     pub log: LogSettings,
 
-    /// Where traces go.
+    /// Tracing.
     #[command(flatten)]
     pub traces: TraceSettings,
 }
 
-/// What can be done from the command line.
+/// The commands.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Command {
-    /// Make a user an admin, who signs up first like everyone else
+    /// Make a user an admin, who has to sign up first
     MakeAdmin {
         /// The user's name
         username: String,
     },
 }
 
-/// A proxy's address, or the network that proxies are in.
+/// A proxy's address, or the network of several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrustedProxy(IpNet);
 
@@ -128,10 +128,10 @@ impl FromStr for TrustedProxy {
 const MIN_SECRET_LEN: usize = 32;
 
 impl Config {
-    /// Reads the settings; ends the process on `--help` or a bad one.
+    /// Reads the settings; exits the process on `--help` or an invalid one.
     ///
     /// # Errors
-    /// When a setting is bad in a way that only shows once all are read.
+    /// When a setting is invalid in a way that only shows once all are read.
     pub fn load() -> anyhow::Result<Self> {
         let config: Config = shared::config::load()?;
         config.agent.models()?;
@@ -143,12 +143,12 @@ impl Config {
         Ok(config)
     }
 
-    /// How long an access token is good.
-    pub fn access_token_ttl(&self) -> Duration {
+    /// The lifetime of an access token.
+    pub(crate) fn access_token_ttl(&self) -> Duration {
         Duration::from_secs(self.access_token_ttl_secs.into())
     }
 
-    /// How long a session lasts when it is not refreshed.
+    /// The lifetime of a session that is not refreshed.
     pub fn refresh_token_ttl(&self) -> Duration {
         Duration::from_secs(self.refresh_token_ttl_secs.into())
     }

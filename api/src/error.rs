@@ -1,8 +1,7 @@
-//! The one place where an error becomes an answer: RFC 9457 problem documents
-//! with a stable `code`.
+//! Maps errors to responses: RFC 9457 problem documents with a stable `code`.
 //!
-//! What is the client's fault is told to the client and logged at debug; what
-//! is ours is told to the log, and the client learns only the request's id.
+//! A client's error is explained in the response and logged at debug. An internal one is logged,
+//! and the client learns only the request's id.
 
 use std::fmt::{self, Display};
 
@@ -16,10 +15,10 @@ use utoipa::ToSchema;
 
 use crate::middleware::request_context;
 
-/// A handler's answer.
+/// The result of a handler.
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
-/// Why a request was not done.
+/// Why a request failed.
 #[derive(Debug)]
 #[allow(missing_docs, reason = "each is a code of the contract")]
 pub enum Error {
@@ -50,17 +49,16 @@ pub enum Error {
     Validation(Vec<FieldError>),
     QuotaExceeded,
     StorageQuotaExceeded,
-    /// After so many seconds there is room again.
+    /// With the seconds to wait.
     RateLimited(u64),
-    /// The database can't be reached.
     DatabaseUnavailable(DbErr),
-    /// Others have all places for such work.
+    /// A concurrency limit or a timeout was hit.
     Overloaded,
-    /// Our fault; the text is for the log.
+    /// An internal error; the text is for the log.
     Internal(String),
 }
 
-/// A field that is at fault.
+/// A violation of a field's rules.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
     /// The field's path, such as `options.words`.
@@ -71,14 +69,14 @@ pub struct FieldError {
     pub message: String,
 }
 
-/// What a client gets instead of what it asked for (RFC 9457).
+/// An error response (RFC 9457).
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Problem {
-    /// Always `about:blank`: the code says what it is.
+    /// Always `about:blank`: `code` says what it is.
     #[serde(rename = "type")]
     #[schema(example = "about:blank")]
     kind: &'static str,
-    /// The status in words.
+    /// The status as text.
     title: &'static str,
     /// The HTTP status.
     status: u16,
@@ -87,21 +85,20 @@ pub(crate) struct Problem {
     /// What happened, for programs; stable.
     #[schema(example = "validation_failed")]
     code: &'static str,
-    /// The id under which the log knows the request.
+    /// The request's id, as in the log.
     request_id: String,
-    /// The fields that are at fault, where fields are.
+    /// The violations, if fields are invalid.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(max_items = 50)]
     errors: Vec<FieldError>,
 }
 
-/// How soon it is worth asking again for what may have passed by then, in
-/// seconds.
+/// When a request is worth retrying that may succeed by then, in seconds.
 const RETRY_AFTER_SECONDS: u64 = 5;
 
 impl Error {
-    /// One field that is at fault.
-    pub fn invalid(field: &str, code: &'static str, message: impl Into<String>) -> Self {
+    /// A single violation.
+    pub(crate) fn invalid(field: &str, code: &'static str, message: impl Into<String>) -> Self {
         Error::Validation(vec![FieldError {
             field: field.to_owned(),
             code,
@@ -109,7 +106,7 @@ impl Error {
         }])
     }
 
-    /// An error of ours, which goes to the log.
+    /// An internal error.
     pub(crate) fn internal(error: impl Display) -> Self {
         Error::Internal(error.to_string())
     }
@@ -178,66 +175,58 @@ impl Error {
 
     fn detail(&self) -> String {
         let detail = match self {
-            Error::MalformedJson(why) => return format!("The body can't be read as JSON: {why}."),
-            Error::MalformedQuery(why) => return format!("The query can't be read: {why}."),
-            Error::InvalidCursor => {
-                "The cursor was not made for this list. Start again without one."
-            }
-            Error::Unauthenticated => "Sign in, and send the access token as a bearer token.",
+            Error::MalformedJson(why) => return format!("Can't read the body as JSON: {why}."),
+            Error::MalformedQuery(why) => return format!("Can't read the query: {why}."),
+            Error::InvalidCursor => "The cursor is not of this list. Start again without one.",
+            Error::Unauthenticated => "Log in, and send the access token as a bearer token.",
             Error::TokenExpired => "The token has expired. Get a new one with the refresh token.",
-            Error::SessionRevoked => "The session is over. Sign in again.",
-            Error::InvalidCredentials => "The username or the password is wrong.",
+            Error::SessionRevoked => "The session has ended. Log in again.",
+            Error::InvalidCredentials => "Wrong username or password.",
             Error::RefreshTokenReused => {
-                "The refresh token was used before, so its session has been ended. Sign in again."
+                "The refresh token was used before, so its session has been ended. Log in again."
             }
             Error::AccountDisabled => "This account is disabled.",
-            Error::Forbidden => "Only admins may do that.",
-            Error::NotFound => "There is no such thing, or it is not yours.",
-            Error::JobPruned => {
-                "The post is here, but its job was over long ago and is no longer kept."
-            }
-            Error::MethodNotAllowed => "This path does not know that method; see Allow.",
-            Error::UsernameTaken => "Someone else has that username.",
+            Error::Forbidden => "Admins only.",
+            Error::NotFound => "Not found.",
+            Error::JobPruned => "The post exists, but its job is no longer kept.",
+            Error::MethodNotAllowed => "Method not allowed; see Allow.",
+            Error::UsernameTaken => "The username is taken.",
             Error::GenerationInProgress => {
-                "The post is being generated. Wait for its job to end, or cancel it."
+                "The post is being generated. Wait for its job to finish, or cancel it."
             }
-            Error::JobFinished => "The job is over.",
+            Error::JobFinished => "The job has finished.",
             Error::NoContent => {
-                "The post has no content, for its job failed or was canceled. Regenerate the post."
+                "The post has no content: its job failed or was canceled. Regenerate the post."
             }
             Error::OwnerDisabled => {
-                "The job is over, and its owner is disabled. Enable that user before you retry it."
+                "The job has finished, and its owner is disabled. Enable that user to retry it."
             }
-            Error::LastAdmin => "There must be an admin. Make somebody else one before.",
+            Error::LastAdmin => "At least one admin is required. Make another user an admin first.",
             Error::IdempotencyInProgress => {
-                "The first request with this Idempotency-Key is under way. Ask again soon."
+                "The first request with this Idempotency-Key is in progress. Retry later."
             }
             Error::IdempotencyKeyReused => {
-                "Another request was made with this Idempotency-Key. Each needs its own."
+                "This Idempotency-Key was used for another request. Use a new one."
             }
             Error::VersionConflict => {
-                "The post has changed since that version. Read it again before you change it."
+                "The post has changed since that version. Read it again, then change it."
             }
             Error::PayloadTooLarge => "The body is larger than 1 MiB.",
             Error::UnsupportedMediaType => "Send the body as application/json.",
-            Error::Validation(_) => "Some fields are not valid; see errors.",
+            Error::Validation(_) => "Some fields are invalid; see errors.",
             Error::QuotaExceeded => {
-                "You have as many unfinished jobs as you may. Wait for one to end, or cancel one."
+                "Too many unfinished jobs. Wait for one to finish, or cancel one."
             }
-            Error::StorageQuotaExceeded => {
-                "You have as many posts, or as much text in them, as you may. Delete some."
-            }
-            Error::RateLimited(_) => "You ask too often. Wait as long as Retry-After says.",
-            Error::DatabaseUnavailable(_) => "The database can't be reached. Try again soon.",
-            Error::Overloaded => "Too many ask for that at once. Try again soon.",
-            Error::Internal(_) => {
-                "Something went wrong on our side. Tell the operators the request's id."
-            }
+            Error::StorageQuotaExceeded => "Too many posts, or too much text. Delete some posts.",
+            Error::RateLimited(_) => "Too many requests; retry after the time in Retry-After.",
+            Error::DatabaseUnavailable(_) => "The database is unavailable. Retry later.",
+            Error::Overloaded => "The service is overloaded. Retry later.",
+            Error::Internal(_) => "Internal error. Report the request_id to the operators.",
         };
         detail.to_owned()
     }
 
-    /// When to ask again, where that may help, in seconds.
+    /// When to retry, if that may help, in seconds.
     fn retry_after(&self) -> Option<u64> {
         match self {
             Error::IdempotencyInProgress => Some(1),
@@ -253,11 +242,11 @@ impl Error {
     fn log(&self) {
         match self {
             Error::DatabaseUnavailable(error) => {
-                tracing::error!(%error, "the database can't be reached")
+                tracing::error!(%error, "the database is unavailable")
             }
-            Error::Overloaded => tracing::warn!("more is asked for than there are places"),
-            Error::Internal(error) => tracing::error!(error, "a request failed"),
-            fault => tracing::debug!(code = fault.code(), "a request was refused"),
+            Error::Overloaded => tracing::warn!("overloaded: no permit, or a statement timed out"),
+            Error::Internal(error) => tracing::error!(error, "request failed: internal error"),
+            refused => tracing::debug!(code = refused.code(), "request refused"),
         }
     }
 }
@@ -276,7 +265,8 @@ impl std::error::Error for Error {}
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         self.log();
-        let (status, retry_after) = (self.status(), self.retry_after());
+        let status = self.status();
+        let retry_after = self.retry_after();
         let problem = Problem {
             kind: "about:blank",
             title: status.canonical_reason().unwrap_or_default(),
@@ -320,28 +310,27 @@ impl From<EnqueueError> for Error {
 
 impl From<DbErr> for Error {
     fn from(error: DbErr) -> Self {
-        match &error {
-            DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => Error::DatabaseUnavailable(error),
+        let cause = match &error {
             DbErr::Exec(RuntimeErr::SqlxError(cause))
-            | DbErr::Query(RuntimeErr::SqlxError(cause))
-                if is_timeout(cause) =>
-            {
-                Error::Overloaded
-            }
-            DbErr::Exec(RuntimeErr::SqlxError(cause))
-            | DbErr::Query(RuntimeErr::SqlxError(cause))
-                if is_transient(cause) =>
-            {
-                Error::DatabaseUnavailable(error)
-            }
-            // What the row belongs to was deleted a moment ago.
-            _ if is_foreign_key_violation(&error) => Error::NotFound,
-            _ => Error::Internal(error.to_string()),
+            | DbErr::Query(RuntimeErr::SqlxError(cause)) => Some(&**cause),
+            _ => None,
+        };
+        if cause.is_some_and(is_timeout) {
+            return Error::Overloaded;
+        }
+        let is_connection = matches!(error, DbErr::ConnectionAcquire(_) | DbErr::Conn(_));
+        if is_connection || cause.is_some_and(is_transient) {
+            return Error::DatabaseUnavailable(error);
+        }
+        match error.sql_err() {
+            // The row that it refers to was deleted a moment ago.
+            Some(SqlErr::ForeignKeyConstraintViolation(_)) => Error::NotFound,
+            _ => Error::internal(error),
         }
     }
 }
 
-/// Whether the database may do it when it is asked again.
+/// Whether the statement may succeed when it is retried.
 fn is_transient(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => true,
@@ -353,49 +342,38 @@ fn is_transient(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether Postgres has canceled the statement, because it took longer than allowed.
+/// Whether Postgres has canceled the statement because of its timeout.
 fn is_timeout(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     code.is_some_and(|code| code == "57014")
 }
 
-/// Busy (5), the disk does not work (10) or is full (13), the file can't be
-/// opened (14); the higher bits say more: <https://www.sqlite.org/rescode.html>.
+/// Busy (5), I/O error (10), disk full (13), can't open the file (14); the higher bits say more:
+/// <https://www.sqlite.org/rescode.html>.
 fn is_transient_sqlite(code: u32) -> bool {
     matches!(code & 0xff, 5 | 10 | 13 | 14)
 }
 
-/// Broken connections (08), deadlocks and serialization (40), no room or too
-/// many connections (53), locks of others (55P), shutdown (57P), the disk (58):
+/// Connection exceptions (08), deadlocks and serialization (40), insufficient resources (53), locks
+/// not available (55P), shutdown (57P), system errors (58):
 /// <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
 fn is_transient_postgres(code: &str) -> bool {
     let classes = ["08", "40", "53", "55P", "57P", "58"];
     classes.iter().any(|class| code.starts_with(class))
 }
 
-fn is_foreign_key_violation(error: &DbErr) -> bool {
-    matches!(
-        error.sql_err(),
-        Some(SqlErr::ForeignKeyConstraintViolation(_))
-    )
-}
-
-/// Both, or all the fields that are at fault in either.
-///
-/// # Errors
-/// When either is one.
+/// Both results, or the violations of both.
 pub(crate) fn merge_violations<A, B>(one: Result<A>, other: Result<B>) -> Result<(A, B)> {
     match (one, other) {
         (Ok(one), Ok(other)) => Ok((one, other)),
-        (Err(Error::Validation(mut faults)), Err(Error::Validation(more))) => {
-            faults.extend(more);
-            Err(Error::Validation(faults))
+        (Err(Error::Validation(mut violations)), Err(Error::Validation(more))) => {
+            violations.extend(more);
+            Err(Error::Validation(violations))
         }
         (Err(error), _) | (_, Err(error)) => Err(error),
     }
 }
 
-/// Whether a row could not be written because another has what must be unique.
 pub(crate) fn is_unique_violation(error: &DbErr) -> bool {
     matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_)))
 }

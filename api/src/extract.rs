@@ -1,4 +1,4 @@
-//! Extractors: what handlers take from a request, checked.
+//! Extractors: validated parts of a request.
 
 pub(crate) mod client_info;
 pub(crate) mod field_reader;

@@ -1,4 +1,4 @@
-//! What clients may say about how a post is to be written.
+//! A client's options for generating a post.
 
 use serde::{Deserialize, Serialize};
 use shared::config::Model;
@@ -9,14 +9,14 @@ use crate::error::{Error, Result};
 use crate::extract::field_reader::{FieldReader, Violation, accept_any};
 use crate::extract::text_rules::{length, trimmed_length};
 
-/// How a post is to be written; all may be left out.
+/// How to write the post; everything is optional.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GenerationOptions {
     #[schema(nullable)]
     #[serde(skip_serializing_if = "Option::is_none")]
     tone: Option<Tone>,
-    /// Who is to read it.
+    /// Who is going to read it.
     #[schema(
         min_length = 1,
         max_length = 200,
@@ -28,15 +28,15 @@ pub(crate) struct GenerationOptions {
     #[schema(schema_with = language_schema)]
     #[serde(skip_serializing_if = "Option::is_none")]
     language: Option<String>,
-    /// About how many words.
+    /// The approximate length.
     #[schema(minimum = 100, maximum = 3000)]
     #[serde(skip_serializing_if = "Option::is_none")]
     words: Option<u32>,
-    /// Words that are to occur.
+    /// Words that should occur.
     #[schema(schema_with = keywords_schema)]
     #[serde(skip_serializing_if = "Option::is_none")]
     keywords: Option<Vec<String>>,
-    /// Anything else that the writer should know.
+    /// Further instructions for the writer.
     #[schema(
         min_length = 1,
         max_length = 2000,
@@ -50,7 +50,7 @@ pub(crate) struct GenerationOptions {
     model: Option<String>,
 }
 
-/// How a post sounds.
+/// The tone of a post.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "the names say it")]
@@ -64,7 +64,7 @@ pub(crate) enum Tone {
 }
 
 impl GenerationOptions {
-    /// Takes the fields, of which `model` must be one of `models`.
+    /// Takes the fields; `model` must be one of `models`.
     pub(crate) fn from_fields(fields: &mut FieldReader, models: &[Model]) -> Option<Self> {
         let tone = fields.optional("tone", accept_any);
         let audience = fields.optional("audience", trimmed_length(1, 200));
@@ -84,20 +84,14 @@ impl GenerationOptions {
         })
     }
 
-    /// As they are stored, with the post and its jobs.
-    ///
-    /// # Errors
-    /// When they can't be encoded.
+    /// The options as they are stored, with the post and its jobs.
     pub(crate) fn to_json(&self) -> Result<serde_json::Value> {
         serde_json::to_value(self).map_err(Error::internal)
     }
 }
 
-/// The model that stored options mean: the one that they name, or the default
-/// where they name none, or one that is served no longer.
-///
-/// # Errors
-/// When there are no models, which the settings do not allow.
+/// The model for stored options: the one that they name, or the default if they name none or one
+/// that is no longer available.
 pub(crate) fn resolve_model(options: &serde_json::Value, models: &[Model]) -> Result<String> {
     let named = options["model"].as_str();
     let named = models.iter().find(|model| named == Some(&model.id));
@@ -113,7 +107,7 @@ fn validate_model(name: String, models: &[Model]) -> std::result::Result<String,
     }
 }
 
-/// The longest tag that RFC 5646, 4.4.1, wants to be let through.
+/// The maximum that RFC 5646, 4.4.1, asks to support.
 const MAX_LANGUAGE_LEN: usize = 35;
 
 fn language(tag: String) -> std::result::Result<String, Violation> {
@@ -124,7 +118,7 @@ fn language(tag: String) -> std::result::Result<String, Violation> {
     }
 }
 
-/// As RFC 5646, 2.1, has it, but for the few tags that it keeps from before.
+/// RFC 5646, 2.1, without its grandfathered tags.
 const LANGUAGE_PATTERN: &str = concat!(
     "^(([A-Za-z]{2,3}(-[A-Za-z]{3}){0,3}|[A-Za-z]{4,8})", // language
     "(-[A-Za-z]{4})?",                                    // script

@@ -1,5 +1,4 @@
-//! What clients say in headers: what they have, what they want, how long they
-//! will wait.
+//! Parses `Accept`, `Prefer` and `If-(None-)Match`, and makes `ETag`s.
 
 use std::time::Duration;
 
@@ -10,21 +9,21 @@ use ring::digest;
 
 use crate::auth::tokens::hex;
 
-/// The longest that a client may ask us to wait (RFC 7240, `wait`).
+/// The maximum of `Prefer: wait` (RFC 7240).
 pub(crate) const MAX_WAIT: Duration = Duration::from_secs(60);
 
-/// How a post can be sent.
+/// A representation of a post.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// The whole post.
     Json,
-    /// Just its content, as it is stored.
+    /// Its content as it is stored.
     Markdown,
-    /// Just its content, rendered.
+    /// Its content, rendered.
     Html,
 }
 
-/// The format that `Accept` likes best; of equals, in the order of [`Format`].
+/// The format that `Accept` prefers; of equals, in the order of [`Format`].
 pub(crate) fn accepted_format(headers: &HeaderMap) -> Format {
     let accept = headers.get(header::ACCEPT);
     let Some(accept) = accept.and_then(|accept| accept.to_str().ok()) else {
@@ -42,8 +41,8 @@ pub(crate) fn accepted_format(headers: &HeaderMap) -> Format {
     best.map_or(Format::Json, |(format, _)| format)
 }
 
-/// How much `accept` likes a media type, in thousandths. The most specific
-/// range that names it counts (RFC 9110, 12.5.1).
+/// The quality of a media type in `accept`, in thousandths, by the most specific range that matches
+/// it (RFC 9110, 12.5.1).
 fn quality(accept: &str, media_type: &str) -> u16 {
     let kind = media_type.split('/').next().unwrap_or_default();
     let mut found = (0, 0);
@@ -64,9 +63,8 @@ fn quality(accept: &str, media_type: &str) -> u16 {
     found.1
 }
 
-/// How long the client would wait, by `Prefer: wait=SECONDS`, at most
-/// [`MAX_WAIT`]. A preference that can't be read is ignored, as RFC 7240
-/// wants it.
+/// `Prefer: wait=SECONDS`, at most [`MAX_WAIT`]. An invalid preference is ignored, as RFC 7240
+/// asks.
 pub(crate) fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
     let preferences = headers.get_all("prefer").iter();
     let mut preferences = preferences.filter_map(|value| value.to_str().ok());
@@ -82,8 +80,7 @@ fn parse_wait(preference: &str) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(MAX_WAIT))
 }
 
-/// An entity tag of a version that is sent in some format. Each format has its own,
-/// for who has one of them has not the others.
+/// The entity tag of a post's version in a format: a client that has one format has not the others.
 pub(crate) fn version_etag(version: i32, format: Format) -> String {
     let suffix = match format {
         Format::Json => "",
@@ -93,18 +90,18 @@ pub(crate) fn version_etag(version: i32, format: Format) -> String {
     format!("\"{version}{suffix}\"")
 }
 
-/// An entity tag of what is sent.
+/// The entity tag of a body.
 pub(crate) fn content_etag(content: &[u8]) -> String {
     let digest = digest::digest(&digest::SHA256, content);
     format!("\"{}\"", hex(&digest.as_ref()[..16]))
 }
 
-/// Whether the client has what `tag` stands for: then 304 will do.
+/// Whether `If-None-Match` has `tag`, so that 304 will do.
 pub(crate) fn is_not_modified(headers: &HeaderMap, tag: &str) -> bool {
     etag_list_contains(headers, &header::IF_NONE_MATCH, tag).unwrap_or(false)
 }
 
-/// Whether the client allows a change of a version, which it may have in any format.
+/// Whether `If-Match` allows to change this version, which the client may have in any format.
 pub(crate) fn if_match_allows(headers: &HeaderMap, version: i32) -> bool {
     let mut formats = [Format::Json, Format::Markdown, Format::Html].into_iter();
     formats.any(|format| {
@@ -113,8 +110,7 @@ pub(crate) fn if_match_allows(headers: &HeaderMap, version: i32) -> bool {
     })
 }
 
-/// Whether a header of entity tags names `tag`, in any of its lines; None without
-/// the header. Tags may have bytes that are no text.
+/// Whether any line of a header lists `tag`; None without the header. Tags may be no valid text.
 fn etag_list_contains(headers: &HeaderMap, name: &HeaderName, tag: &str) -> Option<bool> {
     let lines = headers.get_all(name).iter();
     let mut listed = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
@@ -125,7 +121,7 @@ fn etag_list_contains(headers: &HeaderMap, name: &HeaderName, tag: &str) -> Opti
     headers.contains_key(name).then(|| listed.any(is_it))
 }
 
-/// Sends something under its tag, or 304 if the client has it.
+/// A response with its tag, or 304 if the client has it.
 pub(crate) fn with_etag(asked: &HeaderMap, tag: &str, response: impl IntoResponse) -> Response {
     let mut response = response.into_response();
     if is_not_modified(asked, tag) {

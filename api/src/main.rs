@@ -22,32 +22,32 @@ fn main() -> anyhow::Result<()> {
     runtime.block_on(async { shared::shutdown::cancel_on_signal(stop.clone()) })?;
     let config = Config::load()?;
     if let Some(command) = config.command {
-        let obey = stop.run_until_cancelled(run_command(command, &config.storage));
-        let said = runtime.block_on(obey).context("it was stopped")??;
-        writeln!(std::io::stdout(), "{said}")?;
+        let run = stop.run_until_cancelled(run_command(command, &config.storage));
+        let done = runtime.block_on(run).context("it was stopped")??;
+        writeln!(std::io::stdout(), "{done}")?;
         return Ok(());
     }
     shared::log::init(&config.log)?;
     let export = trace::start(&config.traces, "blog-api")?;
     let done = runtime.block_on(run(config, stop));
     export.stop();
-    // A thread that still waits for something would be waited for.
+    // Does not wait for blocked threads.
     runtime.shutdown_background();
     done
 }
 
-/// Carries out a command, and says what was done.
+/// Runs a command. Returns what was done.
 async fn run_command(command: Command, storage: &StorageSettings) -> anyhow::Result<String> {
     let db = Database::open_existing(storage).await?;
     let Command::MakeAdmin { username } = command;
-    let said = make_admin(&db, username).await;
+    let done = make_admin(&db, username).await;
     db.close().await;
-    said
+    done
 }
 
 async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     if let Err(error) = raise_open_file_limit() {
-        tracing::warn!(%error, "the limit of open files stays as it is");
+        tracing::warn!(%error, "can't raise the limit of open files");
     }
     let limits = ConnectionLimits::new(&config);
     let data_dir = config.storage.create_data_dir()?;
@@ -63,7 +63,8 @@ async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let db = db?;
 
     let address = config.listen_addr;
-    let (grace, token_ttl) = (config.shutdown_grace(), config.refresh_token_ttl());
+    let grace = config.shutdown_grace();
+    let token_ttl = config.refresh_token_ttl();
     let state = AppState::new(config, db.clone(), &secret, stop.clone())?;
     let listener = TcpListener::bind(address)
         .await

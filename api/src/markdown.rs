@@ -1,13 +1,13 @@
-//! Markdown to HTML that is safe to show. What an agent writes is not ours.
+//! Renders Markdown to safe HTML. An agent's output is not trusted.
 
 use pulldown_cmark::{Event, Options, Parser, html};
 
-/// Quotes and lists within each other deeper than this are rendered as if they
-/// were not: the sanitiser takes time in proportion to the depth for each.
+/// Deeper nested quotes and lists are flattened: the sanitiser takes time in proportion to the
+/// depth of each.
 const MAX_NESTING: usize = 50;
 
-/// Renders Markdown (CommonMark with tables, strikethrough and task lists). HTML
-/// in it is left out, and what could do something is removed from the rest.
+/// Renders CommonMark with tables, strikethrough and task lists. Raw HTML is dropped, and the rest
+/// sanitised.
 ///
 /// It takes a second for a megabyte, so call it where it may block.
 pub(crate) fn render_html(markdown: &str) -> String {

@@ -1,4 +1,4 @@
-//! What the API counts, for Prometheus.
+//! The API's Prometheus metrics.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,21 +18,21 @@ use tokio::time::timeout;
 
 use crate::cached::Cached;
 
-/// Seconds. Who waits for a job may do so for a minute.
+/// In seconds. A long poll may take a minute.
 const LATENCY_BUCKETS: [f64; 15] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 ];
 
-/// Where counting the jobs of the queue ends, so that a scrape stays cheap.
+/// Jobs are counted up to this number, so that a scrape stays cheap.
 const MAX_COUNTED: u32 = 100_000;
 
 /// How long a scrape waits for the database.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// For how long the queue is as it was measured last, however often anyone asks.
+/// How long a measurement of the queue is reused.
 const DEPTH_MAX_AGE: Duration = Duration::from_secs(5);
 
-/// What is counted since the start.
+/// Counters since the start of the process.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -40,50 +40,41 @@ pub struct Metrics {
     latency: HistogramVec,
     in_flight: Gauge,
     jobs: IntCounterVec,
-    /// What the database told of the queue, if it answered.
+    /// None if the database did not answer.
     queue: Cached<Option<QueueDepth>>,
 }
 
 impl Metrics {
-    /// All at zero.
-    ///
-    /// # Errors
-    /// Never, but for the names below.
+    /// All metrics, at zero.
     pub fn new() -> Result<Self> {
         let registry = process_registry("api")?;
         Ok(Metrics {
             requests: registry.counters(
                 "blog_http_requests_total",
-                "Requests that were answered. The route is the pattern, or unknown.",
+                "Answered requests. The route is its pattern, or unknown.",
                 &["method", "route", "status"],
             )?,
             latency: registry.histograms(
                 "blog_http_request_duration_seconds",
-                "How long answers took, with what a client asked to wait.",
+                "Time to the response, long polling included.",
                 &["method", "route"],
                 &LATENCY_BUCKETS,
             )?,
-            in_flight: registry.gauge(
-                "blog_http_requests_in_flight",
-                "Requests that wait for their answer.",
-            )?,
+            in_flight: registry.gauge("blog_http_requests_in_flight", "Requests in progress.")?,
             jobs: jobs_finished(&registry)?,
             queue: Cached::new(DEPTH_MAX_AGE),
             registry,
         })
     }
 
-    /// A job was canceled. If a worker has it, that counts it when it ends.
-    pub fn job_canceled(&self, job: &job::Model) {
+    /// Counts a job that was canceled at once. One that is running is counted by its worker.
+    pub(crate) fn job_canceled(&self, job: &job::Model) {
         if job.status == job::Status::Canceled {
             self.jobs.with_label_values(&["canceled", ""]).inc();
         }
     }
 
-    /// All that a scrape is told. What the database does not tell is left out.
-    ///
-    /// # Errors
-    /// Never, but for the names below.
+    /// The text of a scrape. What the database does not answer is left out.
     pub async fn render(&self, db: &Database) -> Result<String> {
         let now = scrape_registry()?;
         let db = db.clone();
@@ -91,7 +82,7 @@ impl Metrics {
         let depth = depth.flatten();
         now.gauge(
             "blog_database_up",
-            "Whether the database answered when the queue was measured, 1 or 0.",
+            "1 if the database answered when the queue was measured, else 0.",
         )?
         .set(f64::from(u8::from(depth.is_some())));
         if let Some(depth) = depth {
@@ -105,8 +96,8 @@ async fn queue_depth(db: &Database) -> Option<QueueDepth> {
     let depth = timeout(SCRAPE_TIMEOUT, queue::depth(db.read(), MAX_COUNTED));
     match depth.await {
         Ok(Ok(depth)) => return Some(depth),
-        Ok(Err(error)) => tracing::warn!(%error, "the queue can't be measured"),
-        Err(_) => tracing::warn!("the queue can't be measured: the database is too slow"),
+        Ok(Err(error)) => tracing::warn!(%error, "can't measure the queue"),
+        Err(_) => tracing::warn!("can't measure the queue: the database timed out"),
     }
     None
 }
@@ -114,7 +105,7 @@ async fn queue_depth(db: &Database) -> Option<QueueDepth> {
 fn set_queue_gauges(now: &Registry, depth: &QueueDepth) -> Result<()> {
     let jobs = now.gauges(
         "blog_queue_jobs",
-        "Jobs that wait or run, of the whole service; counted up to 100000, and once in 5 seconds.",
+        "Queued and running jobs of the whole service, up to 100000; measured every 5 seconds.",
         &["status"],
     )?;
     jobs.with_label_values(&["queued"]).set(depth.queued);
@@ -122,19 +113,19 @@ fn set_queue_gauges(now: &Registry, depth: &QueueDepth) -> Result<()> {
     let oldest = depth.next.as_deref().and_then(queue::lateness);
     now.gauge(
         "blog_queue_oldest_due_seconds",
-        "For how long the next job has been due; 0 if none is.",
+        "How long the next job has been due; 0 if none is.",
     )?
     .set(oldest.unwrap_or_default().as_secs_f64());
     now.gauge(
         "blog_queue_paused",
-        "Whether workers take no jobs, for an admin wants it so, 1 or 0.",
+        "1 if an admin has paused the queue, else 0.",
     )?
     .set(f64::from(u8::from(depth.paused_at.is_some())));
     Ok(())
 }
 
-/// Middleware: counts the request.
-pub async fn track_metrics(
+/// Middleware: counts and times the request.
+pub(crate) async fn track_metrics(
     State(metrics): State<Arc<Metrics>>,
     request: Request,
     next: Next,
@@ -142,11 +133,11 @@ pub async fn track_metrics(
     let method = method_label(request.method());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("unknown", MatchedPath::as_str);
-    let begun = Instant::now();
+    let started = Instant::now();
     let in_flight = InFlight::new(&metrics.in_flight);
     let response = next.run(request).await;
     drop(in_flight);
-    let seconds = begun.elapsed().as_secs_f64();
+    let seconds = started.elapsed().as_secs_f64();
     let status = response.status();
     let requests = &metrics.requests;
     requests
@@ -157,13 +148,13 @@ pub async fn track_metrics(
     response
 }
 
-/// Clients may invent methods, which must not become series.
+/// Unknown methods are one label: clients may invent any number.
 pub(crate) fn method_label(method: &Method) -> &'static str {
     let mut known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"].into_iter();
     known.find(|known| method == known).unwrap_or("other")
 }
 
-/// A request under way, until it is answered or its client goes.
+/// A request in progress, until it is answered or its client disconnects.
 struct InFlight<'a>(&'a Gauge);
 
 impl<'a> InFlight<'a> {

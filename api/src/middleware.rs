@@ -1,4 +1,4 @@
-//! What every request passes through.
+//! Middleware for all requests.
 
 pub(crate) mod client_ip;
 pub(crate) mod panic;

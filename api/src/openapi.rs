@@ -1,4 +1,4 @@
-//! The OpenAPI document, made of the routes, and the page that shows it.
+//! The OpenAPI document, generated from the routes, and its page.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::map_response;
@@ -23,14 +23,13 @@ use crate::state::AppState;
 
 mod links;
 
-/// Where the document is served.
 pub(crate) const PATH: &str = "/api/v1/openapi.json";
 
-/// The fields that tell of the limit on requests.
+/// The rate limit's headers.
 const LIMIT_FIELDS: [(&str, &str, &str); 2] = [
     (
         "RateLimit-Policy",
-        "How many requests one may make in a window of so many seconds.",
+        "The quota of requests, and its window in seconds.",
         "\"default\";q=600;w=60",
     ),
     (
@@ -40,25 +39,25 @@ const LIMIT_FIELDS: [(&str, &str, &str); 2] = [
     ),
 ];
 
-/// What the document says besides the routes.
+/// The document without the routes.
 pub(crate) fn base_document() -> OpenApi {
     #[derive(utoipa::OpenApi)]
     #[openapi(
         info(
             title = "Blog Post Generation API",
-            description = "Give a topic, get a blog post written by an AI agent. A request is \
+            description = "Blog posts on given topics, written by an AI agent. A request is \
                            stored and answered at once with 202; poll its job, or wait for it.",
             license(name = "MIT", identifier = "MIT"),
         ),
-        servers((url = "/", description = "The server that this document is from.")),
+        servers((url = "/", description = "The server of this document.")),
         components(schemas(Problem, FieldError)),
         security(("bearer" = [])),
         tags(
             (name = "users", description = "Accounts and sessions"),
             (name = "blogs", description = "Blog posts"),
-            (name = "jobs", description = "The jobs that write them"),
-            (name = "admin", description = "For admins only"),
-            (name = "operation", description = "For those who run the service"),
+            (name = "jobs", description = "Generation jobs"),
+            (name = "admin", description = "Administration"),
+            (name = "operation", description = "Operation"),
         ),
     )]
     struct Base;
@@ -68,7 +67,7 @@ pub(crate) fn base_document() -> OpenApi {
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("JWT")
         .description(Some(
-            "An access token, from register, login or refresh: a JWT that is made and checked \
+            "An access token, from register, login or refresh: a JWT that is signed and verified \
              as RFC8725 recommends.",
         ))
         .build();
@@ -86,7 +85,7 @@ pub(crate) fn base_document() -> OpenApi {
     document
 }
 
-/// Serves the document, and a page for it that needs nothing from elsewhere.
+/// Serves the document, and a page for it that loads nothing from elsewhere.
 pub(crate) fn docs(mut document: OpenApi) -> Router<AppState> {
     for (path, item) in &mut document.paths.paths {
         for operation in operations(item) {
@@ -103,7 +102,7 @@ pub(crate) fn docs(mut document: OpenApi) -> Router<AppState> {
     }
     let document = expand_shorthands(&document);
     let config = Config::from(PATH).persist_authorization(true);
-    // By default it has a validator on the internet read the document.
+    // The default is a validator on the internet.
     let page = SwaggerUi::new("/docs").config(config.validator_url("none"));
     Router::from(page)
         .layer(map_response(as_problem))
@@ -111,8 +110,7 @@ pub(crate) fn docs(mut document: OpenApi) -> Router<AppState> {
         .route(PATH, get(|| async { Json(document) }))
 }
 
-/// The document with its patterns as they are meant: the attributes write `\\s` for
-/// all that leaves nothing to see.
+/// Expands [`VISIBLE`] in patterns to exclude all invisible characters.
 fn expand_shorthands(document: &OpenApi) -> Value {
     let mut document = serde_json::to_value(document).unwrap_or_default();
     let visible = format!("[^{}]", blank_class());
@@ -139,10 +137,10 @@ fn expand_shorthand(value: &mut Value, visible: &str) {
     }
 }
 
-/// A character that is seen, as the attributes write it.
+/// A visible character, as attributes write it.
 const VISIBLE: &str = r"[^\s\x00]";
 
-/// A file that the page does not have is not found as anything else is.
+/// A missing file of the page is answered like any other missing path.
 async fn as_problem(response: Response) -> Response {
     match response.status() {
         StatusCode::NOT_FOUND => Error::NotFound.into_response(),
@@ -150,7 +148,7 @@ async fn as_problem(response: Response) -> Response {
     }
 }
 
-/// The page is text, and says how it is to be read.
+/// Adds the charset to text.
 async fn in_utf_8(mut response: Response) -> Response {
     let kind = response.headers().get(header::CONTENT_TYPE);
     let kind = kind.and_then(|kind| kind.to_str().ok());
@@ -174,8 +172,7 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     .flatten()
 }
 
-/// What anyone may do needs no kind of proof, which is an empty list; utoipa has a
-/// list of one kind that asks for nothing.
+/// Public operations have an empty list; utoipa makes a list of one empty requirement.
 fn mark_open(operation: &mut Operation) {
     let nothing = [SecurityRequirement::default()];
     if operation.security.as_deref() == Some(&nothing) {
@@ -183,7 +180,7 @@ fn mark_open(operation: &mut Operation) {
     }
 }
 
-/// A body that may be left out may not be null, which to utoipa are the same.
+/// An optional body must not be null, which utoipa does not distinguish.
 fn forbid_null(operation: &mut Operation) {
     let Some(RefOr::T(body)) = &mut operation.request_body else {
         return;
@@ -198,8 +195,7 @@ fn forbid_null(operation: &mut Operation) {
     }
 }
 
-/// Describes the responses whose status says it all: OpenAPI 3.1 wants each described.
-/// Gives those of errors their content.
+/// Adds the missing descriptions, which OpenAPI 3.1 requires, and the content of errors.
 fn complete_responses(operation: &mut Operation) {
     for (status, response) in &mut operation.responses.responses {
         let RefOr::T(response) = response else {
@@ -216,22 +212,22 @@ fn complete_responses(operation: &mut Operation) {
     }
 }
 
-/// Adds the header that tells a replay, where there are replays.
+/// Adds the header of replays to operations with an `Idempotency-Key`.
 fn add_replays(operation: &mut Operation) {
     if !takes_key(operation) {
         return;
     }
-    let responses = operation.responses.responses.iter_mut();
-    for (_, response) in responses.filter(|(status, _)| status.starts_with('2')) {
-        let RefOr::T(response) = response else {
-            continue;
-        };
-        let replayed = Header::builder()
-            .schema(Some(Object::with_type(Type::Boolean)))
-            .description(Some("True where it answers an earlier request."))
-            .build();
-        let name = idempotency::REPLAYED.to_owned();
-        response.headers.insert(name, replayed.into());
+    let replayed = Header::builder()
+        .schema(Some(Object::with_type(Type::Boolean)))
+        .description(Some("True if it is a replay of the first response."))
+        .build();
+    for (status, response) in &mut operation.responses.responses {
+        if status.starts_with('2')
+            && let RefOr::T(response) = response
+        {
+            let name = idempotency::REPLAYED.to_owned();
+            response.headers.insert(name, replayed.clone().into());
+        }
     }
 }
 
@@ -240,62 +236,62 @@ fn takes_key(operation: &Operation) -> bool {
     parameters.any(|p| matches!(p, RefOr::T(p) if p.name == idempotency::HEADER))
 }
 
-/// Adds the errors that an operation may answer with by its nature, so that no
-/// handler has to repeat them.
+/// Adds the errors that follow from an operation's parameters, body and security.
 fn add_problems(operation: &mut Operation) {
-    let parameters = operation.parameters.iter().flatten();
     let has = |wanted: ParameterIn| {
-        let mut parameters = parameters.clone();
+        let mut parameters = operation.parameters.iter().flatten();
         parameters.any(|p| matches!(p, RefOr::T(p) if p.parameter_in == wanted))
     };
-    let in_query = has(ParameterIn::Query);
-    let mut problems = Vec::new();
-    if operation.security.is_none() {
-        problems.push(("401", "Not signed in, or no longer."));
-        problems.push(("403", "Signed in, but not allowed."));
-    }
-    if has(ParameterIn::Path) {
-        problems.push(("404", "There is no such thing, or it is someone else's."));
-    }
-    if takes_key(operation) {
-        problems.push((
+    let needs_token = operation.security.is_none();
+    let takes_key = takes_key(operation);
+    let has_body = operation.request_body.is_some();
+    let has_input = has_body || has(ParameterIn::Query);
+    let problems = [
+        (needs_token, "401", "No valid access token."),
+        (needs_token, "403", "Not allowed."),
+        (has(ParameterIn::Path), "404", "Not found."),
+        (
+            takes_key,
             "409",
-            "The first request with this Idempotency-Key is under way.",
-        ));
-        problems.push((
+            "The first request with this Idempotency-Key is in progress.",
+        ),
+        (
+            takes_key,
             "422",
-            "Some fields are not valid, or the Idempotency-Key is another request's.",
-        ));
-    }
-    if operation.request_body.is_some() || in_query {
-        problems.push(("400", "The request can't be read."));
-        problems.push(("422", "Some fields are not valid."));
-    }
-    if operation.request_body.is_some() {
-        problems.push(("413", "The body is larger than 1 MiB."));
-        problems.push(("415", "The body is not application/json."));
-    }
-    problems.push(("500", "Something went wrong on our side."));
-    problems.push((
-        "503",
-        "The database can't be reached, or there is too much to do.",
-    ));
-    for (status, description) in problems {
-        let responses = &mut operation.responses.responses;
+            "Some fields are invalid, or the Idempotency-Key is not a new one.",
+        ),
+        (has_input, "400", "The request is malformed."),
+        (has_input, "422", "Some fields are invalid."),
+        (has_body, "413", "The body is larger than 1 MiB."),
+        (has_body, "415", "The body is not application/json."),
+        (true, "500", "Internal error."),
+        (
+            true,
+            "503",
+            "The database is unavailable, or the service is overloaded.",
+        ),
+    ];
+    let responses = &mut operation.responses.responses;
+    for (_, status, description) in problems.into_iter().filter(|(applies, ..)| *applies) {
         let problem = RefOr::T(problem(description));
         responses.entry(status.to_owned()).or_insert(problem);
     }
 }
 
-/// Adds what responses tell of the limit on requests, and the one that refuses.
+/// Adds the rate limit's headers, and the response beyond it.
 fn add_limit(operation: &mut Operation) {
-    let mut refused =
-        problem("Too many requests, or more unfinished jobs, posts or text than one may have.");
-    let seconds = Header::builder()
-        .schema(Some(seconds()))
-        .description(Some("After how many seconds to ask again."));
-    let seconds = seconds.build().into();
-    refused.headers.insert("Retry-After".to_owned(), seconds);
+    let mut refused = problem("Too many requests, unfinished jobs or posts, or too much text.");
+    let seconds = Object::builder()
+        .schema_type(Type::Integer)
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int32)))
+        .minimum(Some(1));
+    let retry_after = Header::builder()
+        .schema(Some(seconds))
+        .description(Some("After how many seconds to retry."));
+    let retry_after = retry_after.build().into();
+    refused
+        .headers
+        .insert("Retry-After".to_owned(), retry_after);
     let responses = &mut operation.responses.responses;
     responses.insert("429".to_owned(), RefOr::T(refused));
     for response in responses.values_mut() {
@@ -307,13 +303,6 @@ fn add_limit(operation: &mut Operation) {
             response.headers.insert(name.to_owned(), RefOr::Ref(header));
         }
     }
-}
-
-fn seconds() -> Object {
-    let mut seconds = Object::with_type(Type::Integer);
-    seconds.format = Some(SchemaFormat::KnownFormat(KnownFormat::Int32));
-    seconds.minimum = Some(1.into());
-    seconds
 }
 
 fn problem(description: &str) -> response::Response {

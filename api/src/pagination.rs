@@ -1,5 +1,5 @@
-//! Lists in pages. A cursor says where the last page ended; it is signed, so
-//! that it can only be one of ours, for the same list of the same user.
+//! Lists in pages. A cursor is where the last page ended, signed so that it is valid only for the
+//! same list of the same user.
 
 use std::borrow::Cow;
 
@@ -26,7 +26,7 @@ const DEFAULT_LIMIT: u64 = 20;
 const MAX_LIMIT: u64 = 100;
 const TAG_LEN: usize = 16;
 
-/// A page of a list, with the `Link` header that leads to the next one.
+/// A page, with the `Link` header to the next one.
 pub(crate) type PageResponse<T> = (HeaderMap, Json<Page<T>>);
 
 #[derive(Debug, Serialize)]
@@ -36,7 +36,7 @@ pub(crate) struct Page<T> {
 }
 
 impl<T> Page<T> {
-    /// The page of the list at `uri` before the one at `next_cursor`.
+    /// A page of the list at `uri`.
     pub(crate) fn response(
         uri: &Uri,
         items: Vec<T>,
@@ -47,8 +47,8 @@ impl<T> Page<T> {
     }
 }
 
-/// Not derived: that would repeat the schema of `T` in each page's, and join the names
-/// with an underscore.
+/// Not derived: that would repeat the schema of `T` in each page's, and join the names with an
+/// underscore.
 impl<T: ToSchema> PartialSchema for Page<T> {
     fn schema() -> RefOr<Schema> {
         let items = Array::builder()
@@ -77,7 +77,7 @@ impl<T: ToSchema> ToSchema for Page<T> {
     }
 }
 
-/// What a client asks of a list: how many entries, and those behind which one.
+/// Which page of a list a client asks for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PageRequest<'a> {
     list: CursorCodec<'a>,
@@ -105,13 +105,12 @@ impl<'a> PageRequest<'a> {
         })
     }
 
-    /// How many rows to fetch: one more than fit, which tells whether there is a next
-    /// page.
+    /// One more than fit, which tells whether there is a next page.
     pub(crate) fn rows_to_fetch(&self) -> u64 {
         self.limit + 1
     }
 
-    /// The entry behind which the page begins; None for the first page.
+    /// Where the page before ended; None for the first page.
     ///
     /// # Errors
     /// [`Error::InvalidCursor`] if the cursor is not of this list.
@@ -121,8 +120,7 @@ impl<'a> PageRequest<'a> {
             .transpose()
     }
 
-    /// Cuts the rows that were fetched to those that fit. Returns the cursor of the next
-    /// page, if there is one.
+    /// Cuts fetched rows to those that fit. Returns the cursor of the next page, if there is one.
     pub(crate) fn split<T, C: Serialize>(
         &self,
         rows: &mut Vec<T>,
@@ -133,7 +131,7 @@ impl<'a> PageRequest<'a> {
     }
 }
 
-/// A page of [`scan_page`] in the order of `id`, a column of UUIDs, as `request` asks for it, and the cursor of the next one.
+/// A page of [`scan_page`], in the order of a column of UUIDs, and the cursor of the next one.
 pub(crate) async fn paginate<E: EntityTrait>(
     db: &impl ConnectionTrait,
     request: PageRequest<'_>,
@@ -150,7 +148,7 @@ pub(crate) async fn paginate<E: EntityTrait>(
     Ok((page, next))
 }
 
-/// A list whose cursors are good only for itself.
+/// Signs and verifies the cursors of one list.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CursorCodec<'a> {
     keys: &'a SigningKeys,
@@ -159,20 +157,17 @@ pub(crate) struct CursorCodec<'a> {
 }
 
 impl<'a> CursorCodec<'a> {
-    /// A list of `user`; `name` says which one, in which order.
+    /// `name` is the list of `user`, with its order.
     pub(crate) fn new(keys: &'a SigningKeys, user: Uuid, name: &'a str) -> Self {
         CursorCodec { keys, user, name }
     }
 
-    /// The cursor behind an entry.
     fn encode(&self, position: &impl Serialize) -> Result<String> {
         let mut cursor = serde_json::to_vec(position).map_err(Error::internal)?;
         cursor.extend(self.tag(&cursor));
         Ok(BASE64_URL_SAFE_NO_PAD.encode(cursor))
     }
 
-    /// The entry that a cursor stands behind.
-    ///
     /// # Errors
     /// [`Error::InvalidCursor`] if it is not of this list.
     fn decode<T: DeserializeOwned>(&self, cursor: &str) -> Result<T> {
@@ -196,7 +191,6 @@ impl<'a> CursorCodec<'a> {
     }
 }
 
-/// The `Link` header that leads to the next page of the list at `uri`.
 fn next_link_header(uri: &Uri, next: Option<&str>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let Some(next) = next else { return headers };
@@ -224,19 +218,18 @@ fn split_page<T>(entries: &mut Vec<T>, limit: u64) -> Option<&T> {
     entries.last()
 }
 
-/// How many rows a page looks through, at most.
+/// How many rows a page scans at most.
 const MAX_ROWS_SCANNED: u64 = 2_500;
 
 /// A limit that no table reaches.
 const NO_LIMIT: u64 = i64::MAX as u64;
 
-/// A page of those of `rows` that are as `wanted`, the newest first, and where it
-/// ended if more may follow. An index must have `rows` in the order of `id`.
+/// A page of the `rows` that match `wanted`, the newest first, and where it ended if more may
+/// follow. An index must have `rows` in the order of `id`.
 ///
-/// What is wanted may be rare, or not be there at all, and no index leads to it.
-/// So a page ends when it has looked through enough of `rows`, with what it has
-/// found until then, and the next one goes on from there: however many rows
-/// there are, each page is quick.
+/// Matches may be rare, and no index leads to them. So a page ends after a number of scanned rows,
+/// with what it has found until then, and the next one continues from there: each page is quick,
+/// however many rows there are.
 pub async fn scan_page<E: EntityTrait>(
     db: &impl ConnectionTrait,
     rows: Select<E>,
@@ -251,9 +244,8 @@ pub async fn scan_page<E: EntityTrait>(
         let last = split_page(&mut page, limit).map(|last| IdCursor { id: id_of(last) });
         return Ok((page, last));
     };
-    // How far to look is found first, and is then a row and not a number of rows:
-    // rows that come or go between the two statements move no end, over which the
-    // next page would pass.
+    // The end of the scan is determined first, as a row and not as a number of rows: rows that come
+    // or go between the two statements must not move it, or the next page would skip some.
     let end = rows
         .clone()
         .select_only()
@@ -263,9 +255,8 @@ pub async fn scan_page<E: EntityTrait>(
     if let Some(end) = end {
         rows = rows.filter(id.gte(end));
     }
-    // A subquery with a limit is carried out as it stands. In one query the
-    // database might take another index, for what is wanted, and find too late
-    // that it leads to half of the table.
+    // A subquery with a limit is executed as it stands. In one query the database might choose
+    // another index, for the condition, and read half of the table.
     let stretch = rows.limit(NO_LIMIT).into_query();
     let page = Query::select()
         .columns(E::Column::iter())
@@ -281,7 +272,7 @@ pub async fn scan_page<E: EntityTrait>(
     Ok((page, last.or(end).map(|id| IdCursor { id })))
 }
 
-/// Where a page of a list in the order of ids ended.
+/// Where a page in the order of ids ended.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct IdCursor {
     /// The last entry's id.

@@ -1,4 +1,4 @@
-//! How much one user may store.
+//! Storage quotas.
 
 use entity::{idempotency, post, user};
 use sea_orm::DatabaseTransaction;
@@ -7,14 +7,14 @@ use uuid::Uuid;
 use crate::config::Config;
 use crate::error::{Error, Result};
 
-/// The most posts, and bytes of content in them, that one user may have.
+/// How many posts, and bytes of content in them, a user may have.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Quota {
     posts: i64,
     bytes: i64,
 }
 
-/// As a setting, this stands for any number.
+/// The setting for no limit.
 const UNLIMITED: u64 = 0;
 
 impl Quota {
@@ -33,8 +33,7 @@ impl Quota {
         self.posts == i64::MAX && self.bytes == i64::MAX
     }
 
-    /// Whether a user may have the post that was just stored in `tx`, in which the
-    /// user's row is held.
+    /// Checks the post that was just inserted in `tx`, in which the user's row is locked.
     pub(crate) async fn allows_post(&self, tx: &DatabaseTransaction, user: Uuid) -> Result<()> {
         if self.is_unlimited() {
             return Ok(());
@@ -43,9 +42,8 @@ impl Quota {
         check(usage.posts <= self.posts && usage.bytes < self.bytes)
     }
 
-    /// Whether a user may have more text written for posts that are there, in `tx`, in
-    /// which the user's row is held. Answers that are kept for replays hold copies of
-    /// posts, and count.
+    /// Checks whether more text may be generated for existing posts, in `tx`, in which the user's
+    /// row is locked. Responses stored for replays hold copies of posts, and count.
     pub(crate) async fn allows_text(&self, tx: &DatabaseTransaction, user: Uuid) -> Result<()> {
         if self.bytes == i64::MAX {
             return Ok(());
@@ -55,8 +53,7 @@ impl Quota {
         check(posts.saturating_add(answers) < self.bytes)
     }
 
-    /// Holds the row of a user who is about to change a post, until `tx` ends: users
-    /// are locked before posts.
+    /// Locks the row of a user who is about to change a post: users are locked before posts.
     pub(crate) async fn lock_user(&self, tx: &DatabaseTransaction, user: Uuid) -> Result<()> {
         if !self.is_unlimited() {
             user::Entity::lock_for_quota(tx, user).await?;
@@ -64,8 +61,8 @@ impl Quota {
         Ok(())
     }
 
-    /// Whether a user, whose row is held, may make the content of a post longer by
-    /// `growth` bytes. What makes it shorter is always allowed.
+    /// Checks whether a post's content may grow by so many bytes, in `tx`, in which the user's row
+    /// is locked. It may always shrink.
     pub(crate) async fn allows_growth(
         &self,
         tx: &DatabaseTransaction,
@@ -80,8 +77,6 @@ impl Quota {
     }
 }
 
-/// # Errors
-/// [`Error::StorageQuotaExceeded`] if not.
 fn check(is_within: bool) -> Result<()> {
     if is_within {
         Ok(())

@@ -1,4 +1,4 @@
-//! Every route on one page.
+//! Every route.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::state::AppState;
 
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 
-/// The API's routes; the OpenAPI document is made of the same list.
+/// The API with its middleware. The OpenAPI document is generated from the same routes.
 pub fn app(state: AppState) -> Router {
     let v1 = OpenApiRouter::new()
         .routes(routes!(auth::register))

@@ -1,4 +1,4 @@
-//! One file for each resource: its types and its handlers, nothing else.
+//! The handlers, with their request and response types, by resource.
 
 pub(crate) mod account;
 pub(crate) mod admin;
@@ -13,7 +13,7 @@ pub(crate) mod sessions;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serializer;
 
-/// Timestamps as the contract has them: RFC 3339 in UTC with milliseconds.
+/// RFC 3339 in UTC with milliseconds.
 fn timestamp<S: Serializer>(
     time: &DateTime<Utc>,
     serializer: S,

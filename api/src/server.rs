@@ -1,5 +1,4 @@
-//! Serving connections, so that none whose client falls silent is kept for ever,
-//! and none of them keeps others out.
+//! Serves connections, with timeouts and limits that `connections` keeps.
 
 use axum::Router;
 use axum::serve::Listener;
@@ -15,17 +14,16 @@ use crate::connections::{
     ConnectionLimits, ConnectionSlot, ConnectionStream, ConnectionTable, respond,
 };
 
-/// How large the head of a request may be, and how much of a body is read ahead.
+/// The limit for the head of a request, and the size of the read buffer.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
-/// Serves until `stop`, and then what has been begun. A connection is closed when
-/// the head of its request takes too long, when nothing of its answer can be sent
-/// for too long, or when it is idle for too long. An answer itself may come as
-/// slowly as it likes.
+/// Serves until `stop`, and then completes the requests in progress. A connection is closed when
+/// the head of its request takes too long, when nothing of its response can be sent for too long,
+/// or when it is idle for too long. A response itself may come as slowly as it likes.
 ///
-/// Of more connections than there may be, those are closed that have waited longest
-/// for their clients. While all are being answered the others wait, or are closed if
-/// all are of their own address. Whoever does not read an answer is waited for, too.
+/// At the limit, those connections are closed that have waited longest for their clients, which
+/// includes clients that do not read a response. While all are being answered new ones wait, or are
+/// closed if all are of their own address.
 pub async fn serve(
     mut listener: TcpListener,
     app: Router,
@@ -33,7 +31,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) {
     let mut http = http1::Builder::new();
-    // It would count the time that a connection is idle, too. The stream does better.
+    // It would count idle time, too. The stream has timeouts of its own.
     http.header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES);
     let app = TowerToHyperService::new(app);
     let write_timeout = limits.idle_timeout;
@@ -44,34 +42,35 @@ pub async fn serve(
             let (stream, address) = Listener::accept(&mut listener).await;
             (stream, address, table.admit(address.ip()).await)
         };
-        let (stream, address, place) = tokio::select! {
+        let (stream, address, slot) = tokio::select! {
             next = next => next,
             () = stop.cancelled() => break,
         };
-        let Some(place) = place else {
-            tracing::debug!(%address, "a client has too many connections");
+        let Some(slot) = slot else {
+            tracing::debug!(%address, "connection refused: too many from this address");
             continue;
         };
-        tracing::trace!(%address, "a client connects");
-        let stream = ConnectionStream::new(stream, place.connection(), write_timeout);
-        let (app, connection) = (app.clone(), place.connection());
+        tracing::trace!(%address, "connection accepted");
+        let stream = ConnectionStream::new(stream, slot.connection(), write_timeout);
+        let app = app.clone();
+        let connection = slot.connection();
         let service =
             service_fn(move |request| respond(app.clone(), request, address, connection.clone()));
         let served = open.watch(http.serve_connection(TokioIo::new(stream), service));
-        tokio::spawn(run_connection(served, place));
+        tokio::spawn(run_connection(served, slot));
     }
     drop(listener);
     open.shutdown().await;
 }
 
-/// Serves a connection until it ends, or its place is wanted for another.
-async fn run_connection(served: impl Future<Output = hyper::Result<()>>, place: ConnectionSlot) {
+/// Serves a connection until it ends or is evicted.
+async fn run_connection(served: impl Future<Output = hyper::Result<()>>, slot: ConnectionSlot) {
     tokio::select! {
-        // Once it is to be closed, nothing more is begun.
+        // Once it is evicted, nothing more is begun.
         biased;
-        () = place.evicted() => tracing::debug!("a connection makes place for another"),
+        () = slot.evicted() => tracing::debug!("connection evicted in favour of another"),
         ended = served => if let Err(error) = ended {
-            tracing::debug!(%error, "a connection broke off");
+            tracing::debug!(%error, "connection failed");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What all handlers share.
+//! The state that all handlers share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,37 +16,30 @@ use crate::config::Config;
 use crate::long_poll::LongPollHub;
 use crate::metrics::Metrics;
 
-/// What all handlers share.
+/// The state that all handlers share.
 #[derive(Clone, Debug)]
 pub struct AppState {
-    /// Where everything is kept.
     pub(crate) db: Database,
-    /// What tokens and cursors are signed with.
     pub(crate) keys: Arc<SigningKeys>,
-    /// Hashes and verifies passwords.
     pub(crate) passwords: Passwords,
-    /// What clients may choose from; the first is the default.
+    /// The first is the default.
     pub(crate) models: Arc<[Model]>,
-    /// Places for searches, which are the only slow queries.
+    /// For searches, which are the only slow queries.
     pub(crate) searches: PerUserLimit,
-    /// Places for posts that are rendered, which takes a core.
+    /// For rendering posts, which takes a core.
     pub renders: ConcurrencyLimit,
-    /// What the service lacks to work.
+    /// What is missing for the service to be ready.
     pub(crate) readiness: Cached<Vec<String>>,
-    /// What is counted.
     pub(crate) metrics: Arc<Metrics>,
-    /// Places for those who wait for a job.
     pub(crate) long_polls: LongPollHub,
-    /// The settings.
     pub(crate) config: Arc<Config>,
 }
 
 impl AppState {
-    /// The state of an API on `db`, which signs with `secret` and ends when `stop`
-    /// is canceled.
+    /// The state of an API on `db`, which signs with `secret` and ends when `stop` is canceled.
     ///
     /// # Errors
-    /// When a setting is bad.
+    /// When a setting is invalid.
     pub fn new(
         config: Config,
         db: Database,
@@ -69,9 +62,8 @@ impl AppState {
     }
 }
 
-/// For how long the database need not be asked again whether it is ready.
+/// How long a readiness check is reused.
 const READY_MAX_AGE: Duration = Duration::from_secs(1);
 
-/// How many searches an API makes at once, which leaves a connection to other
-/// queries even on SQLite.
+/// How many searches run at once, which leaves a connection to other queries even on SQLite.
 const MAX_SEARCHES: usize = 3;

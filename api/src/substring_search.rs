@@ -1,14 +1,14 @@
-//! Searching in text whatever its case.
+//! Case-insensitive search in text.
 
 use regex_syntax::hir::{ClassUnicode, ClassUnicodeRange};
 use sea_orm::sea_query::extension::postgres::PgBinOper;
 use sea_orm::sea_query::{BinOper, SimpleExpr};
 use sea_orm::{DbBackend, ExprTrait};
 
-/// Whether `text` contains `q`, whatever its case.
+/// Whether `text` contains `q`, case-insensitive.
 ///
-/// Both databases look for a regular expression, in time that grows with the text
-/// and no faster. SQLite's own patterns begin anew at each letter of it.
+/// Both databases match a regular expression, in time linear in the text. SQLite's LIKE starts anew
+/// at each letter.
 pub(crate) fn contains(backend: DbBackend, text: SimpleExpr, q: &str) -> SimpleExpr {
     let operator: BinOper = match backend {
         DbBackend::Postgres => PgBinOper::Regex.into(),
@@ -17,14 +17,14 @@ pub(crate) fn contains(backend: DbBackend, text: SimpleExpr, q: &str) -> SimpleE
     text.binary(operator, pattern(q))
 }
 
-/// As in `[Aa][Bb]\*`. Postgres knows the case of the letters of its locale only,
-/// so each is named in all its cases.
+/// A pattern such as `[Aa][Bb]\*`. Postgres knows the case of its locale's letters only, so each
+/// case is listed.
 fn pattern(q: &str) -> String {
     let mut pattern = String::new();
     for c in q.chars() {
         match case_variants(c).as_slice() {
             [_, _, ..] => pattern.extend(["[", &String::from_iter(case_variants(c)), "]"]),
-            // Escaped, these would be where words begin and end.
+            // Escaped, these would be word boundaries.
             _ if matches!(c, '<' | '>') => pattern.push(c),
             _ if c.is_ascii_punctuation() => pattern.extend(['\\', c]),
             _ => pattern.push(c),
@@ -33,8 +33,8 @@ fn pattern(q: &str) -> String {
     pattern
 }
 
-/// A character in all its cases, as Unicode's simple case folding has them: the
-/// Greek sigma has three. All of them are letters where there is more than one.
+/// All cases of a character by Unicode's simple case folding: the Greek sigma has three. If there
+/// are several, all are letters.
 fn case_variants(c: char) -> Vec<char> {
     let mut class = ClassUnicode::new([ClassUnicodeRange::new(c, c)]);
     class.case_fold_simple();

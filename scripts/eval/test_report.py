@@ -93,6 +93,10 @@ class Report(unittest.TestCase):
         text = report.compared({"ours": report.summary([run()]), "baseline": report.summary([])})
         self.assertRegex(text, r"well-formed +1/1 +-")
 
+    def test_warnings_are_counted_by_code(self):
+        warned = run(warnings=[{"code": "loop"}, {"code": "length"}, {"code": "loop"}])
+        self.assertEqual(report.summary([warned, run()])["warnings"], "loop 2, length 1")
+
 
 class Pages(unittest.TestCase):
     def test_nothing_but_words_gets_through(self):

@@ -89,9 +89,8 @@ pub struct Config {
 
     /// How models write: one-call (the whole post in one answer), by-section (a plan,
     /// then section by section) or guided (for the smallest models). For all models, or
-    /// for single ones: MODEL=WAY, separated by commas [default: guided below a billion
-    /// parameters, as the model's name tells; else one-call up to 1000 words, and
-    /// by-section above]
+    /// for single ones: MODEL=WAY, separated by commas; without it, guided below a billion
+    /// parameters, by the model's name, else one-call up to 1000 words and by-section above
     #[arg(
         long,
         env = "AGENT_WRITING",

@@ -1,5 +1,5 @@
-//! Who is asking. The session is looked up for every request, so that a logout
-//! or a disabled account acts at once.
+//! The current user. The session is looked up for every request, so that a logout or a disabled
+//! account takes effect at once.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -11,22 +11,20 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::state::AppState;
 
-/// The user who sent the request, and the session that it came with.
+/// The user who sent the request, and the session of its token.
 #[derive(Clone, Debug)]
 pub(crate) struct CurrentUser {
-    /// Who.
     pub user: user::Model,
-    /// Which sign-in.
     pub session: session::Model,
 }
 
 impl CurrentUser {
-    /// The post of that id, if it is the user's own.
+    /// The user's own post of that id.
     pub(crate) fn post(&self, id: Uuid) -> Select<post::Entity> {
         post::Entity::owned_by(self.user.id).filter(post::Column::Id.eq(id))
     }
 
-    /// The job of that id, if it is the user's own.
+    /// The user's own job of that id.
     pub(crate) fn job(&self, id: Uuid) -> Select<job::Entity> {
         job::Entity::owned_by(self.user.id).filter(job::Column::Id.eq(id))
     }
@@ -55,8 +53,8 @@ impl FromRequestParts<AppState> for CurrentUser {
     }
 }
 
-/// An admin who sent the request. What a user may do is looked up with the
-/// session, so who is an admin no longer is refused from then on.
+/// An admin who sent the request. The role is looked up with the session, so a demoted admin is
+/// refused from then on.
 #[derive(Clone, Debug)]
 pub(crate) struct AdminUser(pub CurrentUser);
 
@@ -73,12 +71,12 @@ impl FromRequestParts<AppState> for AdminUser {
     }
 }
 
-/// The token that a request came with. Of several, a proxy might believe one and
-/// we another, so several are none.
+/// The bearer token of a request. With several `Authorization` headers there is none: a proxy might
+/// believe one and we another.
 pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let mut given = headers.get_all(header::AUTHORIZATION).iter();
-    let value = given.next()?.to_str().ok()?;
-    if given.next().is_some() {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = values.next()?.to_str().ok()?;
+    if values.next().is_some() {
         return None;
     }
     let (scheme, token) = value.split_once(' ')?;

@@ -1,6 +1,6 @@
-//! Passwords: argon2id, on threads of their own, a few at a time.
+//! Password hashing: argon2id on blocking threads, with limited concurrency.
 //!
-//! The cost is OWASP's least for argon2id, which is also the library's default:
+//! The cost is OWASP's minimum for argon2id, which is also the library's default:
 //! <https://cheatsheetseries.owasp.org/cheatsheets/Password_Storage_Cheat_Sheet.html>.
 
 use std::sync::Arc;
@@ -17,55 +17,49 @@ pub(crate) mod rules;
 
 use hash_buffers::{HashBuffer, HashBufferPool};
 
-/// Hashes and verifies, at no more places than there are cores: more would only
-/// take memory.
+/// Hashes and verifies passwords, at most one per core: more would only take buffer.
 #[derive(Clone, Debug)]
 pub(crate) struct Passwords {
-    places: ConcurrencyLimit,
-    /// Those who sign up have a line of their own, and come one by one from there
-    /// for no more than half of the places: a crowd of them keeps nobody from
-    /// signing in.
+    permits: ConcurrencyLimit,
+    /// Sign-ups queue here first, and take at most half of the permits: a crowd of them keeps
+    /// nobody from signing in.
     sign_ups: ConcurrencyLimit,
-    memories: HashBufferPool,
-    /// Verified for names that don't exist, so that the answer takes as long.
+    buffers: HashBufferPool,
+    /// Verified for unknown usernames, so that the response takes as long.
     decoy: Arc<str>,
 }
 
-/// What a password turned out to be.
+/// The result of verifying a password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verification {
-    /// Not the one.
     Mismatch,
-    /// The one.
     Match,
-    /// The one, but its hash is weaker than those made today; here is a new one.
+    /// It matches, but its hash is weaker than current ones; this is a new one.
     NeedsRehash(String),
 }
 
 impl Passwords {
-    /// # Errors
-    /// When the system has no randomness.
     pub(crate) fn new() -> anyhow::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let decoy = hash(&HashBuffer::default(), "a password that no one has")?;
         Ok(Passwords {
-            places: ConcurrencyLimit::new(cores),
+            permits: ConcurrencyLimit::new(cores),
             sign_ups: ConcurrencyLimit::new(cores.div_ceil(2)),
-            memories: HashBufferPool::default(),
+            buffers: HashBufferPool::default(),
             decoy: decoy.into(),
         })
     }
 
-    /// Hashes a password, in PHC's string format.
+    /// Hashes a password, as a PHC string.
     ///
     /// # Errors
-    /// [`Error::Overloaded`] if too many want it, and when the system has no randomness.
+    /// [`Error::Overloaded`] without a permit in time.
     pub(crate) async fn hash(&self, password: String) -> Result<String> {
-        self.run_blocking(move |memory| hash(memory, &password))
+        self.run_blocking(move |buffer| hash(buffer, &password))
             .await?
     }
 
-    /// Hashes the password of somebody who signs up.
+    /// Hashes the password of a new account.
     ///
     /// # Errors
     /// As [`Passwords::hash`].
@@ -75,12 +69,10 @@ impl Passwords {
         self.sign_ups.run(hash).await?
     }
 
-    /// Verifies a password against a hash; without one, takes as long and says
-    /// it is wrong.
+    /// Verifies a password against a stored hash; without one, takes as long and is a mismatch.
     ///
     /// # Errors
-    /// [`Error::Overloaded`] if too many want it, and when the hash can't be read or the
-    /// system has no randomness.
+    /// [`Error::Overloaded`] without a permit in time.
     pub(crate) async fn verify(
         &self,
         password: String,
@@ -88,10 +80,10 @@ impl Passwords {
     ) -> Result<Verification> {
         let exists = stored.is_some();
         let stored = stored.unwrap_or(&self.decoy).to_owned();
-        let work = move |memory: &HashBuffer| verify(memory, &password, &stored);
-        let verdict = self.run_blocking(work).await??;
+        let work = move |buffer: &HashBuffer| verify(buffer, &password, &stored);
+        let verification = self.run_blocking(work).await??;
         Ok(if exists {
-            verdict
+            verification
         } else {
             Verification::Mismatch
         })
@@ -101,29 +93,29 @@ impl Passwords {
         &self,
         work: impl FnOnce(&HashBuffer) -> T + Send + 'static,
     ) -> Result<T> {
-        let memories = self.memories.clone();
-        self.places.run_blocking(move || memories.with(work)).await
+        let buffers = self.buffers.clone();
+        self.permits.run_blocking(move || buffers.with(work)).await
     }
 }
 
-fn hash(memory: &HashBuffer, password: &str) -> Result<String> {
-    let hash = memory
+fn hash(buffer: &HashBuffer, password: &str) -> Result<String> {
+    let hash = buffer
         .hash_password(password.as_bytes())
         .map_err(|e| Error::Internal(format!("can't hash a password: {e}")))?;
     Ok(hash.to_string())
 }
 
-fn verify(memory: &HashBuffer, password: &str, stored: &str) -> Result<Verification> {
+fn verify(buffer: &HashBuffer, password: &str, stored: &str) -> Result<Verification> {
     let parsed = PasswordHash::new(stored)
-        .map_err(|e| Error::Internal(format!("a stored hash can't be read: {e}")))?;
-    if memory
+        .map_err(|e| Error::Internal(format!("can't read a stored hash: {e}")))?;
+    if buffer
         .verify_password(password.as_bytes(), &parsed)
         .is_err()
     {
         return Ok(Verification::Mismatch);
     }
     if is_outdated(&parsed) {
-        return hash(memory, password).map(Verification::NeedsRehash);
+        return hash(buffer, password).map(Verification::NeedsRehash);
     }
     Ok(Verification::Match)
 }
@@ -147,15 +139,15 @@ mod tests {
 
     #[test]
     fn a_password_is_verified() {
-        let memory = HashBuffer::default();
-        let stored = hash(&memory, "correct horse").unwrap();
+        let buffer = HashBuffer::default();
+        let stored = hash(&buffer, "correct horse").unwrap();
         assert!(
             stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"),
             "{stored}"
         );
-        let verdict = |password| verify(&memory, password, &stored).unwrap();
-        assert_eq!(verdict("correct horse"), Verification::Match);
-        assert_eq!(verdict("battery staple"), Verification::Mismatch);
+        let verification = |password| verify(&buffer, password, &stored).unwrap();
+        assert_eq!(verification("correct horse"), Verification::Match);
+        assert_eq!(verification("battery staple"), Verification::Mismatch);
     }
 
     #[test]
@@ -164,12 +156,12 @@ mod tests {
             .hash_password(b"correct horse")
             .unwrap()
             .to_string();
-        let memory = HashBuffer::default();
-        let verdict = |stored: &str| verify(&memory, "correct horse", stored).unwrap();
-        let Verification::NeedsRehash(new) = verdict(&weak) else {
+        let buffer = HashBuffer::default();
+        let verification = |stored: &str| verify(&buffer, "correct horse", stored).unwrap();
+        let Verification::NeedsRehash(new) = verification(&weak) else {
             panic!("not replaced");
         };
-        assert_eq!(verdict(&new), Verification::Match);
+        assert_eq!(verification(&new), Verification::Match);
     }
 
     #[tokio::test]
@@ -184,8 +176,8 @@ mod tests {
         }
         // Now all of them are in line.
         yield_now().await;
-        let verdict = passwords.verify("correct horse".to_owned(), None).await;
-        assert_eq!(verdict.unwrap(), Verification::Mismatch);
+        let verification = passwords.verify("correct horse".to_owned(), None).await;
+        assert_eq!(verification.unwrap(), Verification::Mismatch);
         while let Some(signed_up) = crowd.try_join_next() {
             signed_up.unwrap().unwrap();
         }

@@ -1,5 +1,4 @@
-//! Access tokens, refresh tokens, and the one secret behind everything that the
-//! API signs.
+//! Access tokens, refresh tokens, and the secret that signs everything.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -28,27 +27,27 @@ const ISSUER: &str = "blog-post-api";
 const AUDIENCE: &str = "blog-post-api";
 const ACCESS_TOKEN_TYPE: &str = "access";
 
-/// Clocks of several API machines may differ by this much, in seconds.
+/// How far the clocks of several API machines may differ, in seconds.
 const CLOCK_SKEW: i64 = 60;
 
-/// What an access token says.
+/// The claims of an access token.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Claims {
+pub(crate) struct Claims {
     iss: String,
     aud: String,
-    /// The kind of token, so that no other can be taken for it.
+    /// Always `access`, so that no other kind of token is mistaken for one.
     typ: String,
-    /// The user.
-    pub sub: Uuid,
-    /// The session.
-    pub sid: Uuid,
+    /// The user's id.
+    pub(crate) sub: Uuid,
+    /// The session's id.
+    pub(crate) sid: Uuid,
     iat: i64,
     nbf: i64,
     exp: i64,
 }
 
 impl Claims {
-    /// The claims, if they are good at `now`.
+    /// The claims, if they are valid at `now`.
     fn at(self, now: i64) -> Result<Self> {
         if self.exp <= now {
             return Err(Error::TokenExpired);
@@ -60,7 +59,7 @@ impl Claims {
     }
 }
 
-/// The keys that are made of the secret.
+/// The keys derived from the secret.
 #[derive(Clone)]
 pub struct SigningKeys {
     encoding: EncodingKey,
@@ -77,13 +76,13 @@ impl std::fmt::Debug for SigningKeys {
 }
 
 impl SigningKeys {
-    /// SigningKeys of `secret`.
+    /// Derives the keys from `secret`.
     pub fn new(secret: &Secret) -> Self {
-        // Someone else in the process may have installed it; it is the same.
+        // If it is installed already, it is the same one.
         let _ = PROVIDER.install_default();
         let secret = secret.expose().as_bytes();
         let mut validation = Validation::new(Algorithm::HS256);
-        // By the database's clock, which the library does not know.
+        // Checked by the database's clock, which the library does not know.
         validation.validate_exp = false;
         validation.set_issuer(&[ISSUER]);
         validation.set_audience(&[AUDIENCE]);
@@ -103,10 +102,7 @@ impl SigningKeys {
     }
 
     /// Signs an access token.
-    ///
-    /// # Errors
-    /// When it can't be encoded.
-    pub fn access_token(&self, user: Uuid, session: Uuid, ttl: Duration) -> Result<String> {
+    pub(crate) fn access_token(&self, user: Uuid, session: Uuid, ttl: Duration) -> Result<String> {
         let now = now().timestamp();
         let claims = Claims {
             iss: ISSUER.to_owned(),
@@ -122,11 +118,11 @@ impl SigningKeys {
             .map_err(|e| Error::Internal(format!("can't sign a token: {e}")))
     }
 
-    /// What an access token says, if we signed it and it is good now.
+    /// The claims of an access token that is signed by us and valid now.
     ///
     /// # Errors
     /// [`Error::TokenExpired`] or [`Error::Unauthenticated`].
-    pub fn read_access_token(&self, token: &str) -> Result<Claims> {
+    pub(crate) fn read_access_token(&self, token: &str) -> Result<Claims> {
         let read = jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation);
         match read {
             Ok(token) if token.claims.typ == ACCESS_TOKEN_TYPE => {
@@ -136,41 +132,35 @@ impl SigningKeys {
         }
     }
 
-    /// A tag by which we know again what we handed out.
-    pub fn cursor_tag(&self, data: &[u8]) -> [u8; 16] {
+    /// A signature for a cursor.
+    pub(crate) fn cursor_tag(&self, data: &[u8]) -> [u8; 16] {
         let tag = hmac::sign(&self.cursors, data);
         let mut short = [0; 16];
         short.copy_from_slice(&tag.as_ref()[..16]);
         short
     }
 
-    /// What stands for something that was typed and must not be stored, in
-    /// hexadecimal.
-    pub fn throttle_tag(&self, data: &[u8]) -> String {
+    /// A keyed hash, in hexadecimal, of input that must not be stored.
+    pub(crate) fn throttle_tag(&self, data: &[u8]) -> String {
         hex(hmac::sign(&self.guard, data).as_ref())
     }
 }
 
 /// A new refresh token: 256 random bits.
-///
-/// # Errors
-/// When the system has no randomness.
 pub(crate) fn new_refresh_token() -> Result<String> {
     random().map_err(Error::internal)
 }
 
-/// What is stored of a refresh token: SHA-256, in hexadecimal.
+/// What is stored of a refresh token: its SHA-256, in hexadecimal.
 pub(crate) fn refresh_token_hash(token: &str) -> String {
     hex(digest::digest(&digest::SHA256, token.as_bytes()).as_ref())
 }
 
-/// Bytes in hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The secret that is kept in `data_dir`, made when there is none. Of several
-/// processes that start at once, all get the same.
+/// The secret in `data_dir`, created if there is none. Processes that start at once get the same.
 ///
 /// # Errors
 /// When it can't be read or written.
@@ -179,7 +169,7 @@ pub fn load_or_create_secret(data_dir: &Path) -> anyhow::Result<Secret> {
     let doing = || format!("the JWT secret in {}", path.display());
     private_file::restrict_permissions(&path);
     if !path.exists() {
-        // A link appears whole or not at all, and never replaces a file.
+        // A link appears complete or not at all, and never replaces a file.
         let draft = data_dir.join(format!(".jwt-secret-{}", Uuid::now_v7()));
         let mut file = create_private_file(&draft)?;
         file.write_all(random()?.as_bytes()).with_context(doing)?;
@@ -214,8 +204,7 @@ fn random() -> anyhow::Result<String> {
     Ok(BASE64_URL_SAFE_NO_PAD.encode(bytes))
 }
 
-/// HMAC with SHA-256 and nothing else: of the algorithms that a token's header
-/// may name, the process knows one.
+/// Knows HMAC with SHA-256 only, whichever algorithm a token's header names.
 static PROVIDER: CryptoProvider = CryptoProvider {
     signer_factory: |algorithm, key| match algorithm {
         Algorithm::HS256 => Ok(Box::new(HmacSha256::new(key.as_bytes()))),

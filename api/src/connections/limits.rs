@@ -10,9 +10,9 @@ use crate::config::{Config, TrustedProxy};
 /// How long a client may take for the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a connection may be idle after a response, and how long its client may
-/// take to read any more of one. Longer than proxies commonly keep a connection: if
-/// they close it first, no request of theirs meets a closed one.
+/// How long a connection may be idle after a response, and how long its client may take to read any
+/// more of one. Longer than proxies commonly keep a connection: if they close it first, no request
+/// of theirs meets a closed one.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// No more files are opened than this, though the system may allow any number.
@@ -21,8 +21,8 @@ const MAX_OPEN_FILES: u64 = 65_536;
 /// Open files that connections leave to everything else, mostly the database.
 const RESERVED_FILES: u64 = 64;
 
-/// Raises the soft limit of open files to the hard one. The limit that a process
-/// starts with is lower, for the sake of programs that use `select`.
+/// Raises the soft limit of open files to the hard one. The limit that a process starts with is
+/// lower, for the sake of programs that use `select`.
 ///
 /// # Errors
 /// When the system refuses.
@@ -43,8 +43,8 @@ pub struct ConnectionLimits {
     pub max_connections: usize,
     /// How many of them one address may have, or one network of IPv6.
     pub max_per_address: usize,
-    /// How long the head of a request may take; and how long a client may read
-    /// nothing of a response before it can be evicted.
+    /// How long the head of a request may take; and how long a client may read nothing of a
+    /// response before it can be evicted.
     pub head_timeout: Duration,
     /// How long a connection may be idle, or its client not read what it is sent.
     pub idle_timeout: Duration,
@@ -53,8 +53,8 @@ pub struct ConnectionLimits {
 }
 
 impl ConnectionLimits {
-    /// The limits of an API with these settings: as many connections as there may be
-    /// open files, except for the reserved ones.
+    /// The limits of an API with these settings: as many connections as there may be open files,
+    /// except for the reserved ones.
     pub fn new(config: &Config) -> Self {
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let max_connections = usize::try_from(files.saturating_sub(RESERVED_FILES))

@@ -87,8 +87,8 @@ impl OpenConnections {
         }
     }
 
-    /// Closes the connection, of a network or of all, that has waited longest for its
-    /// client. False if none waits.
+    /// Closes the connection, of a network or of all, that has waited longest for its client. False
+    /// if none waits.
     pub(super) fn close_longest_waiting(&mut self, network: Option<IpAddr>) -> bool {
         let waiting = match network {
             Some(network) => self.networks.get(&network).map(|of| &of.waiting),

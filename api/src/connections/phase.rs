@@ -11,8 +11,8 @@ pub(super) enum Phase {
     Head(Instant),
     /// The body of a request that began then is wanted, and does not come.
     Body(Instant),
-    /// A request is being answered. If its client does not read the response, the
-    /// client is waited for from that time on.
+    /// A request is being answered. If its client does not read the response, the client is waited
+    /// for from that time on.
     Response(Option<Instant>),
     /// The response is complete, but not all of it is sent. The rest is as before.
     Flush(Option<Instant>),
@@ -30,7 +30,6 @@ impl Phase {
         }
     }
 
-    /// Bytes have come from the client.
     pub(super) fn bytes_received(self) -> Self {
         match self {
             Phase::Idle(_) => Phase::Head(Instant::now()),
@@ -47,9 +46,9 @@ impl Phase {
         }
     }
 
-    /// The body of the request that began at `since` is wanted, and does not come.
-    /// However many bytes come then, the client has been waited for since `since`
-    /// until the body is complete: sending a byte now and then gains nothing.
+    /// The body of the request that began at `since` is wanted, and does not come. However many
+    /// bytes come then, the client has been waited for since `since` until the body is complete:
+    /// sending a byte now and then gains nothing.
     pub(super) fn body_pending(self, since: Instant) -> Self {
         match self {
             Phase::Response(_) => Phase::Body(since),
@@ -65,7 +64,6 @@ impl Phase {
         }
     }
 
-    /// The response is complete, and is to be sent.
     pub(super) fn response_ready(self) -> Self {
         match self {
             Phase::Response(unread) => Phase::Flush(unread),
@@ -74,8 +72,8 @@ impl Phase {
         }
     }
 
-    /// Nothing more of the response can be sent, for its client does not read. From
-    /// `deadline` on the client is waited for.
+    /// Nothing more of the response can be sent, for its client does not read. From `deadline` on
+    /// the client is waited for.
     pub(super) fn write_blocked(self, deadline: Instant) -> Self {
         match self {
             Phase::Response(None) => Phase::Response(Some(deadline)),
@@ -84,7 +82,6 @@ impl Phase {
         }
     }
 
-    /// Some more of the response is sent.
     pub(super) fn write_progressed(self) -> Self {
         match self {
             Phase::Response(_) => Phase::Response(None),

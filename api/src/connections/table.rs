@@ -35,9 +35,9 @@ impl ConnectionTable {
         })
     }
 
-    /// A slot for a new connection from this address, for which another one may be
-    /// closed. None if its network has all slots that it may have, and all its
-    /// requests are being answered. Waits while those of everybody are.
+    /// A slot for a new connection from this address, for which another one may be closed. None if
+    /// its network has all slots that it may have, and all its requests are being answered. Waits
+    /// while those of everybody are.
     ///
     /// Only one may ask at a time.
     pub(crate) async fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<ConnectionSlot> {
@@ -82,8 +82,8 @@ impl ConnectionTable {
         }
     }
 
-    /// The next slot that is free. A connection that is closed still has its slot,
-    /// and an open file, until the task that serves it has ended.
+    /// The next slot that is free. A connection that is closed still has its slot, and an open
+    /// file, until the task that serves it has ended.
     async fn next_slot(&self) -> Permit {
         self.slots.clone().acquire_owned().await
     }
@@ -126,8 +126,8 @@ impl Drop for ConnectionSlot {
     }
 }
 
-/// An open connection's entry in the table. Its stream reports what is received and
-/// sent; its service, how far each request is.
+/// An open connection's entry in the table. Its stream reports what is received and sent; its
+/// service, how far each request is.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
     table: Arc<ConnectionTable>,
@@ -135,8 +135,8 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// When the client has been waited for long enough; None if it may take its time,
-    /// or another timeout applies.
+    /// When the client has been waited for long enough; None if it may take its time, or another
+    /// timeout applies.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.table.open().phase(self.id) {
             Phase::Head(since) => Some(since + self.table.limits.head_timeout),

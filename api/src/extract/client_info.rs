@@ -1,4 +1,4 @@
-//! Who asks, as far as a request tells without a token.
+//! What a request tells of its client without a token.
 
 use std::net::IpAddr;
 
@@ -12,21 +12,19 @@ use serde_json::Value;
 use crate::middleware::client_ip::ClientIp;
 use crate::middleware::request_context::current_origin;
 
-/// What is known of the client, for users to tell their sessions apart, and for
-/// the audit trail.
+/// The client, as the list of sessions and the audit trail show it.
 #[derive(Clone, Debug)]
 pub struct ClientInfo {
-    /// The program, as it names itself.
+    /// The `User-Agent` header.
     pub user_agent: Option<String>,
-    /// Its address.
+    /// The client's address.
     pub ip: Option<IpAddr>,
     /// The request's id.
     pub request_id: Option<String>,
 }
 
 impl ClientInfo {
-    /// An event of the audit trail: what `actor`, if they are known, has done from this
-    /// client to `subject`, if it was a user.
+    /// An audit event of this request: `actor` is signed in, and `subject` is the user acted on.
     pub(crate) fn audit_event(
         &self,
         action: Action,

@@ -1,23 +1,23 @@
-//! Reads a JSON object field by field, so that all violations are found at once.
+//! Reads a JSON object field by field, so that all violations are reported at once.
 //!
-//! serde stops at the first one and knows no rules. Here each field is taken,
-//! converted and checked, violations are gathered, and what was not taken is unknown.
+//! serde stops at the first error and knows no rules. Here each field is taken, converted and
+//! checked, violations are gathered, and a field that was not taken is unknown.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, FieldError, Result};
 
-/// Something that a body can be read as.
+/// A body that can be read without context.
 pub(crate) trait FromFields: Sized {
-    /// Takes the fields; None if any of them is at fault.
+    /// Takes the fields; None if any of them is invalid.
     fn from_fields(fields: &mut FieldReader) -> Option<Self>;
 }
 
-/// Why a field's value is not good: a code and a message.
+/// Why a value is invalid: a code and a message.
 pub(crate) type Violation = (&'static str, String);
 
-/// Reads an object, which must have no fields but those that `read` takes.
+/// Reads an object, which must have no other fields than those `read` takes.
 pub(crate) fn read_object<T>(
     value: Value,
     read: impl FnOnce(&mut FieldReader) -> Option<T>,
@@ -25,30 +25,30 @@ pub(crate) fn read_object<T>(
     let mut fields = FieldReader {
         prefix: String::new(),
         rest: Map::new(),
-        faults: Vec::new(),
+        violations: Vec::new(),
     };
     fields.begin_object(value);
     let object = read(&mut fields);
     fields.end_object();
     match object {
-        Some(object) if fields.faults.is_empty() => Ok(object),
-        _ => Err(Error::Validation(fields.faults)),
+        Some(object) if fields.violations.is_empty() => Ok(object),
+        _ => Err(Error::Validation(fields.violations)),
     }
 }
 
-/// No more are listed; no honest body has so many.
+/// No more violations are listed: a response must not be much larger than its request.
 const MAX_VIOLATIONS: usize = 50;
 
-/// The fields of a body, and the faults found in them so far.
+/// The fields of an object that are not taken yet, and the violations so far.
 #[derive(Debug)]
 pub(crate) struct FieldReader {
     prefix: String,
     rest: Map<String, Value>,
-    faults: Vec<FieldError>,
+    violations: Vec<FieldError>,
 }
 
 impl FieldReader {
-    /// Takes a field that must be there and not null.
+    /// Takes a field that must be present and not null.
     pub(crate) fn required<T: DeserializeOwned, U>(
         &mut self,
         name: &str,
@@ -58,7 +58,7 @@ impl FieldReader {
         self.convert(name, value, check)
     }
 
-    /// Takes a field that may be left out or null: `Some(None)` then.
+    /// Takes a field that may be missing or null: `Some(None)` then.
     pub(crate) fn optional<T: DeserializeOwned, U>(
         &mut self,
         name: &str,
@@ -70,7 +70,7 @@ impl FieldReader {
         }
     }
 
-    /// Takes an object that must be there and not null.
+    /// Takes an object that must be present and not null.
     pub(crate) fn nested_required<T>(
         &mut self,
         name: &str,
@@ -80,7 +80,7 @@ impl FieldReader {
         self.read_nested(name, value, read)
     }
 
-    /// Takes an object that may be left out or null: `Some(None)` then.
+    /// Takes an object that may be missing or null: `Some(None)` then.
     pub(crate) fn nested<T>(
         &mut self,
         name: &str,
@@ -113,13 +113,13 @@ impl FieldReader {
         let outer = std::mem::take(&mut self.rest);
         let inner_prefix = format!("{}{name}.", self.prefix);
         let prefix = std::mem::replace(&mut self.prefix, inner_prefix);
-        let before = self.faults.len();
+        let before = self.violations.len();
         self.begin_object(value);
         let object = read(self);
         self.end_object();
         self.prefix = prefix;
         self.rest = outer;
-        object.filter(|_| self.faults.len() == before)
+        object.filter(|_| self.violations.len() == before)
     }
 
     fn convert<T: DeserializeOwned, U>(
@@ -133,20 +133,19 @@ impl FieldReader {
             .and_then(check);
         match checked {
             Ok(good) => Some(good),
-            Err(fault) => {
-                self.add_violation(name, fault);
+            Err(violation) => {
+                self.add_violation(name, violation);
                 None
             }
         }
     }
 
-    /// Turns to the fields of `value`, which must be an object.
     fn begin_object(&mut self, value: Value) {
         match value {
             Value::Object(fields) => self.rest = fields,
             _ => {
                 let path = self.prefix.trim_end_matches('.').to_owned();
-                self.faults.push(FieldError {
+                self.violations.push(FieldError {
                     field: path,
                     code: "invalid_type",
                     message: "must be an object".to_owned(),
@@ -155,7 +154,6 @@ impl FieldReader {
         }
     }
 
-    /// What was not taken is not known.
     fn end_object(&mut self) {
         for (name, _) in std::mem::take(&mut self.rest) {
             self.add_violation(&name, ("unknown_field", "is not a known field".to_owned()));
@@ -163,11 +161,10 @@ impl FieldReader {
     }
 
     fn add_violation(&mut self, name: &str, (code, message): Violation) {
-        // An answer must not be much larger than its question.
-        if self.faults.len() >= MAX_VIOLATIONS {
+        if self.violations.len() >= MAX_VIOLATIONS {
             return;
         }
-        self.faults.push(FieldError {
+        self.violations.push(FieldError {
             field: format!("{}{name}", self.prefix),
             code,
             message,
@@ -175,11 +172,11 @@ impl FieldReader {
     }
 }
 
-/// A whole number stays one with a point in it: JSON knows no difference, and
-/// some clients write all numbers so.
+/// Makes an integer of a number such as `3.0`: JSON does not distinguish them, and some clients
+/// write all numbers so.
 fn normalize_integer(value: Value) -> Value {
     match value.as_f64() {
-        // Up to here each whole number has a float of its own.
+        // Up to here each integer has a float of its own.
         Some(number) if value.is_f64() && number.fract() == 0.0 && number.abs() < 2f64.powi(53) => {
             Value::from(number as i64)
         }
@@ -188,9 +185,6 @@ fn normalize_integer(value: Value) -> Value {
 }
 
 /// Accepts any value of the right type.
-///
-/// # Errors
-/// Never.
 pub(crate) fn accept_any<T>(value: T) -> std::result::Result<T, Violation> {
     Ok(value)
 }
@@ -234,10 +228,10 @@ mod tests {
         read_object(value, Outer::from_fields)
     }
 
-    fn faults(value: Value) -> Vec<(String, &'static str)> {
+    fn violations(value: Value) -> Vec<(String, &'static str)> {
         match of_outer(value) {
-            Err(Error::Validation(faults)) => {
-                faults.into_iter().map(|f| (f.field, f.code)).collect()
+            Err(Error::Validation(violations)) => {
+                violations.into_iter().map(|f| (f.field, f.code)).collect()
             }
             other => panic!("{other:?}"),
         }
@@ -255,10 +249,10 @@ mod tests {
         let outer = of_outer(json!({"name": "abc", "inner": {"count": 3.0}})).unwrap();
         assert_eq!(outer.inner.unwrap().count, Some(3));
         for count in [json!(3.5), json!(-3.0), json!(1e300)] {
-            let fault = ("inner.count".to_owned(), "invalid_type");
+            let violation = ("inner.count".to_owned(), "invalid_type");
             assert_eq!(
-                faults(json!({"name": "abc", "inner": {"count": count}})),
-                [fault]
+                violations(json!({"name": "abc", "inner": {"count": count}})),
+                [violation]
             );
         }
     }
@@ -271,7 +265,7 @@ mod tests {
 
     #[test]
     fn all_faults_are_found_at_once() {
-        let found = faults(json!({"inner": {"count": "x", "more": 1}, "other": true}));
+        let found = violations(json!({"inner": {"count": "x", "more": 1}, "other": true}));
         let expected = [
             ("name", "required"),
             ("inner.count", "invalid_type"),
@@ -288,18 +282,18 @@ mod tests {
     fn of_very_many_faults_some_are_told() {
         let fields = (0..1000).map(|n| (format!("f{n}"), json!(n)));
         let body = Value::Object(fields.collect());
-        assert_eq!(faults(body).len(), MAX_VIOLATIONS);
+        assert_eq!(violations(body).len(), MAX_VIOLATIONS);
     }
 
     #[test]
     fn a_body_that_is_no_object_is_at_fault() {
-        assert_eq!(faults(json!([]))[0], (String::new(), "invalid_type"));
+        assert_eq!(violations(json!([]))[0], (String::new(), "invalid_type"));
     }
 
     #[test]
     fn spaces_are_no_text() {
         assert_eq!(
-            faults(json!({"name": "   "})),
+            violations(json!({"name": "   "})),
             [("name".to_owned(), "too_short")]
         );
     }
@@ -316,8 +310,8 @@ mod tests {
             "a\u{200b}",
         ];
         for name in invisible {
-            let fault = ("name".to_owned(), "too_short");
-            assert_eq!(faults(json!({ "name": name })), [fault], "{name:?}");
+            let violation = ("name".to_owned(), "too_short");
+            assert_eq!(violations(json!({ "name": name })), [violation], "{name:?}");
         }
         // Joined to one character that is seen, and kept as they are.
         for name in ["👩\u{200d}👧", "می\u{200c}خ"] {
@@ -329,7 +323,7 @@ mod tests {
     #[test]
     fn a_nul_is_refused() {
         assert_eq!(
-            faults(json!({"name": "a\0b"})),
+            violations(json!({"name": "a\0b"})),
             [("name".to_owned(), "invalid")]
         );
     }

@@ -1,9 +1,8 @@
-//! `Idempotency-Key`: a request that is sent again is not done again, but
-//! answered as it was the first time.
+//! `Idempotency-Key`: a repeated request is not executed again, but gets the first response.
 //!
-//! The key is taken, the work done, and the answer kept in one transaction. So
-//! there is an answer to replay exactly if there is something that must not be
-//! done twice; and a request that was refused has not used up its key.
+//! The key is claimed, the work done, and the response stored in one transaction. So there is a
+//! response to replay exactly if something must not be done twice; and a request that was refused
+//! has not used up its key.
 
 use std::time::Duration;
 
@@ -26,23 +25,21 @@ use crate::auth::current_user::CurrentUser;
 use crate::auth::tokens::hex;
 use crate::error::{Error, Result};
 
-/// What a request brings its key in.
 pub(crate) const HEADER: &str = "Idempotency-Key";
 
-/// What tells a replay from a first answer.
 pub(crate) const REPLAYED: &str = "Idempotency-Replayed";
 
 const MAX_KEY_LEN: usize = 255;
 
-/// How much longer than a client waits its answer may take to be kept.
+/// How much longer than the client waits its response may take to be stored.
 const PENDING_GRACE: Duration = Duration::from_secs(10);
 
-/// The key that a request came with, if it did.
+/// The key of a request, if it has one.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Header)]
 pub(crate) struct IdempotencyKey {
-    /// Makes it safe to send the request again: for 24 hours, the same request
-    /// with the same key is answered as the first one was, and not done again.
+    /// Makes it safe to repeat the request: for 24 hours, the same request with the same key gets
+    /// the first response, and is not executed again.
     #[param(
         rename = "Idempotency-Key",
         nullable = false,
@@ -71,36 +68,32 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
 }
 
 fn parse_header(headers: &HeaderMap) -> Result<Option<String>> {
-    let mut given = headers.get_all(HEADER).iter();
-    let Some(key) = given.next() else {
+    let mut values = headers.get_all(HEADER).iter();
+    let Some(key) = values.next() else {
         return Ok(None);
     };
-    let fault = |code, message: &str| Err(Error::invalid(HEADER, code, message));
-    if given.next().is_some() {
-        return fault("invalid", "must be given once");
+    let invalid = |code, message: &str| Err(Error::invalid(HEADER, code, message));
+    if values.next().is_some() {
+        return invalid("invalid", "must be given once");
     }
     if key.is_empty() {
-        return fault("too_short", "must not be empty");
+        return invalid("too_short", "must not be empty");
     }
     if key.len() > MAX_KEY_LEN {
-        return fault("too_long", "must have at most 255 characters");
+        return invalid("too_long", "must have at most 255 characters");
     }
     match key.to_str() {
         Ok(key) if key.chars().all(|c| c.is_ascii_graphic()) => Ok(Some(key.to_owned())),
-        _ => fault("invalid", "must be of visible ASCII characters"),
+        _ => invalid("invalid", "must have only visible ASCII characters"),
     }
 }
 
 impl IdempotencyKey {
-    /// The key as it stands for `body`, sent by `me`.
+    /// The key for this `body`, sent by `me`.
     ///
-    /// The body counts as it was read, so neither its layout nor the order of
-    /// its fields matter. `Prefer` does not count: it changes when a request is
-    /// answered, not what it does, and a client that waited in vain may well ask
-    /// again without waiting.
-    ///
-    /// # Errors
-    /// When the body can't be encoded.
+    /// The parsed body counts, so neither its layout nor the order of its fields matter. `Prefer`
+    /// does not count: it changes when a response comes, not what is done, and a client that waited
+    /// in vain may repeat the request without waiting.
     pub(crate) fn for_request(
         self,
         me: &CurrentUser,
@@ -124,36 +117,33 @@ impl IdempotencyKey {
     }
 }
 
-/// Something that is done once if it has a key, and otherwise whenever it is
-/// asked for.
+/// A request that is executed once if it has a key, and otherwise each time.
 #[derive(Clone, Debug)]
 pub(crate) struct IdempotentRequest(Option<idempotency::Model>);
 
-/// A response, and where it comes from.
+/// A response, and whether it is the first one.
 #[derive(Debug)]
 pub(crate) enum IdempotentResponse {
-    /// From what was done just now.
     Fresh(Response),
-    /// From what was done before.
     Replayed(Response),
 }
 
 impl IdempotentRequest {
-    /// The client has the patience to wait for a better answer: see
+    /// The client waits up to `max_wait` for a later response: see
     /// [`IdempotentRequest::replace_response`]. Until then nothing is replayed.
-    pub(crate) fn with_pending_until(mut self, patience: Option<Duration>) -> Self {
-        if let (Some(claim), Some(patience)) = (&mut self.0, patience) {
-            claim.pending_until = Some(now() + patience + PENDING_GRACE);
+    pub(crate) fn with_pending_until(mut self, max_wait: Option<Duration>) -> Self {
+        if let (Some(claim), Some(max_wait)) = (&mut self.0, max_wait) {
+            claim.pending_until = Some(now() + max_wait + PENDING_GRACE);
         }
         self
     }
 
-    /// Does `work` in `tx` and keeps its answer there, with the id of the post that it
-    /// tells of; or replays the answer of the first time.
+    /// Does `work` in `tx` and stores its response there, with the id of the post in it; or replays
+    /// the first response.
     ///
     /// # Errors
-    /// When the key is another request's, the first request is under way, or its
-    /// post is deleted, and what `work` fails with.
+    /// When the key belongs to another request, the first request is in progress, or its post is
+    /// deleted, and what `work` fails with.
     pub(crate) async fn execute_once(
         self,
         tx: &DatabaseTransaction,
@@ -174,22 +164,18 @@ impl IdempotentRequest {
         kept.into_response().map(IdempotentResponse::Fresh)
     }
 
-    /// Keeps the answer that the client waits for in place of the first one.
-    /// Under a key it comes about even if the client goes away, for it may ask
-    /// again.
-    ///
-    /// # Errors
-    /// What `answer` fails with, and when the database does not answer.
+    /// Stores the response that the client waits for in place of the first one. With a key it is
+    /// completed even if the client disconnects, since it may repeat the request.
     pub(crate) async fn replace_response(
         self,
         db: Database,
-        answer: impl Future<Output = Result<Response>> + Send + 'static,
+        response: impl Future<Output = Result<Response>> + Send + 'static,
     ) -> Result<IdempotentResponse> {
         let Some(claim) = self.0 else {
-            return answer.await.map(IdempotentResponse::Fresh);
+            return response.await.map(IdempotentResponse::Fresh);
         };
         let settled = async move {
-            let kept = StoredResponse::of(answer.await?).await?;
+            let kept = StoredResponse::of(response.await?).await?;
             let json = kept.to_json()?;
             db.transaction(async move |tx| claim.replace_response(tx, json).await)
                 .await?;
@@ -231,7 +217,6 @@ impl IntoResponse for IdempotentResponse {
     }
 }
 
-/// A response as it is kept.
 #[derive(Debug, Serialize, Deserialize)]
 struct StoredResponse {
     status: u16,

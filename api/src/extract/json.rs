@@ -1,4 +1,4 @@
-//! JSON bodies: read in time, parsed, and checked field by field.
+//! JSON bodies: read with a timeout, parsed, and validated.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use tokio::time::timeout;
 use crate::error::{Error, Result};
 use crate::extract::field_reader::{FieldReader, FromFields, read_object};
 
-/// A body that is JSON, or empty and not declared to be anything else.
+/// A JSON body, or an empty one without another content type.
 #[derive(Debug)]
 pub(crate) struct JsonBody(Value);
 
 impl JsonBody {
-    /// The object that the body is, as `read` takes it.
+    /// The body as `read` takes its fields.
     ///
     /// # Errors
     /// [`Error::Validation`] with all violations.
@@ -37,7 +37,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
                 .map(JsonBody)
                 .map_err(|e| Error::MalformedJson(e.to_string()))
         } else if bytes.is_empty() {
-            // Where every field may be left out, so may the body.
+            // Where every field is optional, so is the body.
             Ok(JsonBody(Value::Object(Map::new())))
         } else {
             Err(Error::UnsupportedMediaType)
@@ -45,7 +45,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
     }
 }
 
-/// A JSON body that is valid as it stands.
+/// A JSON body that is validated without context.
 #[derive(Debug)]
 pub(crate) struct ValidatedJson<T>(pub T);
 
@@ -58,20 +58,15 @@ impl<T: FromFields, S: Send + Sync> FromRequest<S> for ValidatedJson<T> {
     }
 }
 
-/// A body may take so long to come.
 const BODY_READ_TIMEOUT: Duration = Duration::from_secs(60);
 
-async fn read_bytes<S: Send + Sync>(
-    request: Request,
-    state: &S,
-    patience: Duration,
-) -> Result<Bytes> {
-    let Ok(read) = timeout(patience, Bytes::from_request(request, state)).await else {
-        return Err(Error::MalformedJson("it took too long to come".to_owned()));
+async fn read_bytes<S: Send + Sync>(request: Request, state: &S, limit: Duration) -> Result<Bytes> {
+    let Ok(read) = timeout(limit, Bytes::from_request(request, state)).await else {
+        return Err(Error::MalformedJson("it timed out".to_owned()));
     };
     read.map_err(|rejection| match rejection.status().as_u16() {
         413 => Error::PayloadTooLarge,
-        _ => Error::MalformedJson("it broke off".to_owned()),
+        _ => Error::MalformedJson("it is incomplete".to_owned()),
     })
 }
 

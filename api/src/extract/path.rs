@@ -1,4 +1,4 @@
-//! Ids in paths, refused with the contract's errors.
+//! Ids in paths.
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 
-/// The id in a path. One that can't be an id is an id of nothing.
+/// The id in a path. One that is no UUID is not found.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PathId(pub Uuid);
 

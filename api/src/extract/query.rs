@@ -1,4 +1,4 @@
-//! Query strings, refused with the contract's errors.
+//! Query strings.
 
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 
-/// A query string that could be read.
+/// A query string that is valid for its type.
 #[derive(Debug)]
 pub(crate) struct ValidatedQuery<T>(pub T);
 
@@ -20,13 +20,13 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for ValidatedQuery
     }
 }
 
-/// The longest text that lists are searched for.
+/// The maximum length of a search term.
 pub(crate) const MAX_SEARCH_LEN: usize = 200;
 
-/// What a list is searched for; nothing if it is empty.
+/// The search term of a list; None if it is empty.
 ///
 /// # Errors
-/// [`Error::Validation`] if it is too long, or can't be in any text.
+/// [`Error::Validation`] if it is too long, or has a NUL.
 pub(crate) fn search_term(q: Option<&str>) -> Result<Option<&str>> {
     let q = q.unwrap_or_default();
     if q.chars().count() > MAX_SEARCH_LEN || q.contains('\0') {

@@ -1,10 +1,10 @@
-//! Rules for text in bodies: how long it is, and what can be seen of it.
+//! Rules for text: its length, and how much of it is visible.
 
 use std::ops::RangeInclusive;
 
 use crate::extract::field_reader::Violation;
 
-/// Accepts text of `shortest` to `longest` characters that can be stored.
+/// Accepts text of `shortest` to `longest` characters without NUL.
 pub(crate) fn length(
     shortest: usize,
     longest: usize,
@@ -20,7 +20,7 @@ pub(crate) fn length(
                 format!("must have at most {longest} characters"),
             ));
         }
-        // Postgres can't store it, and nobody can type it.
+        // Postgres can't store it.
         if value.contains('\0') {
             return Err(("invalid", "must not contain NUL characters".to_owned()));
         }
@@ -28,8 +28,8 @@ pub(crate) fn length(
     }
 }
 
-/// Accepts text as [`length`] does, after white space at its ends is removed. What
-/// can't be seen at its ends does not make it long enough.
+/// Accepts text as [`length`] does, after it is trimmed. Invisible characters at its ends do not
+/// count.
 pub(crate) fn trimmed_length(
     shortest: usize,
     longest: usize,
@@ -52,9 +52,9 @@ fn too_short(shortest: usize) -> Violation {
     ("too_short", least)
 }
 
-/// Characters that leave nothing to see, besides white space and control characters:
-/// those that Unicode has programs ignore where they can't show them, and the blank
-/// of Braille. <https://www.unicode.org/reports/tr44/#Default_Ignorable_Code_Point>
+/// Invisible characters, besides white space and control characters: Unicode's default ignorable
+/// ones, and the blank Braille pattern.
+/// <https://www.unicode.org/reports/tr44/#Default_Ignorable_Code_Point>
 const BLANK: [RangeInclusive<char>; 18] = [
     '\u{ad}'..='\u{ad}',
     '\u{34f}'..='\u{34f}',
@@ -80,9 +80,8 @@ fn is_blank(c: char) -> bool {
     c.is_whitespace() || c.is_control() || BLANK.iter().any(|range| range.contains(&c))
 }
 
-/// What a pattern of the document has in a class for white space, with all else that
-/// leaves nothing to see, up to where kinds of regular expressions differ in how they
-/// write a character.
+/// The invisible characters as a class of a regular expression, except for those beyond U+FFFF,
+/// which dialects write differently.
 pub(crate) fn blank_class() -> String {
     let control = ['\u{0}'..='\u{1f}', '\u{7f}'..='\u{9f}'];
     let ranges = control.iter().chain(&BLANK);

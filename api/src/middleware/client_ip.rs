@@ -1,11 +1,8 @@
-//! The address that a request comes from: limits and the delays for who guesses
-//! passwords are counted by it, and users and admins are shown it.
+//! The client's address: rate limits and login throttling count by it, and users and admins see it.
 //!
-//! Behind proxies every connection is a proxy's. Each adds the address that it
-//! was asked from to the end of `X-Forwarded-For`, behind whatever it was sent.
-//! So the list is read from its end: as long as the address that speaks is a
-//! trusted proxy's, the one that it has added is believed. All before that is
-//! the client's own invention.
+//! Behind proxies every connection comes from a proxy. Each appends the address of its own client
+//! to `X-Forwarded-For`. So the list is read from its end: as long as an address is a trusted
+//! proxy's, the one that it appended is believed. The client may have invented all before that.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -19,11 +16,10 @@ use crate::state::AppState;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Where a request comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ClientIp(pub IpAddr);
 
-/// Middleware: notes an [`ClientIp`] with each request.
+/// Middleware: adds a [`ClientIp`] to the request's extensions.
 pub(crate) async fn client_ip(
     State(state): State<AppState>,
     mut request: Request,
@@ -40,10 +36,10 @@ pub(crate) async fn client_ip(
 
 fn resolve_client_ip(trusted: &[TrustedProxy], peer: IpAddr, headers: &HeaderMap) -> ClientIp {
     let fields = headers.get_all(FORWARDED_FOR).iter().rev();
-    let mut told = fields.flat_map(|field| field.as_bytes().rsplit(|byte| *byte == b','));
+    let mut listed = fields.flat_map(|field| field.as_bytes().rsplit(|byte| *byte == b','));
     let mut address = peer.to_canonical();
     while is_trusted(trusted, address) {
-        let Some(before) = told.next().and_then(parse_forwarded_ip) else {
+        let Some(before) = listed.next().and_then(parse_forwarded_ip) else {
             break;
         };
         address = before;
@@ -51,21 +47,20 @@ fn resolve_client_ip(trusted: &[TrustedProxy], peer: IpAddr, headers: &HeaderMap
     ClientIp(address)
 }
 
-/// Whether an address is a trusted proxy's.
 pub(crate) fn is_trusted(trusted: &[TrustedProxy], address: IpAddr) -> bool {
     trusted.iter().any(|proxy| proxy.contains(address))
 }
 
 /// An address as proxies write it, some of them with a port.
-fn parse_forwarded_ip(told: &[u8]) -> Option<IpAddr> {
-    let told = str::from_utf8(told).ok()?.trim();
-    let with_port = || told.parse::<SocketAddr>().map(|address| address.ip());
-    let bare = told.trim_start_matches('[').trim_end_matches(']');
+fn parse_forwarded_ip(listed: &[u8]) -> Option<IpAddr> {
+    let listed = str::from_utf8(listed).ok()?.trim();
+    let with_port = || listed.parse::<SocketAddr>().map(|address| address.ip());
+    let bare = listed.trim_start_matches('[').trim_end_matches(']');
     let address = bare.parse::<IpAddr>().or_else(|_| with_port()).ok()?;
     Some(address.to_canonical())
 }
 
-/// The network of an IPv6 address: whoever has one address of a network has all.
+/// The /64 network of an IPv6 address, whose addresses all belong to one client.
 pub(crate) fn ip_prefix(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),

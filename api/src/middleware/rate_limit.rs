@@ -1,7 +1,7 @@
-//! How often one may ask. Everyone has as many requests as they may make in a
-//! minute, and gets them back one by one. Each API counts for itself.
+//! Rate limiting, per user or address. A client has its requests of a minute at once, and gets them
+//! back one by one. Each API process counts separately.
 //!
-//! The fields that tell of it are those of
+//! The headers are those of
 //! <https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/11/>.
 
 use std::net::IpAddr;
@@ -23,26 +23,23 @@ use crate::auth::tokens::SigningKeys;
 use crate::error::Error;
 use crate::middleware::client_ip::{ClientIp, ip_prefix};
 
-/// The name of the field with what is left.
 pub(crate) const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
-/// The name of the field with the rule.
 pub(crate) const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// What is limited: not how operators look after us, nor the documentation.
+/// Limited paths: neither those for operators nor the documentation.
 pub(crate) const LIMITED_PREFIX: &str = "/api/v1/";
 
-/// Where passwords and refresh tokens are tried. No one may try more of them by
-/// having more accounts.
+/// Where passwords and refresh tokens are tried: these always count for the address, so that nobody
+/// may try more of them by having more accounts.
 const CREDENTIAL_ROUTES: [&str; 3] = [
     "/api/v1/users/register",
     "/api/v1/users/login",
     "/api/v1/users/refresh",
 ];
 
-/// So many are told apart.
 const MAX_TRACKED_CLIENTS: usize = 100_000;
 
-/// After so many requests, those who have all of theirs back are forgotten.
+/// After so many requests, clients with their full quota are dropped.
 const CLEANUP_EVERY: usize = 1000;
 
 /// Whose requests are counted together.
@@ -50,11 +47,10 @@ const CLEANUP_EVERY: usize = 1000;
 enum ClientKey {
     User(Uuid),
     Address(IpAddr),
-    /// Those who can't be told apart.
+    /// Those that can't be distinguished.
     Shared,
 }
 
-/// Counts requests.
 #[derive(Debug)]
 pub(crate) struct RateLimit {
     keys: Arc<SigningKeys>,
@@ -63,11 +59,9 @@ pub(crate) struct RateLimit {
     counted: AtomicUsize,
 }
 
-/// Seconds.
 const MINUTE: u32 = 60;
 
 impl RateLimit {
-    /// Everyone has so many requests a minute.
     pub(crate) fn new(per_minute: NonZeroU32, keys: Arc<SigningKeys>) -> Self {
         let known = RateLimiter::keyed(Quota::per_minute(per_minute));
         RateLimit {
@@ -78,15 +72,14 @@ impl RateLimit {
         }
     }
 
-    /// Counts a request. Tells how many more may follow at once, or after how
-    /// many seconds this one may come again.
+    /// Counts a request. Returns how many more are left, or after how many seconds to retry.
     fn count(&self, who: ClientKey) -> Result<u32, u64> {
         let counted = self.counted.fetch_add(1, Ordering::Relaxed);
         if counted.is_multiple_of(CLEANUP_EVERY) {
             self.known.retain_recent();
         }
         let who = match who {
-            // Anybody may have any number of them; users must sign up first.
+            // Clients may have any number of addresses; users must sign up first.
             ClientKey::Address(_) if self.known.len() >= MAX_TRACKED_CLIENTS => ClientKey::Shared,
             who => who,
         };
@@ -99,11 +92,10 @@ impl RateLimit {
         }
     }
 
-    /// Tells of the limit in the fields of a response.
     fn set_headers(&self, counted: Result<u32, u64>, response: &mut Response) {
         let limit = self.per_minute.get();
         let policy = format!("\"default\";q={limit};w={MINUTE}");
-        // How long until there is one more.
+        // The time until there is one more.
         let (left, seconds) = match counted {
             Ok(left) => (left, MINUTE.div_ceil(limit).into()),
             Err(seconds) => (0, seconds),
@@ -117,8 +109,7 @@ impl RateLimit {
     }
 }
 
-/// Middleware: refuses those who ask too often, and tells everyone how they
-/// stand.
+/// Middleware: refuses requests beyond the limit, and sets the headers of all responses.
 pub(crate) async fn rate_limit(
     State(limit): State<Option<Arc<RateLimit>>>,
     request: Request,
@@ -137,8 +128,8 @@ pub(crate) async fn rate_limit(
     response
 }
 
-/// The user if the request has a token that we signed and that is good now;
-/// whether its session still is would cost a query. Otherwise the address.
+/// The user of a valid token, or the address. Whether the session is still active would cost a
+/// query.
 fn client_key(keys: &SigningKeys, request: &Request) -> ClientKey {
     let is_door = CREDENTIAL_ROUTES.contains(&request.uri().path());
     let token = bearer(request.headers()).filter(|_| !is_door);

@@ -1,5 +1,4 @@
-//! One span and one line for each request, under an id that the client sees;
-//! and a span of its trace.
+//! Request ids, with a log span, a log line and a trace span for each request.
 
 use std::time::Instant;
 
@@ -23,22 +22,22 @@ tokio::task_local! {
     static CURRENT_ORIGIN: RequestOrigin;
 }
 
-/// The present request, for the jobs that it asks for. Nothing is known of it
-/// outside of its own task, which a transaction may be.
+/// The current request, for the jobs that it enqueues. Known only in the request's own task; a
+/// transaction may be in another.
 pub(crate) fn current_origin() -> RequestOrigin {
     CURRENT_ORIGIN.try_with(Clone::clone).unwrap_or_default()
 }
 
-/// The present request's id; empty outside of one.
+/// The current request's id; empty outside of a request.
 pub(crate) fn current_request_id() -> String {
     current_origin().request_id.unwrap_or_default()
 }
 
-/// Middleware: gives the request its id, and logs how it went.
+/// Middleware: gives the request its id, and logs its result.
 pub(crate) async fn request_context(request: Request, next: Next) -> Response {
     let id = client_request_id(&request).unwrap_or_else(|| Uuid::now_v7().to_string());
     let method = request.method().clone();
-    // The pattern, not the path: ids in it would make every line its own kind.
+    // The pattern, not the path: ids in it would make every line unique.
     let route = request
         .extensions()
         .get::<MatchedPath>()
@@ -47,7 +46,7 @@ pub(crate) async fn request_context(request: Request, next: Next) -> Response {
     let trace = start_span(&request, &id, &route);
     let traceparent = trace.traceparent();
     let trace_id = traceparent.as_deref().and_then(trace_id).map(display);
-    // At the level of errors, so that a log of nothing but these has it, too.
+    // At level error, so that a log of errors only has it, too.
     let span = tracing::error_span!("request", request_id = %id, trace_id, %method, route);
     let header = HeaderValue::from_str(&id).ok();
     let origin = RequestOrigin {
@@ -56,11 +55,11 @@ pub(crate) async fn request_context(request: Request, next: Next) -> Response {
     };
 
     let answer = async {
-        let begun = Instant::now();
+        let started = Instant::now();
         let mut response = next.run(request).await;
         let status = response.status().as_u16();
-        let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(status, millis, "answered");
+        let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(status, millis, "request completed");
         trace.set_attribute("http.response.status_code", i64::from(status));
         if response.status().is_server_error() {
             trace.set_error(status);
@@ -73,7 +72,7 @@ pub(crate) async fn request_context(request: Request, next: Next) -> Response {
     CURRENT_ORIGIN.scope(origin, answer.instrument(span)).await
 }
 
-/// The caller's own id, if it is fit for a log.
+/// The client's own id, if it is safe to log.
 fn client_request_id(request: &Request) -> Option<String> {
     let id = request.headers().get(HEADER)?.to_str().ok()?;
     let sane = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -81,8 +80,8 @@ fn client_request_id(request: &Request) -> Option<String> {
     fits.then(|| id.to_owned())
 }
 
-/// The request as traces show it, under the names that OpenTelemetry has for
-/// what it consists of. The path is not among them: its length is anyone's.
+/// The trace span, with OpenTelemetry's attribute names. Without the path, which may be of any
+/// length.
 fn start_span(request: &Request, id: &str, route: &str) -> Span {
     let method = metrics::method_label(request.method());
     let span = Span::server(format_args!("{method} {route}"), traceparent(request));
@@ -92,9 +91,9 @@ fn start_span(request: &Request, id: &str, route: &str) -> Span {
     span
 }
 
-/// The caller's place in a trace, if it tells one and only one.
+/// The caller's trace context, if there is exactly one.
 fn traceparent(request: &Request) -> Option<&str> {
-    let mut given = request.headers().get_all(TRACEPARENT).iter();
-    let traceparent = given.next()?.to_str().ok()?;
-    given.next().is_none().then_some(traceparent)
+    let mut values = request.headers().get_all(TRACEPARENT).iter();
+    let traceparent = values.next()?.to_str().ok()?;
+    values.next().is_none().then_some(traceparent)
 }

@@ -1,11 +1,10 @@
-//! Headers that keep answers private and browsers from guessing.
+//! Headers that keep responses private, and browsers from guessing.
 
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 
-/// Answers are one user's own: caches on the way keep none of them, and a
-/// client's own cache asks before it uses one. Browsers don't guess that
-/// something is a page.
+/// Responses are for one user: shared caches store none, and a client's own cache revalidates.
+/// Browsers don't sniff the content type.
 pub(crate) async fn set_security_headers(mut response: Response) -> Response {
     let headers = response.headers_mut();
     let caching = if headers.contains_key(header::ETAG) {

@@ -1,4 +1,4 @@
-//! Where one can go from an answer.
+//! Links from responses to further operations.
 
 use serde_json::json;
 use utoipa::openapi::RefOr;
@@ -6,7 +6,7 @@ use utoipa::openapi::link::{Link, LinkBuilder};
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::response::Response;
 
-/// What is answered, which of its fields is a parameter, and of which operations.
+/// A response's schema, which field of it is which parameter, and of which operations.
 const LINKS: [(&str, &str, &str, &[&str]); 15] = [
     ("Post", "id", "id", POST),
     ("Post", "job/id", "id", JOB),
@@ -45,7 +45,7 @@ const POST: &[&str] = &[
 const JOB: &[&str] = &["get_job", "cancel_job", "retry_job"];
 const ANY_JOB: &[&str] = &["get_any_job", "cancel_any_job", "retry_any_job"];
 
-/// Adds to each success where it leads, by what it answers.
+/// Adds links to the successful responses.
 pub(super) fn add(operation: &mut Operation) {
     let responses = operation.responses.responses.iter_mut();
     for (_, response) in responses.filter(|(status, _)| status.starts_with('2')) {
@@ -74,7 +74,7 @@ fn add_to(response: &mut Response, answered: &str) {
     }
 }
 
-/// The name of what a response has as JSON.
+/// The name of a response's JSON schema.
 fn schema(response: &Response) -> Option<String> {
     let RefOr::T(content) = response.content.get("application/json")? else {
         return None;

@@ -46,13 +46,13 @@ impl From<user::Model> for User {
     }
 }
 
-/// The old password and the new one.
+/// The current password and the new one.
 #[derive(Debug, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ChangePasswordRequest {
     #[schema(max_length = 128, format = Password)]
     current_password: String,
-    /// Any characters; not a common one, nor the username.
+    /// Any characters; neither a common password nor the username.
     #[schema(min_length = 8, max_length = 128, format = Password)]
     new_password: String,
 }
@@ -68,7 +68,7 @@ impl ChangePasswordRequest {
     }
 }
 
-/// The password, once more.
+/// The current password.
 #[derive(Debug, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DeleteAccountRequest {
@@ -83,7 +83,7 @@ impl FromFields for DeleteAccountRequest {
     }
 }
 
-/// Who one is
+/// Get the current user
 #[utoipa::path(
     get, path = "/users/me", tag = "users",
     responses((status = 200, body = User)),
@@ -92,9 +92,9 @@ pub(crate) async fn get_me(me: CurrentUser) -> Json<User> {
     Json(me.user.into())
 }
 
-/// Change one's password
+/// Change your password
 ///
-/// Every other session ends.
+/// All other sessions end.
 #[utoipa::path(
     put, path = "/users/me/password", tag = "users",
     request_body = ChangePasswordRequest,
@@ -124,15 +124,15 @@ pub(crate) async fn change_password(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Delete one's account
+/// Delete your account
 ///
-/// Its posts, jobs and sessions go with it; jobs that run are stopped.
+/// Your posts, jobs and sessions are deleted; running jobs are stopped.
 #[utoipa::path(
     delete, path = "/users/me", tag = "users",
     request_body = DeleteAccountRequest,
     responses(
         (status = 204),
-        (status = 409, description = "There would be no admin left."),
+        (status = 409, description = "The last admin can't be deleted."),
     ),
 )]
 pub(crate) async fn delete_me(
@@ -145,8 +145,8 @@ pub(crate) async fn delete_me(
     state
         .db
         .transaction(async move |tx| {
-            // Who was made an admin since the request came is taken for the only one,
-            // and may ask again.
+            // A user who was made an admin since the request came is treated as the only one, and
+            // may repeat it.
             let locked = match me.user.role {
                 user::Role::Admin => user::Entity::lock_with_admins(tx, me.user.id).await?,
                 user::Role::User => Vec::new(),
@@ -178,8 +178,8 @@ pub(super) async fn set_password(
     Ok(())
 }
 
-/// Has the user prove again that it is them. Whoever has stolen a token guesses
-/// no faster here than at the front door.
+/// Verifies the user's password once more. With a stolen token passwords are guessed no faster here
+/// than at login.
 async fn verify_password(
     state: &AppState,
     user: &user::Model,
@@ -207,8 +207,7 @@ async fn verify_password(
     throttle.attempt(db, verify).await
 }
 
-/// Holds a user's row, unless its password is another by now: then what was
-/// proved with the old one is worth nothing.
+/// Locks the user's row. An error if the password was changed since it was verified.
 async fn lock_if_password_unchanged(
     tx: &DatabaseTransaction,
     before: &user::Model,

@@ -1,5 +1,5 @@
-//! What admins see and do. Everyone else is refused by the extractor
-//! [`crate::auth::current_user::AdminUser`], which every handler here takes.
+//! Handlers for admins. Each takes [`crate::auth::current_user::AdminUser`], which refuses everyone
+//! else.
 
 pub(crate) mod audit;
 pub(crate) mod jobs;

@@ -1,4 +1,4 @@
-//! Signing up, signing in, staying signed in, and signing out.
+//! Registration, login, token refresh and logout.
 
 use axum::Json;
 use axum::extract::State;
@@ -28,13 +28,13 @@ mod token_pair;
 use requests::{LoginRequest, RefreshRequest, RegisterRequest};
 use token_pair::{TokenPair, issue_token_pair, session_ttl, start_session};
 
-/// Sign up
+/// Register
 #[utoipa::path(
     post, path = "/users/register", tag = "users", security(()),
     request_body = RegisterRequest,
     responses(
         (status = 201, body = TokenPair),
-        (status = 409, description = "The name is taken."),
+        (status = 409, description = "The username is taken."),
     ),
 )]
 pub(crate) async fn register(
@@ -42,7 +42,7 @@ pub(crate) async fn register(
     client: ClientInfo,
     ValidatedJson(new): ValidatedJson<RegisterRequest>,
 ) -> Result<(StatusCode, Json<TokenPair>)> {
-    // So that nothing is hashed in vain; what counts is the index of names.
+    // Avoids hashing in vain; the unique index decides.
     let named = user::Entity::find_by_username(&new.username);
     if named.one(state.db.read()).await?.is_some() {
         return Err(Error::UsernameTaken);
@@ -72,13 +72,13 @@ pub(crate) async fn register(
     Ok((StatusCode::CREATED, Json(pair)))
 }
 
-/// Sign in
+/// Log in
 #[utoipa::path(
     post, path = "/users/login", tag = "users", security(()),
     request_body = LoginRequest,
     responses(
         (status = 200, body = TokenPair),
-        (status = 401, description = "Name or password is wrong."),
+        (status = 401, description = "Wrong username or password."),
         (status = 403, description = "The account is disabled."),
     ),
 )]
@@ -127,7 +127,7 @@ async fn verify_and_start_session(
                 let verified = user;
                 let user = match user::Entity::lock_for_update(tx, verified.id).await? {
                     Some(user) if user.password_hash == verified.password_hash => user,
-                    // It has been changed since: verify again.
+                    // The password has been changed since: verify again.
                     _ => return Ok(None),
                 };
                 if user.disabled_at.is_some() {
@@ -146,15 +146,15 @@ async fn verify_and_start_session(
     }
 }
 
-/// Get a new pair of tokens
+/// Refresh the tokens
 ///
-/// The old refresh token is spent. Using one twice ends its session.
+/// A refresh token is valid once. Using it again ends its session.
 #[utoipa::path(
     post, path = "/users/refresh", tag = "users", security(()),
     request_body = RefreshRequest,
     responses(
         (status = 200, body = TokenPair),
-        (status = 401, description = "The token is not good."),
+        (status = 401, description = "The token is invalid, expired or reused."),
         (status = 403, description = "The account is disabled."),
     ),
 )]
@@ -167,13 +167,13 @@ pub(crate) async fn refresh(
     let db = state.db.clone();
     let pair = db
         .transaction(async move |tx| {
-            // Sessions are locked before their tokens, as their end does it.
+            // Sessions are locked before their tokens, here and wherever they end.
             let session = refresh_token::Entity::session_of(&hash).lock_exclusive();
             let session = session.one(tx).await?.ok_or(Error::Unauthenticated)?;
             if !refresh_token::Entity::consume(tx, &hash).await? {
-                tracing::warn!(session = %session.id, "a refresh token was used twice");
+                tracing::warn!(session = %session.id, "refresh token reused: ending its session");
                 revoke_reused_session(tx, session, client).await?;
-                // Not an error, which would undo that.
+                // Not an error, which would roll that back.
                 return Ok(None);
             }
             if session.revoked_at.is_some() {
@@ -200,8 +200,8 @@ pub(crate) async fn refresh(
     pair.map(Json).ok_or(Error::RefreshTokenReused)
 }
 
-/// Ends a session whose refresh token two parties hold. That is written down
-/// once, however often the token comes.
+/// Ends a session whose refresh token was used twice, so two parties have it. Recorded once,
+/// however often the token comes.
 async fn revoke_reused_session(
     tx: &DatabaseTransaction,
     session: session::Model,
@@ -217,9 +217,9 @@ async fn revoke_reused_session(
     Ok(())
 }
 
-/// Sign out
+/// Log out
 ///
-/// The session is over at once, its access tokens too.
+/// The session ends at once, and its access tokens with it.
 #[utoipa::path(
     post, path = "/users/logout", tag = "users",
     responses((status = 204)),

@@ -1,4 +1,4 @@
-//! Whether the service lives, and whether it can work.
+//! Liveness and readiness.
 
 use std::time::Duration;
 
@@ -16,16 +16,16 @@ use crate::state::AppState;
 /// How long the database may take to answer.
 const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How the service is.
+/// The service's health.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Health {
     /// `ok`, or `unavailable`.
     status: &'static str,
-    /// What is missing, where something is.
+    /// What is missing.
     missing: Vec<String>,
 }
 
-/// Whether the process lives
+/// Check liveness
 #[utoipa::path(
     get, path = "/health", tag = "operation", security(()),
     responses((status = 200, body = Health)),
@@ -37,7 +37,7 @@ pub(crate) async fn health() -> Json<Health> {
     })
 }
 
-/// Whether the database answers and its migrations are in place
+/// Check readiness: the database answers, and its migrations are applied
 #[utoipa::path(
     get, path = "/ready", tag = "operation", security(()),
     responses((status = 200, body = Health), (status = 503, body = Health)),
@@ -61,7 +61,6 @@ pub(crate) async fn ready(State(state): State<AppState>) -> Response {
     (unavailable, [(header::RETRY_AFTER, "5")], Json(health)).into_response()
 }
 
-/// What the service lacks to work.
 async fn failed_checks(db: &Database) -> Vec<String> {
     let checked = timeout(READY_TIMEOUT, db.schema_status()).await;
     let checked = checked.map_err(anyhow::Error::from);

@@ -1,4 +1,4 @@
-//! Jobs: how a post's writing goes.
+//! A user's generation jobs.
 
 pub(crate) mod cancel;
 pub(crate) mod list;

@@ -1,4 +1,4 @@
-//! What Prometheus collects.
+//! The endpoint for Prometheus.
 
 use axum::extract::State;
 use axum::http::header;
@@ -8,7 +8,7 @@ use shared::metrics::CONTENT_TYPE;
 use crate::error::{Error, Result};
 use crate::state::AppState;
 
-/// Metrics in Prometheus' text format
+/// Get metrics in Prometheus' text format
 #[utoipa::path(
     get, path = "/metrics", tag = "operation", security(()),
     responses((status = 200, body = String, content_type = "text/plain")),

@@ -1,4 +1,4 @@
-//! The models that posts can be written with.
+//! The available models.
 
 use axum::Json;
 use axum::extract::State;
@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use crate::auth::current_user::CurrentUser;
 use crate::state::AppState;
 
-/// The models to choose from.
+/// The available models.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Models {
     items: Vec<Model>,
@@ -19,10 +19,10 @@ pub(crate) struct Models {
 pub(crate) struct Model {
     /// Its name, for `options.model`.
     id: String,
-    /// Who serves it.
+    /// The kind of agent that serves it.
     #[schema(example = "openai")]
     agent: &'static str,
-    /// Whether it is taken where none is named.
+    /// Whether it is used if none is named.
     default: bool,
 }
 

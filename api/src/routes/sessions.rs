@@ -1,4 +1,4 @@
-//! A user's sign-ins.
+//! A user's sessions.
 
 use axum::Json;
 use axum::extract::State;
@@ -16,14 +16,14 @@ use crate::error::{Error, Result};
 use crate::extract::path::PathId;
 use crate::state::AppState;
 
-/// A user's sign-ins that are not over.
+/// A user's active sessions.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Sessions {
     #[schema(max_items = 100)]
     items: Vec<Session>,
 }
 
-/// A sign-in.
+/// A session.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Session {
     id: Uuid,
@@ -35,11 +35,11 @@ pub(crate) struct Session {
     /// When it ends unless it is refreshed.
     #[serde(serialize_with = "timestamp")]
     expires_at: DateTime<Utc>,
-    /// The client, as it named itself at sign-in.
+    /// The client's `User-Agent` at login.
     user_agent: Option<String>,
-    /// The address that the sign-in came from.
+    /// The client's address at login.
     ip: Option<String>,
-    /// Whether this request came with it.
+    /// Whether it is the session of this request.
     current: bool,
 }
 
@@ -57,7 +57,7 @@ impl Session {
     }
 }
 
-/// List one's sessions
+/// List your sessions
 #[utoipa::path(
     get, path = "/users/me/sessions", tag = "users",
     responses((status = 200, body = Sessions)),
@@ -99,7 +99,7 @@ pub(crate) async fn revoke_session(
     }
 }
 
-/// End all sessions but the present one
+/// End all other sessions
 #[utoipa::path(
     delete, path = "/users/me/sessions", tag = "users",
     responses((status = 204)),

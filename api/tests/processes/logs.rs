@@ -6,7 +6,7 @@ use testing::{TestClient, text};
 
 use crate::support::{OUTLINE, ScriptedAgent, Service};
 
-const FULL_PACE: &str = "the agent is called at full pace again";
+const FULL_PACE: &str = "agent rate limit over: calls at full concurrency again";
 
 #[tokio::test]
 async fn each_request_has_one_line_and_each_line_is_json() {
@@ -29,7 +29,9 @@ async fn each_request_has_one_line_and_each_line_is_json() {
     let exit = api.stop().await;
     exit.is_calm();
     let log = exit.log();
-    let answered = log.iter().filter(|line| line["message"] == "answered");
+    let answered = log
+        .iter()
+        .filter(|line| line["message"] == "request completed");
     let answered: Vec<&Value> = answered.collect();
     let seen = |line: &&Value| {
         let span = &line["span"];

@@ -53,9 +53,9 @@ impl Setting {
         Some(Setting {
             name,
             read_by,
-            default: match value.as_slice() {
-                [] => Err(words.to_owned()),
-                value => Ok(value.join(",")),
+            default: match value.join(",") {
+                value if value.is_empty() => Err(words.to_owned()),
+                value => Ok(value),
             },
             text,
         })

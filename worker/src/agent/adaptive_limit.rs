@@ -1,12 +1,12 @@
-//! How fast the worker takes jobs and calls its agent.
+//! Adaptive concurrency: how many jobs run and how many calls are made at once.
 //!
-//! While the queue is paused it takes no job; what runs goes on.
+//! While the queue is paused no job starts; those that run go on.
 //!
-//! An agent that answers 429 means all who call it. So the worker makes no call
-//! until the agent wants to be asked again, and takes no job meanwhile. Then it
-//! makes one call alone, and with each that is answered more at once: quickly
-//! up to half of what was too much, and slowly from there, as TCP does after a
-//! loss. <https://www.rfc-editor.org/rfc/rfc5681#section-3.1>
+//! A 429 holds for all callers. So the worker makes no call and starts no job
+//! until the agent's pause is over. Then it makes a single call, and with each
+//! success more at once: exponentially up to half of the concurrency that was too
+//! much, linearly from there, as TCP does after a loss.
+//! <https://www.rfc-editor.org/rfc/rfc5681#section-3.1>
 
 use std::time::Duration;
 
@@ -17,24 +17,24 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::agent::{AgentError, Completion};
 
 /// The longest first pause if the agent asks for none; it doubles with each
-/// that follows without an answer between.
+/// further 429 until a call succeeds.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
-/// What all attempts of a worker know together about their agent.
+/// The state that all attempts of a worker share.
 pub(crate) struct AdaptiveLimit {
     state: watch::Sender<State>,
-    /// Calls are made in the order in which they were wanted.
-    line: Mutex<()>,
+    /// Held by the call that is next: calls are made in the order of their requests.
+    next_call: Mutex<()>,
 }
 
-/// Room for one job, as long as this is kept.
+/// A slot for one job, until it is dropped.
 pub(crate) struct JobPermit<'a>(&'a AdaptiveLimit);
 
-/// Room for one call, as long as this is kept.
+/// A slot for one call, until it is dropped.
 pub(crate) struct CallPermit<'a> {
-    pace: &'a AdaptiveLimit,
-    begun: Instant,
+    limit: &'a AdaptiveLimit,
+    started: Instant,
 }
 
 impl AdaptiveLimit {
@@ -42,17 +42,17 @@ impl AdaptiveLimit {
     pub(crate) fn new(most: usize) -> Self {
         AdaptiveLimit {
             state: watch::Sender::new(State::new(most, Instant::now())),
-            line: Mutex::new(()),
+            next_call: Mutex::new(()),
         }
     }
 
-    /// Waits until there is room for a job, no more than may be called for.
+    /// Waits for a job's slot; there are no more than there may be calls.
     pub(crate) async fn acquire_job(&self) -> JobPermit<'_> {
         self.acquire(State::try_start_job).await;
         JobPermit(self)
     }
 
-    /// No job finds room while the queue is paused. Whether that is news.
+    /// Starts no job while the queue is paused. Whether that is a change.
     pub(crate) fn set_paused(&self, paused: bool) -> bool {
         self.state
             .send_if_modified(|state| std::mem::replace(&mut state.paused, paused) != paused)
@@ -63,15 +63,15 @@ impl AdaptiveLimit {
         if self.state.borrow().closed_until > deadline {
             return None;
         }
-        let turn = async {
-            let _first = self.line.lock().await;
+        let permit = async {
+            let _next = self.next_call.lock().await;
             self.acquire(State::try_start_call).await;
             CallPermit {
-                pace: self,
-                begun: Instant::now(),
+                limit: self,
+                started: Instant::now(),
             }
         };
-        timeout_at(deadline, turn).await.ok()
+        timeout_at(deadline, permit).await.ok()
     }
 
     async fn acquire(&self, begin: fn(&mut State, Instant) -> bool) {
@@ -81,11 +81,11 @@ impl AdaptiveLimit {
             if Instant::now() < closed_until {
                 sleep_until(closed_until).await;
             }
-            let begun = self
+            let started = self
                 .state
                 .send_if_modified(|state| begin(state, Instant::now()));
             // An error would say that we are gone ourselves.
-            if begun || changes.changed().await.is_err() {
+            if started || changes.changed().await.is_err() {
                 return;
             }
         }
@@ -93,7 +93,7 @@ impl AdaptiveLimit {
 }
 
 impl CallPermit<'_> {
-    /// Learns from how the agent took the call.
+    /// Adapts the limit to the outcome of the call.
     pub(crate) fn finish(self, reply: &Result<Completion, AgentError>) {
         match reply {
             Ok(_) => self.on_success(),
@@ -107,17 +107,17 @@ impl CallPermit<'_> {
 
     fn on_success(&self) {
         let mut recovered = false;
-        let state = &self.pace.state;
-        state.send_modify(|state| recovered = state.on_success(self.begun));
+        let state = &self.limit.state;
+        state.send_modify(|state| recovered = state.on_success(self.started));
         if recovered {
-            tracing::info!("the agent is called at full pace again");
+            tracing::info!("agent rate limit over: calls at full concurrency again");
         }
     }
 
     fn on_rate_limited(&self, error: &AgentError, after: Duration) {
         let mut pause = None;
-        let (state, now) = (&self.pace.state, Instant::now());
-        state.send_modify(|state| pause = state.on_rate_limited(self.begun, now, after));
+        let (state, now) = (&self.limit.state, Instant::now());
+        state.send_modify(|state| pause = state.on_rate_limited(self.started, now, after));
         if let Some(pause) = pause {
             let seconds = pause.as_secs_f64();
             tracing::warn!(%error, seconds, "agent rate-limited (429): pausing calls and new jobs");
@@ -133,24 +133,24 @@ impl Drop for JobPermit<'_> {
 
 impl Drop for CallPermit<'_> {
     fn drop(&mut self) {
-        self.pace.state.send_modify(|state| state.calls -= 1);
+        self.limit.state.send_modify(|state| state.calls -= 1);
     }
 }
 
 struct State {
     paused: bool,
     most: usize,
-    /// How many jobs and how many calls may be under way at once.
+    /// How many jobs and how many calls may run at once.
     limit: usize,
-    /// Up to here the limit grows with each answer, beyond with as many answers
+    /// Below, the limit grows with each success; beyond, with as many successes
     /// as it counts.
     slow_start_threshold: usize,
-    /// Answers since the limit grew.
-    answers: usize,
+    /// Since the limit grew.
+    successes: usize,
     jobs: usize,
     calls: usize,
     closed_until: Instant,
-    /// Since the last answer.
+    /// Since the last success.
     pauses: u32,
 }
 
@@ -161,7 +161,7 @@ impl State {
             most,
             limit: most,
             slow_start_threshold: most,
-            answers: 0,
+            successes: 0,
             jobs: 0,
             calls: 0,
             closed_until: now,
@@ -169,32 +169,32 @@ impl State {
         }
     }
 
-    /// Whether there is room for a job; then it is taken.
+    /// Takes a job's slot if there is one.
     fn try_start_job(&mut self, now: Instant) -> bool {
         let room = !self.paused && now >= self.closed_until && self.jobs < self.limit;
         self.jobs += usize::from(room);
         room
     }
 
-    /// Whether there is room for a call; then it is taken.
+    /// Takes a call's slot if there is one.
     fn try_start_call(&mut self, now: Instant) -> bool {
         let room = now >= self.closed_until && self.calls < self.limit;
         self.calls += usize::from(room);
         room
     }
 
-    /// Whether that makes the pace full again.
-    fn on_success(&mut self, begun: Instant) -> bool {
-        if self.started_before_pause(begun) {
+    /// Whether that makes the limit the highest again.
+    fn on_success(&mut self, started: Instant) -> bool {
+        if self.started_before_pause(started) {
             return false;
         }
         let was_slow = self.pauses > 0 || self.limit < self.most;
         self.pauses = 0;
-        self.answers += 1;
-        let grows = self.limit < self.slow_start_threshold || self.answers >= self.limit;
+        self.successes += 1;
+        let grows = self.limit < self.slow_start_threshold || self.successes >= self.limit;
         if grows && self.limit < self.most {
             self.limit += 1;
-            self.answers = 0;
+            self.successes = 0;
         }
         was_slow && self.limit == self.most
     }
@@ -202,11 +202,11 @@ impl State {
     /// The pause, if one begins with this.
     fn on_rate_limited(
         &mut self,
-        begun: Instant,
+        started: Instant,
         now: Instant,
         after: Duration,
     ) -> Option<Duration> {
-        if self.started_before_pause(begun) {
+        if self.started_before_pause(started) {
             self.closed_until = self.closed_until.max(now + after);
             return None;
         }
@@ -215,20 +215,20 @@ impl State {
         }
         self.pauses += 1;
         self.limit = 1;
-        self.answers = 0;
+        self.successes = 0;
         let pause = after.max(backoff(self.pauses));
         self.closed_until = now + pause;
         Some(pause)
     }
 
-    /// Calls that were under way when a pause began tell nothing of the pace
-    /// after it; and refused together, they were refused once.
-    fn started_before_pause(&self, begun: Instant) -> bool {
-        begun < self.closed_until
+    /// Calls that ran when a pause began tell nothing of the limit after it; and
+    /// refused together, they were refused once.
+    fn started_before_pause(&self, started: Instant) -> bool {
+        started < self.closed_until
     }
 }
 
-/// Exponential, with jitter over its upper half: no pause would be none.
+/// Exponential, with jitter over its upper half: it must not be next to zero.
 fn backoff(pauses: u32) -> Duration {
     let doublings = pauses.saturating_sub(1).min(20);
     let longest = MIN_PAUSE.saturating_mul(1 << doublings);
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_closes_for_all_and_a_single_call_opens() {
+    fn a_429_pauses_all_calls_until_a_single_one_succeeds() {
         let now = Instant::now();
         let mut state = State::new(8, now);
         assert_eq!(room(&mut state, now), 8);
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pace_grows_quickly_up_to_half_and_slowly_from_there() {
+    fn the_limit_grows_exponentially_up_to_half_and_linearly_from_there() {
         let now = Instant::now();
         let mut state = State::new(6, now);
         state.on_rate_limited(now, now, SECOND);
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_that_were_refused_together_were_refused_once() {
+    fn calls_that_were_refused_together_count_once() {
         let now = Instant::now();
         let mut state = State::new(8, now);
         assert!(state.on_rate_limited(now, now, 10 * SECOND).is_some());
@@ -294,13 +294,13 @@ mod tests {
         assert_eq!(state.closed_until, now + 10 * SECOND);
         assert_eq!(state.on_rate_limited(now, later, 20 * SECOND), None);
         assert_eq!(state.closed_until, later + 20 * SECOND);
-        // One that is answered after all was asked at the old pace.
+        // One that is answered after all was made at the old limit.
         assert!(!state.on_success(now));
         assert_eq!((state.slow_start_threshold, state.limit), (4, 1));
     }
 
     #[test]
-    fn an_agent_that_keeps_refusing_is_asked_less_and_less() {
+    fn pauses_grow_with_each_429_that_follows() {
         let mut now = Instant::now();
         let mut state = State::new(1, now);
         let mut seconds = Vec::new();

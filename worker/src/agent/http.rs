@@ -8,6 +8,7 @@ mod event_stream;
 mod json;
 mod model_profiles;
 mod redactor;
+mod refused_argument;
 mod retry_after;
 mod sse;
 mod wire;

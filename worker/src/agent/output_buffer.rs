@@ -2,23 +2,23 @@
 
 use super::{AgentError, AgentErrorKind, Event, OnEvent};
 
-/// The text as far as it has come; bounded, and handed on piece by piece.
+/// The text so far.
 pub(super) struct OutputBuffer<'a> {
     text: String,
-    most: usize,
+    max_bytes: usize,
     on_event: &'a OnEvent<'a>,
 }
 
 impl<'a> OutputBuffer<'a> {
-    pub(super) fn new(most: usize, on_event: &'a OnEvent<'a>) -> Self {
+    pub(super) fn new(max_bytes: usize, on_event: &'a OnEvent<'a>) -> Self {
         OutputBuffer {
             text: String::new(),
-            most,
+            max_bytes,
             on_event,
         }
     }
 
-    /// Add a piece of the text.
+    /// Adds a piece of the text.
     pub(super) fn write(&mut self, mut piece: String) -> Result<(), AgentError> {
         piece.retain(is_text);
         self.check(self.text.len() + piece.len())?;
@@ -29,7 +29,7 @@ impl<'a> OutputBuffer<'a> {
         Ok(())
     }
 
-    /// Put the whole text in the place of the pieces that came before it.
+    /// Replaces the pieces so far by the whole text.
     pub(super) fn replace(&mut self, mut text: String) -> Result<(), AgentError> {
         text.retain(is_text);
         self.check(text.len())?;
@@ -37,7 +37,7 @@ impl<'a> OutputBuffer<'a> {
         Ok(())
     }
 
-    /// Tell how far the post is.
+    /// Reports how far the post is.
     pub(super) fn progress(&self, percent: u8, message: Option<String>) {
         (self.on_event)(Event::Progress { percent, message });
     }
@@ -46,21 +46,21 @@ impl<'a> OutputBuffer<'a> {
         self.text.is_empty()
     }
 
-    /// The whole text. Models come back with nothing now and then, and write
-    /// when they are asked again.
+    /// The whole text. Models return nothing now and then, and write when they
+    /// are asked again.
     pub(super) fn finish(self) -> Result<String, AgentError> {
         if self.text.trim().is_empty() {
             return Err(AgentError::retry(
                 AgentErrorKind::BadOutput,
-                "it ended without having written anything",
+                "the agent finished without a text",
             ));
         }
         Ok(self.text)
     }
 
     fn check(&self, bytes: usize) -> Result<(), AgentError> {
-        if bytes > self.most {
-            let message = format!("the text is longer than {} bytes", self.most);
+        if bytes > self.max_bytes {
+            let message = format!("the text is longer than {} bytes", self.max_bytes);
             return Err(AgentError::retry(AgentErrorKind::BadOutput, message));
         }
         Ok(())
@@ -77,10 +77,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_can_not_be_stored_is_left_out() {
+    fn nul_is_left_out() {
         let ignore = |_| {};
-        let mut draft = OutputBuffer::new(100, &ignore);
-        draft.write("a\0b".to_owned()).unwrap();
-        assert_eq!(draft.finish().unwrap(), "ab");
+        let mut output = OutputBuffer::new(100, &ignore);
+        output.write("a\0b".to_owned()).unwrap();
+        assert_eq!(output.finish().unwrap(), "ab");
     }
 }

@@ -1,3 +1,5 @@
+//! Programs that write: started for each call, spoken to in lines of JSON.
+
 mod bounded_lines;
 mod process_group;
 mod supervisor;
@@ -25,17 +27,17 @@ use bounded_lines::BoundedLines;
 use process_group::{ProcessGroup, REAP_TIMEOUT};
 use supervisor::ExitReport;
 
-/// A line may hold the whole post, with its letters escaped as JSON allows.
+/// A line may hold the whole post, with its characters escaped.
 const MAX_LINE_BYTES_PER_TEXT_BYTE: usize = 4;
 
-/// The lines may hold the post twice, and a few letters each.
+/// All lines: the post may come twice, a few characters a line.
 const MAX_BYTES_PER_TEXT_BYTE: usize = 64;
 
-/// What is kept of standard error, from its end.
+/// How much of standard error's end is kept.
 const MAX_STDERR_BYTES: usize = 4096;
 
-/// Of the worker's environment a program gets this, what begins with `LC_`, and
-/// what begins with [`PASSED_PREFIX`], but nothing else: not the worker's secrets.
+/// Of the worker's environment a program gets these variables, those that begin
+/// with `LC_`, and those with [`PASSED_PREFIX`]: nothing that holds a secret.
 const PASSED_VARIABLES: [&str; 8] = [
     "HOME",
     "LANG",
@@ -50,7 +52,7 @@ const PASSED_VARIABLES: [&str; 8] = [
 /// `AGENT_SCRIPT_ENV_TOKEN=x` gives the program `TOKEN=x`.
 const PASSED_PREFIX: &str = "AGENT_SCRIPT_ENV_";
 
-/// Any program, in any language, which writes the whole post.
+/// Any program, in any language, that writes the whole post.
 ///
 /// It reads one JSON line from standard input,
 /// `{"protocol": 1, "job_id": …, "topic": …, "options": {…}}`,
@@ -63,15 +65,14 @@ const PASSED_PREFIX: &str = "AGENT_SCRIPT_ENV_";
 /// | `{"type": "post", "title", "content"}` | the finished post, in the place of all pieces before |
 /// | `{"type": "error", "message", "retry", "retry_after_s"}` | it gives up; the last two may be left out |
 ///
-/// Lines of other types and empty lines are ignored. What else is no such
-/// object is a fault of the program, and the job fails.
+/// Lines of other types and empty lines are ignored. Any other line is an error
+/// of the program, and the job fails.
 ///
-/// Exit status 0 says that it is done, 75 (`EX_TEMPFAIL`) that it may go better
-/// later, any other that it never will. Done without a word written counts as
-/// may go better: models come back with nothing now and then.
+/// Exit status 0 means success, 75 (`EX_TEMPFAIL`) that another attempt may
+/// succeed, any other that none will. Success without a text is retried: models
+/// return nothing now and then.
 ///
-/// It must say something now and then, be it how far it is: [`Limits`] holds
-/// for it as for all agents.
+/// Its lines are its signs of life: [`Limits`] holds for it as for all agents.
 ///
 /// Once the program has ended, whatever it started is killed, save what left
 /// its process group on purpose (`setsid`).
@@ -107,15 +108,15 @@ impl Script {
         })
     }
 
-    fn read_timeout(&self, told: &ScriptOutput<'_>) -> Duration {
-        if told.draft.is_empty() {
+    fn read_timeout(&self, output: &ScriptOutput<'_>) -> Duration {
+        if output.text.is_empty() {
             self.limits.first_token_timeout
         } else {
             self.limits.idle_timeout
         }
     }
 
-    /// Tell the program what to write, and listen until it has ended.
+    /// Sends the program its request, and reads its output until it has exited.
     async fn exchange(
         &self,
         group: &mut ProcessGroup,
@@ -124,7 +125,7 @@ impl Script {
         on_event: &OnEvent<'_>,
     ) -> Result<Completion, AgentError> {
         let end = Instant::now() + self.limits.total_timeout;
-        let mut patience = Instant::now() + self.limits.first_token_timeout;
+        let mut deadline = Instant::now() + self.limits.first_token_timeout;
         let line_bytes = self
             .limits
             .max_bytes
@@ -134,11 +135,11 @@ impl Script {
             .max_bytes
             .saturating_mul(MAX_BYTES_PER_TEXT_BYTE);
         let mut lines = BoundedLines::new(stdout, line_bytes, bytes);
-        let mut told = ScriptOutput {
+        let mut output = ScriptOutput {
             title: None,
-            draft: OutputBuffer::new(self.limits.max_bytes, on_event),
+            text: OutputBuffer::new(self.limits.max_bytes, on_event),
         };
-        let mut ending = None;
+        let mut exit = None;
         let input = json!({
             "protocol": 1,
             "job_id": request.job_id,
@@ -150,28 +151,28 @@ impl Script {
             tokio::select! {
                 line = lines.next() => {
                     let Some(line) = line? else { break };
-                    told.read(&line)?;
-                    if ending.is_none() {
-                        patience = Instant::now() + self.read_timeout(&told);
+                    output.read(&line)?;
+                    if exit.is_none() {
+                        deadline = Instant::now() + self.read_timeout(&output);
                     }
                 }
-                how = group.exit_status(), if ending.is_none() => {
-                    ending = Some(how?);
-                    // What it wrote is in the pipe; whoever holds that open
-                    // now is not to keep us.
+                report = group.exit_status(), if exit.is_none() => {
+                    exit = Some(report?);
+                    // Its output is in the pipe; a child that holds the pipe
+                    // open must not delay the call.
                     group.kill();
-                    patience = Instant::now() + REAP_TIMEOUT;
+                    deadline = Instant::now() + REAP_TIMEOUT;
                 }
-                () = sleep_until(patience.min(end)) => match ending {
+                () = sleep_until(deadline.min(end)) => match exit {
                     Some(_) => break,
                     None => return Err(AgentError::retry(AgentErrorKind::Timeout, "the script was too slow")),
                 }
             }
         }
-        check_exit(ending, &self.command[0])?;
+        check_exit(exit, &self.command[0])?;
         Ok(Completion {
-            title: told.title.filter(|title| !title.trim().is_empty()),
-            text: told.draft.finish()?,
+            title: output.title.filter(|title| !title.trim().is_empty()),
+            text: output.text.finish()?,
             truncated: false,
             usage: Usage::default(),
         })
@@ -223,10 +224,10 @@ fn passed_variable((name, value): (OsString, OsString)) -> Option<(OsString, OsS
     (PASSED_VARIABLES.contains(&known) || known.starts_with("LC_")).then_some((name, value))
 }
 
-/// What the program has told so far.
+/// What the program has written so far.
 struct ScriptOutput<'a> {
     title: Option<String>,
-    draft: OutputBuffer<'a>,
+    text: OutputBuffer<'a>,
 }
 
 #[derive(Deserialize)]
@@ -259,22 +260,22 @@ impl ScriptOutput<'_> {
         if line.trim_ascii().is_empty() {
             return Ok(());
         }
-        let read = serde_json::from_slice(line).map_err(|error| {
+        let message = serde_json::from_slice(line).map_err(|error| {
             let line = log_excerpt(&String::from_utf8_lossy(line), 200);
             AgentError::fatal(
                 AgentErrorKind::BadOutput,
                 format!("a line can't be read ({error}): {line}"),
             )
         })?;
-        match read {
-            ScriptMessage::Delta { text } => self.draft.write(text)?,
-            // The conversion stops at 0 and 255, whatever the number.
+        match message {
+            ScriptMessage::Delta { text } => self.text.write(text)?,
+            // The conversion saturates at 0 and 255.
             ScriptMessage::Progress { percent, message } => {
-                self.draft.progress((percent as u8).min(100), message)
+                self.text.progress((percent as u8).min(100), message)
             }
             ScriptMessage::Post { title, content } => {
                 self.title = title;
-                self.draft.replace(content)?;
+                self.text.replace(content)?;
             }
             ScriptMessage::Error {
                 message,
@@ -303,9 +304,9 @@ fn script_error(message: &str, retry: bool, after: Option<f64>) -> AgentError {
     }
 }
 
-fn check_exit(ending: Option<ExitReport>, program: &str) -> Result<(), AgentError> {
+fn check_exit(report: Option<ExitReport>, program: &str) -> Result<(), AgentError> {
     let fatal = |message| Err(AgentError::fatal(AgentErrorKind::Unavailable, message));
-    match ending {
+    match report {
         Some(ExitReport::Exit(0)) => Ok(()),
         Some(ExitReport::Exit(75)) => Err(AgentError::retry(
             AgentErrorKind::Unavailable,
@@ -335,7 +336,7 @@ fn with_stderr(mut error: AgentError, stderr: &[u8]) -> AgentError {
     error
 }
 
-/// Read all there is, and keep the end.
+/// Reads to the end, and keeps the last bytes.
 async fn read_stderr(mut stderr: ChildStderr) -> Vec<u8> {
     let mut kept = Vec::new();
     while let Ok(1..) = stderr.read_buf(&mut kept).await {

@@ -155,8 +155,13 @@ fn cut_sentences<'a>(
 
 /// How far a post is with these sections.
 fn progress_after(outline: &Outline, sections: &[String]) -> Progress {
+    let is_complete = sections.len() >= outline.headings.len();
     Progress {
-        phase: Phase::Writing,
+        phase: if is_complete {
+            Phase::Assembling
+        } else {
+            Phase::Writing
+        },
         percent: percent_after(outline, sections.len()),
         words: sections.iter().map(|text| word_count(text)).sum(),
     }

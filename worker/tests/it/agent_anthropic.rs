@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 use testing::stub::{Act, Stub, stream};
 use worker::agent::{Agent, Anthropic, Limits, Usage};
 
-use super::agent_http::{KEY, Provider, call, cases, limits};
+use super::agent_provider::{KEY, Provider, call, cases, limits};
 
 struct AnthropicProtocol;
 

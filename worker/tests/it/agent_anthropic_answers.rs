@@ -3,7 +3,7 @@
 use worker::agent::AgentErrorKind::{BadOutput, RateLimited, Rejected, Unavailable};
 use worker::agent::{Agent, Anthropic};
 
-use super::agent_http::{KEY, limits};
+use super::agent_provider::{KEY, limits};
 use super::agent_rows::Expected::{Cut, Fatal, Retry, Text, Usage};
 use super::agent_rows::{EVENTS, JSON, Row, check};
 

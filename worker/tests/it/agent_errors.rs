@@ -5,7 +5,7 @@ use std::time::Duration;
 use worker::agent::AgentErrorKind::{RateLimited, Rejected, Timeout, Unavailable};
 use worker::agent::{Agent, AgentError, Anthropic, OpenAi};
 
-use super::agent_http::{KEY, limits};
+use super::agent_provider::{KEY, limits};
 use super::agent_rows::Expected::{Fatal, Retry};
 use super::agent_rows::{Expected, JSON, Server, http, reply, reply_to};
 

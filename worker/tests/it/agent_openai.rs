@@ -3,7 +3,7 @@ use testing::stub::{Act, Stub, stream};
 use testing::stub_openai::{DONE, StubBehavior, StubOpenAi, delta, error, finish, usage};
 use worker::agent::{Agent, AgentErrorKind, Limits, OpenAi};
 
-use super::agent_http::{KEY, Provider, assert_fatal, assert_retry, call, cases, limits};
+use super::agent_provider::{KEY, Provider, assert_fatal, assert_retry, call, cases, limits};
 
 struct OpenAiProtocol;
 

@@ -2,7 +2,7 @@
 
 use worker::agent::{Agent, OpenAi};
 
-use super::agent_http::{KEY, limits};
+use super::agent_provider::{KEY, limits};
 
 pub(crate) fn agent(url: &str) -> Box<dyn Agent> {
     Box::new(OpenAi::new(&format!("{url}/v1"), Some(KEY), &[], limits()).unwrap())

@@ -1,10 +1,10 @@
 //! Arguments that an endpoint refuses: left out, renamed, and remembered.
 
 use serde_json::{Value, json};
-use worker::agent::AgentErrorKind::{BadOutput, Rejected};
+use worker::agent::AgentErrorKind::{BadOutput, Rejected, Unavailable};
 use worker::agent::{Agent, Anthropic, ModelSettings, OpenAi};
 
-use super::agent_http::{KEY, limits};
+use super::agent_provider::{KEY, limits};
 use super::agent_rows::Expected::{Fatal, Retry};
 use super::agent_rows::{EVENTS, JSON, Server, http, reply};
 
@@ -114,22 +114,37 @@ async fn limits_of_tokens_are_renamed_or_kept() {
             .collect();
         assert_eq!(&kept, expected, "{text}");
     }
-    // What the prompt leaves of the context is for thoughts, down to the text's own.
-    let context = "This model's maximum context length is 4096 tokens. However, you requested 5100 tokens (1000 in \
-                   the messages, 4100 in the completion). Please reduce the length of the messages or completion.";
-    let server = Server::start(vec![
-        http(400, JSON, message(context).as_bytes()),
-        http(200, JSON, TEA.as_bytes()),
-    ])
-    .await;
-    let agent = openai(&server.url, settings(Some("4000"), Value::Null));
-    reply(&agent).await.unwrap();
-    let tokens: Vec<Value> = server
-        .bodies()
-        .iter()
-        .map(|body| body["max_tokens"].clone())
-        .collect();
-    assert_eq!(tokens, [4100, 3096]);
+}
+
+#[tokio::test]
+async fn what_a_prompt_leaves_of_the_context_holds_for_one_call() {
+    let rows = [
+        "This model's maximum context length is 4096 tokens. However, you requested 5100 tokens (1000 in the \
+         messages, 4100 in the completion). Please reduce the length of the messages or completion.",
+        "This model's maximum context length is 4096 tokens. However, you requested 5100 tokens. Please reduce it.",
+        "'max_tokens' or 'max_completion_tokens' is too large: 4100. This model's maximum context length is 4096 \
+         tokens and your request has 1000 input tokens (4100 > 4096 - 1000).",
+        "input length and `max_tokens` exceed context limit: 1000 + 4100 > 4096, decrease input length or \
+         `max_tokens` and try again",
+    ];
+    for text in rows {
+        let refusal = http(400, JSON, message(text).as_bytes());
+        let tea = http(200, JSON, TEA.as_bytes());
+        let server = Server::start(vec![refusal.clone(), tea.clone(), refusal, tea]).await;
+        let agent = openai(&server.url, settings(Some("4000"), Value::Null));
+        for _ in 0..2 {
+            reply(&agent).await.unwrap();
+        }
+        let tokens = server
+            .bodies()
+            .into_iter()
+            .map(|body| body["max_tokens"].as_u64().unwrap());
+        assert_eq!(
+            tokens.collect::<Vec<_>>(),
+            [4100, 3096, 4100, 3096],
+            "{text}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -247,11 +262,18 @@ async fn a_refusal_that_names_nothing_of_ours_is_one() {
             "This model's maximum context length is 4096 tokens, but your messages are 5000 tokens long.",
         ),
         (422, "messages: field required"),
+        (500, "upstream error: this model is not supported"),
+        (
+            400,
+            "input length and `max_tokens` exceed context limit: 4090 + 100 > 4096",
+        ),
+        (400, "See the alternatives: only gpt-4 works"),
     ];
     for (status, text) in rows {
         let server = Server::start(vec![http(status, JSON, message(text).as_bytes())]).await;
         let reply = reply(&openai(&server.url, ModelSettings::default())).await;
-        assert!(Fatal(Rejected, text).fits(&reply), "{text}: {reply:?}");
+        let told = Fatal(Rejected, text).fits(&reply) || Retry(Unavailable, text).fits(&reply);
+        assert!(told, "{text}: {reply:?}");
         assert_eq!(server.bodies().len(), 1, "{text}");
     }
 }
@@ -303,7 +325,7 @@ async fn what_one_model_refuses_others_are_sent() {
     let server = Server::start(vec![refusal, http(200, JSON, TEA.as_bytes())]).await;
     let agent = openai(&server.url, ModelSettings::default());
     reply(&agent).await.unwrap();
-    let mut other = super::agent_http::request();
+    let mut other = super::agent_provider::request();
     other.model = "another-model".into();
     agent.call(&other, &|_| {}).await.unwrap();
     let bodies = server.bodies();
@@ -371,6 +393,10 @@ async fn further_arguments_are_sent_and_a_null_takes_one_out() {
     assert_eq!(sent["reasoning_effort"], "low");
     assert_eq!(sent.get("temperature"), None);
     assert_eq!(sent["stream_options"], json!({ "x": 1 }));
+    // Even what the protocol is about.
+    let without = settings(None, json!({ "stream": null, "max_tokens": null }));
+    reply(&openai(&server.url, without)).await.unwrap();
+    assert_eq!(server.bodies()[1].get("stream"), None);
 }
 
 #[tokio::test]
@@ -379,7 +405,7 @@ async fn a_panic_while_an_answer_is_read_may_be_tried_again() {
         "data: {\"choices\":[{\"delta\":{\"content\":\"Tea.\"},\"finish_reason\":\"stop\"}]}\n\n";
     let server = Server::start(vec![http(200, EVENTS, stream.as_bytes())]).await;
     let agent = openai(&server.url, ModelSettings::default());
-    let request = super::agent_http::request();
+    let request = super::agent_provider::request();
     let reply = agent.call(&request, &|_| panic!("oh no")).await;
     assert!(
         Retry(BadOutput, "panicked: oh no").fits(&reply),

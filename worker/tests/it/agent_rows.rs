@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use worker::agent::{Agent, AgentError, AgentErrorKind, Completion};
 
-use super::agent_http::{KEY, request};
+use super::agent_provider::{KEY, request};
 
 /// A body, its type, and what is to come of it.
 pub(crate) type Row = (&'static str, String, Expected);

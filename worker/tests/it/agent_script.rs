@@ -14,7 +14,7 @@ use worker::agent::{
     Agent, AgentError, AgentErrorKind, CallScope, Completion, Event, Limits, Script,
 };
 
-use super::agent_http::{assert_fatal, assert_retry, limits, request};
+use super::agent_provider::{assert_fatal, assert_retry, limits, request};
 
 /// A script agent in a directory of its own, which is its first argument.
 struct Case {

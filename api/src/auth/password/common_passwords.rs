@@ -1,11 +1,9 @@
-//! Passwords that everyone tries first.
+//! The commonest passwords, which are refused.
 
-/// None is shorter than the shortest that is allowed, and all are in lower case.
-/// The list's head tells where it is from.
+/// None is shorter than the minimum, and all are in lower case. The file's head names its source.
 const COMMON: &str = include_str!("common.txt");
 
-/// Words that everyone tries first here, for what the service is and whom it has;
-/// none stands before a longer one that it is a part of.
+/// Words that are guessed first for this service; longer ones stand before those they contain.
 const SERVICE_TERMS: [&str; 18] = [
     "administrator",
     "generation",
@@ -27,13 +25,12 @@ const SERVICE_TERMS: [&str; 18] = [
     "job",
 ];
 
-/// Whether a password is among those that everyone tries first.
 pub(super) fn is_common(password: &str) -> bool {
     let password = password.to_lowercase();
     common().any(|common| common == password) || is_service_term(&password)
 }
 
-/// Whether there are no letters in a password but those of our words.
+/// Whether a password has no letters except those of [`SERVICE_TERMS`].
 fn is_service_term(password: &str) -> bool {
     let without = |rest: String, word: &&str| rest.replace(word, " ");
     let rest = SERVICE_TERMS.iter().fold(password.to_owned(), without);

@@ -1,9 +1,8 @@
-//! Memory to hash in, which is kept.
+//! A pool of argon2 buffers.
 //!
-//! A hash takes 19 MiB. The library would allocate them for each anew, on the
-//! thread that makes it, and glibc keeps for every thread what it has freed: some
-//! hundred MiB after as many sign-ins. Here a hash gets the memory of an earlier
-//! one, wiped, so that all hashing takes no more than 19 MiB a core.
+//! A hash takes 19 MiB. The library would allocate them for each, on the thread that makes it, and
+//! glibc keeps what each thread has freed: some hundred MiB after as many sign-ins. Here a hash
+//! reuses the wiped buffer of an earlier one, so that hashing takes at most 19 MiB a core.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -13,12 +12,12 @@ use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::password_hash::{self, CustomizedPasswordHasher, PasswordHasher};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 
-/// What hashes have been made in. Clones share it.
+/// Free buffers. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct HashBufferPool(Arc<Mutex<Vec<HashBuffer>>>);
 
 impl HashBufferPool {
-    /// Does work in the memory that was used last, or a new one if none is free.
+    /// Runs `work` with the buffer that was used last, or a new one if none is free.
     pub(super) fn with<T>(&self, work: impl FnOnce(&HashBuffer) -> T) -> T {
         let memory = self.free().pop().unwrap_or_default();
         let done = work(&memory);
@@ -31,7 +30,7 @@ impl HashBufferPool {
     }
 }
 
-/// Hashes and verifies as [`Argon2`] does, one password after the other.
+/// Hashes and verifies as [`Argon2`] does, one password at a time.
 #[derive(Default)]
 pub(super) struct HashBuffer(RefCell<Vec<Block>>);
 
@@ -51,7 +50,7 @@ impl PasswordHasher<PasswordHash> for HashBuffer {
     }
 }
 
-/// From this the library makes the verifier.
+/// The library derives the verifier from this.
 impl CustomizedPasswordHasher<PasswordHash> for HashBuffer {
     type Params = Params;
 

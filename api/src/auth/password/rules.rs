@@ -14,7 +14,7 @@ pub(crate) fn new_password(
         _ if password.eq_ignore_ascii_case(username) => {
             ("same_as_username", "must not be the username")
         }
-        _ if is_common(&password) => ("too_common", "is one of the passwords that are tried first"),
+        _ if is_common(&password) => ("too_common", "is one of the commonest passwords"),
         _ => return Ok(password),
     };
     Err((code, message.to_owned()))

@@ -1,4 +1,4 @@
-//! The audit trail. It can be read, and nothing else.
+//! The audit trail, which is read-only.
 
 use axum::extract::{OriginalUri, State};
 use chrono::{DateTime, Utc};
@@ -21,35 +21,35 @@ use crate::state::AppState;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListAuditQuery {
-    /// How many a page may have, by default 20.
+    /// Entries per page, by default 20.
     #[param(minimum = 1, maximum = 100)]
     limit: Option<u64>,
-    /// `next_cursor` of the page before.
+    /// `next_cursor` of the previous page.
     #[param(max_length = 500, pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
 }
 
-/// Something that was done.
+/// An audit event.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct AuditEvent {
     id: Uuid,
     #[serde(serialize_with = "timestamp")]
     at: DateTime<Utc>,
     action: audit::Action,
-    /// Who did it; null where nobody was signed in.
+    /// Who did it; null if nobody was signed in.
     actor: Option<UserRef>,
-    /// The user whom it was done to; null where it was none.
+    /// The user it was done to; null if it was none.
     subject: Option<UserRef>,
-    /// The address that it came from; null for the command line.
+    /// The client's address; null for the command line.
     address: Option<String>,
-    /// The request that did it, as the log has it; null for the command line.
+    /// The request's id, as in the log; null for the command line.
     request_id: Option<String>,
-    /// What else there is to say.
+    /// Further details.
     #[schema(value_type = Option<Object>)]
     details: Option<Value>,
 }
 
-/// A user, as they were called at the time.
+/// A user, with the name at the time.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct UserRef {
     id: Uuid,
@@ -80,7 +80,7 @@ impl From<audit::Model> for AuditEvent {
 
 type AuditEventPage = Page<AuditEvent>;
 
-/// Read the audit trail
+/// List audit events
 ///
 /// The latest first. Events are kept for 400 days.
 #[utoipa::path(

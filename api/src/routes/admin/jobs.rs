@@ -30,9 +30,8 @@ type AdminJobPage = Page<AdminJob>;
 
 /// List all users' jobs
 ///
-/// The newest first. Of several filters one leads to 2,500 jobs a page, which
-/// are looked through for the others; so a page may have few jobs or none, and
-/// still lead to a next one.
+/// The newest first. With several filters a page scans at most 2,500 jobs, so it may have few or
+/// none, and still have a next one.
 #[utoipa::path(
     get, path = "/admin/jobs", tag = "admin",
     params(ListAllJobsQuery),
@@ -71,14 +70,13 @@ pub(crate) async fn get_any_job(
 
 /// Cancel any user's job
 ///
-/// At once if it is queued. If it runs, it is `canceling` until the worker has
-/// really stopped.
+/// A queued job is canceled at once. A running one is `canceling` until the worker has stopped.
 #[utoipa::path(
     post, path = "/admin/jobs/{id}/cancel", tag = "admin",
     params(("id" = Uuid, Path)),
     responses(
         (status = 202, body = AdminJob),
-        (status = 409, description = "The job is over."),
+        (status = 409, description = "The job has finished."),
     ),
 )]
 pub(crate) async fn cancel_any_job(
@@ -101,10 +99,10 @@ pub(crate) async fn cancel_any_job(
     Ok((StatusCode::ACCEPTED, Json(job)))
 }
 
-/// Try any user's job again that failed or was canceled
+/// Retry any user's failed or canceled job
 ///
-/// It goes on from what it had finished. Only a post's latest job can be tried
-/// again. The owner's quota does not count here.
+/// It continues from its finished steps. Only a post's latest job can be retried. The owner's quota
+/// does not apply.
 #[utoipa::path(
     post, path = "/admin/jobs/{id}/retry", tag = "admin",
     params(("id" = Uuid, Path)),
@@ -141,7 +139,6 @@ pub(crate) async fn retry_any_job(
     Ok((StatusCode::ACCEPTED, Json(job)))
 }
 
-/// A job that nobody else changes before `tx` ends.
 async fn lock_for_update(tx: &DatabaseTransaction, id: Uuid) -> Result<job::Model> {
     let job = job::Entity::find_by_id(id).lock_exclusive();
     job.one(tx).await?.ok_or(Error::NotFound)

@@ -1,4 +1,4 @@
-//! How the queue is doing; stopping it, and letting it go on.
+//! The queue's statistics, and pausing it.
 
 use std::time::Duration;
 
@@ -19,37 +19,36 @@ use crate::extract::client_info::ClientInfo;
 use crate::routes::optional_timestamp;
 use crate::state::AppState;
 
-/// Jobs of a status are counted no further.
+/// Jobs of a status are counted up to this number.
 const MAX_COUNTED: u32 = 10_000;
 
-/// Of the jobs of the last hour the latest are looked at, and no more.
+/// Timings are of the latest jobs of the last hour, up to this number.
 const MAX_MEASURED: u64 = 2_000;
 
-/// How the queue is doing.
+/// The queue's state and statistics.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Queue {
     /// Whether workers take no jobs.
     paused: bool,
-    /// Since when.
+    /// Since when it is paused.
     #[serde(serialize_with = "optional_timestamp")]
     paused_at: Option<DateTime<Utc>>,
     counts: StatusCounts,
-    /// When the oldest of the queued jobs was asked for.
+    /// When the oldest queued job was created or last retried.
     #[serde(serialize_with = "optional_timestamp")]
     oldest_queued_at: Option<DateTime<Utc>>,
-    /// How long ago that is.
+    /// Its age.
     oldest_queued_seconds: Option<i64>,
-    /// Jobs that were over in the last minute.
+    /// Jobs that finished in the last minute.
     jobs_per_minute: f64,
-    /// From when a job was asked for, or tried again by hand, to the beginning of
-    /// its first attempt since then; null if no job was over in the last hour that
-    /// had come to one.
+    /// The time from a job's creation or last manual retry to its first attempt since; null if no
+    /// started job has finished in the last hour.
     pickup_ms: Option<Percentiles>,
-    /// From there to its end.
+    /// The time from there to its end.
     duration_ms: Option<Percentiles>,
 }
 
-/// Jobs by status; 10000 means so many or more.
+/// Jobs by status; 10000 means that many or more.
 #[derive(Debug, Serialize, ToSchema)]
 #[allow(missing_docs, reason = "each is a status")]
 pub(crate) struct StatusCounts {
@@ -61,7 +60,7 @@ pub(crate) struct StatusCounts {
     canceled: i64,
 }
 
-/// Of the jobs of the last hour, or of the latest 2,000 of them, in milliseconds.
+/// Percentiles over the jobs of the last hour, or the latest 2,000 of them, in milliseconds.
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Percentiles {
     p50: i64,
@@ -110,7 +109,7 @@ impl Queue {
     }
 }
 
-/// The rate of the last minute, or of the shorter time that `over` reaches back.
+/// The rate of the last minute, or of the shorter time that `over` covers.
 fn per_minute(over: &[JobTimings], now: DateTime<Utc>) -> f64 {
     let minute = TimeDelta::minutes(1);
     let recent = over
@@ -144,7 +143,7 @@ impl Percentiles {
     }
 }
 
-/// See how the queue is doing
+/// Get the queue's state and statistics
 #[utoipa::path(
     get, path = "/admin/queue", tag = "admin",
     responses((status = 200, body = Queue)),
@@ -153,10 +152,10 @@ pub(crate) async fn get_queue(State(state): State<AppState>, _: AdminUser) -> Re
     Ok(Json(Queue::load(state.db.read()).await?))
 }
 
-/// Have workers take no more jobs
+/// Pause the queue
 ///
-/// Those that run go on; new ones are accepted and wait. It holds until the queue
-/// is resumed, however often anything is restarted.
+/// Workers take no more jobs; running ones continue, and new ones are accepted. It stays paused
+/// until it is resumed, across restarts.
 #[utoipa::path(
     post, path = "/admin/queue/pause", tag = "admin",
     responses((status = 200, body = Queue)),
@@ -169,7 +168,7 @@ pub(crate) async fn pause_queue(
     set_paused(&state, Action::QueuePaused, me, client).await
 }
 
-/// Have workers take jobs again
+/// Resume the queue
 #[utoipa::path(
     post, path = "/admin/queue/resume", tag = "admin",
     responses((status = 200, body = Queue)),

@@ -1,4 +1,4 @@
-//! All users, whether they are let in, and what they may do.
+//! All users: listing them, changing their role, disabling them.
 
 use axum::Json;
 use axum::extract::{OriginalUri, State};
@@ -33,26 +33,26 @@ use crate::substring_search;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListUsersQuery {
-    /// What the name must contain, whatever its case.
+    /// Text in the name, case-insensitive.
     #[param(max_length = 200, pattern = "^[^\\x00]*$")]
     q: Option<String>,
-    /// How many a page may have, by default 20.
+    /// Entries per page, by default 20.
     #[param(minimum = 1, maximum = 100)]
     limit: Option<u64>,
-    /// `next_cursor` of the page before.
+    /// `next_cursor` of the previous page.
     #[param(max_length = 500, pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
 }
 
-/// A user, as admins see them.
+/// A user as admins see them.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct AdminUserView {
     id: Uuid,
     username: String,
     role: user::Role,
-    /// Whether they are kept out.
+    /// Whether the account is disabled.
     disabled: bool,
-    /// Since when they are kept out.
+    /// Since when it is disabled.
     #[serde(serialize_with = "optional_timestamp")]
     disabled_at: Option<DateTime<Utc>>,
     #[serde(serialize_with = "timestamp")]
@@ -72,13 +72,12 @@ impl From<user::Model> for AdminUserView {
     }
 }
 
-/// What is to be otherwise; what is left out stays.
+/// What to change; what is left out stays.
 #[derive(Clone, Copy, Debug, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct UpdateUserRequest {
     role: Option<user::Role>,
-    /// Whether to keep them out: all their sessions end, and their jobs are
-    /// canceled.
+    /// Whether to disable the account: all its sessions end, and its jobs are canceled.
     disabled: Option<bool>,
 }
 
@@ -97,8 +96,8 @@ type AdminUserViewPage = Page<AdminUserView>;
 
 /// List all users
 ///
-/// The newest first. A page of a search looks through no more than 2,500 users,
-/// so it may have few or none, and still lead to a next one.
+/// The newest first. A page of a search scans at most 2,500 users, so it may have few or none, and
+/// still have a next one.
 #[utoipa::path(
     get, path = "/admin/users", tag = "admin",
     params(ListUsersQuery),
@@ -124,17 +123,17 @@ pub(crate) async fn list_users(
     Ok(Page::response(&uri, items, next))
 }
 
-/// Change what a user may do, or keep them out
+/// Change a user's role, or disable the account
 ///
-/// Who is disabled has no session from then on, their queued jobs are canceled,
-/// and those that run are stopped. It acts at once.
+/// It takes effect at once. A disabled user's sessions end, queued jobs are canceled, and running
+/// ones are stopped.
 #[utoipa::path(
     patch, path = "/admin/users/{id}", tag = "admin",
     params(("id" = Uuid, Path)),
     request_body = UpdateUserRequest,
     responses(
         (status = 200, body = AdminUserView),
-        (status = 409, description = "There would be no admin left."),
+        (status = 409, description = "At least one admin is required."),
     ),
 )]
 pub(crate) async fn update_user(
@@ -147,15 +146,15 @@ pub(crate) async fn update_user(
     let (user, canceled) = state
         .db
         .transaction(async move |tx| {
-            let held = user::Entity::lock_with_admins(tx, id).await?;
-            let found = |id| held.iter().find(|user| user.id == id);
-            // Another may have taken that away since the request came.
+            let locked = user::Entity::lock_with_admins(tx, id).await?;
+            let found = |id| locked.iter().find(|user| user.id == id);
+            // The role may have been taken away since the request came.
             if !found(me.user.id).is_some_and(user::Model::is_admin) {
                 return Err(Error::Forbidden);
             }
             let before = found(id).ok_or(Error::NotFound)?;
             let after = apply(tx, before, change).await?;
-            let mut others = held.iter().filter(|user| user.id != id);
+            let mut others = locked.iter().filter(|user| user.id != id);
             if before.is_admin() && !after.is_admin() && !others.any(user::Model::is_admin) {
                 return Err(Error::LastAdmin);
             }
@@ -195,8 +194,8 @@ async fn apply(
     Ok(user.update(tx).await?)
 }
 
-/// Cancels what is left of the jobs of a disabled user, batch by batch. Should this
-/// break off, the cleanup goes on with it.
+/// Cancels the remaining jobs of a disabled user in batches. If it is interrupted, the cleanup
+/// continues.
 async fn cancel_remaining(state: &AppState, user: Uuid) -> Result<()> {
     loop {
         let canceled = state
@@ -212,7 +211,7 @@ async fn cancel_remaining(state: &AppState, user: Uuid) -> Result<()> {
     }
 }
 
-/// What is to be written down of a change.
+/// The audit events of a change, with their details.
 fn changes(before: &user::Model, after: &user::Model) -> Vec<(Action, Option<serde_json::Value>)> {
     let mut changes = Vec::new();
     if before.role != after.role {

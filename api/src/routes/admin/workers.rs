@@ -1,4 +1,4 @@
-//! The workers.
+//! The workers, by their heartbeats.
 
 use std::collections::HashMap;
 
@@ -18,14 +18,14 @@ use crate::state::AppState;
 const MAX_WORKERS: u64 = 1_000;
 const MAX_JOBS: u64 = 10_000;
 
-/// The workers.
+/// All workers.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct WorkerList {
-    /// Those that were heard of last first, up to 1,000.
+    /// The latest heartbeat first, up to 1,000.
     items: Vec<Worker>,
 }
 
-/// A worker, as it told of itself.
+/// A worker, as it reports itself.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Worker {
     /// Unique for each start.
@@ -36,24 +36,23 @@ pub(crate) struct Worker {
     version: String,
     /// The kind of agent that it calls.
     agent: String,
-    /// The model that it asks for, unless a job names another.
+    /// The default model; a job may name another.
     model: String,
-    /// How many jobs it does at once.
+    /// How many jobs it runs at once.
     concurrency: i32,
     #[serde(serialize_with = "timestamp")]
     started_at: DateTime<Utc>,
     #[serde(serialize_with = "timestamp")]
     last_seen_at: DateTime<Utc>,
-    /// Whether it has been heard of in the last 15 seconds.
+    /// Whether there was a heartbeat in the last 15 seconds.
     alive: bool,
-    /// The jobs that it holds.
+    /// The jobs that it runs.
     running_jobs: Vec<Uuid>,
 }
 
 /// List the workers
 ///
-/// Each tells every 5 seconds that it is there, and is forgotten a day after it
-/// told so last.
+/// Each sends a heartbeat every 5 seconds, and is listed for a day after the last one.
 #[utoipa::path(
     get, path = "/admin/workers", tag = "admin",
     responses((status = 200, body = WorkerList)),
@@ -64,8 +63,8 @@ pub(crate) async fn list_workers(
 ) -> Result<Json<WorkerList>> {
     let db = state.db.read();
     let mut running: HashMap<String, Vec<Uuid>> = HashMap::new();
-    for held in worker::Entity::running_jobs(db, MAX_JOBS).await? {
-        running.entry(held.worker).or_default().push(held.job_id);
+    for job in worker::Entity::running_jobs(db, MAX_JOBS).await? {
+        running.entry(job.worker).or_default().push(job.job_id);
     }
     let workers = worker::Entity::list(db, MAX_WORKERS).await?;
     let items = workers

@@ -1,4 +1,4 @@
-//! What clients send to sign up, to sign in, and to stay signed in.
+//! The bodies of registration, login and refresh.
 
 use utoipa::ToSchema;
 
@@ -10,10 +10,10 @@ use crate::extract::text_rules::length;
 #[derive(Debug, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RegisterRequest {
-    /// Unique whatever its case.
+    /// Unique, case-insensitive.
     #[schema(min_length = 3, max_length = 32, pattern = "^[A-Za-z0-9_.-]+$")]
     pub(super) username: String,
-    /// Any characters; not a common one, nor the username.
+    /// Any characters; neither a common password nor the username.
     #[schema(min_length = 8, max_length = 128, format = Password)]
     pub(super) password: String,
 }
@@ -31,7 +31,7 @@ impl FromFields for RegisterRequest {
     }
 }
 
-/// Name and password.
+/// Username and password.
 #[derive(Debug, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LoginRequest {
@@ -43,7 +43,7 @@ pub(crate) struct LoginRequest {
 
 impl FromFields for LoginRequest {
     fn from_fields(fields: &mut FieldReader) -> Option<Self> {
-        // It is looked up, so it must be something that can be stored.
+        // It is looked up, so it must be valid for the database.
         let username = fields.required("username", length(0, usize::MAX));
         let password = fields.required("password", accept_any);
         Some(LoginRequest {
@@ -70,13 +70,11 @@ impl FromFields for RefreshRequest {
 
 fn username(name: String) -> std::result::Result<String, Violation> {
     let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-    if !name.chars().all(known) {
-        let message = "may only have letters, digits, and . _ -";
-        return Err(("invalid", message.to_owned()));
-    }
-    match name.len() {
-        ..3 => Err(("too_short", "must have at least 3 characters".to_owned())),
-        33.. => Err(("too_long", "must have at most 32 characters".to_owned())),
-        _ => Ok(name),
-    }
+    let (code, message) = match name.len() {
+        _ if !name.chars().all(known) => ("invalid", "may only have letters, digits, and . _ -"),
+        ..3 => ("too_short", "must have at least 3 characters"),
+        33.. => ("too_long", "must have at most 32 characters"),
+        _ => return Ok(name),
+    };
+    Err((code, message.to_owned()))
 }

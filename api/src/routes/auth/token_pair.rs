@@ -1,4 +1,4 @@
-//! Sessions, and the tokens that they are kept up with.
+//! Sessions and their tokens.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::clock::{new_id, now};
@@ -14,10 +14,10 @@ use crate::extract::client_info::ClientInfo;
 use crate::routes::account::User;
 use crate::state::AppState;
 
-/// A user may have so many sessions. The next one ends another.
+/// The limit of a user's sessions. The least recently used one ends for a new one.
 const MAX_SESSIONS: u64 = 100;
 
-/// What a client is given to stay signed in.
+/// An access token, and a refresh token for the next pair.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct TokenPair {
     user: User,
@@ -25,15 +25,15 @@ pub(crate) struct TokenPair {
     access_token: String,
     /// Always `Bearer`.
     token_type: &'static str,
-    /// How long the access token is good, in seconds.
+    /// The lifetime of the access token, in seconds.
     expires_in: u32,
-    /// Good for one refresh.
+    /// Valid once.
     refresh_token: String,
-    /// How long the refresh token is good, in seconds.
+    /// The lifetime of the refresh token, in seconds.
     refresh_expires_in: u32,
 }
 
-/// Begins a session, with its first pair of tokens.
+/// Starts a session, with its first pair of tokens.
 pub(super) async fn start_session(
     state: &AppState,
     tx: &DatabaseTransaction,
@@ -42,14 +42,14 @@ pub(super) async fn start_session(
 ) -> Result<TokenPair> {
     session::Entity::enforce_limit(tx, user.id, MAX_SESSIONS).await?;
     let id = new_id();
-    let begun = now();
-    let seconds = session_ttl(state, begun);
+    let started_at = now();
+    let seconds = session_ttl(state, started_at);
     let row = session::ActiveModel {
         id: Set(id),
         user_id: Set(user.id),
-        created_at: Set(begun),
-        last_used_at: Set(begun),
-        expires_at: Set(begun + TimeDelta::seconds(seconds.into())),
+        created_at: Set(started_at),
+        last_used_at: Set(started_at),
+        expires_at: Set(started_at + TimeDelta::seconds(seconds.into())),
         revoked_at: Set(None),
         user_agent: Set(client.user_agent),
         ip: Set(client.ip.map(|ip| ip.to_string())),
@@ -84,11 +84,11 @@ pub(super) async fn issue_token_pair(
     })
 }
 
-/// How long a session lasts from now on if it is not refreshed again. It has an
-/// end that no refresh moves.
-pub(super) fn session_ttl(state: &AppState, begun: DateTime<Utc>) -> u32 {
+/// The remaining lifetime of a session that is not refreshed again. It has an end that no refresh
+/// extends.
+pub(super) fn session_ttl(state: &AppState, started_at: DateTime<Utc>) -> u32 {
     let whole = i64::from(state.config.session_ttl_secs);
-    let left = whole - (now() - begun).num_seconds();
+    let left = whole - (now() - started_at).num_seconds();
     let left = u32::try_from(left).unwrap_or_default();
     left.min(state.config.refresh_token_ttl_secs)
 }

@@ -13,14 +13,13 @@ use crate::state::AppState;
 
 /// Cancel a job
 ///
-/// At once if it is queued. If it runs, it is `canceling` until the worker has
-/// really stopped.
+/// A queued job is canceled at once. A running one is `canceling` until the worker has stopped.
 #[utoipa::path(
     post, path = "/jobs/{id}/cancel", tag = "jobs", operation_id = "cancel_job",
     params(("id" = Uuid, Path)),
     responses(
         (status = 202, body = Job),
-        (status = 409, description = "The job is over."),
+        (status = 409, description = "The job has finished."),
     ),
 )]
 pub(crate) async fn cancel_job(

@@ -19,17 +19,17 @@ use crate::state::AppState;
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListJobsQuery {
     status: Option<job::Status>,
-    /// How many a page may have, by default 20.
+    /// Entries per page, by default 20.
     #[param(minimum = 1, maximum = 100)]
     limit: Option<u64>,
-    /// `next_cursor` of the page before.
+    /// `next_cursor` of the previous page.
     #[param(max_length = 500, pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
 }
 
 type JobPage = Page<Job>;
 
-/// List one's jobs
+/// List your jobs
 #[utoipa::path(
     get, path = "/jobs", tag = "jobs",
     params(ListJobsQuery),

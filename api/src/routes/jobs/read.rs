@@ -22,13 +22,13 @@ use crate::state::AppState;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct GetJobQuery {
-    /// Answer at the next change of `status` or `phase`, or after so many
-    /// seconds; at once for who waits for very many jobs already.
+    /// Respond at the next change of `status` or `phase`, or after so many seconds; at once if too
+    /// many of your requests wait already.
     #[param(minimum = 0, maximum = 60)]
     wait: Option<u64>,
 }
 
-/// Get a job, or wait for it
+/// Get a job, or wait for it to change
 #[utoipa::path(
     get, path = "/jobs/{id}", tag = "jobs",
     params(("id" = Uuid, Path), GetJobQuery),
@@ -56,10 +56,10 @@ pub(crate) async fn get_job(
 
 fn max_wait(wait: Option<u64>) -> Result<Option<Duration>> {
     let Some(seconds) = wait else { return Ok(None) };
-    let patience = Duration::from_secs(seconds);
-    if patience > MAX_WAIT {
+    let wait = Duration::from_secs(seconds);
+    if wait > MAX_WAIT {
         let message = format!("must be 0 to {}", MAX_WAIT.as_secs());
         return Err(Error::invalid("wait", "out_of_range", message));
     }
-    Ok(Some(patience))
+    Ok(Some(wait))
 }

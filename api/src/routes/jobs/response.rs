@@ -17,24 +17,24 @@ use crate::error::{Error, Result};
 use crate::http_headers::{content_etag, with_etag};
 use crate::routes::{optional_timestamp, timestamp};
 
-/// A job.
+/// A generation job.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Job {
     id: Uuid,
-    /// The post it writes.
+    /// The post that it writes.
     blog_id: Uuid,
     status: job::Status,
-    /// What the running attempt does; null while none runs.
+    /// What the running attempt does; null if none is running.
     phase: Option<job::Phase>,
     progress: Progress,
-    /// Attempts made so far.
+    /// Attempts so far.
     attempt: i32,
     max_attempts: i32,
     /// When the next attempt is due, if the job waits for one after an error.
     #[serde(serialize_with = "optional_timestamp")]
     next_attempt_at: Option<DateTime<Utc>>,
-    /// Its place in line: 1 is next. Null unless it is queued and due, and among
-    /// the first thousand.
+    /// Its position in the queue: 1 is next. Null unless it is queued, due, and among the first
+    /// thousand.
     queue_position: Option<i64>,
     model: String,
     usage: Usage,
@@ -42,12 +42,11 @@ pub(crate) struct Job {
     error: Option<JobError>,
     /// What was cut from the model's answers, or is doubtful in the text.
     warnings: Vec<job::Warning>,
-    /// The attempts, the first one first.
+    /// The attempts, the earliest first.
     attempts: Vec<Attempt>,
     #[serde(serialize_with = "timestamp")]
     created_at: DateTime<Utc>,
-    /// When its first attempt began since it was asked for, or last tried again by
-    /// hand.
+    /// When its first attempt started, since its creation or last manual retry.
     #[serde(serialize_with = "optional_timestamp")]
     started_at: Option<DateTime<Utc>>,
     #[serde(serialize_with = "optional_timestamp")]
@@ -55,7 +54,7 @@ pub(crate) struct Job {
     links: Links,
 }
 
-/// How far a job is.
+/// A job's progress.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Progress {
     /// 0 to 100.
@@ -65,14 +64,14 @@ pub(crate) struct Progress {
     words: i32,
 }
 
-/// What a job cost, in tokens, as the agent counted them.
+/// A job's token usage, as the agent reports it.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Usage {
     input_tokens: i32,
     output_tokens: i32,
 }
 
-/// What went wrong.
+/// A job's error.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct JobError {
     /// For programs; stable.
@@ -87,7 +86,7 @@ pub(crate) struct JobError {
 /// An attempt at a job.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Attempt {
-    /// Its number. One that was released did not count, so the next has the same.
+    /// Its number. A released attempt does not count, so the next has the same.
     attempt: i32,
     /// The worker that made it.
     worker: String,
@@ -95,12 +94,12 @@ pub(crate) struct Attempt {
     started_at: DateTime<Utc>,
     #[serde(serialize_with = "optional_timestamp")]
     finished_at: Option<DateTime<Utc>>,
-    /// How it ended; null while it runs.
+    /// How it ended; null while it is running.
     outcome: Option<attempt::Outcome>,
     error: Option<JobError>,
 }
 
-/// Where to go from a job.
+/// Links from a job.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Links {
     #[serde(rename = "self")]
@@ -147,17 +146,17 @@ impl Job {
         }
     }
 
-    /// Jobs with their attempts and places, in the order given.
+    /// Loads jobs with their attempts and positions, in the given order.
     pub(in crate::routes) async fn load(
         db: &impl ConnectionTrait,
         jobs: Vec<job::Model>,
     ) -> Result<Vec<Job>> {
         let mut attempts: HashMap<Uuid, Vec<attempt::Model>> = HashMap::new();
-        let begun = jobs.iter().filter(|job| job.started_at.is_some());
-        let begun: Vec<Uuid> = begun.map(|job| job.id).collect();
-        if !begun.is_empty() {
+        let started = jobs.iter().filter(|job| job.started_at.is_some());
+        let started: Vec<Uuid> = started.map(|job| job.id).collect();
+        if !started.is_empty() {
             let rows = attempt::Entity::find()
-                .filter(attempt::Column::JobId.is_in(begun))
+                .filter(attempt::Column::JobId.is_in(started))
                 // Times alone would not do: the clock may be set back.
                 .order_by_asc(attempt::Column::Attempt)
                 .order_by_asc(attempt::Column::StartedAt)
@@ -168,31 +167,30 @@ impl Job {
                 attempts.entry(row.job_id).or_default().push(row);
             }
         }
-        let mut places: HashMap<Uuid, i64> = HashMap::new();
+        let mut positions: HashMap<Uuid, i64> = HashMap::new();
         let queued = jobs.iter().filter(|job| job.status == job::Status::Queued);
         let queued: Vec<Uuid> = queued.map(|job| job.id).collect();
         if !queued.is_empty() {
             let found = queue::positions(db, &queued).await?;
-            places.extend(found.iter().map(|place| (place.id, place.position)));
+            positions.extend(found.iter().map(|found| (found.id, found.position)));
         }
         let job = |job: job::Model| {
             let attempts = attempts.remove(&job.id).unwrap_or_default();
-            let place = places.get(&job.id).copied();
-            Job::new(job, attempts, place)
+            let position = positions.get(&job.id).copied();
+            Job::new(job, attempts, position)
         };
         Ok(jobs.into_iter().map(job).collect())
     }
 
-    /// One job with its attempts and place.
     pub(in crate::routes) async fn load_one(
         db: &impl ConnectionTrait,
         job: job::Model,
     ) -> Result<Job> {
         let loaded = Job::load(db, vec![job]).await?.pop();
-        loaded.ok_or_else(|| Error::Internal("a job got lost on the way".to_owned()))
+        loaded.ok_or_else(|| Error::Internal("a loaded job is missing".to_owned()))
     }
 
-    /// The worker that holds it, if one does.
+    /// The worker that runs it.
     pub(in crate::routes) fn holder(&self) -> Option<&str> {
         let running = self
             .attempts
@@ -234,7 +232,7 @@ impl From<attempt::Model> for Attempt {
     }
 }
 
-/// A job under its tag, with a hint when to ask again.
+/// A job with its tag and `Retry-After`.
 pub(in crate::routes) fn job_response(asked: &HeaderMap, job: &Job) -> Result<Response> {
     let body = serde_json::to_vec(job).map_err(Error::internal)?;
     let tag = content_etag(&body);
@@ -245,17 +243,16 @@ pub(in crate::routes) fn job_response(asked: &HeaderMap, job: &Job) -> Result<Re
     Ok(with_etag(asked, &tag, (headers, body)))
 }
 
-/// 202 with a job, and a hint when to ask again.
+/// 202 with a job and `Retry-After`.
 pub(super) fn accepted(job: &Job) -> Result<Response> {
     let mut headers = HeaderMap::new();
     set_retry_after(&mut headers, job);
     Ok((StatusCode::ACCEPTED, headers, Json(job)).into_response())
 }
 
-/// How soon it is worth asking again, in seconds.
 const POLL_INTERVAL_SECONDS: &str = "1";
 
-/// Says when to ask again, while the job is not over.
+/// Tells when to poll again, while the job is not finished.
 pub(in crate::routes) fn set_retry_after(headers: &mut HeaderMap, job: &Job) {
     if !job.status.is_finished() {
         let soon = HeaderValue::from_static(POLL_INTERVAL_SECONDS);

@@ -13,17 +13,17 @@ use crate::middleware::request_context::current_origin;
 use crate::quota::Quota;
 use crate::state::AppState;
 
-/// Try a job again that failed or was canceled
+/// Retry a failed or canceled job
 ///
-/// It goes on from what it had finished. Only a post's latest job can be tried
-/// again; otherwise regenerate the post.
+/// It continues from its finished steps. Only a post's latest job can be retried; otherwise
+/// regenerate the post.
 #[utoipa::path(
     post, path = "/jobs/{id}/retry", tag = "jobs", operation_id = "retry_job",
     params(("id" = Uuid, Path), IdempotencyKey),
     responses(
         (status = 202, body = Job),
         (status = 409, description = "The job has succeeded or is not the latest, the post is being generated, \
-            or the first request with this Idempotency-Key is under way."),
+            or the first request with this Idempotency-Key is in progress."),
     ),
 )]
 pub(crate) async fn retry_job(

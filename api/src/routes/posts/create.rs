@@ -1,4 +1,4 @@
-//! Asking for a post, and waiting until it is written.
+//! Creating a post, and waiting until it is written.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -54,17 +54,17 @@ impl CreatePostRequest {
     }
 }
 
-/// Ask for a post
+/// Create a post
 ///
-/// It is stored with its job, and answered at once. With `Prefer: wait=N` the
-/// answer comes when the job has ended, or after N seconds, at most 60.
+/// The post is stored with its job, and answered at once. With `Prefer: wait=N` the response comes
+/// when the job has finished, or after N seconds, at most 60.
 #[utoipa::path(
     post, path = "/blogs", tag = "blogs", operation_id = "create_blog",
     request_body = CreatePostRequest,
     params(IdempotencyKey, ("Prefer" = Option<String>, Header, nullable = false, example = "wait=30")),
     responses(
-        (status = 202, description = "It will be written.", body = Post),
-        (status = 201, description = "It was written while you waited.", body = Post),
+        (status = 202, description = "Accepted.", body = Post),
+        (status = 201, description = "Written while the client waited.", body = Post),
     ),
 )]
 pub(crate) async fn create_post(
@@ -132,8 +132,7 @@ pub(crate) async fn create_post(
     }
 }
 
-/// Waits until a post is written, or its job has ended otherwise, but no longer
-/// than the client would.
+/// Waits until the job has finished, but no longer than the client wants to.
 async fn wait_until_finished(
     state: AppState,
     me: CurrentUser,

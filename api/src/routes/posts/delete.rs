@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::extract::path::PathId;
 use crate::state::AppState;
 
-/// What was done.
+/// The result.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct DeletePostResponse {
     message: &'static str,
@@ -21,7 +21,7 @@ pub(crate) struct DeletePostResponse {
 
 /// Delete a post
 ///
-/// A job at work on it is stopped.
+/// A running job is stopped.
 #[utoipa::path(
     delete, path = "/blogs/{id}", tag = "blogs", operation_id = "delete_blog",
     params(("id" = Uuid, Path)),
@@ -36,7 +36,8 @@ pub(crate) async fn delete_post(
         .db
         .transaction(async move |tx| {
             me.post(id).one(tx).await?.ok_or(Error::NotFound)?;
-            // Responses hold copies of it. Whoever stores one locks its key first of all.
+            // Stored responses hold copies of it. Whoever stores one locks its key before anything
+            // else.
             idempotency::Entity::erase_responses(tx, id).await?;
             queue::detach_post(tx, id).await?;
             post::Entity::delete_by_id(id).exec(tx).await?;

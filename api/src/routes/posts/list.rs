@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::extract::{OriginalUri, State};
-use entity::post::{self, WithoutContent};
+use entity::post;
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, Condition, DbBackend, QueryFilter, QuerySelect};
 use serde::Deserialize;
@@ -18,8 +18,7 @@ use crate::pagination::{CursorCodec, Page, PageRequest, PageResponse};
 use crate::state::AppState;
 use crate::substring_search;
 
-/// How long a search may take on Postgres, which ends it then. On SQLite the quota
-/// on text bounds it.
+/// The timeout of a search on Postgres. On SQLite the quota on text bounds it.
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Which posts to list.
@@ -27,24 +26,24 @@ const SEARCH_TIMEOUT: Duration = Duration::from_secs(5);
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListPostsQuery {
-    /// What the topic, title or content must contain, whatever its case.
+    /// Text in the topic, title or content, case-insensitive.
     #[param(max_length = 200, pattern = "^[^\\x00]*$")]
     q: Option<String>,
     status: Option<post::Status>,
-    /// By default the newest first.
+    /// By default `-created_at`.
     #[param(inline)]
     sort: Option<Sort>,
-    /// How many a page may have, by default 20.
+    /// Entries per page, by default 20.
     #[param(minimum = 1, maximum = 100)]
     limit: Option<u64>,
-    /// `next_cursor` of the page before.
+    /// `next_cursor` of the previous page.
     #[param(max_length = 500, pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
 }
 
 type PostSummaryPage = Page<PostSummary>;
 
-/// List one's posts
+/// List your posts
 #[utoipa::path(
     get, path = "/blogs", tag = "blogs", operation_id = "list_blogs",
     params(ListPostsQuery),
@@ -60,7 +59,7 @@ pub(crate) async fn list_posts(
     let list = CursorCodec::new(&state.keys, me.user.id, sort.name());
     let page = PageRequest::new(list, query.limit, query.cursor.as_deref());
     let (page, q) = merge_violations(page, search_term(query.q.as_deref()))?;
-    let mut posts = sort.apply(post::Entity::owned_by(me.user.id).without_content());
+    let mut posts = sort.apply(post::without_content(post::Entity::owned_by(me.user.id)));
     posts = posts.limit(page.rows_to_fetch());
     if let Some(status) = query.status {
         posts = posts.filter(post::Column::Status.eq(status));
@@ -72,7 +71,7 @@ pub(crate) async fn list_posts(
         posts = posts.filter(sort.after(after));
     }
     let mut posts = if q.is_some() {
-        // A search reads whole posts, and reads on though its client has gone.
+        // A search reads whole posts, and continues when its client disconnects.
         let db = state.db.clone();
         let search = async move { db.read().all_within(SEARCH_TIMEOUT, posts).await };
         state.searches.run(me.user.id, search).await??
@@ -84,7 +83,6 @@ pub(crate) async fn list_posts(
     Ok(Page::response(&uri, items, next))
 }
 
-/// Posts that contain `q`, whatever its case.
 fn contains(backend: DbBackend, q: &str) -> Condition {
     let columns = [
         post::Column::Topic,

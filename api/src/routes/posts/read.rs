@@ -17,17 +17,17 @@ use crate::state::AppState;
 
 /// Get a post
 ///
-/// As JSON, or just its content as Markdown or HTML, whichever `Accept` likes
-/// best. As JSON a post that is being generated is always sent whole: its job
-/// goes on while the post's version, and so its `ETag`, stays the same.
+/// As JSON, or its content as Markdown or HTML, as `Accept` prefers. As JSON a post that is being
+/// generated is always sent in full: its job progresses while the post's version, and so its
+/// `ETag`, stays the same.
 #[utoipa::path(
     get, path = "/blogs/{id}", tag = "blogs", operation_id = "get_blog",
     params(("id" = Uuid, Path)),
     responses(
         (status = 200, content((Post = "application/json"), (String = "text/markdown"), (String = "text/html"))),
         (status = 304),
-        (status = 409, description = "Markdown or HTML was asked for, and there is no content: the \
-            post is being generated for the first time, or its job ended without any."),
+        (status = 409, description = "There is no content for Markdown or HTML: the post is being generated \
+            for the first time, or its job failed or was canceled."),
     ),
 )]
 pub(crate) async fn get_post(
@@ -42,8 +42,8 @@ pub(crate) async fn get_post(
     let tag = version_etag(post.version, format);
     let mut response = match format {
         Format::Json => {
-            // A job goes on without a new version, which only its end brings. Until
-            // then the tag says nothing of the job, and the client has no such post.
+            // The job progresses without a new version, which only its end brings. Until then the
+            // tag says nothing about the job, so 304 would be wrong.
             let asked = match post.status {
                 post::Status::Generating => &HeaderMap::new(),
                 _ => &headers,
@@ -62,7 +62,7 @@ pub(crate) async fn get_post(
     Ok(response)
 }
 
-/// A post's content as a page, which is not rendered for whoever has it.
+/// A post's content as HTML, which is not rendered if the client has it.
 async fn html_page(
     state: &AppState,
     headers: &HeaderMap,
@@ -94,14 +94,14 @@ fn content(post: post::Model) -> Result<String> {
 
 /// Get a post's latest job
 ///
-/// Jobs that were over long ago are forgotten, and their posts are not.
+/// Jobs are deleted some time after they have finished; their posts are not.
 #[utoipa::path(
     get, path = "/blogs/{id}/status", tag = "blogs", operation_id = "get_blog_status",
     params(("id" = Uuid, Path)),
     responses(
         (status = 200, body = Job),
         (status = 304),
-        (status = 404, description = "There is no such post, or its job is no longer kept."),
+        (status = 404, description = "Not found, or the job is no longer kept."),
     ),
 )]
 pub(crate) async fn get_post_status(

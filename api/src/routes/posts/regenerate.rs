@@ -20,11 +20,11 @@ use crate::quota::Quota;
 use crate::routes::jobs::Job;
 use crate::state::AppState;
 
-/// How to write it this time.
+/// How to write the post this time.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RegeneratePostRequest {
-    /// By default those of the last time, however long ago it was.
+    /// By default those of the last time.
     #[schema(nullable)]
     options: Option<GenerationOptions>,
 }
@@ -38,7 +38,7 @@ impl RegeneratePostRequest {
     }
 }
 
-/// Write a post anew
+/// Regenerate a post
 #[utoipa::path(
     post, path = "/blogs/{id}/regenerate", tag = "blogs", operation_id = "regenerate_blog",
     params(("id" = Uuid, Path), IdempotencyKey),
@@ -46,7 +46,7 @@ impl RegeneratePostRequest {
     responses(
         (status = 202, body = Post),
         (status = 409, description = "The post is being generated, or the first request with this \
-            Idempotency-Key is under way."),
+            Idempotency-Key is in progress."),
     ),
 )]
 pub(crate) async fn regenerate_post(

@@ -33,7 +33,7 @@ pub(crate) struct PostSummary {
     topic: String,
     /// Null until the post is ready.
     title: Option<String>,
-    /// How the content begins, as plain text.
+    /// The beginning of the content, as plain text.
     excerpt: Option<String>,
     status: post::Status,
     word_count: i32,
@@ -41,7 +41,7 @@ pub(crate) struct PostSummary {
     /// Raised by every change; the `ETag`.
     version: i32,
     author: Author,
-    /// The latest job; null when it was over so long ago that it is no longer kept.
+    /// The latest job; null if it is no longer kept.
     job: Option<Job>,
     #[serde(serialize_with = "timestamp")]
     created_at: DateTime<Utc>,
@@ -49,7 +49,7 @@ pub(crate) struct PostSummary {
     updated_at: DateTime<Utc>,
 }
 
-/// Who owns a post.
+/// A post's owner.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Author {
     id: Uuid,
@@ -88,16 +88,13 @@ impl Post {
         me: &CurrentUser,
     ) -> Result<Self> {
         let job = job::Entity::of_post(post.id).one(db).await?;
-        let job = match job {
-            Some(job) => Some(Job::load_one(db, job).await?),
-            None => None,
-        };
+        let job = Job::load(db, Vec::from_iter(job)).await?.pop();
         Ok(Post::new(post, job, me))
     }
 }
 
 impl PostSummary {
-    /// Posts with their latest jobs, in the order given.
+    /// Loads the latest jobs of posts, in the given order.
     pub(super) async fn load(
         db: &impl ConnectionTrait,
         posts: Vec<post::Model>,
@@ -115,7 +112,7 @@ impl PostSummary {
     }
 }
 
-/// 202 with a post, where to find it, and when to ask again.
+/// 202 with a post, `Location` and `Retry-After`.
 pub(super) fn accepted(post: Post) -> Response {
     let mut headers = HeaderMap::new();
     let location = format!("/api/v1/blogs/{}", post.summary.id);

@@ -8,20 +8,16 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// An order of posts; `-` puts the latest first.
+/// The order of posts; `-` is descending.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
 pub(crate) enum Sort {
-    /// The newest first.
     #[default]
     #[serde(rename = "-created_at")]
     NewestFirst,
-    /// The oldest first.
     #[serde(rename = "created_at")]
     OldestFirst,
-    /// The last changed first.
     #[serde(rename = "-updated_at")]
     LastChangedFirst,
-    /// The last changed last.
     #[serde(rename = "updated_at")]
     LastChangedLast,
 }
@@ -59,7 +55,7 @@ impl Sort {
         }
     }
 
-    /// Ids sort by age, so only the time of change needs a column of its own.
+    /// Ids are in the order of creation, so only the time of change is a further column.
     fn by_change(self) -> bool {
         matches!(self, Sort::LastChangedFirst | Sort::LastChangedLast)
     }
@@ -81,8 +77,9 @@ impl Sort {
             key.insert(0, Expr::col(UpdatedAt));
             last.insert(0, Expr::value(position.updated_at));
         }
-        // Compared as rows, for then the index leads right to the place.
-        let (key, last) = (Expr::tuple(key), Expr::tuple(last));
+        // Compared as rows, so that the index leads right there.
+        let key = Expr::tuple(key);
+        let last = Expr::tuple(last);
         match self.order() {
             Order::Asc => key.gt(last),
             _ => key.lt(last),

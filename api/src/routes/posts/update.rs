@@ -19,14 +19,14 @@ use crate::http_headers::{Format, if_match_allows, version_etag, with_etag};
 use crate::quota::Quota;
 use crate::state::AppState;
 
-/// The owner's own words.
+/// The new text.
 #[derive(Debug, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct UpdatePostRequest {
     /// Markdown.
     #[schema(min_length = 1, pattern = "^[^\\x00]*$")]
     content: String,
-    /// By default the present one.
+    /// By default the current one.
     #[schema(
         min_length = 1,
         max_length = 200,
@@ -39,7 +39,7 @@ const MAX_TITLE_LEN: usize = 200;
 
 impl FromFields for UpdatePostRequest {
     fn from_fields(fields: &mut FieldReader) -> Option<Self> {
-        // How long it may be is up to the limit for bodies.
+        // The limit of bodies bounds it.
         let content = fields.required("content", length(1, usize::MAX));
         let title = fields.optional("title", trimmed_length(1, MAX_TITLE_LEN));
         Some(UpdatePostRequest {
@@ -51,7 +51,7 @@ impl FromFields for UpdatePostRequest {
 
 /// Change a post's text
 ///
-/// With `If-Match`, only if nobody has changed it since.
+/// With `If-Match`, only if it has not changed since.
 #[utoipa::path(
     put, path = "/blogs/{id}", tag = "blogs", operation_id = "update_blog",
     params(("id" = Uuid, Path), ("If-Match" = Option<String>, Header, nullable = false)),

@@ -40,7 +40,7 @@ async fn a_frozen_worker_changes_nothing_once_another_has_its_job() {
     assert_eq!(written["version"], 2);
     frozen.signal(Signal::CONT);
     frozen
-        .line("the job was taken from this worker, or is gone")
+        .line("lease lost: the job is another's, or deleted")
         .await;
     assert_eq!(ann.get_post(&post).await, written);
     let [first, second, _, fourth] = HEADINGS;

@@ -43,9 +43,7 @@ async fn a_worker_may_be_killed_in_any_phase_of_an_attempt() {
     let db = service.database().await;
     lock_posts(&db).await;
     let finishing = ann.create_post("Tea, ready to be stored").await;
-    worker
-        .line("the database did not answer; trying again")
-        .await;
+    worker.line("the database failed; trying again").await;
     let at_outline = ann.create_post("Tea, held at the outline").await;
     let at_section = ann.create_post("Tea, held at a section").await;
     writer.is_asked_times(OUTLINE, 3).await;

@@ -13,6 +13,7 @@ use super::answer::{Answer, Outcome};
 use super::endpoint::Endpoint;
 use super::error::CallError;
 use super::model_profiles::{Change, ModelProfiles, Object};
+use super::refused_argument;
 use crate::agent::{
     AgentError, AgentErrorKind, Completion, CompletionRequest, Limits, ModelSettings, OnEvent,
     Usage,
@@ -79,8 +80,10 @@ impl HttpAgent {
         let model = &request.model;
         let end = Instant::now() + self.endpoint.limits.total_timeout;
         let mut spent = Usage::default();
+        let mut of_this_call = Vec::new();
         for _ in 0..MAX_CHANGES {
-            let changes = self.profiles.get(model);
+            let mut changes = self.profiles.get(model);
+            changes.extend_from_slice(&of_this_call);
             let thinking_tokens = self.thinking_tokens(model, &changes);
             let body = build(request.max_tokens.saturating_add(thinking_tokens));
             let body = self.adapted(body, &changes);
@@ -100,14 +103,17 @@ impl HttpAgent {
                     Change::Thinks
                 }
                 Err(CallError::Provider(error)) => {
-                    match Change::find(&error, &body, request.max_tokens) {
+                    match refused_argument::find(&error, &body, request.max_tokens) {
                         Some(change) if !changes.contains(&change) => change,
                         _ => return Err(error.into()),
                     }
                 }
                 Err(CallError::Agent(error)) => return Err(error),
             };
-            self.profiles.add(model, change);
+            match change {
+                Change::ContextRoom(_) => of_this_call.push(change),
+                change => self.profiles.add(model, change),
+            }
         }
         let message = "the endpoint refuses the request, however it is changed";
         Err(AgentError::fatal(AgentErrorKind::Rejected, message))

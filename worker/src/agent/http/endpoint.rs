@@ -70,7 +70,7 @@ impl Endpoint {
     /// Sends `body`, and waits until the answer begins. An answer that is not
     /// streamed begins when it is whole.
     pub(super) async fn send(&self, body: &Object, end: Instant) -> Result<EventStream, CallError> {
-        let begin = match body["stream"] == true {
+        let begin = match body.get("stream").is_some_and(|stream| *stream == true) {
             true => end.min(Instant::now() + self.limits.first_token_timeout),
             false => end,
         };

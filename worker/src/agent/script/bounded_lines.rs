@@ -1,27 +1,28 @@
+//! Lines of bounded length, within a bound for all of them.
+
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
 use crate::agent::{AgentError, AgentErrorKind};
 
-/// Lines of bounded length, and not more of them than fit into a bound.
+/// Reads lines, and fails on more than it may read.
 pub(super) struct BoundedLines<R> {
     reader: BufReader<R>,
     line: Vec<u8>,
-    line_most: usize,
+    max_line: usize,
     left: usize,
 }
 
 impl<R: AsyncRead + Unpin> BoundedLines<R> {
-    pub(super) fn new(reader: R, line_most: usize, most: usize) -> Self {
+    pub(super) fn new(reader: R, max_line: usize, max_total: usize) -> Self {
         BoundedLines {
             reader: BufReader::new(reader),
             line: Vec::new(),
-            line_most,
-            left: most,
+            max_line,
+            left: max_total,
         }
     }
 
-    /// The next line, or none at the end. It loses nothing when it is dropped
-    /// while it waits.
+    /// Reads the next line; none at the end. Cancel safe.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<u8>>, AgentError> {
         loop {
             let chunk = self.reader.fill_buf().await.map_err(|error| {
@@ -38,10 +39,10 @@ impl<R: AsyncRead + Unpin> BoundedLines<R> {
             let length = end.map_or(chunk.len(), |end| end + 1);
             self.line.extend_from_slice(&chunk[..length]);
             self.reader.consume(length);
-            if self.line.len() > self.line_most {
+            if self.line.len() > self.max_line {
                 return Err(AgentError::fatal(
                     AgentErrorKind::BadOutput,
-                    format!("a line is longer than {} bytes", self.line_most),
+                    format!("a line is longer than {} bytes", self.max_line),
                 ));
             }
             self.left = self.left.checked_sub(length).ok_or_else(|| {

@@ -1,3 +1,5 @@
+//! A program and all that it starts, as a process group.
+
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -16,22 +18,23 @@ use super::bounded_lines::BoundedLines;
 use super::supervisor::ExitReport;
 use crate::agent::{AgentError, AgentErrorKind};
 
-/// How long things may last that follow the group's death at once.
+/// How long the group may take to be reaped, and its pipes to close, after it
+/// was killed.
 pub(super) const REAP_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The most that the supervisor says.
+/// The most that the supervisor reports.
 const MAX_STATUS_BYTES: usize = 4096;
 
-/// A program's process group, led by its supervisor. It dies with this value.
+/// A program's process group, led by its supervisor; killed on drop.
 pub(super) struct ProcessGroup {
     leader: Child,
-    /// Open as long as the group is to live.
+    /// The supervisor kills the group when this closes.
     to_leader: OwnedWriteHalf,
     from_leader: BoundedLines<OwnedReadHalf>,
 }
 
 impl ProcessGroup {
-    /// Start a program with nothing but this environment.
+    /// Starts a program with nothing but this environment.
     pub(super) fn start(
         supervisor: &Path,
         command: &[String],
@@ -63,17 +66,16 @@ impl ProcessGroup {
         }
     }
 
-    /// Give the program the line that it is to read.
+    /// Writes the program's standard input, one line.
     pub(super) async fn send(&mut self, line: &serde_json::Value) {
-        // It fails if the supervisor is gone, and then no ending will come.
+        // It fails if the supervisor is gone; then `exit_status` fails, too.
         let _ = self
             .to_leader
             .write_all(format!("{line}\n").as_bytes())
             .await;
     }
 
-    /// Wait until the program has ended. It loses nothing when it is dropped
-    /// while it waits.
+    /// Waits until the program has exited. Cancel safe.
     pub(super) async fn exit_status(&mut self) -> Result<ExitReport, AgentError> {
         let line = self.from_leader.next().await?.unwrap_or_default();
         serde_json::from_slice(&line).map_err(|_| {
@@ -85,22 +87,21 @@ impl ProcessGroup {
     }
 
     pub(super) fn kill(&self) {
-        // Without an id the leader is reaped, and its number may be another's.
+        // Without an id the leader is reaped, and its id may be reused.
         if let Some(leader) = self
             .leader
             .id()
             .and_then(|id| Pid::from_raw(id.cast_signed()))
         {
-            // It fails if all are dead.
+            // It fails if no process is left.
             let _ = kill_process_group(leader, Signal::KILL);
         }
     }
 
-    /// Kill the group and reap its leader.
+    /// Kills the group and reaps its leader.
     pub(super) async fn shut_down(mut self) {
         self.kill();
-        // If that takes longer, tokio reaps it later: it keeps the children that
-        // are dropped before, and looks after them at each SIGCHLD.
+        // If that takes longer, tokio reaps it at a later SIGCHLD.
         let _ = timeout(REAP_TIMEOUT, self.leader.wait()).await;
     }
 }

@@ -1,16 +1,16 @@
-//! The parent of a script agent's program, which outlives neither the worker
-//! nor the program's children.
+//! The supervisor of a script agent's program: kills its process group when the
+//! worker dies.
 //!
 //! A worker that is killed with SIGKILL can't clean up after itself. So the
 //! program is not its child, but that of a process of the worker's own binary,
 //! `worker supervise -- program`, which leads the process group and whose
-//! standard input is one end of a socket. The other end is the worker's, and
-//! the kernel closes it whatever the worker dies of: then the whole group dies.
+//! standard input is one end of a socket. The kernel closes the worker's end
+//! whatever the worker dies of, and then the supervisor kills the group.
 //!
 //! Over the socket the worker sends one line for the program's standard input;
-//! back comes one line on how the program ended, an [`ExitReport`]. After that the
-//! group stays until the worker kills it, so that there is no moment in which
-//! nobody watches over what the program has left behind.
+//! back comes one line on how the program ended, an [`ExitReport`]. Then the
+//! supervisor waits until the worker kills the group: what the program has left
+//! behind is never without one.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -30,12 +30,12 @@ pub(super) enum ExitReport {
     Exit(i32),
     /// It was killed.
     Signal(i32),
-    /// It was never there.
+    /// It could not be started.
     NotStarted(String),
 }
 
-/// Run a program for a script agent: what `worker supervise -- program` does.
-/// Only the worker itself calls that. It does not return unless it can't begin.
+/// Runs a program for a script agent: `worker supervise -- program`, which only
+/// the worker itself starts. It returns only if it can't start.
 pub fn supervise(command: &[OsString]) -> io::Result<()> {
     if getpgrp() != getpid() {
         return Err(io::Error::other(
@@ -47,7 +47,7 @@ pub fn supervise(command: &[OsString]) -> io::Result<()> {
     let mut from_worker = BufReader::new(worker.try_clone()?);
     from_worker.read_until(b'\n', &mut input)?;
     let watch = std::thread::spawn(move || {
-        // Nothing more is sent: this waits for the worker's end.
+        // Nothing more is sent: this returns when the worker is gone.
         let _ = from_worker.read(&mut [0]);
         kill_current_process_group(Signal::KILL)
     });
@@ -56,7 +56,7 @@ pub fn supervise(command: &[OsString]) -> io::Result<()> {
         run(command, &input).unwrap_or_else(|error| ExitReport::NotStarted(error.to_string()));
     let mut line = serde_json::to_vec(&ending)?;
     line.push(b'\n');
-    // If the worker is not there any more, the watch does what is left to do.
+    // If the worker is gone, the watch kills the group.
     let _ = worker.write_all(&line);
     watch
         .join()
@@ -73,7 +73,7 @@ fn run(command: &[OsString], input: &[u8]) -> io::Result<ExitReport> {
         .stdin(Stdio::piped())
         .spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
-        // It need not read what it does not want to know.
+        // It fails if the program does not read it.
         let _ = stdin.write_all(input);
     }
     child.wait().map(ExitReport::from)

@@ -258,6 +258,9 @@ impl ThoughtFilter {
         }
         let line = after.split('\n').next().unwrap_or_default();
         let has_line = self.code.is_line_start() && line.trim().is_empty();
+        if has_line && !is_first && line.len() == after.len() && !self.ended {
+            return Tag::Partial;
+        }
         Tag::Open(Thought {
             start: self.at,
             inside: self.at + length,
@@ -299,18 +302,21 @@ impl ThoughtFilter {
             _ => return Tag::None,
         };
         let names = &rest[length..];
-        if names.is_empty() && !self.ended {
-            return Tag::Partial;
-        }
-        if !names.starts_with(|c: char| c.is_ascii_lowercase()) {
-            return Tag::None;
-        }
-        let length = match rest.find(MESSAGE_TEXT) {
-            Some(at) if at <= MAX_HEADER_BYTES => at + MESSAGE_TEXT.len(),
-            None if rest.len() <= MAX_HEADER_BYTES && !self.ended => return Tag::Partial,
-            // A header without its text, at the answer's end.
-            None if !names.contains(' ') => rest.len(),
-            _ => return Tag::None,
+        let end = names.find(MESSAGE_TEXT);
+        let name = &names[..end.unwrap_or(names.len())];
+        // Without its end, it may hold the beginning of that.
+        let most = MAX_HEADER_BYTES + end.map_or(MESSAGE_TEXT.len(), |_| 0);
+        let is_part = |c: char| c.is_ascii_alphanumeric() || " _.=<|>:-".contains(c);
+        let is_name = name.starts_with(|c: char| c.is_ascii_lowercase())
+            && name.len() <= most
+            && name.chars().all(is_part);
+        let length = match end {
+            None if !self.ended && (is_name || name.is_empty()) => return Tag::Partial,
+            _ if !is_name => return Tag::None,
+            Some(end) => length + end + MESSAGE_TEXT.len(),
+            // Without its text, at the answer's end.
+            None if !name.contains(' ') => rest.len(),
+            None => return Tag::None,
         };
         let channel = rest[..length].split(MESSAGE_CHANNEL).nth(1);
         if channel.is_none_or(|channel| channel.starts_with("final")) {
@@ -456,6 +462,8 @@ mod tests {
             "The <think>... and </think>. Then more",
             "It thinks (<think>), then ends it (</think>).",
             "It thinks <think>and never ends.",
+            "It thinks\n<think> and never ends.",
+            "茶 <|start|>a茶 <|message|>",
             "a < b, [c](d) <em>e</em> <|x|> <",
             "Tea is <thin",
             "    <think>\n    x\n    </think>\n",

@@ -1,4 +1,4 @@
-//! Acting on all jobs that a filter matches.
+//! Canceling and retrying all jobs that match a filter.
 
 use std::collections::BTreeSet;
 
@@ -26,14 +26,13 @@ use crate::middleware::request_context::current_origin;
 use crate::pagination::{IdCursor, scan_page};
 use crate::state::AppState;
 
-/// How many jobs are changed in one transaction, so that nobody has to wait long
-/// for it.
+/// How many jobs are changed in one transaction, so that others need not wait for long.
 const BATCH: u64 = 50;
 
-/// How many jobs one request may be about.
+/// How many jobs one request may change.
 const MAX_JOBS: usize = 10_000;
 
-/// What is to be done, and to which jobs.
+/// What to do, and with which jobs.
 #[derive(Clone, Debug, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BulkJobRequest {
@@ -41,7 +40,7 @@ pub(crate) struct BulkJobRequest {
     filter: JobFilter,
 }
 
-/// What can be done to many jobs.
+/// An action on many jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum BulkAction {
@@ -62,25 +61,24 @@ impl FromFields for BulkJobRequest {
     }
 }
 
-/// What came of it.
+/// The result.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct BulkJobResponse {
-    /// How many jobs the filter matched.
+    /// How many jobs matched the filter.
     #[schema(format = Int32)]
     matched: usize,
-    /// How many of them were changed. The others were over already, or had
-    /// nothing to be tried again.
+    /// How many of them were changed. The others were finished already, or could not be retried.
     #[schema(format = Int32)]
     changed: usize,
-    /// Whether the filter matches more. Ask again for those, with a filter that
-    /// leaves out what is done.
+    /// Whether the filter matches more. Repeat the request for those, with a filter that excludes
+    /// the changed ones.
     more: bool,
 }
 
-/// Cancel or retry all jobs that a filter matches
+/// Cancel or retry all jobs that match a filter
 ///
-/// The newest first, up to 10,000 at once. It is done in many small steps: should
-/// it break off, ask again.
+/// The newest first, up to 10,000 at once, in many small transactions. If it is interrupted, repeat
+/// the request.
 #[utoipa::path(
     post, path = "/admin/jobs/bulk", tag = "admin",
     request_body = BulkJobRequest,
@@ -92,9 +90,9 @@ pub(crate) async fn change_jobs(
     client: ClientInfo,
     ValidatedJson(change): ValidatedJson<BulkJobRequest>,
 ) -> Result<Json<BulkJobResponse>> {
-    // Refused before anything is written down.
+    // Validated before anything is recorded.
     change.filter.rows(state.db.backend())?;
-    // Written down before anything is done, for it is done in many steps.
+    // Recorded first, since the work takes many transactions.
     let details = Some(json!({ "action": change.action, "filter": change.filter }));
     let event = client.audit_event(Action::JobsBulkChanged, Some(&me.user), None, details);
     state
@@ -119,7 +117,7 @@ pub(crate) async fn change_jobs(
     }
 }
 
-/// The next jobs that the filter matches, and where they ended if more may follow.
+/// The next matches, and where they ended if more may follow.
 async fn next_batch(
     state: &AppState,
     filter: &JobFilter,
@@ -157,7 +155,6 @@ async fn apply(state: &AppState, action: BulkAction, jobs: Vec<job::Model>) -> R
     Ok(changed.len())
 }
 
-/// Retries those of the jobs that can be retried.
 async fn retry_many(
     tx: &DatabaseTransaction,
     jobs: &[job::Model],
@@ -179,8 +176,8 @@ async fn retry_many(
     Ok(retried)
 }
 
-/// Holds the owners of jobs, in the order of their ids, so that no two who do so
-/// wait for each other; and tells which are not disabled.
+/// Locks the jobs' owners, in the order of their ids to avoid deadlocks. Returns those that are
+/// enabled.
 async fn lock_owners(tx: &DatabaseTransaction, jobs: &[job::Model]) -> Result<BTreeSet<Uuid>> {
     let ids: BTreeSet<Uuid> = jobs.iter().map(|job| job.user_id).collect();
     let owners = user::Entity::find()
@@ -193,7 +190,7 @@ async fn lock_owners(tx: &DatabaseTransaction, jobs: &[job::Model]) -> Result<BT
     Ok(enabled.map(|user| user.id).collect())
 }
 
-/// The jobs as they are now, which nobody else changes before `tx` ends.
+/// Locks the jobs and reads them again.
 async fn lock_jobs(tx: &DatabaseTransaction, jobs: &[job::Model]) -> Result<Vec<job::Model>> {
     let jobs = job::Entity::find()
         .filter(job::Column::Id.is_in(jobs.iter().map(|job| job.id)))

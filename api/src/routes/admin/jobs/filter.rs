@@ -1,4 +1,4 @@
-//! Which of all users' jobs are meant.
+//! Filters for all users' jobs.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::{job, post, user};
@@ -14,56 +14,55 @@ use crate::extract::query::{MAX_SEARCH_LEN, search_term};
 use crate::extract::text_rules::length;
 use crate::substring_search;
 
-/// Which jobs to list. All that is given must be true of them.
+/// Which jobs to list. All filters must match.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListAllJobsQuery {
     status: Option<job::Status>,
-    /// The owner.
+    /// The owner's id.
     user_id: Option<Uuid>,
     /// The code of the latest error.
     #[param(max_length = 64, pattern = "^[^\\x00]*$")]
     error_code: Option<String>,
-    /// The model that writes.
+    /// The model.
     #[param(max_length = 200, pattern = "^[^\\x00]*$")]
     model: Option<String>,
-    /// What the topic or the owner's name must contain, whatever its case.
+    /// Text in the topic or the owner's name, case-insensitive.
     #[param(max_length = 200, pattern = "^[^\\x00]*$")]
     q: Option<String>,
-    /// The earliest time at which they were asked for.
+    /// Jobs created at this time or later.
     created_after: Option<DateTime<Utc>>,
-    /// The time before which they were asked for.
+    /// Jobs created before this time.
     created_before: Option<DateTime<Utc>>,
-    /// How many a page may have, by default 20.
+    /// Entries per page, by default 20.
     #[param(minimum = 1, maximum = 100)]
     pub(super) limit: Option<u64>,
-    /// `next_cursor` of the page before.
+    /// `next_cursor` of the previous page.
     #[param(max_length = 500, pattern = "^[A-Za-z0-9_-]+$")]
     pub(super) cursor: Option<String>,
 }
 
-/// Which jobs are meant. All that is given must be true of them; with nothing
-/// given, all are.
+/// Which jobs to change. All fields must match; an empty filter matches all jobs.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
 #[schema(as = JobSelection)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct JobFilter {
     status: Option<job::Status>,
-    /// The owner.
+    /// The owner's id.
     user_id: Option<Uuid>,
     /// The code of the latest error.
     #[schema(max_length = 64, pattern = "^[^\\x00]*$")]
     error_code: Option<String>,
-    /// The model that writes.
+    /// The model.
     #[schema(max_length = 200, pattern = "^[^\\x00]*$")]
     model: Option<String>,
-    /// What the topic or the owner's name must contain, whatever its case.
+    /// Text in the topic or the owner's name, case-insensitive.
     #[schema(max_length = 200, pattern = "^[^\\x00]*$")]
     q: Option<String>,
-    /// The earliest time at which they were asked for.
+    /// Jobs created at this time or later.
     created_after: Option<DateTime<Utc>>,
-    /// The time before which they were asked for.
+    /// Jobs created before this time.
     created_before: Option<DateTime<Utc>>,
 }
 
@@ -111,23 +110,20 @@ impl TryFrom<&ListAllJobsQuery> for JobFilter {
     }
 }
 
-/// Text of a query, held to what a body's is.
+/// Checks text in a query as it is checked in a body.
 fn validate(field: &str, value: &Option<String>, longest: usize) -> Result<Option<String>> {
     let checked = value.clone().map(length(0, longest)).transpose();
     checked.map_err(|(code, message)| Error::invalid(field, code, message))
 }
 
 impl JobFilter {
-    /// The jobs to look through, along an index, and what is wanted of them.
-    ///
-    /// # Errors
-    /// [`crate::error::Error::Validation`] if `q` can't be searched for.
+    /// The jobs to scan, along an index, and the conditions to check on each.
     pub(super) fn rows(
         &self,
         backend: DbBackend,
     ) -> Result<(Select<job::Entity>, Option<Condition>)> {
         use job::Column;
-        // The first leads, for it leaves the fewest.
+        // The most selective first: it chooses the index.
         let indexed = [
             self.user_id.map(|user| Column::UserId.eq(user)),
             self.error_code
@@ -141,7 +137,7 @@ impl JobFilter {
         if let Some(leading) = indexed.next() {
             rows = rows.filter(leading);
         }
-        // An id is a little older than what it is the id of.
+        // An id is made a little before its row's `created_at`.
         let created_after = self.created_after.map(clamp_to_range);
         let created_before = self.created_before.map(clamp_to_range);
         if let Some(after) = created_after {
@@ -164,8 +160,7 @@ impl JobFilter {
     }
 }
 
-/// A time that databases know: before it there were no jobs, and after it there
-/// are none yet.
+/// A time that both databases can represent.
 fn clamp_to_range(time: DateTime<Utc>) -> DateTime<Utc> {
     time.clamp(
         DateTime::UNIX_EPOCH,
@@ -175,14 +170,14 @@ fn clamp_to_range(time: DateTime<Utc>) -> DateTime<Utc> {
 
 const SLACK: TimeDelta = TimeDelta::seconds(1);
 
-/// The least UUIDv7 of a moment.
+/// The smallest UUIDv7 of a time.
 fn id_at(time: DateTime<Utc>) -> Uuid {
     const LATEST: u128 = (1 << 48) - 1;
     let millis = u128::try_from(time.timestamp_millis()).unwrap_or(0);
     Uuid::from_u128(millis.min(LATEST) << 80)
 }
 
-/// Jobs whose topic, or whose owner's name, contains `q`.
+/// Jobs whose topic or owner's name contains `q`.
 fn matches_search(backend: DbBackend, q: &str) -> SimpleExpr {
     let topic = Query::select()
         .column(post::Column::Topic)
@@ -198,7 +193,7 @@ fn matches_search(backend: DbBackend, q: &str) -> SimpleExpr {
             Expr::col((user::Entity, user::Column::Id)).equals((job::Entity, job::Column::UserId)),
         )
         .take();
-    // Not as EXISTS, for which Postgres would search all the posts there are.
+    // Not as EXISTS, for which Postgres would search all posts.
     let contains =
         |text| substring_search::contains(backend, SimpleExpr::SubQuery(None, Box::new(text)), q);
     contains(topic.into()).or(contains(owner.into()))

@@ -11,22 +11,22 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::routes::jobs::Job;
 
-/// A job, whose it is and who is at it.
+/// A job with its owner and worker.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct AdminJob {
     #[serde(flatten)]
     job: Job,
     /// The owner.
     user: Owner,
-    /// What the post is to be about.
+    /// The post's topic.
     topic: String,
-    /// The worker that holds it; null unless it runs.
+    /// The worker that runs it; null unless it is running.
     worker: Option<String>,
-    /// The request that asked for it, as logs have it.
+    /// The id of the request that enqueued it, as in the log.
     request_id: Option<String>,
 }
 
-/// Who owns a job.
+/// A job's owner.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = JobOwner)]
 pub(crate) struct Owner {
@@ -35,7 +35,7 @@ pub(crate) struct Owner {
 }
 
 impl AdminJob {
-    /// Jobs with all that belongs to them, in the order given.
+    /// Loads jobs with all that belongs to them, in the given order.
     pub(super) async fn load(
         db: &impl ConnectionTrait,
         jobs: Vec<job::Model>,
@@ -82,9 +82,8 @@ impl AdminJob {
         Ok(jobs.collect())
     }
 
-    /// One job with all that belongs to it.
     pub(super) async fn load_one(db: &impl ConnectionTrait, job: job::Model) -> Result<AdminJob> {
         let loaded = AdminJob::load(db, vec![job]).await?.pop();
-        loaded.ok_or_else(|| Error::Internal("a job got lost on the way".to_owned()))
+        loaded.ok_or_else(|| Error::Internal("a loaded job is missing".to_owned()))
     }
 }
