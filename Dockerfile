@@ -4,10 +4,10 @@
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 COPY . .
-# The caches outlive the step, so the programs are copied out of them. Cargo tells by time stamps
-# what has changed, and takes sources that are older than the cache for unchanged: a build of an
-# earlier commit would get the later one's programs. So our own crates are always built anew, and
-# no other build uses the cache meanwhile.
+# The caches are not part of the image, so the programs are copied out of them. Cargo detects
+# changes by time stamps, and takes sources that are older than the cache for unchanged: a build of
+# an earlier commit would get a later one's programs. So our own crates are always rebuilt, and the
+# cache is locked meanwhile.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target,sharing=locked \
     cargo clean --locked --release --workspace \
@@ -27,7 +27,7 @@ ENV LISTEN_ADDR=0.0.0.0:8000 \
     DATA_DIR=/data
 VOLUME /data
 EXPOSE 8000
-# bash opens the connection itself: the image has no curl. Switched off for workers.
+# By bash, for the image has no curl. Disabled for workers.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s CMD ["bash", "-c", \
     "exec 3<>/dev/tcp/127.0.0.1/${LISTEN_ADDR##*:} && printf 'GET /ready HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' >&3 && read -r status <&3 && [[ $status == *' 200 '* ]]"]
 CMD ["api"]

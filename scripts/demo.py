@@ -1,5 +1,5 @@
-"""Takes a newcomer through the API: signs up, asks for a post, watches it being
-written and prints it. `make demo TOPIC="..."`; BASE_URL names another service."""
+"""Demonstrates the API: registers a user, creates a post, shows the job's progress and prints the
+post. `make demo TOPIC="..."`; BASE_URL is the service's address."""
 
 import http.client
 import json
@@ -11,13 +11,13 @@ import urllib.error
 import urllib.request
 
 BASE_URL = os.environ.get("BASE_URL", "http://127.0.0.1:8000").rstrip("/")
-OVER = ("succeeded", "failed", "canceled")
+FINISHED = ("succeeded", "failed", "canceled")
 PHASES = {"outline": "planning", "writing": "writing", "assembling": "assembling"}
 LIVE = sys.stdout.isatty()
 
 
 def call(method: str, path: str, body: dict | None = None, token: str = "") -> dict:
-    """One request; a refusal ends the program with the server's own words."""
+    """Sends a request; an error response ends the program with the server's message."""
     request = urllib.request.Request(f"{BASE_URL}/api/v1{path}", method=method)
     if body is not None:
         request.data = json.dumps(body).encode()
@@ -51,7 +51,7 @@ def stage(job: dict) -> str:
 
 
 def show(job: dict, seconds: float, shown: str) -> str:
-    """Draws the bar; without a terminal, one line for each stage. Returns what stands there."""
+    """Draws the progress bar, or without a terminal one line per stage. Returns the stage."""
     progress = job["progress"]
     done = int(progress["percent"] / 100 * 30)
     bar = "█" * done + "░" * (30 - done)
@@ -64,13 +64,13 @@ def show(job: dict, seconds: float, shown: str) -> str:
 
 
 def watch(job_id: str, token: str) -> dict:
-    """Polls until the job is over. Plain polling, so that the bar moves within a phase."""
+    """Polls until the job is finished. Not by long polling, so that the bar moves within a phase."""
     started, shown, hinted = time.monotonic(), "", False
     while True:
         job = call("GET", f"/jobs/{job_id}", token=token)
         seconds = time.monotonic() - started
         shown = show(job, seconds, shown)
-        if job["status"] in OVER:
+        if job["status"] in FINISHED:
             print()
             return job
         if seconds > 15 and not hinted and job["status"] == "queued" and job["attempt"] == 0:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Prints the folder that has the programs of an installed Postgres server, 15 or newer.
-# Fails without a word where there is none.
+# Prints the folder with the programs of an installed Postgres server, 15 or newer. Fails without a
+# message if there is none.
 set -uo pipefail
 
 is_server() { # folder

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Attacks the real programs with schemathesis: whatever their document allows, and what it
-# forbids, as users who must not see each other's things. All its checks have to hold, and the
-# programs have to be alive afterwards, without an error in their logs.
+# Fuzzes the real programs with schemathesis: with valid and invalid requests by the OpenAPI
+# document, as users who must not see each other's data. Fails if one of its checks does, or if a
+# program has ended or logged an error.
 #
 #   scripts/fuzz-api.sh [OPTION]...     options of `schemathesis run`
 set -euo pipefail
@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 
 venv=target/schemathesis
 if ! scripts/setup-venv.sh $venv scripts/fuzz-api/requirements.txt schemathesis; then
-    echo "The API is NOT attacked."
+    echo "The API is NOT fuzzed."
     [ -z "${CI-}" ] || exit 1
     exit 0
 fi
@@ -29,7 +29,7 @@ stop() {
 trap stop EXIT
 trap 'exit 1' INT TERM HUP
 
-# A program, with no setting but ours.
+# Starts a program with these settings only.
 start() { # program
     (cd "$folder" && exec env -i PATH="$PATH" NO_COLOR=1 DATA_DIR=. \
         SHUTDOWN_GRACE_SECS=5 ACCESS_TOKEN_TTL_SECS=86400 \
@@ -51,7 +51,7 @@ start api
 api=$!
 address=''
 until [ -n "$address" ]; do
-    kill -0 $api 2>/dev/null || fail "The API does not start: $(cat "$folder/api.log")"
+    kill -0 $api 2>/dev/null || fail "The API has not started: $(cat "$folder/api.log")"
     sleep 0.1
     address=$(sed -n 's/.*the API is ready address=//p' "$folder/api.log")
 done
@@ -61,9 +61,9 @@ worker=$!
 export API=http://$address/api/v1 FOLDER=$folder PROGRAM=$programs/api
 export HYPOTHESIS_STORAGE_DIRECTORY=$folder/hypothesis
 $venv/bin/schemathesis --config-file scripts/fuzz-api/schemathesis.toml \
-    run "$API/openapi.json" --checks all "$@" || fail "Schemathesis is not content: see above."
+    run "$API/openapi.json" --checks all "$@" || fail "Schemathesis has failed: see above."
 
 for process in $api $worker; do
     kill -0 "$process" 2>/dev/null || fail "The API or the worker has ended."
 done
-! grep -qE ' ERROR |panicked' "$folder"/*.log || fail "The logs tell of errors."
+! grep -qE ' ERROR |panicked' "$folder"/*.log || fail "There are errors in the logs."

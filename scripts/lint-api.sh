@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Holds the API's document to Redocly's rules and to OWASP's in Spectral. The document is taken
-# from the snapshot that a test holds to what the server gives.
+# Lints the OpenAPI document with Redocly and, for OWASP's rules, Spectral. The document is taken
+# from the snapshot, which a test compares with the server's.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,14 +12,14 @@ packages=(
 folder=target/lint-api
 
 leave_out() {
-    echo "The API's document is NOT checked: $*"
+    echo "The OpenAPI document is NOT linted: $*"
     [ -z "${CI-}" ] || exit 1
     exit 0
 }
 
 if [ "$(cat $folder/installed 2>/dev/null)" != "${packages[*]}" ]; then
     command -v npm >/dev/null || leave_out "npm is missing; it comes with Node.js, 20 or newer."
-    echo "Downloading Redocly and Spectral, only this once"
+    echo "Downloading Redocly and Spectral (once)"
     rm -rf $folder
     mkdir -p $folder
     npm install --prefix $folder --no-save --no-package-lock --ignore-scripts --no-audit --no-fund \
@@ -28,7 +28,7 @@ if [ "$(cat $folder/installed 2>/dev/null)" != "${packages[*]}" ]; then
 fi
 
 cp scripts/lint-api/*.yaml $folder
-# What follows insta's own lines.
+# Without insta's header.
 awk 'document { print } /^---$/ { document = ++lines == 2 }' \
     api/tests/it/snapshots/it__openapi__the_document_is_the_one_that_was_agreed_on.snap >$folder/openapi.json
 

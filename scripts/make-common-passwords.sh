@@ -1,17 +1,16 @@
 #!/usr/bin/env bash
-# Makes api/src/password/common.txt anew: the commonest passwords that are long enough to be
-# allowed. Django brings a list of those that are found most often in leaks, the commonest
-# first, and keeps it up. Needs Python with pip. Run it now and then with Django's newest
-# version, and commit what it writes.
+# Generates api/src/auth/password/common.txt: the most common passwords that are long enough to be
+# allowed, from the list of leaked passwords that Django maintains. Needs Python with pip. Run it now
+# and then with Django's newest version, and commit the result.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 version=6.1.3
-list=api/src/password/common.txt
+list=api/src/auth/password/common.txt
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-# For the Python that Django wants; it is only unpacked, so any will do here.
+# For the Python that Django needs; it is only unpacked, so any Python will do here.
 python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
     --python-version 3.12 --dest "$folder" "django==$version"
 
@@ -27,7 +26,7 @@ ranked = gzip.decompress(wheel.read("django/contrib/auth/common-passwords.txt.gz
 licence = wheel.read(f"django-{version}.dist-info/licenses/LICENSE").decode()
 
 words = (word.strip().lower() for word in ranked.splitlines())
-# The few that are not ASCII were garbled on their way.
+# The few that are not ASCII have a broken encoding.
 words = (word for word in words if word.isascii() and len(word) >= SHORTEST)
 commonest = list(dict.fromkeys(words))[:MOST]
 assert len(commonest) == MOST, f"only {len(commonest)} are long enough"

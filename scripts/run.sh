@@ -32,15 +32,15 @@ setting() {
 # Gives the binaries a setting that nobody has made.
 default() { [ -n "$(setting "$1" '')" ] || export "$1=$2"; }
 
-# Puts a name before each line. It lives on until the process behind it has ended.
+# Prefixes each line with a name, until the process whose lines these are has ended.
 prefix() {
     trap '' INT TERM HUP
     local line
     while IFS= read -r line || [ -n "$line" ]; do printf '%-8s %s\n' "[$1]" "$line"; done
 }
 
-# Starts a command in a process group of its own, so that Ctrl-C reaches this script
-# alone and the parts can be stopped in order. Its id is then in $!.
+# Starts a command in a process group of its own, so that Ctrl-C reaches only this script, which
+# stops the parts in order. The command's process id is then in $!.
 spawn() {
     set -m
     "$@" </dev/null &
@@ -59,7 +59,7 @@ serve() {
     disown
 }
 
-# host:port as bash opens it, which wants an IPv6 address without its brackets.
+# host:port as bash's /dev/tcp, which needs an IPv6 address without brackets.
 device() {
     local host=${1%:*}
     host=${host#[}
@@ -84,7 +84,7 @@ get() {
 
 answers() { get "$@" >/dev/null; }
 
-# Waits until a part that was just started answers.
+# Waits until a part that was just started responds.
 wait_for() { # name, process, host:port, path, seconds
     local deadline=$((SECONDS + $5))
     until answers "$3" "$4"; do
@@ -95,7 +95,7 @@ wait_for() { # name, process, host:port, path, seconds
     done
 }
 
-# Asks a part to end and waits for it; kills it when it takes too long or at a second Ctrl-C.
+# Stops a part and waits for it; kills it after a timeout or at a second Ctrl-C.
 stop() { # name, process, seconds
     alive "$2" || return 0
     echo "Stopping the $1"
@@ -109,7 +109,7 @@ stop() { # name, process, seconds
     done
 }
 
-# Ends every part, the worker first: it gives its jobs back before the rest goes.
+# Stops all parts, the worker first, so that it can release its jobs.
 finish() { # exit status
     [ -n "$build" ] || exit "$1" # nothing was started
     local grace

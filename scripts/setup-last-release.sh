@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Builds the last release's API and worker, once, and prints the folder that has them. Says in
-# one line why when it can't.
+# Builds the last release's API and worker, once, and prints their folder. Prints the reason in one
+# line if it can't.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Whoever makes a release raises this to its commit.
+# The commit of the last release; a new release updates it.
 release=412b276
 
 give_up() {
@@ -13,14 +13,14 @@ give_up() {
 }
 
 commit=$(git rev-parse --verify --quiet "$release^{commit}") ||
-    give_up "git does not have the commit $release here. A shallow clone gets it with: git fetch --unshallow"
+    give_up "this clone lacks the commit $release. Run: git fetch --unshallow"
 
 mkdir -p "${CARGO_TARGET_DIR:-target}"
 target=$(cd "${CARGO_TARGET_DIR:-target}" && pwd)
 folder=$target/last-release/$commit
 programs=$folder/debug
 if [ ! -x "$programs/api" ] || [ ! -x "$programs/worker" ]; then
-    echo "Building the last release, $release, only this once" >&2
+    echo "Building the last release, $release (once)" >&2
     sources=$folder/sources
     rm -rf "$target/last-release"
     mkdir -p "$sources"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Puts the local model's server into .venv and a model into .models, once. Says in one line why
-# when it can't; nothing else in the project needs them. Arguments go to setup_model.py.
+# Installs the local model's server into .venv and a model into .models, once. Prints the reason in
+# one line if it can't; nothing else in the project needs them. Arguments go to setup_model.py.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

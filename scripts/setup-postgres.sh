@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# Sees to it that a Postgres server is installed, 15 or newer: installs Debian's where it
-# may. Says in one line why when there is none.
+# Installs Debian's Postgres server if none is installed, 15 or newer. Prints the reason in one line
+# if it can't.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/find-postgres.sh >/dev/null && exit 0
 
 give_up() {
-    echo "No Postgres server, 15 or newer, is installed: $*"
+    echo "Postgres 15 or newer is missing: $*"
     exit 1
 }
 
 command -v apt-get >/dev/null || give_up "install one with its contrib modules."
 [ "$(id -u)" = 0 ] || give_up "apt-get install postgresql"
 
-# The programs are wanted, not a server that starts with the machine.
+# Only the programs are needed, not a server that starts with the machine.
 no_cluster=/etc/postgresql-common/createcluster.d/no-main-cluster.conf
 trap 'rm -f "$no_cluster"' EXIT
 export DEBIAN_FRONTEND=noninteractive

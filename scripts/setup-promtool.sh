@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Prints the folder that has promtool, Prometheus' checker, taking it out of Debian's package
-# where it may. Says in one line why when there is none.
+# Prints the folder of promtool, Prometheus' linter, and extracts it from Debian's package if it is
+# missing. Prints the reason in one line if it can't.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,13 +11,13 @@ fi
 folder=$PWD/target/promtool
 if [ ! -x "$folder/promtool" ]; then
     give_up() {
-        echo "promtool is missing, so nobody checks the metrics: $*" >&2
+        echo "promtool is missing, so the metrics are not linted: $*" >&2
         exit 1
     }
     command -v apt-get >/dev/null || give_up "it comes with Prometheus."
     mkdir -p "$folder"
     cd "$folder"
-    # Not installed, for that would start a server, on the very port of our worker.
+    # Not installed: that would start a server on our worker's port.
     download() { apt-get download -qq prometheus; }
     { download || { apt-get update -qq && download; }; } >/dev/null 2>&1 ||
         give_up "Debian's package prometheus can't be downloaded."

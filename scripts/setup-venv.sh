@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes a folder a Python environment with the packages of a list, once. Says in one line why
-# when it can't.
+# Creates a Python environment with the packages of a requirements file, once. Prints the reason in
+# one line if it can't.
 #
 #   scripts/setup-venv.sh FOLDER REQUIREMENTS WHAT-IT-IS [PIP-OPTION]...
 set -euo pipefail
@@ -21,7 +21,7 @@ command -v python3 >/dev/null || give_up "python3 is missing."
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
     give_up "it needs Python 3.10 or newer."
 
-# Debian keeps the part of venv that brings pip in a package of its own.
+# On Debian the part of venv that installs pip is in a separate package.
 if ! python3 -c 'import ensurepip' 2>/dev/null && ! python3 -m pip --version >/dev/null 2>&1; then
     hint="Debian's package python3-venv is missing: apt-get install python3-venv"
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then give_up "$hint"; fi
@@ -30,13 +30,13 @@ if ! python3 -c 'import ensurepip' 2>/dev/null && ! python3 -m pip --version >/d
         >/dev/null 2>&1 || give_up "$hint"
 fi
 
-echo "Downloading $what, only this once"
+echo "Downloading $what (once)"
 rm -rf "$folder"
 if python3 -c 'import ensurepip' 2>/dev/null; then
     python3 -m venv "$folder" || give_up "python3 -m venv failed."
     pip=("$folder/bin/python" -m pip install)
 else
-    # The system's pip can fill an environment that has none.
+    # The system's pip can install into an environment without one.
     python3 -m venv --without-pip "$folder" || give_up "python3 -m venv failed."
     packages=$("$folder/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     pip=(python3 -m pip install --target "$packages")

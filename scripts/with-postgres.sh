@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Runs a command with TEST_POSTGRES_URL naming a Postgres server: the one it names already,
-# or else one that is made for the command and gone after it, however it ends.
+# Runs a command with TEST_POSTGRES_URL set: to its present value, or else to a Postgres server that
+# is started for the command and removed after it, however it ends.
 #
 #   scripts/with-postgres.sh [--durable] COMMAND...
 #
-# For speed the server keeps what it has in memory where there is room, and never waits for
-# a disk. With --durable it does, as one in earnest.
+# For speed the server stores its data in memory if there is room, and never waits for the disk. With
+# --durable it does, as in production.
 set -euo pipefail
 
 durable=''
@@ -19,7 +19,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 "$here/setup-postgres.sh" >&2
 programs=$("$here/find-postgres.sh")
 
-# Its socket is in its folder, and paths of sockets have to be short.
+# The folder has the server's socket, whose path has to be short.
 place=/tmp
 options=(-c listen_addresses= -c max_connections=500)
 if [ -z "$durable" ]; then
@@ -29,7 +29,7 @@ if [ -z "$durable" ]; then
 fi
 folder=$(mktemp -d $place/blog-postgres.XXXXXX)
 
-# The server refuses to be root.
+# The server refuses to run as root.
 as_nobody=()
 if [ "$(id -u)" = 0 ]; then
     user=postgres
@@ -49,7 +49,7 @@ stop() {
     rm -rf "$folder"
 } >/dev/null 2>&1
 
-# Reads until nobody can write any more: until this script has ended, whatever ends it.
+# `cat` returns when the last writer has closed the pipe: when this script has ended in any way.
 mkfifo "$folder/alive"
 (
     trap '' INT TERM HUP
@@ -69,7 +69,7 @@ if start; then
     TEST_POSTGRES_URL=postgres://postgres@${folder//\//%2F}/postgres "$@" 9>&- || status=$?
 else
     status=$?
-    echo "Postgres does not start:" >&2
+    echo "Postgres has not started:" >&2
     cat "$folder/start" "$folder/log" >&2 || true
 fi
 exec 9>&-

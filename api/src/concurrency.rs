@@ -26,12 +26,12 @@ pub struct ConcurrencyLimit(Arc<Semaphore>);
 
 impl ConcurrencyLimit {
     /// A limit of `number` at once.
-    pub fn new(number: usize) -> Self {
+    pub(crate) fn new(number: usize) -> Self {
         ConcurrencyLimit(Arc::new(Semaphore::new(number)))
     }
 
     /// One per core, for work that keeps a core busy.
-    pub fn per_core() -> Self {
+    pub(crate) fn per_core() -> Self {
         ConcurrencyLimit::new(available_parallelism().map_or(2, usize::from))
     }
 
@@ -56,7 +56,7 @@ impl ConcurrencyLimit {
     ///
     /// # Errors
     /// [`Error::Overloaded`] without a permit in time.
-    pub async fn run_blocking<T: Send + 'static>(
+    pub(crate) async fn run_blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T> {
@@ -105,8 +105,10 @@ impl PerUserLimit {
         user: Uuid,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T> {
-        let (own, all) = (self.limit_of(user), self.all.clone());
-        own.run(async move { all.run(work).await }).await?
+        let all = self.all.clone();
+        self.limit_of(user)
+            .run(async move { all.run(work).await })
+            .await?
     }
 
     fn limit_of(&self, user: Uuid) -> ConcurrencyLimit {

@@ -144,7 +144,7 @@ impl Config {
     }
 
     /// The lifetime of an access token.
-    pub fn access_token_ttl(&self) -> Duration {
+    pub(crate) fn access_token_ttl(&self) -> Duration {
         Duration::from_secs(self.access_token_ttl_secs.into())
     }
 

@@ -98,7 +98,7 @@ const RETRY_AFTER_SECONDS: u64 = 5;
 
 impl Error {
     /// A single violation.
-    pub fn invalid(field: &str, code: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn invalid(field: &str, code: &'static str, message: impl Into<String>) -> Self {
         Error::Validation(vec![FieldError {
             field: field.to_owned(),
             code,
@@ -265,7 +265,8 @@ impl std::error::Error for Error {}
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         self.log();
-        let (status, retry_after) = (self.status(), self.retry_after());
+        let status = self.status();
+        let retry_after = self.retry_after();
         let problem = Problem {
             kind: "about:blank",
             title: status.canonical_reason().unwrap_or_default(),

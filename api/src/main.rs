@@ -63,7 +63,8 @@ async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let db = db?;
 
     let address = config.listen_addr;
-    let (grace, token_ttl) = (config.shutdown_grace(), config.refresh_token_ttl());
+    let grace = config.shutdown_grace();
+    let token_ttl = config.refresh_token_ttl();
     let state = AppState::new(config, db.clone(), &secret, stop.clone())?;
     let listener = TcpListener::bind(address)
         .await

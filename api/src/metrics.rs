@@ -68,7 +68,7 @@ impl Metrics {
     }
 
     /// Counts a job that was canceled at once. One that is running is counted by its worker.
-    pub fn job_canceled(&self, job: &job::Model) {
+    pub(crate) fn job_canceled(&self, job: &job::Model) {
         if job.status == job::Status::Canceled {
             self.jobs.with_label_values(&["canceled", ""]).inc();
         }
@@ -125,7 +125,7 @@ fn set_queue_gauges(now: &Registry, depth: &QueueDepth) -> Result<()> {
 }
 
 /// Middleware: counts and times the request.
-pub async fn track_metrics(
+pub(crate) async fn track_metrics(
     State(metrics): State<Arc<Metrics>>,
     request: Request,
     next: Next,

@@ -52,7 +52,8 @@ pub async fn serve(
         };
         tracing::trace!(%address, "connection accepted");
         let stream = ConnectionStream::new(stream, slot.connection(), write_timeout);
-        let (app, connection) = (app.clone(), slot.connection());
+        let app = app.clone();
+        let connection = slot.connection();
         let service =
             service_fn(move |request| respond(app.clone(), request, address, connection.clone()));
         let served = open.watch(http.serve_connection(TokioIo::new(stream), service));

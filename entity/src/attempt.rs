@@ -1,4 +1,4 @@
-//! Attempts at a job: who tried, when, and how it ended.
+//! Attempts at a job: by which worker, when, and with which outcome.
 
 use sea_orm::entity::prelude::*;
 use serde::Serialize;
@@ -11,25 +11,25 @@ use crate::clock::Timestamp;
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "job_attempts")]
 pub struct Model {
-    /// UUIDv7. It fences the attempt: see `shared::queue`.
+    /// A UUIDv7, which fences the attempt: see `shared::queue`.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
     /// The job that was attempted.
     pub job_id: Uuid,
-    /// Which attempt it was, from 1. One that was released does not count, so
-    /// the next has the same number.
+    /// The number of the attempt, from 1. A released one does not count: the next has the same
+    /// number.
     pub attempt: i32,
     /// The worker's name.
     pub worker: String,
-    /// When it began.
+    /// When it started.
     pub started_at: Timestamp,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
     /// How it ended; null while it runs.
     pub outcome: Option<Outcome>,
-    /// The contract's error code, where it went wrong.
+    /// The API's code of its error, if it had one.
     pub error_code: Option<String>,
-    /// The error in words fit for a user.
+    /// The error's message for the user.
     pub error_message: Option<String>,
     /// Whether another attempt could help.
     pub error_retryable: Option<bool>,
@@ -46,13 +46,13 @@ pub struct Model {
 pub enum Outcome {
     /// The post was stored.
     Succeeded,
-    /// An error; what follows is up to the job.
+    /// The attempt failed with an error.
     Failed,
-    /// The owner called it off.
+    /// The job was canceled.
     Canceled,
-    /// The worker stopped and gave the job back.
+    /// The worker was shutting down, and released the job.
     Released,
-    /// The worker was not heard of any more.
+    /// The lease expired, and the job was rescued.
     Lost,
 }
 

@@ -1,16 +1,16 @@
-//! Who did what to whom, when and from where. Rows are added, and forgotten when
-//! they are old; nothing changes one.
+//! The audit trail. Rows are inserted, and deleted when they are old; they are never changed.
 
 use sea_orm::entity::prelude::*;
-use sea_orm::{QuerySelect, QueryTrait, Set};
+use sea_orm::{QuerySelect, Set};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::batch_delete::delete_selected;
 use crate::clock::{Timestamp, new_id, now};
 use crate::user;
 
-/// A row of `audit_events`. It names people as they were called at the time, for
-/// they may be gone.
+/// A row of `audit_events`. It has users' names as they were at the time, for the users may be
+/// deleted.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "audit_events")]
@@ -18,23 +18,23 @@ pub struct Model {
     /// UUIDv7, so that ids sort by age.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
-    /// What.
+    /// What happened.
     pub action: Action,
-    /// Who did it; null for the command line, and for who did not sign in.
+    /// The user who did it; null for the command line, and for a client who is not logged in.
     pub actor_id: Option<Uuid>,
-    /// Their name.
+    /// The actor's name.
     pub actor: Option<String>,
-    /// The user whom it was done to, if it was one.
+    /// The user to whom it was done, if there is one.
     pub subject_id: Option<Uuid>,
-    /// Their name.
+    /// The subject's name.
     pub subject: Option<String>,
-    /// From where.
+    /// The client's IP address.
     pub address: Option<String>,
-    /// The request's id, as logs have it.
+    /// The request's id, as in logs.
     pub request_id: Option<String>,
-    /// What else there is to say. Neither passwords nor tokens.
+    /// See [`AuditEvent::details`].
     pub details: Option<Json>,
 }
 
@@ -48,40 +48,40 @@ pub struct Model {
 #[serde(rename_all = "snake_case")]
 #[schema(as = AuditAction)]
 pub enum Action {
-    /// A wrong password, for a user or for nobody.
+    /// A login failed by a wrong password or an unknown name.
     LoginFailed,
-    /// A refresh token came a second time, and its session was ended.
+    /// A refresh token was used twice, and its session was ended.
     RefreshTokenReused,
-    /// A user has set a new password.
+    /// A user changed their password.
     PasswordChanged,
-    /// A user is gone, by their own will.
+    /// A user deleted their account.
     AccountDeleted,
-    /// A user has become an admin, or is one no longer.
+    /// A user became an admin, or is one no longer.
     RoleChanged,
-    /// A user is kept out.
+    /// A user was disabled.
     UserDisabled,
-    /// A user is let in again.
+    /// A user was enabled again.
     UserEnabled,
-    /// An admin called off a user's job.
+    /// An admin canceled a user's job.
     JobCanceled,
-    /// An admin had a user's job tried again.
+    /// An admin retried a user's job.
     JobRetried,
-    /// An admin called off, or had tried again, all jobs that a filter matched.
+    /// An admin canceled or retried all jobs that match a filter.
     JobsBulkChanged,
-    /// Workers were told to take no more jobs.
+    /// The queue was paused.
     QueuePaused,
-    /// Workers were told to take jobs again.
+    /// The queue was resumed.
     QueueResumed,
 }
 
 impl ActiveModelBehavior for ActiveModel {}
 
-/// A user, as they were called at the time.
+/// A user's id, and name at the time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserRef {
-    /// Their id.
+    /// The id.
     pub id: Uuid,
-    /// Their name.
+    /// The name.
     pub name: String,
 }
 
@@ -94,36 +94,35 @@ impl From<&user::Model> for UserRef {
     }
 }
 
-/// From where something was done.
+/// The request that did something.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestMetadata {
-    /// The client's address.
+    /// The client's IP address.
     pub address: Option<String>,
     /// The request's id.
     pub request_id: Option<String>,
 }
 
-/// Something that was done.
+/// An event to insert.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditEvent {
-    /// What.
+    /// What happened.
     pub action: Action,
-    /// By whom, if they are known.
+    /// The user who did it, if known.
     pub actor: Option<UserRef>,
-    /// To whom, if it was a user.
+    /// The user to whom it was done, if there is one.
     pub subject: Option<UserRef>,
-    /// From where.
+    /// The request.
     pub source: RequestMetadata,
-    /// What else there is to say. Neither passwords nor tokens, nor what was
-    /// typed as a name and is none: it may have been meant as a password.
+    /// More about the event, without passwords and tokens, and without names of no user: what was
+    /// typed there may be a password.
     pub details: Option<Json>,
 }
 
 impl AuditEvent {
-    /// Writes it down, in the transaction of what it tells of: the two are
-    /// committed together or not at all.
+    /// Inserts the event, in the transaction that it is about: both are committed or neither.
     pub async fn insert(self, tx: &impl ConnectionTrait) -> Result<(), DbErr> {
-        let parts = |who: Option<UserRef>| who.map(|who| (who.id, who.name)).unzip();
+        let parts = |user: Option<UserRef>| user.map(|user| (user.id, user.name)).unzip();
         let (actor_id, actor) = parts(self.actor);
         let (subject_id, subject) = parts(self.subject);
         let row = ActiveModel {
@@ -144,22 +143,14 @@ impl AuditEvent {
 }
 
 impl Entity {
-    /// Removes up to `limit` events from before `before`, and says how many.
+    /// Deletes up to `limit` events from before `before`, and returns how many.
     pub async fn delete_old(
         db: &impl ConnectionTrait,
         before: Timestamp,
         limit: u64,
     ) -> Result<u64, DbErr> {
-        let old = Entity::find()
-            .select_only()
-            .column(Column::Id)
-            .filter(Column::At.lt(before))
-            .limit(limit)
-            .into_query();
-        let removed = Entity::delete_many()
-            .filter(Column::Id.in_subquery(old))
-            .exec(db)
-            .await?;
-        Ok(removed.rows_affected)
+        let old = Entity::find().filter(Column::At.lt(before)).limit(limit);
+        let delete = delete_selected(old, Column::Id);
+        Ok(delete.exec(db).await?.rows_affected)
     }
 }

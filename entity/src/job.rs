@@ -4,10 +4,11 @@ mod warning;
 
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Alias, Query, SimpleExpr};
-use sea_orm::{ActiveEnum, ExprTrait, QueryOrder, QuerySelect, QueryTrait};
+use sea_orm::{ActiveEnum, ExprTrait, QueryOrder, QuerySelect};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::batch_delete::delete_selected;
 use crate::clock::Timestamp;
 
 pub use warning::{Warning, WarningCode};
@@ -20,61 +21,59 @@ pub struct Model {
     /// UUIDv7, so that ids sort by age.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
-    /// The post it writes.
+    /// The post that it writes.
     pub post_id: Uuid,
-    /// Whose it is; the same as the post's.
+    /// The owner, who is the post's.
     pub user_id: Uuid,
-    /// Where it stands.
+    /// The status.
     pub status: Status,
-    /// What the running attempt does; null until one has begun.
+    /// The phase of the running attempt; null if none runs.
     pub phase: Option<Phase>,
-    /// How far the post is, 0 to 100.
+    /// The progress, 0 to 100.
     pub percent: i32,
-    /// Words written so far.
+    /// How many words have been written so far.
     pub words: i32,
-    /// The client's options, as the HTTP contract names them.
+    /// The client's options, in the API's format.
     pub options: Json,
-    /// The model that was asked for.
+    /// The model that the client has chosen.
     pub model: String,
-    /// Attempts made so far that count.
+    /// How many attempts were made that count.
     pub attempt: i32,
-    /// How many may be made.
+    /// How many attempts may be made.
     pub max_attempts: i32,
-    /// The number of the round of the fair queue in which it is claimed, while it
-    /// waits.
+    /// The round of the fair queue in which the job is claimed, while it is queued.
     pub turn: i64,
     /// The attempt that holds the job, while it runs.
     pub attempt_id: Option<Uuid>,
-    /// Until when the holder need not be heard of.
+    /// When the attempt's lease expires.
     pub lease_until: Option<Timestamp>,
-    /// The delivery that stands for it in the queue, or last did: a ULID whose
-    /// time is the moment that the job is due.
+    /// The job's current or last delivery: a ULID of the time at which the job is due.
     pub delivery_id: Option<String>,
-    /// When the next attempt is due, if the job waits for one after an error.
+    /// When the next attempt is due, if the job waits for a retry.
     pub next_attempt_at: Option<Timestamp>,
-    /// Tokens that the models read for it.
+    /// How many tokens the models have read.
     pub input_tokens: i32,
-    /// Tokens that the models wrote for it.
+    /// How many tokens the models have written.
     pub output_tokens: i32,
     /// A JSON array of [`Warning`]s; null if there are none.
     pub warnings: Option<String>,
-    /// The contract's code of the latest error.
+    /// The API's code of the latest error.
     pub error_code: Option<String>,
-    /// The latest error in words fit for a user.
+    /// The latest error's message for the user.
     pub error_message: Option<String>,
     /// Whether another attempt could help.
     pub error_retryable: Option<bool>,
-    /// The id of the request that it comes from, as logs have it.
+    /// The id of the request that has queued it, as in logs.
     pub request_id: Option<String>,
-    /// That request's place in a distributed trace, as W3C's `traceparent` has it.
+    /// The W3C `traceparent` of that request.
     pub traceparent: Option<String>,
-    /// When it was asked for.
+    /// When it was created.
     pub created_at: Timestamp,
-    /// When it was last asked to be tried again, after it was over.
+    /// When a client last retried it after it had finished.
     pub retried_at: Option<Timestamp>,
-    /// When the first attempt began since it was asked for, or last tried again.
+    /// When the first attempt since then started.
     pub started_at: Option<Timestamp>,
-    /// When it was over.
+    /// When it finished.
     pub finished_at: Option<Timestamp>,
 }
 
@@ -98,20 +97,19 @@ pub enum Status {
     Canceling,
     /// The post is stored.
     Succeeded,
-    /// It was given up.
+    /// Its last attempt failed.
     Failed,
-    /// Its owner called it off.
+    /// It was canceled.
     Canceled,
 }
 
 impl Status {
-    /// Whether nothing more will happen unless someone asks for it.
+    /// Whether the job stays as it is until a client retries it.
     pub fn is_finished(self) -> bool {
         matches!(self, Status::Succeeded | Status::Failed | Status::Canceled)
     }
 
-    /// This status as the partial indexes have it: in SQL that leads to one of them,
-    /// in the order of ids.
+    /// The condition of this status, in SQL that matches one of the partial indexes on ids.
     pub fn index_predicate(self) -> String {
         let name = self.to_value();
         match self {
@@ -147,15 +145,14 @@ pub enum Phase {
 impl ActiveModelBehavior for ActiveModel {}
 
 impl Model {
-    /// From when on its times are measured: when it was asked for, or last asked
-    /// to be tried again.
+    /// When its durations begin: when it was created or last retried.
     pub fn requested_at(&self) -> Timestamp {
         self.retried_at.unwrap_or(self.created_at)
     }
 }
 
 impl Entity {
-    /// The jobs that `user` may see and steer: the owner's own.
+    /// The jobs that `user` may see and change: their own.
     pub fn owned_by(user: Uuid) -> Select<Entity> {
         Entity::find().filter(Column::UserId.eq(user))
     }
@@ -167,7 +164,7 @@ impl Entity {
             .order_by_desc(Column::Id)
     }
 
-    /// The latest job of each of `posts`, in no order.
+    /// The latest job of each of `posts`, in any order.
     pub async fn latest_of_posts(
         db: &impl ConnectionTrait,
         posts: impl IntoIterator<Item = Uuid>,
@@ -188,20 +185,20 @@ impl Entity {
     }
 }
 
-/// What clients wait for a change of.
+/// The part of a job whose changes clients wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JobState {
-    /// Where the job stands.
+    /// The status.
     pub status: Status,
-    /// What the running attempt does.
+    /// The phase of the running attempt.
     pub phase: Option<Phase>,
 }
 
-/// How many ids one statement names: databases bound it.
+/// How many ids one statement has: databases limit its parameters.
 const MAX_IDS: usize = 500;
 
 impl Entity {
-    /// The states of those of `jobs` that exist, in no order.
+    /// The states of those of `jobs` that exist, in any order.
     pub async fn states(
         db: &impl ConnectionTrait,
         jobs: &[Uuid],
@@ -220,28 +217,18 @@ impl Entity {
         }
         Ok(states)
     }
-}
 
-impl Entity {
-    /// Removes up to `limit` jobs that were over before `before`, with their
-    /// attempts and steps, and says how many. Their posts stay.
+    /// Deletes up to `limit` jobs that finished before `before`, with their attempts and steps, and
+    /// returns how many. Their posts stay.
     pub async fn delete_finished(
         db: &impl ConnectionTrait,
         before: Timestamp,
         limit: u64,
     ) -> Result<u64, DbErr> {
-        let finished = Entity::find()
-            .select_only()
-            .column(Column::Id)
-            .filter(Column::FinishedAt.lt(before))
-            .limit(limit)
-            .into_query();
-        // Asked twice: whoever waited for one that is retried meets the new row.
-        let removed = Entity::delete_many()
-            .filter(Column::Id.in_subquery(finished))
-            .filter(Column::FinishedAt.lt(before))
-            .exec(db)
-            .await?;
-        Ok(removed.rows_affected)
+        let is_old = Column::FinishedAt.lt(before);
+        let jobs = Entity::find().filter(is_old.clone()).limit(limit);
+        // Checked again: a job that the delete had to wait for may have been retried.
+        let delete = delete_selected(jobs, Column::Id).filter(is_old);
+        Ok(delete.exec(db).await?.rows_affected)
     }
 }

@@ -1,10 +1,10 @@
 //! The tables, and the queries that carry an invariant.
 //!
-//! Each table is a module. What a job may become and when is in
-//! `shared::queue`; whose a thing is, in `owned_by` of its module.
+//! Each table is a module. The transitions of jobs are in `shared::queue`; who may see and change a
+//! row is in `owned_by` of its module.
 //!
-//! Rows are not what clients see: response types stand beside their handlers. Enums
-//! that clients see have the same names there, so they are declared here only.
+//! Rows are not what clients see: response types stand beside their handlers. Only the enums that
+//! clients see are declared here.
 
 pub mod attempt;
 pub mod audit;

@@ -20,25 +20,25 @@ pub struct Model {
     /// UUIDv7, so that ids sort by age.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
-    /// Whose it is.
+    /// The owner.
     pub user_id: Uuid,
-    /// What it is about, as its owner gave it.
+    /// The topic, as the owner wrote it.
     pub topic: String,
-    /// How it was to be written last, as the HTTP contract names it.
+    /// The options of the latest generation, in the API's format.
     pub options: Json,
-    /// Null until it was ready once.
+    /// Null until the post was ready once.
     pub title: Option<String>,
-    /// Markdown; null until it was ready once.
+    /// Markdown; null until the post was ready once.
     pub content: Option<String>,
-    /// The content's beginning, plain text.
+    /// The beginning of the content, as plain text.
     pub excerpt: Option<String>,
-    /// Words in the content.
+    /// The number of words in the content.
     pub word_count: i32,
-    /// Where it stands.
+    /// The status.
     pub status: Status,
-    /// Raised by every change; the `ETag`.
+    /// Incremented by every change; the `ETag`.
     pub version: i32,
-    /// When it was asked for.
+    /// When it was created.
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
@@ -68,18 +68,18 @@ pub enum Status {
 
 impl ActiveModelBehavior for ActiveModel {}
 
-/// A title and its text, with what is derived from the text.
+/// A title and content, with what is derived from the content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PostContent {
     title: Option<String>,
     content: String,
     excerpt: String,
-    /// How many words the text has.
+    /// The number of words in the content.
     pub word_count: i32,
 }
 
 impl PostContent {
-    /// `content` is Markdown. Without a `title`, the post keeps the one it has.
+    /// `content` is Markdown. Without a `title` the post keeps the one that it has.
     pub fn new(title: Option<String>, content: String) -> Self {
         PostContent {
             title,
@@ -93,16 +93,16 @@ impl PostContent {
 /// How much a user has stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromQueryResult)]
 pub struct Usage {
-    /// Posts, of whatever status.
+    /// The number of posts, of any status.
     pub posts: i64,
-    /// Bytes of content in them, in UTF-8.
+    /// The bytes of their contents, in UTF-8.
     pub bytes: i64,
 }
 
 impl Entity {
     /// How much a user has stored.
     pub async fn usage(db: &impl ConnectionTrait, user: Uuid) -> Result<Usage, DbErr> {
-        // On SQLite as the index has it. Neither database reads the contents.
+        // On SQLite the index has this very expression. Neither database reads the contents.
         let sql = match db.get_database_backend() {
             DbBackend::Postgres => {
                 "SELECT COUNT(*) AS posts, COALESCE(SUM(octet_length(content)), 0)::bigint AS bytes \
@@ -113,60 +113,56 @@ impl Entity {
                  FROM blog_posts WHERE user_id = $1"
             }
         };
-        let values = [user.into()];
-        let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
+        let backend = db.get_database_backend();
+        let statement = Statement::from_sql_and_values(backend, sql, [user.into()]);
         let usage = Usage::find_by_statement(statement).one(db).await?;
         usage.ok_or_else(|| DbErr::RecordNotFound("a count".to_owned()))
     }
 
-    /// The posts that `user` may see and change: the owner's own.
+    /// The posts that `user` may see and change: their own.
     pub fn owned_by(user: Uuid) -> Select<Entity> {
         Entity::find().filter(Column::UserId.eq(user))
     }
 
-    /// An update of a post that raises its version, as each must.
-    pub fn update_by_id(id: Uuid) -> sea_orm::UpdateMany<Entity> {
-        update_raising_version().filter(Column::Id.eq(id))
-    }
-
-    /// Gives a post its text and makes it ready. `version`, if given, must be
-    /// the present one; None if it is not, or the post is gone.
+    /// Sets a post's content and makes it ready. None if the post is gone, or `version` is given
+    /// and is not the current one.
     pub async fn set_content(
         db: &impl ConnectionTrait,
         id: Uuid,
-        text: &PostContent,
+        new: &PostContent,
         version: Option<i32>,
     ) -> Result<Option<Model>, DbErr> {
-        let mut change = Entity::update_by_id(id)
-            .col_expr(Column::Content, Expr::value(text.content.clone()))
-            .col_expr(Column::Excerpt, Expr::value(text.excerpt.clone()))
-            .col_expr(Column::WordCount, Expr::value(text.word_count))
-            .col_expr(Column::Status, Expr::value(Status::Ready));
-        if let Some(title) = &text.title {
-            change = change.col_expr(Column::Title, Expr::value(title.clone()));
+        let mut update = update_with_version()
+            .col_expr(Column::Content, Expr::value(new.content.clone()))
+            .col_expr(Column::Excerpt, Expr::value(new.excerpt.clone()))
+            .col_expr(Column::WordCount, Expr::value(new.word_count))
+            .col_expr(Column::Status, Expr::value(Status::Ready))
+            .filter(Column::Id.eq(id));
+        if let Some(title) = &new.title {
+            update = update.col_expr(Column::Title, Expr::value(title.clone()));
         }
         if let Some(version) = version {
-            change = change.filter(Column::Version.eq(version));
+            update = update.filter(Column::Version.eq(version));
         }
-        Ok(change.exec_with_returning(db).await?.pop())
+        Ok(update.exec_with_returning(db).await?.pop())
     }
 
-    /// Gives posts their texts and makes them ready.
+    /// Sets the contents of posts and makes them ready.
     pub async fn set_contents(
         tx: &DatabaseTransaction,
-        texts: impl Iterator<Item = (Uuid, &PostContent)>,
+        contents: impl Iterator<Item = (Uuid, &PostContent)>,
     ) -> Result<(), DbErr> {
-        let list = texts.map(|(id, text)| {
+        let list = contents.map(|(id, new)| {
             vec![
                 id.into(),
-                text.content.clone().into(),
-                text.excerpt.clone().into(),
-                text.word_count.into(),
-                text.title.clone().into(),
+                new.content.clone().into(),
+                new.excerpt.clone().into(),
+                new.word_count.into(),
+                new.title.clone().into(),
             ]
         });
         let title = Func::coalesce([value_column(5), Expr::col(Column::Title)]);
-        from_values(update_raising_version(), list)
+        from_values(update_with_version(), list)
             .col_expr(Column::Content, value_column(2))
             .col_expr(Column::Excerpt, value_column(3))
             .col_expr(Column::WordCount, value_column(4))
@@ -178,26 +174,26 @@ impl Entity {
         Ok(())
     }
 
-    /// Has a post be written anew, as `options` say.
+    /// Sets a post's options and status for a new generation.
     pub async fn regenerate(
         db: &impl ConnectionTrait,
         id: Uuid,
         options: Json,
     ) -> Result<(), DbErr> {
-        let change = Entity::update_by_id(id)
+        let update = update_with_version()
             .col_expr(Column::Options, Expr::value(options))
             .col_expr(Column::Status, Expr::value(Status::Generating));
-        change.exec(db).await?;
+        update.filter(Column::Id.eq(id)).exec(db).await?;
         Ok(())
     }
 
-    /// Moves posts to another status.
+    /// Sets the status of posts.
     pub async fn set_statuses(
         db: &impl ConnectionTrait,
         ids: impl Iterator<Item = Uuid>,
         status: Status,
     ) -> Result<(), DbErr> {
-        update_raising_version()
+        update_with_version()
             .col_expr(Column::Status, Expr::value(status))
             .filter(Column::Id.is_in(ids))
             .exec(db)
@@ -206,23 +202,16 @@ impl Entity {
     }
 }
 
-fn update_raising_version() -> sea_orm::UpdateMany<Entity> {
+/// An update that increments the version, as every one must.
+fn update_with_version() -> sea_orm::UpdateMany<Entity> {
     Entity::update_many()
         .col_expr(Column::Version, Expr::col(Column::Version).add(1))
         .col_expr(Column::UpdatedAt, Expr::value(now()))
 }
 
-/// Leaving out what is large and not asked for.
-pub trait WithoutContent {
-    /// The same posts, with null for their content.
-    fn without_content(self) -> Self;
-}
-
-impl WithoutContent for Select<Entity> {
-    fn without_content(self) -> Self {
-        let others = Column::iter().filter(|column| !matches!(column, Column::Content));
-        self.select_only()
-            .columns(others)
-            .expr_as(Expr::cust("CAST(NULL AS TEXT)"), "content")
-    }
+/// Selects null instead of the content, which is large, where it is not needed.
+pub fn without_content(posts: Select<Entity>) -> Select<Entity> {
+    let others = Column::iter().filter(|column| !matches!(column, Column::Content));
+    let posts = posts.select_only().columns(others);
+    posts.expr_as(Expr::cust("CAST(NULL AS TEXT)"), "content")
 }

@@ -13,10 +13,10 @@ pub struct Model {
     /// The job that the step is of.
     #[sea_orm(primary_key, auto_increment = false)]
     pub job_id: Uuid,
-    /// 0 for the outline, n for the nth section.
+    /// The step's position, whose meaning depends on the writing pipeline.
     #[sea_orm(primary_key, auto_increment = false)]
     pub position: i32,
-    /// The step's cleaned text, in Markdown.
+    /// The step's cleaned text.
     pub content: String,
     /// When the step was finished.
     pub created_at: Timestamp,

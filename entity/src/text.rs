@@ -1,20 +1,20 @@
-//! What is derived from the text of a post: how many words it has, and its excerpt.
+//! Derives the word count and the excerpt from the Markdown of a post.
 
 use icu_segmenter::WordSegmenter;
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 
-/// The most characters that an excerpt has, without the ellipsis.
+/// The maximum length of an excerpt, without the ellipsis.
 const MAX_EXCERPT_CHARS: usize = 200;
 
-/// Words in a Markdown text, in any script. Marks that stand alone, such as `##`,
-/// don't count.
+/// Counts the words in a Markdown text, in any script. Markup that stands alone, such as `##`, does
+/// not count.
 pub fn word_count(markdown: &str) -> i32 {
     let words: usize = markdown.split_whitespace().map(words_in).sum();
     i32::try_from(words).unwrap_or(i32::MAX)
 }
 
-/// Words in a piece of text without white space. Only scripts that put no space
-/// between words need a dictionary.
+/// Counts the words in a text without white space. Only scripts without spaces between words need a
+/// dictionary.
 fn words_in(piece: &str) -> usize {
     if !piece.chars().any(is_unspaced_script) {
         return usize::from(piece.chars().any(char::is_alphanumeric));
@@ -26,9 +26,9 @@ fn words_in(piece: &str) -> usize {
         .count()
 }
 
-/// Whether the character is of a script that is written without spaces: Thai, Lao,
-/// Burmese, Khmer, Chinese, Japanese.
-pub fn is_unspaced_script(c: char) -> bool {
+/// Whether the character is of a script that is written without spaces: Thai, Lao, Burmese, Khmer,
+/// Chinese, Japanese.
+fn is_unspaced_script(c: char) -> bool {
     matches!(c,
         '\u{0e00}'..='\u{0eff}' // Thai, Lao
         | '\u{1000}'..='\u{109f}' // Myanmar
@@ -38,8 +38,7 @@ pub fn is_unspaced_script(c: char) -> bool {
         | '\u{20000}'..='\u{3ffff}')
 }
 
-/// The first paragraph of a Markdown text, without its marks, cut between words to
-/// 200 characters.
+/// The first paragraph of a Markdown text, without its markup, cut between words to 200 characters.
 pub fn excerpt(markdown: &str) -> String {
     let extensions = Options::ENABLE_TABLES
         | Options::ENABLE_FOOTNOTES
@@ -49,15 +48,15 @@ pub fn excerpt(markdown: &str) -> String {
     let mut is_paragraph = false;
     for event in Parser::new_ext(markdown, extensions) {
         match event {
-            // A text without paragraphs shows what it begins with.
+            // Text before the first paragraph is used only if there is no paragraph.
             Event::Start(Tag::Paragraph) if !is_paragraph => {
                 is_paragraph = true;
                 text.clear();
             }
             Event::End(TagEnd::Paragraph) if !text.trim().is_empty() => break,
             Event::Text(piece) | Event::Code(piece) => text += &piece,
-            Event::SoftBreak | Event::HardBreak | Event::End(_) if !is_paragraph => text.push(' '),
             Event::SoftBreak | Event::HardBreak => text.push(' '),
+            Event::End(_) if !is_paragraph => text.push(' '),
             _ => {}
         }
     }

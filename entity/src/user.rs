@@ -1,4 +1,4 @@
-//! People who sign in.
+//! Users.
 
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::LockType;
@@ -13,21 +13,21 @@ use crate::clock::Timestamp;
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "users")]
 pub struct Model {
-    /// UUIDv7.
+    /// A UUIDv7.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
-    /// The name as its owner wrote it.
+    /// The name as the user wrote it.
     pub username: String,
     /// The name in lower case, by which it is unique.
     #[sea_orm(unique)]
     pub username_key: String,
-    /// argon2id, in PHC's string format.
+    /// An argon2id hash, in the PHC string format.
     pub password_hash: String,
-    /// What the user may do.
+    /// The user's role.
     pub role: Role,
-    /// Since when the account is disabled, if it is.
+    /// When the account was disabled, if it is.
     pub disabled_at: Option<Timestamp>,
-    /// When the account was made.
+    /// When the account was created.
     pub created_at: Timestamp,
 }
 
@@ -44,31 +44,31 @@ pub struct Model {
 pub enum Role {
     /// Owns posts.
     User,
-    /// Looks after the service as well.
+    /// Also administers the service.
     Admin,
 }
 
 impl ActiveModelBehavior for ActiveModel {}
 
-/// The form of a name by which it is unique, whatever its case.
+/// The form of a name in which it is unique, regardless of case.
 pub fn username_key(username: &str) -> String {
     username.to_ascii_lowercase()
 }
 
 impl Model {
-    /// Whether the user may do what admins may.
+    /// Whether the user is an admin, and not disabled.
     pub fn is_admin(&self) -> bool {
         self.role == Role::Admin && self.disabled_at.is_none()
     }
 }
 
 impl Entity {
-    /// The user of that name, whatever its case.
+    /// The user of that name, regardless of case.
     pub fn find_by_username(username: &str) -> Select<Entity> {
         Entity::find().filter(Column::UsernameKey.eq(username_key(username)))
     }
 
-    /// A user's row, which nobody else changes before `tx` ends.
+    /// Locks a user's row against changes until `tx` ends.
     pub async fn lock_for_update(
         tx: &DatabaseTransaction,
         id: Uuid,
@@ -76,29 +76,29 @@ impl Entity {
         Entity::find_by_id(id).lock_exclusive().one(tx).await
     }
 
-    /// A user's row, which until `tx` ends no one else holds so: of two who count what
-    /// the user has, the second sees what the first has made. Rows that refer to the
-    /// user may be made meanwhile; a stronger lock would wait for whoever has made
-    /// one and in turn waits for this lock.
+    /// Locks a user's row against this same lock until `tx` ends: of two transactions that count
+    /// what the user has, the second sees what the first has inserted. Rows that refer to the user
+    /// may be inserted meanwhile; a stronger lock would deadlock with a transaction that has
+    /// inserted one and then waits for this lock.
     pub async fn lock_for_quota(
         tx: &DatabaseTransaction,
         id: Uuid,
     ) -> Result<Option<Model>, DbErr> {
-        let held = Entity::find_by_id(id).lock(LockType::NoKeyUpdate);
-        held.one(tx).await
+        let user = Entity::find_by_id(id).lock(LockType::NoKeyUpdate);
+        user.one(tx).await
     }
 
-    /// The rows of a user and of all admins, which nobody else changes before `tx`
-    /// ends; who is made an admin at this moment may be missing.
+    /// Locks the rows of a user and of all admins against changes until `tx` ends; a user who is
+    /// becoming an admin at the same time may be missing.
     ///
-    /// Whoever is about to take an admin away begins with this: of two who do so
-    /// at once, the second finds what the first has left. They are held in the
-    /// order of their ids, as all do it, so that no two wait for each other.
+    /// A transaction that removes an admin begins with this: of two concurrent ones, the second
+    /// sees the admins that the first has left. All callers lock in the order of ids, so that they
+    /// do not deadlock.
     pub async fn lock_with_admins(tx: &DatabaseTransaction, id: Uuid) -> Result<Vec<Model>, DbErr> {
         let admins: Vec<Uuid> = Entity::find()
             .select_only()
             .column(Column::Id)
-            // Written out, for the partial index.
+            // A literal, for the partial index.
             .filter(Expr::cust("role = 'admin'"))
             .into_tuple()
             .all(tx)

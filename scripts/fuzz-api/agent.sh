@@ -1,6 +1,6 @@
 #!/bin/sh
-# An agent that writes at once: mostly a post, now and then after a moment, now and then an
-# error. So jobs end in every way while the API is under attack.
+# A script agent that mostly writes a post at once, sometimes after a delay, and sometimes fails, so
+# that jobs end in every way while the API is fuzzed.
 read -r job
 case $(printf %s "$job" | cksum | cut -c 1) in
     [12]) sleep 0.3 ;;

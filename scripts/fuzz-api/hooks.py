@@ -1,4 +1,5 @@
-"""Who makes the requests, and what makes one good besides its schema."""
+"""Schemathesis hooks: the users who send the requests, and what makes a request valid besides its
+schema."""
 
 import json
 import os
@@ -20,7 +21,7 @@ def sign_up(username):
     return {**pair["user"], "authorization": f"Bearer {pair['access_token']}"}
 
 
-# Ann and Bob must not see each other's things. What they may not do falls to Root.
+# Ann and Bob must not see each other's data. Root is an admin.
 regulars = [sign_up(username) for username in ("ann", "bob", "root")]
 folder = os.environ["FOLDER"]
 subprocess.run([os.environ["PROGRAM"], "make-admin", "root"], cwd=folder, env={"DATA_DIR": "."}, check=True)
@@ -29,7 +30,7 @@ with open(f"{folder}/users.json", "w") as users:
     auth = [{"name": user["username"], "fixedHeaders": [header(user)]} for user in regulars]
     json.dump({"auth": auth}, users)
 
-# Whoever comes to harm in their place; None after that.
+# The user whom destructive requests are about instead; None once it is used up.
 stand_in = None
 
 
@@ -54,24 +55,24 @@ def after_call(_context, case, response):
     global stand_in
     if name(case) in ENDS_SESSIONS and response.status_code == 204 or name(case) == "update_user":
         stand_in = None
-    # Nobody waits for a queue that is paused.
+    # A paused queue would stop all jobs.
     if name(case) == "pause_queue" and response.status_code == 200:
         url = os.environ["API"] + "/admin/queue/resume"
         requests.post(url, headers=case.headers, timeout=10).raise_for_status()
 
 
 def make_good(case):
-    # A cursor comes from a link, if it is to be of use.
+    # A valid cursor can only come from a link.
     if case.meta.phase.name != "stateful":
         case.query.pop("cursor", None)
-    # The post has such a version.
+    # A random version would not be the post's.
     case.headers.pop("If-Match", None)
-    # Each request has a key of its own. Those that are not good have any, and the same ones.
+    # Each valid request has a key of its own. Invalid ones may share keys.
     if key := case.headers.get("Idempotency-Key"):
         case.headers["Idempotency-Key"] = (str(uuid.uuid4()) + key)[:255]
     if not isinstance(case.body, dict):
         return
-    # One's own password is the right one, and a new one none of the commonest.
+    # A new password must not be a common one, and the current one must be right.
     for field in ("password", "new_password"):
         if field in case.body:
             case.body[field] = ("~" + case.body[field])[:128]
@@ -81,6 +82,6 @@ def make_good(case):
         case.body["username"] = stand_in["username"]
     if name(case) == "change_password":
         case.body["current_password"] = PASSWORD
-    # There is such a model.
+    # The model must exist.
     if options := case.body.get("options"):
         options["model"] = "one"

@@ -169,7 +169,7 @@ impl LoginThrottle {
     }
 
     /// Makes this location a known one.
-    pub async fn remember_location(&self, tx: &DatabaseTransaction) -> Result<()> {
+    pub(crate) async fn remember_location(&self, tx: &DatabaseTransaction) -> Result<()> {
         login_throttle::Entity::upsert(tx, &self.known_location, KNOWN_LOCATION_TTL).await?;
         Ok(())
     }
@@ -181,7 +181,7 @@ fn too_many_attempts(wait: Duration) -> Error {
 
 impl AdmittedAttempt {
     /// Resets the account's counter. What others have failed at from the same location stays.
-    pub async fn record_success(&self, tx: &DatabaseTransaction) -> Result<()> {
+    pub(crate) async fn record_success(&self, tx: &DatabaseTransaction) -> Result<()> {
         for (counter, row) in &self.counted {
             if *counter == self.throttle.network {
                 login_throttle::Entity::undo(tx, row).await?;
@@ -207,7 +207,7 @@ impl AdmittedAttempt {
 
     /// Records a failure in the audit trail. `subject` owns the account, if it exists; `actor` is
     /// signed in, if anyone is.
-    pub async fn record_failure(
+    pub(crate) async fn record_failure(
         &self,
         db: &Database,
         actor: Option<&user::Model>,

@@ -32,15 +32,15 @@ const CLOCK_SKEW: i64 = 60;
 
 /// The claims of an access token.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Claims {
+pub(crate) struct Claims {
     iss: String,
     aud: String,
     /// Always `access`, so that no other kind of token is mistaken for one.
     typ: String,
     /// The user's id.
-    pub sub: Uuid,
+    pub(crate) sub: Uuid,
     /// The session's id.
-    pub sid: Uuid,
+    pub(crate) sid: Uuid,
     iat: i64,
     nbf: i64,
     exp: i64,
@@ -102,7 +102,7 @@ impl SigningKeys {
     }
 
     /// Signs an access token.
-    pub fn access_token(&self, user: Uuid, session: Uuid, ttl: Duration) -> Result<String> {
+    pub(crate) fn access_token(&self, user: Uuid, session: Uuid, ttl: Duration) -> Result<String> {
         let now = now().timestamp();
         let claims = Claims {
             iss: ISSUER.to_owned(),
@@ -122,7 +122,7 @@ impl SigningKeys {
     ///
     /// # Errors
     /// [`Error::TokenExpired`] or [`Error::Unauthenticated`].
-    pub fn read_access_token(&self, token: &str) -> Result<Claims> {
+    pub(crate) fn read_access_token(&self, token: &str) -> Result<Claims> {
         let read = jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation);
         match read {
             Ok(token) if token.claims.typ == ACCESS_TOKEN_TYPE => {
@@ -133,7 +133,7 @@ impl SigningKeys {
     }
 
     /// A signature for a cursor.
-    pub fn cursor_tag(&self, data: &[u8]) -> [u8; 16] {
+    pub(crate) fn cursor_tag(&self, data: &[u8]) -> [u8; 16] {
         let tag = hmac::sign(&self.cursors, data);
         let mut short = [0; 16];
         short.copy_from_slice(&tag.as_ref()[..16]);
@@ -141,7 +141,7 @@ impl SigningKeys {
     }
 
     /// A keyed hash, in hexadecimal, of input that must not be stored.
-    pub fn throttle_tag(&self, data: &[u8]) -> String {
+    pub(crate) fn throttle_tag(&self, data: &[u8]) -> String {
         hex(hmac::sign(&self.guard, data).as_ref())
     }
 }

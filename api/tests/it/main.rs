@@ -39,3 +39,4 @@ mod sessions;
 mod smoke;
 mod transactions;
 mod users;
+mod ways_of_writing;

@@ -156,11 +156,7 @@ async fn a_worker_to_which_commits_are_not_answered_loses_no_attempt_and_no_call
     assert_eq!(writer.written().len(), posts.len() * parts);
     assert!(commits.load(Ordering::Relaxed) > 2 * posts.len());
     let log = worker.stop().await;
-    assert!(
-        !log.text().contains("lease lost"),
-        "{}",
-        log.text()
-    );
+    assert!(!log.text().contains("lease lost"), "{}", log.text());
     api.stop().await;
     service.is_at_rest().await;
 }

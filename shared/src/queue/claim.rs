@@ -7,7 +7,7 @@ use entity::attempt;
 use entity::bulk_update::{from_values, value_column};
 use entity::clock::{db_after, db_now, now};
 use entity::job::{Column, Entity, Model, Phase, Status};
-use entity::post::{self, WithoutContent};
+use entity::post;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::Func;
 use sea_orm::{DatabaseTransaction, ExprTrait, QuerySelect, QueryTrait, Set};
@@ -63,7 +63,7 @@ pub async fn claim(
     delivery::release(tx, &unused).await?;
     let posts = claimed.iter().map(|(_, job)| job.post_id);
     let posts = post::Entity::find().filter(post::Column::Id.is_in(posts));
-    let posts = posts.without_content().all(tx).await?;
+    let posts = post::without_content(posts).all(tx).await?;
     let mut posts: HashMap<_, _> = posts.into_iter().map(|post| (post.id, post)).collect();
     let with_post = |(lease, job): (Lease, Model)| {
         let post = posts.remove(&job.post_id)?;
@@ -134,11 +134,7 @@ async fn insert_attempts(
         started_at: Set(job
             .lease_until
             .map_or_else(now, |until| until - lease.length)),
-        finished_at: Set(None),
-        outcome: Set(None),
-        error_code: Set(None),
-        error_message: Set(None),
-        error_retryable: Set(None),
+        ..Default::default()
     });
     attempt::Entity::insert_many(attempts)
         .exec_without_returning(tx)

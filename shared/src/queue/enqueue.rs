@@ -126,7 +126,6 @@ pub async fn enqueue(
         post_id: Set(new.post),
         user_id: Set(new.user),
         status: Set(Status::Queued),
-        phase: Set(None),
         percent: Set(0),
         words: Set(0),
         options: Set(new.options),
@@ -134,22 +133,14 @@ pub async fn enqueue(
         attempt: Set(0),
         max_attempts: Set(new.max_attempts),
         turn: Set(turn),
-        attempt_id: Set(None),
-        lease_until: Set(None),
         delivery_id: Set(Some(delivery.clone())),
         request_id: Set(new.origin.request_id),
         traceparent: Set(new.origin.traceparent),
-        next_attempt_at: Set(None),
         input_tokens: Set(0),
         output_tokens: Set(0),
-        error_code: Set(None),
-        error_message: Set(None),
-        error_retryable: Set(None),
         created_at: Set(now()),
-        warnings: Set(None),
-        retried_at: Set(None),
-        started_at: Set(None),
-        finished_at: Set(None),
+        // All others are null.
+        ..Default::default()
     };
     let job = Entity::insert(row).exec_with_returning(tx).await;
     let job = job.map_err(unfinished_job)?;

@@ -33,11 +33,19 @@ pub async fn depth(db: &impl ConnectionTrait, max: u32) -> Result<QueueDepth, Db
          (SELECT MIN(delivery_id) FROM generation_jobs \
          WHERE status = 'queued') AS next, \
          (SELECT paused_at FROM queue_state WHERE id = 1) AS paused_at";
-    let backend = db.get_database_backend();
-    let values = [i64::from(max).into()];
-    let depth = QueueDepth::find_by_statement(Statement::from_sql_and_values(backend, sql, values));
-    let none = || DbErr::RecordNotFound("a count".to_owned());
-    depth.one(db).await?.ok_or_else(none)
+    count_up_to(db, sql, max).await
+}
+
+/// The row of a query whose parameter is the limit of its counts.
+async fn count_up_to<T: FromQueryResult>(
+    db: &impl ConnectionTrait,
+    sql: &str,
+    max: u32,
+) -> Result<T, DbErr> {
+    let max = [i64::from(max).into()];
+    let query = Statement::from_sql_and_values(db.get_database_backend(), sql, max);
+    let row = T::find_by_statement(query).one(db).await?;
+    row.ok_or_else(|| DbErr::RecordNotFound("a count".to_owned()))
 }
 
 /// How many jobs there are of each status, up to a limit.
@@ -75,12 +83,7 @@ pub async fn status_counts(db: &impl ConnectionTrait, max: u32) -> Result<Status
     };
     let statuses = Status::iter().map(of);
     let sql = format!("SELECT {}", statuses.collect::<Vec<_>>().join(", "));
-    let backend = db.get_database_backend();
-    let values = [i64::from(max).into()];
-    let counts =
-        StatusCounts::find_by_statement(Statement::from_sql_and_values(backend, sql, values));
-    let none = || DbErr::RecordNotFound("a count".to_owned());
-    counts.one(db).await?.ok_or_else(none)
+    count_up_to(db, &sql, max).await
 }
 
 /// When the oldest queued job was created.

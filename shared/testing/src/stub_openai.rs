@@ -24,6 +24,10 @@ pub enum StubBehavior {
     RateLimit(u32),
     /// Write just this.
     WriteText(&'static str),
+    /// Write just this, then stop because the limit of tokens is reached.
+    WriteTruncated(&'static str),
+    /// Write just this, then nothing more, and keep the connection open.
+    WriteAndHang(&'static str),
     /// Begin to write when the test says so, once for each call.
     Gate(Arc<Notify>),
     /// It depends on the request.
@@ -54,7 +58,7 @@ impl StubOpenAi {
         let current = behavior.clone();
         let stub = Stub::start(move |call| {
             let behavior = current.lock().unwrap().clone();
-            answer(behavior, call, &text(call))
+            answer(behavior, call, &|| text(call))
         })
         .await;
         StubOpenAi { stub, behavior }
@@ -86,15 +90,25 @@ impl StubOpenAi {
     }
 }
 
-fn answer(behavior: StubBehavior, call: &RecordedRequest, text: &str) -> Vec<Act> {
+fn answer(behavior: StubBehavior, call: &RecordedRequest, text: &dyn Fn() -> String) -> Vec<Act> {
     let told = "The stub was told to fail.";
     let json = ("content-type", "application/json");
     match behavior {
-        StubBehavior::Write => written(text, Duration::ZERO),
-        StubBehavior::Slow(pause) => written(text, pause),
+        StubBehavior::Write => written(&text(), Duration::ZERO),
+        StubBehavior::Slow(pause) => written(&text(), pause),
         StubBehavior::WriteText(text) => written(text, Duration::ZERO),
-        StubBehavior::Gate(gate) => {
+        StubBehavior::WriteTruncated(text) => {
             let mut acts = written(text, Duration::ZERO);
+            for act in &mut acts {
+                if matches!(act, Act::Chunk(chunk) if *chunk == finish("stop")) {
+                    *act = Act::Chunk(finish("length"));
+                }
+            }
+            acts
+        }
+        StubBehavior::WriteAndHang(text) => stream([Act::Chunk(delta(text)), Act::Hold]),
+        StubBehavior::Gate(gate) => {
+            let mut acts = written(&text(), Duration::ZERO);
             acts.insert(1, Act::Gate(gate));
             acts
         }

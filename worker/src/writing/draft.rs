@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use pulldown_cmark::{Event, Options, Parser, Tag};
 
-use super::sentences::normalized;
+use super::sentences::{is_ended, normalized};
 
 /// A post in parts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,43 +28,35 @@ impl Draft {
     /// below the title, whatever level a model has given them.
     pub(super) fn parse(text: &str) -> Self {
         let mut headings = headings(text);
-        let is_title = |first: &Heading| text[..first.range.start].trim().is_empty();
-        let has_title = headings.first().is_some_and(is_title)
-            && (headings[0].level == 1
-                || !headings[1..].iter().any(|h| h.level <= headings[0].level));
-        let title = has_title.then(|| headings.remove(0));
+        let (title, start) = take_title(text, &mut headings);
         let level = headings.iter().map(|heading| heading.level).min();
         headings.retain(|heading| Some(heading.level) == level);
-
-        let start = title.as_ref().map_or(0, |title| title.range.end);
         let introduction = Heading {
             level: 0,
             range: start..start,
             text: String::new(),
         };
-        let ends = headings
-            .iter()
-            .map(|next| next.range.start)
-            .chain([text.len()]);
-        let ends: Vec<usize> = ends.collect();
+        let ends = headings.iter().map(|next| next.range.start);
+        let ends: Vec<usize> = ends.chain([text.len()]).collect();
         let parts = [introduction].into_iter().chain(headings).zip(ends);
-        let sections = parts.map(|(heading, end)| {
-            let body = trim_blank_lines(&text[heading.range.end..end]);
-            Section {
-                heading: (heading.level > 0).then_some(heading.text),
-                body: if level == Some(1) {
-                    lower_headings(body)
-                } else {
-                    body.to_owned()
-                },
-            }
-        });
-        Draft {
-            title: title.map(|title| title.text.trim_start_matches("Title:").trim().to_owned()),
-            sections: sections
-                .filter(|section| section.heading.is_some() || !section.body.is_empty())
-                .collect(),
+        let mut sections: Vec<Section> = parts
+            .map(|(heading, end)| {
+                let body = trim_blank_lines(&text[heading.range.end..end]);
+                Section {
+                    heading: (heading.level > 0).then_some(heading.text),
+                    body: if level == Some(1) {
+                        lower_headings(body)
+                    } else {
+                        body.to_owned()
+                    },
+                }
+            })
+            .collect();
+        sections.retain(|section| section.heading.is_some() || !section.body.is_empty());
+        if let Some(first) = sections.first_mut() {
+            first.drop_label();
         }
+        Draft { title, sections }
     }
 
     /// The post without its title, as it is stored.
@@ -74,7 +66,49 @@ impl Draft {
     }
 }
 
+/// Takes the title off the headings, and tells where the text below it begins. It may be
+/// a line without marks.
+fn take_title(text: &str, headings: &mut Vec<Heading>) -> (Option<String>, usize) {
+    let Some(first) = headings.first() else {
+        return (None, 0);
+    };
+    let above = text[..first.range.start].trim();
+    let is_highest = !headings[1..].iter().any(|next| next.level <= first.level);
+    if above.is_empty() && (first.level == 1 || is_highest) {
+        let title = headings.remove(0);
+        return (Some(without_label(&title.text)), title.range.end);
+    }
+    let line = above.lines().next().unwrap_or_default();
+    let is_alone = line.len() == above.len() && !is_ended(line);
+    if !line.is_empty()
+        && (is_alone || line.starts_with("Title:"))
+        && line.chars().count() <= MAX_TITLE_CHARS
+    {
+        let start = text.find(line).map_or(0, |at| at + line.len());
+        return (Some(without_label(&plain(line))), start);
+    }
+    (None, 0)
+}
+
+fn without_label(title: &str) -> String {
+    title.trim_start_matches("Title:").trim().to_owned()
+}
+
 impl Section {
+    /// An introduction that is called so needs no heading.
+    fn drop_label(&mut self) {
+        let is_label = |text: &str| plain(text.trim_start_matches('#')) == "Introduction";
+        if self.heading.as_deref().is_some_and(is_label) {
+            self.heading = None;
+        }
+        if let Some((line, rest)) = self.body.split_once('\n')
+            && self.heading.is_none()
+            && is_label(line)
+        {
+            self.body = trim_blank_lines(rest).to_owned();
+        }
+    }
+
     fn to_markdown(&self) -> String {
         match &self.heading {
             Some(heading) => format!("## {heading}\n\n{}\n", self.body),
@@ -101,11 +135,10 @@ pub(super) fn without_heading<'a>(text: &'a str, heading: &str) -> &'a str {
 /// the last one begins.
 pub(super) fn whole_sections_end(text: &str) -> usize {
     let lines_end = text.rfind('\n').map_or(0, |at| at + 1);
-    headings(&text[..lines_end])
-        .iter()
-        .rev()
-        .find(|heading| heading.level <= 2)
-        .map(|heading| heading.range.start)
+    let headings = headings(&text[..lines_end]);
+    let is_title = |at: usize| at == 0 && headings[at].level == 1;
+    let last = (0..headings.len()).rfind(|at| headings[*at].level <= 2 && !is_title(*at));
+    last.map(|at| headings[at].range.start)
         .filter(|start| !text[..*start].trim().is_empty())
         .unwrap_or(0)
 }
@@ -124,6 +157,9 @@ const BOLD: u8 = 7;
 
 /// Longer bold paragraphs are sentences.
 const MAX_BOLD_CHARS: usize = 100;
+
+/// Longer lines at the top are text.
+const MAX_TITLE_CHARS: usize = 120;
 
 /// The headings of a text that stand in no quotation, list, or code.
 fn headings(text: &str) -> Vec<Heading> {
@@ -258,6 +294,9 @@ mod tests {
             "**Title: T**\n\nHello.\n\n**Sun**\n\nMuch.\n\n**Water:**\n\nMore.",
             "**Title: T**\n\nHello.\n\n## Sun\n\nMuch.\n\n## **Water**\n\nMore.",
             "# T #\nHello.\n## Sun ##\nMuch.\n## Water:\nMore.",
+            "T\n\n# Introduction\n\nHello.\n\n# Sun\n\nMuch.\n\n# Water\n\nMore.",
+            "Title: T\n\nIntroduction:\n\nHello.\n\n## Sun\n\nMuch.\n\n## Water\n\nMore.",
+            "### Title: T\n\n#### Introduction:\nHello.\n\n#### Sun\n\nMuch.\n\n#### Water:\n\nMore.",
         ] {
             let (title, found) = parts(text);
             let (_, expected) = post("T", sections);
@@ -299,5 +338,6 @@ mod tests {
         assert_eq!(whole(one + 7), &text[..one]);
         assert_eq!(whole(text.find("## Two").unwrap()), &text[..one]);
         assert_eq!(whole(text.len()), &text[..text.find("## Two").unwrap()]);
+        assert_eq!(whole_sections_end("Sure!\n\n# T\n\nHello.\n"), 0);
     }
 }

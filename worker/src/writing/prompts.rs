@@ -17,15 +17,10 @@ pub(super) fn whole_post(brief: &PostBrief, so_far: &str) -> Prompt {
     let words = brief.words();
     let sections = (words / SECTION_WORDS).clamp(2, 8);
     let mut user = format!(
-        "Write a blog post about: {topic}\n\n\
-         The post has about {words} words and is written in Markdown:\n\
-         - The first line is the title, marked with `# `.\n\
-         - Below it stands an introduction of two or three sentences, without a heading.\n\
-         - Then come {sections} sections. Each begins with a line marked with `## ` that says \
-         in a few words what the section is about, and tells something that no other section \
-         tells: how something is done, why, when, or how much.\n\
-         - The last section says what follows from all this for the reader, without \
-         repeating it.",
+        "Write a blog post of about {words} words about this topic: {topic}\n\n\
+         Format it in Markdown with a title (# ), a short introduction, {sections} sections with \
+         headings (## ) and a conclusion. Write full paragraphs. Each section covers a different \
+         aspect in detail, and nothing is said twice.",
         topic = brief.topic,
     );
     user += &wishes(brief);

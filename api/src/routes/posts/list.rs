@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::extract::{OriginalUri, State};
-use entity::post::{self, WithoutContent};
+use entity::post;
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, Condition, DbBackend, QueryFilter, QuerySelect};
 use serde::Deserialize;
@@ -59,7 +59,7 @@ pub(crate) async fn list_posts(
     let list = CursorCodec::new(&state.keys, me.user.id, sort.name());
     let page = PageRequest::new(list, query.limit, query.cursor.as_deref());
     let (page, q) = merge_violations(page, search_term(query.q.as_deref()))?;
-    let mut posts = sort.apply(post::Entity::owned_by(me.user.id).without_content());
+    let mut posts = sort.apply(post::without_content(post::Entity::owned_by(me.user.id)));
     posts = posts.limit(page.rows_to_fetch());
     if let Some(status) = query.status {
         posts = posts.filter(post::Column::Status.eq(status));

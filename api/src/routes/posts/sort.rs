@@ -78,7 +78,8 @@ impl Sort {
             last.insert(0, Expr::value(position.updated_at));
         }
         // Compared as rows, so that the index leads right there.
-        let (key, last) = (Expr::tuple(key), Expr::tuple(last));
+        let key = Expr::tuple(key);
+        let last = Expr::tuple(last);
         match self.order() {
             Order::Asc => key.gt(last),
             _ => key.lt(last),

@@ -1,17 +1,16 @@
 #!/usr/bin/env bash
-# Holds docs/security.md to the truth: each requirement has an answer, and each test
-# that is named there exists.
+# Checks docs/security.md: each requirement has an answer, and each test that is named exists.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 page=docs/security.md
 failed=''
 broken() {
-    echo "security rule broken: $*" >&2
+    echo "check-security-doc: $*" >&2
     failed=yes
 }
 
-# Whether one of these files has a test of that name.
+# Succeeds if one of the files has a test of that name.
 has_test() { # name, files
     local name=$1
     shift
@@ -23,8 +22,7 @@ has_test() { # name, files
     ' "$@"
 }
 
-# Tests are named as nextest names them: `module::test`, or `module::tests::test` for
-# those inside of a module.
+# Tests are named as in nextest: `module::test`, or `module::tests::test` for unit tests.
 named=$(grep -oE '`([a-z_]+::)+[a-z0-9_]+`' "$page" | tr -d '`' | sort -u)
 [ -n "$named" ] || broken "$page names no tests"
 for test in $named; do
@@ -38,18 +36,18 @@ for test in $named; do
         [ ! -f "$file" ] || present+=("$file")
     done
     if [ ${#present[@]} -eq 0 ] || ! has_test "${test##*::}" "${present[@]}"; then
-        broken "$page names $test, which is no test"
+        broken "$page names $test, which does not exist"
     fi
 done
 
 requirements=$(grep -E '^\| [0-9.]+ \| [12] \|' "$page")
 answered='(\*\*Proven:\*\* .*`[a-z_]+::|\*\*Does not apply:\*\* .|\*\*Not met(:\*\*|\*\* in part:) .)'
 unanswered=$(grep -vE "$answered" <<<"$requirements" || true)
-[ -z "$unanswered" ] || broken "no answer:"$'\n'"$unanswered"
+[ -z "$unanswered" ] || broken "requirements without an answer:"$'\n'"$unanswered"
 twice=$(cut -d ' ' -f 2 <<<"$requirements" | sort | uniq -d)
-[ -z "$twice" ] || broken "answered twice: $twice"
+[ -z "$twice" ] || broken "requirements answered twice: $twice"
 
 [ -z "$failed" ] || exit 1
 count() { grep -cF "**$1" <<<"$requirements"; }
-echo "Security rules hold: $(count Proven) requirements proven," \
-    "$(count 'Does not apply') that do not apply, $(count 'Not met') not met."
+echo "check-security-doc: ok, $(count Proven) requirements proven," \
+    "$(count 'Does not apply') not applicable, $(count 'Not met') not met"

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Holds the crates to their layers: who may depend on whom, who may name the libraries
-# of the queue and of traces, and who may read the environment.
+# Checks the layers: which crates may depend on which, and which files may use apalis and
+# OpenTelemetry or read the environment.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 failed=''
 broken() {
-    echo "crate rule broken: $*" >&2
+    echo "check-layers: $*" >&2
     failed=yes
 }
 
-# Our own crates that a crate depends on directly, for the given kinds of edges.
+# The crates of this workspace on which a crate depends directly, by the given kinds of edges.
 depends_on() { # crate, edges
     local tree
     tree=$(cargo tree --locked --edges "$2" --depth 1 --prefix none --package "$1" --all-features --target all)
@@ -35,23 +35,23 @@ may_depend_on shared normal,build entity migration
 may_depend_on entity normal,build
 may_depend_on migration normal,build
 may_depend_on testing normal,build shared
-# Tests: the API's run the real worker and single migrations, the worker's know no API.
+# Tests: the API's run the real worker and single migrations; the worker's do not use the API.
 may_depend_on api dev shared entity migration worker testing
 may_depend_on worker dev shared entity testing
 
-# Lines in our sources that match, but for files that may have them.
-only_in() { # what is meant, files that may, pattern
+# Fails on matching lines outside of the allowed files.
+only_in() { # rule, allowed files, pattern
     local lines
     lines=$(grep -rnE --include='*.rs' "$3" ./*/src | grep -vE "^\./$2" || true)
     [ -z "$lines" ] || broken "$1:"$'\n'"$lines"
 }
 
-only_in "only shared/src/queue names apalis" 'shared/src/queue(\.rs|/|_)' \
+only_in "only shared/src/queue may use apalis" 'shared/src/queue(\.rs|/|_)' \
     '^[^/]*(\bapalis(_[a-z]+)?::|\buse apalis)'
-only_in "only shared/src/trace names OpenTelemetry" 'shared/src/trace(\.rs|/)' \
+only_in "only shared/src/trace may use OpenTelemetry" 'shared/src/trace(\.rs|/)' \
     '^[^/]*(\bopentelemetry(_[a-z]+)?::|\buse opentelemetry)'
-only_in "only config.rs files read the environment" '[^:]*/config\.rs:' \
+only_in "only config.rs files may read the environment" '[^:]*/config\.rs:' \
     '^[^/]*(\benv::vars?(_os)?\b|\benv *= *"|#\[arg\([^]]*\benv\b)'
 
 [ -z "$failed" ] || exit 1
-echo "Crate rules hold."
+echo "check-layers: ok"

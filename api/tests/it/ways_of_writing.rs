@@ -1,0 +1,217 @@
+//! How capable models write: a whole post in one answer, or by a plan.
+
+use serde_json::{Value, json};
+use testing::stub::RecordedRequest;
+use testing::stub_openai::StubBehavior;
+use testing::{TestClient, outcomes};
+
+use crate::support::TestApp;
+
+const ONE_CALL: &[&str] = &["--agent-writing=one-call"];
+const BY_SECTION: &[&str] = &["--agent-writing=by-section"];
+
+const BEGINNING: &str = "# Red Gold\n\nTomatoes grow on any balcony that has sun.\n\n\
+    ## Sun\n\nSix hours of it make them sweet, and less makes them leafy.\n\n";
+const REST: &str = "## Water\n\n```sh\nwater --every morning\n```\n\n| pot | litres |\n|-----|-------:|\n| big | 2 |\n\n\
+    ## What Follows\n\nBuy a big pot first.\n";
+
+/// A post that was written by a worker with these arguments.
+async fn written(app: &TestApp, ann: &TestClient, options: Value, arguments: &[&str]) -> Value {
+    let body = json!({ "topic": "Tomatoes", "options": options });
+    let post = ann.post("/blogs", body).await.expect(202);
+    let worker = app.worker_with(arguments).await;
+    app.wait_until_jobs_finished().await;
+    worker.stop().await;
+    ann.get_post(&post).await
+}
+
+fn times(calls: &[RecordedRequest], text: &str) -> usize {
+    calls
+        .iter()
+        .filter(|call| call.prompt().contains(text))
+        .count()
+}
+
+#[tokio::test]
+async fn a_post_comes_in_one_answer_and_is_stored_as_it_came() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let text: &'static str = format!("{BEGINNING}{REST}").leak();
+    app.agent.set(StubBehavior::WriteText(text));
+    let post = written(&app, &ann, json!({}), ONE_CALL).await;
+    assert_eq!(post["title"], "Red Gold");
+    let content = text.strip_prefix("# Red Gold\n\n").unwrap();
+    assert_eq!(post["content"], content);
+    assert_eq!(post["job"]["warnings"], json!([]));
+    assert_eq!(app.agent.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn a_lost_worker_costs_no_whole_section() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let begun: &'static str = format!("{BEGINNING}## Water\n\nHalf a sec").leak();
+    app.agent.set(StubBehavior::WriteAndHang(begun));
+    let post = ann.create_post("Tomatoes").await;
+    let worker = app
+        .worker_with(&["--agent-writing=one-call", "--job-lease-secs=3"])
+        .await;
+    let has_section = |job: &Value| job["progress"]["words"].as_i64() > Some(15);
+    app.wait_for_job(&ann, &post, has_section).await;
+    worker.abort();
+    app.agent.set(StubBehavior::WriteText(REST));
+    let worker = app
+        .worker_with(&["--agent-writing=one-call", "--job-lease-secs=3"])
+        .await;
+    app.wait_until_jobs_finished().await;
+    worker.stop().await;
+
+    let job = ann.get_job(&post).await;
+    assert_eq!(outcomes(&job), ["lost", "succeeded"]);
+    let calls = app.agent.calls();
+    assert_eq!(calls.len(), 2);
+    assert!(
+        calls[1]
+            .prompt()
+            .contains("Six hours of it make them sweet")
+    );
+    assert!(!calls[1].prompt().contains("Half a sec"));
+    let content = format!("{BEGINNING}{REST}");
+    let content = content.strip_prefix("# Red Gold\n\n").unwrap();
+    assert_eq!(ann.get_post(&post).await["content"], content);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_cut_off_is_continued() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let begun: &'static str = format!("{BEGINNING}## Water\n\nHalf a sec").leak();
+    app.agent.set(StubBehavior::per_request(move |call| {
+        if call.prompt().contains("Six hours of it") {
+            StubBehavior::WriteText(REST)
+        } else {
+            StubBehavior::WriteTruncated(begun)
+        }
+    }));
+    let post = written(&app, &ann, json!({}), ONE_CALL).await;
+    let content = format!("{BEGINNING}{REST}");
+    assert_eq!(
+        post["content"],
+        content.strip_prefix("# Red Gold\n\n").unwrap()
+    );
+    assert_eq!(app.agent.calls().len(), 2);
+    assert_eq!(post["job"]["warnings"], json!([]));
+}
+
+#[tokio::test]
+async fn what_is_cut_is_told() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    app.agent.set(StubBehavior::WriteTruncated(
+        "Sure! Here is your blog post:\n\n# Pots\n\nPots need holes. And they ne",
+    ));
+    let post = written(&app, &ann, json!({}), ONE_CALL).await;
+    assert_eq!(post["content"], "Pots need holes.\n");
+    let warnings = post["job"]["warnings"].as_array().unwrap();
+    let told: Vec<(&str, &str)> = warnings
+        .iter()
+        .map(|w| (w["code"].as_str().unwrap(), w["text"].as_str().unwrap()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("cut_sentence", "And they ne"),
+            ("chatter", "Sure! Here is your blog post:")
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_section_at_fault_is_written_again_once() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    app.agent.set(StubBehavior::per_request(|call| {
+        StubBehavior::WriteText(if call.prompt().contains("What is wrong") {
+            "Big pots hold more of it."
+        } else {
+            "# Pots\n\n## Sun\n\nSix hours of sun make them sweet.\n\n\
+             ## Water\n\nSo much: Six hours of sun make them sweet."
+        })
+    }));
+    app.agent.set(StubBehavior::per_request(|call| {
+        StubBehavior::WriteText(if call.prompt().contains("What is wrong") {
+            "Big pots hold more of it."
+        } else {
+            "# Pots\n\n## Sun\n\nSix hours of sun make them sweet.\n\n\
+             ## Water\n\nSix hours of sun make them sweet."
+        })
+    }));
+    let post = written(&app, &ann, json!({}), ONE_CALL).await;
+    let content =
+        "## Sun\n\nSix hours of sun make them sweet.\n\n## Water\n\nBig pots hold more of it.\n";
+    assert_eq!(post["content"], content);
+    assert_eq!(app.agent.calls().len(), 2);
+}
+
+#[tokio::test]
+async fn what_stays_wrong_becomes_a_warning() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    app.agent.set(StubBehavior::per_request(|call| {
+        StubBehavior::WriteText(if call.prompt().contains("What is wrong") {
+            "Six hours of sun make them sweet."
+        } else {
+            "# Pots\n\n## Sun\n\nSix hours of sun make them sweet.\n\n\
+             ## Water\n\nSix hours of sun make them sweet."
+        })
+    }));
+    let post = written(&app, &ann, json!({ "words": 100 }), ONE_CALL).await;
+    let expected = json!([
+        { "code": "repeated", "section": 1, "text": "Six hours of sun make them sweet." },
+        { "code": "length", "section": null, "text": "16 words instead of 100" },
+    ]);
+    assert_eq!(post["job"]["warnings"], expected);
+}
+
+#[tokio::test]
+async fn a_post_in_the_wrong_language_is_asked_for_once_more() {
+    const GERMAN: &str = "# Rotes Gold\n\nTomaten brauchen viel Sonne und einen tiefen Topf, damit sie gut \
+        wachsen. Gib ihnen jeden Morgen Wasser und an heißen Tagen mehr davon.";
+    const ENGLISH: &str = "# Red Gold\n\nTomatoes need a lot of sun and a deep pot to grow well. Give them \
+        water every morning, and more of it on hot days, because the soil dries out.";
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    app.agent.set(StubBehavior::per_request(move |_| {
+        let before = asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        StubBehavior::WriteText(if before == 0 { ENGLISH } else { GERMAN })
+    }));
+    let post = written(&app, &ann, json!({ "language": "de" }), ONE_CALL).await;
+    assert_eq!(post["title"], "Rotes Gold");
+    assert_eq!(post["job"]["warnings"], json!([]));
+    assert_eq!(app.agent.calls().len(), 2);
+}
+
+#[tokio::test]
+async fn a_long_post_is_planned_and_written_section_by_section() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    app.agent.set(StubBehavior::per_request(|call| {
+        let prompt = call.prompt();
+        StubBehavior::WriteText(if prompt.contains("Plan a blog post") {
+            "# Red Gold\n## Sun: How much of it they need.\n## Water: When to give it."
+        } else if prompt.contains("Write section 1") {
+            "## Sun\n\nSix hours make them sweet."
+        } else {
+            "The morning is best."
+        })
+    }));
+    let post = written(&app, &ann, json!({}), BY_SECTION).await;
+    assert_eq!(post["title"], "Red Gold");
+    let content = "## Sun\n\nSix hours make them sweet.\n\n## Water\n\nThe morning is best.\n";
+    assert_eq!(post["content"], content);
+    let calls = app.agent.calls();
+    assert_eq!(calls.len(), 3);
+    assert_eq!(times(&calls, "How much of it they need."), 2);
+    assert!(calls[2].prompt().contains("Six hours make them sweet."));
+}
