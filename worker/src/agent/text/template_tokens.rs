@@ -22,6 +22,12 @@ const TOKENS: [&str; 13] = [
 const BARS: [(&str, &str); 2] = [("<|", "|>"), ("<｜", "｜>")];
 const MAX_NAME_BYTES: usize = 40;
 
+/// More tokens and white space than these are no text, whatever follows.
+const MAX_END_BYTES: usize = 2000;
+
+/// How far before its end an element of HTML may begin.
+const MAX_ELEMENT_BYTES: usize = 500;
+
 /// What is in the tokens that begin a turn, in lower case.
 const TURN_STARTS: [&str; 9] = [
     "[inst]",
@@ -59,18 +65,21 @@ pub(super) enum Token {
 
 /// Finds tokens that are no text. Within a text they are.
 pub(super) fn token(place: &Place<'_>) -> Token {
-    let (length, after) = match split_token(place.rest) {
+    let (first, after) = match split_token(place.rest) {
         Split::Token(token, after) => (token, after),
         Split::Partial if !place.ended => return Token::Partial,
         _ => return Token::None,
     };
-    let (first, mut rest) = (length, after);
+    let mut rest = after;
     let mut tokens = vec![first];
     while let Split::Token(token, after) = split_token(rest.trim_start()) {
         tokens.push(token);
         rest = after;
     }
     let rest = rest.trim_start();
+    if place.rest.len() - rest.len() > MAX_END_BYTES {
+        return Token::End;
+    }
     let may_go_on = matches!(split_token(rest), Split::Partial) || rest.is_empty();
     let role = role(rest, place.ended);
     if (may_go_on || role == Role::Partial) && !place.ended {
@@ -88,8 +97,10 @@ pub(super) fn token(place: &Place<'_>) -> Token {
     }
     // The end of an element of HTML.
     let opening = first.replacen("</", "<", 1);
-    let is_element = first.starts_with("</")
-        && place.before.matches(&opening).count() > place.before.matches(first).count();
+    let near = place.before.len().saturating_sub(MAX_ELEMENT_BYTES);
+    let near = &place.before[place.before.floor_char_boundary(near)..];
+    let is_element =
+        first.starts_with("</") && near.matches(&opening).count() > near.matches(first).count();
     let is_last =
         rest.is_empty() || role != Role::None || tokens.iter().any(|token| starts_turn(token));
     match is_last && !is_element && !is_word {
