@@ -69,7 +69,8 @@ pub(crate) struct Prompt {
 pub enum Event {
     /// A further piece of the text.
     Text(String),
-    /// The call is made again, because of a rate limit: the text so far is void.
+    /// The text so far is void: it was a thought, or the call is made again because
+    /// of a rate limit.
     Restarted,
     /// How far the whole post is, by the agent's own account.
     Progress {

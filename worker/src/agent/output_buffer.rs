@@ -29,6 +29,16 @@ impl<'a> OutputBuffer<'a> {
         Ok(())
     }
 
+    /// Drops the text so far.
+    pub(super) fn restart(&mut self) {
+        self.text.clear();
+        (self.on_event)(Event::Restarted);
+    }
+
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Replaces the pieces so far by the whole text.
     pub(super) fn replace(&mut self, mut text: String) -> Result<(), AgentError> {
         text.retain(is_text);

@@ -2,6 +2,8 @@
 //! chat template, and refusals in words.
 
 mod code;
+pub(super) mod filter;
+mod place;
 pub(super) mod refusal;
-pub(super) mod template_tokens;
-pub(super) mod thoughts;
+mod template_tokens;
+mod thoughts;

@@ -1,10 +1,14 @@
 //! Whole answers of OpenAI-compatible endpoints, and what models write besides their text.
 
-use worker::agent::AgentErrorKind::{BadOutput, RateLimited, Rejected, Unavailable};
+use std::sync::Mutex;
 
-use super::agent_openai_rows::{agent, before_tea, events, text};
+use worker::agent::AgentErrorKind::{BadOutput, RateLimited, Rejected, Unavailable};
+use worker::agent::Event;
+
+use super::agent_openai_rows::{DONE, STOP, agent, before_tea, delta, events, text};
+use super::agent_provider::request;
 use super::agent_rows::Expected::{Fatal, Retry, Text, Usage};
-use super::agent_rows::{EVENTS, Expected, JSON, Row, check};
+use super::agent_rows::{EVENTS, Expected, JSON, Row, Server, check, http};
 
 const WHOLE: &str = r#"{"object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"Tea."},"finish_reason":"stop"}],"usage":{"prompt_tokens":10,"completion_tokens":5}}"#;
 
@@ -143,6 +147,23 @@ async fn thoughts_are_no_text() {
 }
 
 #[tokio::test]
+async fn a_model_that_does_not_mark_its_thoughts_is_known_by_then() {
+    let stream = delta("Hm. ") + &delta("Hm.\n</think>\nTea.") + STOP + DONE;
+    let server = Server::start(vec![http(200, EVENTS, stream.as_bytes())]).await;
+    let agent = agent(&server.url);
+    let mut restarts = Vec::new();
+    for _ in 0..2 {
+        let events = Mutex::new(Vec::new());
+        let listen = |event| events.lock().unwrap().push(event);
+        agent.call(&request(), &listen).await.unwrap();
+        let events = events.into_inner().unwrap();
+        restarts.push(events.contains(&Event::Restarted));
+        assert_eq!(events.last(), Some(&Event::Text("Tea.".into())));
+    }
+    assert_eq!(restarts, [true, false]);
+}
+
+#[tokio::test]
 async fn template_tokens_at_the_end_are_no_text() {
     let tea = |name, raw: &str| (name, text(raw), Text("Tea."));
     let same = |name, raw: &'static str| (name, text(raw), Text(raw));
@@ -151,7 +172,7 @@ async fn template_tokens_at_the_end_are_no_text() {
         tea("Llama 3", "Tea.<|eot_id|>"),
         tea("Llama 2", "Tea.</s>"),
         tea("Gemma", "Tea.<end_of_turn>\n<end_of_turn>\n"),
-        tea("Mistral", "Tea. [/INST]"),
+        tea("Mistral", "Tea.[/INST]"),
         tea("GPT", "Tea.<|endoftext|>"),
         tea(
             "a turn that follows",

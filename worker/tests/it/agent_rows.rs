@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use worker::agent::{Agent, AgentError, AgentErrorKind, Completion};
+use worker::agent::{Agent, AgentError, AgentErrorKind, Completion, Event};
 
 use super::agent_provider::{KEY, request};
 
@@ -154,8 +154,18 @@ pub(crate) async fn check(rows: Vec<Row>, headers: &str, agent: impl Fn(&str) ->
     );
 }
 
+/// Calls an agent; the text that is heard as it comes must be that of the answer.
 pub(crate) async fn reply(agent: &dyn Agent) -> Result<Completion, AgentError> {
-    let reply = agent.call(&request(), &|_| {}).await;
+    let heard = Mutex::new(String::new());
+    let listen = |event| match event {
+        Event::Text(text) => heard.lock().unwrap().push_str(&text),
+        Event::Restarted => heard.lock().unwrap().clear(),
+        Event::Progress { .. } => {}
+    };
+    let reply = agent.call(&request(), &listen).await;
+    if let Ok(reply) = &reply {
+        assert_eq!(*heard.lock().unwrap(), reply.text);
+    }
     assert!(!format!("{reply:?}").contains(KEY), "{reply:?}");
     reply
 }

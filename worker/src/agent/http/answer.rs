@@ -11,8 +11,8 @@ use super::redactor::Redactor;
 use super::sse::{SseEvent, is_done};
 use super::wire::{self, Chunk, Finish, Text};
 use crate::agent::output_buffer::OutputBuffer;
-use crate::agent::text::thoughts::ThoughtFilter;
-use crate::agent::text::{refusal, template_tokens};
+use crate::agent::text::filter::{TextFilter, Traits, Update};
+use crate::agent::text::refusal;
 use crate::agent::{AgentError, AgentErrorKind, Completion, Limits, OnEvent, Usage, log_excerpt};
 
 /// How long we wait for what follows the end of the text: the usage.
@@ -26,8 +26,7 @@ const KEEP_ALIVES: [&str; 4] = ["ping", "keepalive", "keep-alive", "heartbeat"];
 
 /// How an answer ended, and what it cost either way.
 pub(super) enum Outcome {
-    /// Whether there were thoughts, too.
-    Text(Completion, bool),
+    Text(Completion, Traits),
     /// The limit was reached before there was any text: by thoughts, told or not.
     OnlyThoughts(Usage),
 }
@@ -35,7 +34,7 @@ pub(super) enum Outcome {
 /// The answer so far.
 pub(super) struct Answer<'a> {
     output: OutputBuffer<'a>,
-    filter: ThoughtFilter,
+    filter: TextFilter,
     redactor: Redactor,
     limits: Limits,
     /// Thoughts came in a field of their own.
@@ -59,11 +58,12 @@ impl<'a> Answer<'a> {
         stream: &mut EventStream,
         limits: Limits,
         redactor: &Redactor,
+        expects_thoughts: bool,
         on_event: &'a OnEvent<'a>,
     ) -> Result<Outcome, CallError> {
         let mut answer = Answer {
             output: OutputBuffer::new(limits.max_bytes, on_event),
-            filter: ThoughtFilter::new(),
+            filter: TextFilter::new(expects_thoughts),
             redactor: redactor.clone(),
             limits,
             thought: false,
@@ -137,7 +137,11 @@ impl<'a> Answer<'a> {
     }
 
     fn provider_error(&self, text: &str) -> CallError {
-        CallError::Provider(ProviderError::from_event(&self.redactor.redact(text)))
+        let error = ProviderError::from_event(&self.redactor.redact(text));
+        match self.output.is_empty() {
+            true => CallError::Provider(error),
+            false => CallError::Agent(error.into()),
+        }
     }
 
     fn add_chunk(&mut self, chunk: Chunk) -> Result<(), AgentError> {
@@ -146,7 +150,8 @@ impl<'a> Answer<'a> {
             Text::Delta(piece) => piece,
         };
         let has_text = !text.trim().is_empty();
-        self.output.write(self.filter.push(text).to_owned())?;
+        let update = self.filter.push(text);
+        self.output_update(update)?;
         let most = self
             .limits
             .max_bytes
@@ -165,6 +170,13 @@ impl<'a> Answer<'a> {
         usage.output_tokens = told(chunk.output_tokens).unwrap_or(usage.output_tokens);
         self.premature |= self.truncated.is_some() && has_text;
         self.end_text(chunk.finish, has_text)
+    }
+
+    fn output_update(&mut self, update: Update) -> Result<(), AgentError> {
+        if update.restarted {
+            self.output.restart();
+        }
+        self.output.write(update.text)
     }
 
     /// What is new in a message that may hold the text so far.
@@ -204,13 +216,14 @@ impl<'a> Answer<'a> {
 
     /// An orderly end is a reason to end, an end mark, or a document that is whole.
     fn finish(mut self, stream: &EventStream) -> Result<Outcome, AgentError> {
-        let (text, in_text) = self.filter.finish();
-        let text = template_tokens::strip(&text);
+        let (update, mut traits) = self.filter.finish();
+        traits.thoughts |= self.thought;
+        self.output_update(update)?;
+        let text = self.output.text();
         let has_ended = self.truncated.is_some() || self.done || stream.is_document();
-        let truncated = self.truncated.unwrap_or_default();
+        let truncated = self.truncated.unwrap_or_default() && !traits.ended_by_token;
         let bad = |message: &str| Err(AgentError::retry(AgentErrorKind::BadOutput, message));
-        let thoughts = in_text || self.thought;
-        match (text.trim().is_empty(), thoughts) {
+        match (text.trim().is_empty(), traits.thoughts) {
             _ if !self.refusal.trim().is_empty() => {
                 return Err(refused(&self.redactor.redact(&self.refusal)));
             }
@@ -227,14 +240,13 @@ impl<'a> Answer<'a> {
             (false, _) if !truncated && refusal::is_refusal(text) => return Err(refused(text)),
             (false, _) => {}
         }
-        self.output.replace(text.to_owned())?;
         let completion = Completion {
             title: None,
             text: self.output.finish()?,
             truncated,
             usage: self.usage,
         };
-        Ok(Outcome::Text(completion, thoughts))
+        Ok(Outcome::Text(completion, traits))
     }
 }
 

@@ -87,9 +87,16 @@ impl HttpAgent {
             let thinking_tokens = self.thinking_tokens(model, &changes);
             let body = build(request.max_tokens.saturating_add(thinking_tokens));
             let body = self.adapted(body, &changes);
-            let change = match self.attempt(&body, end, on_event).await {
-                Ok(Outcome::Text(mut completion, thoughts)) => {
-                    if thoughts && completion.truncated && self.may_think_more(model, &changes) {
+            let expects_thoughts = changes.contains(&Change::ThinksUnmarked);
+            let change = match self.attempt(&body, end, expects_thoughts, on_event).await {
+                Ok(Outcome::Text(mut completion, traits)) => {
+                    if traits.unopened {
+                        self.profiles.add(model, Change::ThinksUnmarked);
+                    }
+                    if traits.thoughts
+                        && completion.truncated
+                        && self.may_think_more(model, &changes)
+                    {
                         self.profiles.add(model, Change::Thinks);
                     }
                     completion.usage = spent.and(completion.usage);
@@ -123,11 +130,12 @@ impl HttpAgent {
         &'a self,
         body: &Object,
         end: Instant,
+        expects_thoughts: bool,
         on_event: &'a OnEvent<'a>,
     ) -> Result<Outcome, CallError> {
         let mut stream = self.endpoint.send(body, end).await?;
-        let endpoint = &self.endpoint;
-        Answer::read(&mut stream, endpoint.limits, &endpoint.redactor, on_event).await
+        let (limits, redactor) = (self.endpoint.limits, &self.endpoint.redactor);
+        Answer::read(&mut stream, limits, redactor, expects_thoughts, on_event).await
     }
 
     fn thinking_tokens(&self, model: &str, changes: &[Change]) -> u32 {

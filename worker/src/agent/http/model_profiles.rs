@@ -29,6 +29,8 @@ pub(super) enum Change {
     NoStream,
     /// With tokens for thoughts, which it was seen to have.
     Thinks,
+    /// None, but it does not mark where its thoughts begin.
+    ThinksUnmarked,
 }
 
 impl Change {
@@ -54,7 +56,7 @@ impl Change {
                 body.remove("stream_options");
                 body.insert("stream".to_owned(), json!(false));
             }
-            Change::Thinks => {}
+            Change::Thinks | Change::ThinksUnmarked => {}
         }
     }
 }

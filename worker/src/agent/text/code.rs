@@ -97,33 +97,33 @@ pub(super) fn run_length(text: &str) -> usize {
     text.find(|c| Some(c) != first).unwrap_or(text.len())
 }
 
-/// The places in `text` outside of code at which a tag or a token may stand.
-pub(super) fn outside_code(text: &str) -> Vec<usize> {
-    let mut tracker = CodeTracker::new();
-    let mut places = Vec::new();
-    let mut at = 0;
-    while at < text.len() {
-        let rest = &text[at..];
-        let length = match rest.as_bytes()[0] {
-            b'`' | b'~' => run_length(rest),
-            _ => {
-                if rest.starts_with(['<', '[']) && !tracker.is_code() {
-                    places.push(at);
-                }
-                let first = rest.chars().next().map_or(1, char::len_utf8);
-                let next = rest[first..].find(['`', '~', '<', '[']);
-                next.map_or(rest.len(), |next| first + next)
-            }
-        };
-        tracker.advance(&rest[..length]);
-        at += length;
-    }
-    places
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The places of marks in `text` outside of code.
+    fn outside_code(text: &str) -> Vec<usize> {
+        let mut tracker = CodeTracker::new();
+        let mut places = Vec::new();
+        let mut at = 0;
+        while at < text.len() {
+            let rest = &text[at..];
+            let length = match rest.as_bytes()[0] {
+                b'`' | b'~' => run_length(rest),
+                _ => {
+                    if rest.starts_with(['<', '[']) && !tracker.is_code() {
+                        places.push(at);
+                    }
+                    let first = rest.chars().next().map_or(1, char::len_utf8);
+                    let next = rest[first..].find(['`', '~', '<', '[']);
+                    next.map_or(rest.len(), |next| first + next)
+                }
+            };
+            tracker.advance(&rest[..length]);
+            at += length;
+        }
+        places
+    }
 
     #[test]
     fn prose_is_told_from_code() {

@@ -1,7 +1,7 @@
-//! Takes a chat template's tokens off a text: servers that do not know a model's
-//! template hand them on, and let the model write the user's next turn, too.
+//! The tokens of chat templates: servers that do not know a model's template hand
+//! them on, and let the model write the user's next turn, too.
 
-use super::code::outside_code;
+use super::place::{Match, Place};
 
 /// Tokens besides those that look like `<|…|>`.
 const TOKENS: [&str; 13] = [
@@ -19,10 +19,18 @@ const TOKENS: [&str; 13] = [
     "<answer>",
     "</answer>",
 ];
+const BARS: [(&str, &str); 2] = [("<|", "|>"), ("<｜", "｜>")];
+const MAX_NAME_BYTES: usize = 40;
 
-/// What is in the tokens that begin a turn.
+/// More tokens and white space than these are no text, whatever follows.
+const MAX_END_BYTES: usize = 2000;
+
+/// How far before its end an element of HTML may begin.
+const MAX_ELEMENT_BYTES: usize = 500;
+
+/// What is in the tokens that begin a turn, in lower case.
 const TURN_STARTS: [&str; 9] = [
-    "[INST]",
+    "[inst]",
     "start_of_turn",
     "|turn>",
     "im_start",
@@ -33,159 +41,160 @@ const TURN_STARTS: [&str; 9] = [
     "human",
 ];
 
-/// Who speaks in a turn.
+/// Who speaks in a turn; the first two are the model itself.
 const ROLES: [&str; 7] = [
     "assistant",
+    "model",
     "user",
     "system",
-    "model",
     "human",
     "### instruction",
     "### response",
 ];
 
-/// The text without the tokens before it and after it, and without the turns
-/// that follow. What stands in code or within the text is left.
-pub(in crate::agent) fn strip(text: &str) -> &str {
-    let start = without_start(text);
-    let kept = without_end(start);
-    match kept.len() < start.len() {
-        true => kept.trim_end(),
-        false => kept,
-    }
+/// What stands at a place.
+pub(super) enum Token {
+    /// So much that comes before the text.
+    Skip(usize),
+    /// The text's end: nothing else follows, or a new turn.
+    End,
+    /// More has to come.
+    Partial,
+    None,
 }
 
-fn without_start(text: &str) -> &str {
-    // Some begin with a byte order mark.
-    let mut rest = text.trim_start_matches('\u{feff}');
-    while let Some((token, after)) = split_token(rest.trim_start()) {
-        // Struck out text begins with the same tag.
-        if token == "<s>" && without_end(after).contains("</s>") {
-            break;
-        }
-        rest = without_role(after).unwrap_or(after).trim_start();
-    }
-    rest
-}
-
-fn without_end(text: &str) -> &str {
-    let places = outside_code(text).into_iter();
-    let end = places.into_iter().find(|at| is_end(text, *at));
-    &text[..end.unwrap_or(text.len())]
-}
-
-/// Whether the answer ends at a token: nothing else follows, or a new turn.
-fn is_end(text: &str, at: usize) -> bool {
-    let (before, mut rest) = text.split_at(at);
-    let mut tokens = Vec::new();
-    while let Some((token, after)) = split_token(rest.trim_start()) {
+/// Finds tokens that are no text. Within a text they are.
+pub(super) fn token(place: &Place<'_>) -> Token {
+    let (first, after) = match split_token(place.rest) {
+        Split::Token(token, after) => (token, after),
+        Split::Partial if !place.ended => return Token::Partial,
+        _ => return Token::None,
+    };
+    let mut rest = after;
+    let mut tokens = vec![first];
+    while let Split::Token(token, after) = split_token(rest.trim_start()) {
         tokens.push(token);
         rest = after;
     }
-    let Some(token) = tokens.first() else {
-        return false;
-    };
-    // The end of an element of HTML, or a word of a sentence.
-    let opening = token.replacen("</", "<", 1);
-    let is_element =
-        token.starts_with("</") && before.matches(&opening).count() > before.matches(token).count();
-    let is_word = before.ends_with([' ', '(', '"'])
-        && rest
-            .strip_prefix(' ')
-            .is_some_and(|rest| rest.starts_with(char::is_lowercase));
-    let starts_turn = |token: &&str| {
-        let name = token.to_lowercase();
-        TURN_STARTS
-            .iter()
-            .any(|start| name.contains(&start.to_lowercase()))
-    };
     let rest = rest.trim_start();
-    let is_last = rest.is_empty() || without_role(rest).is_some() || tokens.iter().any(starts_turn);
-    is_last && !is_element && !is_word
-}
-
-/// The token at the start of a text, and what follows.
-fn split_token(text: &str) -> Option<(&str, &str)> {
-    if let Some(token) = TOKENS.iter().find(|token| text.starts_with(**token)) {
-        return Some(text.split_at(token.len()));
+    if place.rest.len() - rest.len() > MAX_END_BYTES {
+        return Token::End;
     }
-    let bars = [("<|", "|>"), ("<｜", "｜>")];
-    let (open, close) = bars.into_iter().find(|(open, _)| text.starts_with(open))?;
-    let inside = &text[open.len()..];
-    let length = inside.find(close)?;
-    let is_name = (1..=40).contains(&length) && !inside[..length].contains([' ', '\n', '<', '|']);
-    is_name.then(|| text.split_at(open.len() + length + close.len()))
-}
-
-/// What follows the name of a role.
-fn without_role(text: &str) -> Option<&str> {
-    let is_role = |role: &&&str| {
-        let start = text.get(..role.len());
-        start.is_some_and(|start| start.eq_ignore_ascii_case(role))
+    let may_go_on = matches!(split_token(rest), Split::Partial) || rest.is_empty();
+    let role = role(rest, place.ended);
+    if (may_go_on || role == Role::Partial) && !place.ended {
+        return Token::Partial;
+    }
+    let Some(is_word) = place.is_word(after) else {
+        return Token::Partial;
     };
-    let rest = &text[ROLES.iter().find(is_role)?.len()..];
-    if rest.is_empty() || rest.starts_with('<') {
-        return Some(rest);
+    if place.is_first() {
+        return match role {
+            Role::Other => Token::End,
+            Role::Model(length) => Token::Skip(place.rest.len() - rest.len() + length),
+            _ => Token::Skip(first.len()),
+        };
     }
-    rest.strip_prefix([':', '\n'])
+    // The end of an element of HTML.
+    let opening = first.replacen("</", "<", 1);
+    let near = place.before.len().saturating_sub(MAX_ELEMENT_BYTES);
+    let near = &place.before[place.before.floor_char_boundary(near)..];
+    let is_element =
+        first.starts_with("</") && near.matches(&opening).count() > near.matches(first).count();
+    let is_last =
+        rest.is_empty() || role != Role::None || tokens.iter().any(|token| starts_turn(token));
+    match is_last && !is_element && !is_word {
+        true => Token::End,
+        false => Token::None,
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn starts_turn(token: &str) -> bool {
+    let name = token.to_lowercase();
+    TURN_STARTS.iter().any(|start| name.contains(start))
+}
 
-    #[test]
-    fn tokens_and_further_turns_are_taken_off() {
-        let tea = [
-            "Tea.<|im_end|>",
-            "Tea.\n<|im_end|>\n",
-            "Tea.<|eot_id|>",
-            "Tea.</s>",
-            "Tea.<end_of_turn>\n<end_of_turn>\n<eos>",
-            "Tea.<|endoftext|>",
-            "Tea.<｜end▁of▁sentence｜>",
-            "Tea.<|return|>",
-            "Tea. [/INST]",
-            "<s>Tea.</s>",
-            "<s> [/INST] Tea.",
-            "<|im_start|>assistant\nTea.<|im_end|>",
-            "<|start_header_id|>assistant<|end_header_id|>\n\nTea.<|eot_id|>",
-            "<start_of_turn>model\nTea.",
-            "<｜Assistant｜>Tea.",
-            "<answer>\nTea.\n</answer>",
-            "Tea.<|im_end|>\n<|im_start|>user\nMore?<|im_end|>\n<|im_start|>assistant\nNo.",
-            "Tea.<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nMore?",
-            "Tea.<|end|><|assistant|> Good day!",
-            "Tea.</s>[INST] More? [/INST] No.",
-            "Tea.<end_of_turn>\n<start_of_turn>user\nMore?",
-            "Tea.<|endoftext|>Human: More?\nAssistant: No.",
-            "Tea.<|im_end|>\nassistant\nNo.",
-            "Tea.<｜end▁of▁sentence｜><｜User｜>More?",
-            "Tea.</s>\n### Instruction:\nMore?",
-        ];
-        for text in tea {
-            assert_eq!(strip(text), "Tea.", "{text:?}");
-        }
-        assert_eq!(strip("```\ntea\n```<|im_end|>"), "```\ntea\n```");
-        assert_eq!(strip("<|im_end|>\n<|im_start|>user\n"), "");
-    }
+enum Split<'a> {
+    /// A token, and what follows.
+    Token(&'a str, &'a str),
+    Partial,
+    None,
+}
 
-    #[test]
-    fn tokens_are_text_where_the_text_is_about_them() {
-        let texts = [
-            "A turn ends with `<|im_end|>`",
-            "```\nTea.<|im_end|>\n<|im_start|>user\n```",
-            "The <|im_end|> token ends it, the <|user|> token begins one.",
-            "It costs <s>ten</s> five.",
-            "<s>ten</s> five",
-            "It costs <s>ten</s>",
-            "Ends with <|im_end|>.",
-            "a <|b c|> d <| e",
-            "Tea.\n\nUser: more?",
-            "  Tea.\n",
-        ];
-        for text in texts {
-            assert_eq!(strip(text), text);
+fn split_token(text: &str) -> Split<'_> {
+    let mut partial = false;
+    for token in TOKENS {
+        match Match::of(text, token) {
+            Match::Whole(length) => {
+                let (token, after) = text.split_at(length);
+                return Split::Token(token, after);
+            }
+            found => partial |= found == Match::Partial && !text.is_empty(),
         }
     }
+    for (open, close) in BARS {
+        let inside = match text.strip_prefix(open) {
+            Some(inside) => inside,
+            None => {
+                partial |= open.starts_with(text) && !text.is_empty();
+                continue;
+            }
+        };
+        let end = inside.find(close);
+        let name = &inside[..end.unwrap_or(inside.len())];
+        let is_part = |c: char| !c.is_whitespace() && !matches!(c, '<' | '|' | '｜');
+        let name = name
+            .strip_suffix(['|', '｜'])
+            .filter(|_| end.is_none())
+            .unwrap_or(name);
+        if name.len() > MAX_NAME_BYTES || !name.chars().all(is_part) {
+            continue;
+        }
+        match end {
+            Some(end) if end > 0 => {
+                let (token, after) = text.split_at(open.len() + end + close.len());
+                return Split::Token(token, after);
+            }
+            Some(_) => {}
+            None => partial = true,
+        }
+    }
+    match partial {
+        true => Split::Partial,
+        false => Split::None,
+    }
+}
+
+#[derive(PartialEq)]
+enum Role {
+    /// The model's own, and so long.
+    Model(usize),
+    Other,
+    Partial,
+    None,
+}
+
+/// The name of a role, with what has to follow it.
+fn role(text: &str, ended: bool) -> Role {
+    for role in ROLES {
+        match Match::of(text, role) {
+            Match::Whole(length) => {
+                let is_model = ROLES[..2].contains(&role);
+                let name = match text[length..].chars().next() {
+                    None if !ended => return Role::Partial,
+                    None | Some('<') => length,
+                    Some(':' | '\n') => length + 1,
+                    Some(_) => continue,
+                };
+                return if is_model {
+                    Role::Model(name)
+                } else {
+                    Role::Other
+                };
+            }
+            Match::Partial if !text.is_empty() => return Role::Partial,
+            _ => {}
+        }
+    }
+    Role::None
 }
