@@ -1,8 +1,8 @@
 //! Long polling: waiting for a job to change.
 //!
-//! Any change of the database may be one of a job that somebody hub for. After each, one task
-//! observations up all those jobs together and wakes those that wait for one that has changed: the cost of
-//! a change depends neither on how many wait nor on who writes.
+//! Any change of the database may be one of a job that somebody waits for. After each, one task
+//! looks up all those jobs together and wakes those that wait for one that has changed: the cost
+//! of a change depends neither on how many wait nor on who writes.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -34,7 +34,7 @@ pub(crate) struct LongPollHub(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     db: Database,
-    /// When it is canceled nobody hub any longer.
+    /// When it is canceled nobody waits any longer.
     stop: CancellationToken,
     /// The number of permits that each user has.
     users: Mutex<HashMap<Uuid, usize>>,

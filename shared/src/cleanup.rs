@@ -83,23 +83,23 @@ pub async fn delete_in_batches(
     + Send
     + 'static,
 ) {
-    let mut deleted = 0;
+    let mut rows = 0;
     loop {
         let step = step.clone();
-        let rows = match db.transaction(async move |tx| step(tx, BATCH).await).await {
-            Ok(rows) => rows,
+        let changed = match db.transaction(async move |tx| step(tx, BATCH).await).await {
+            Ok(changed) => changed,
             Err(error) => {
-                tracing::warn!(%error, what, "can't delete old rows; trying again later");
+                tracing::warn!(%error, what, "can't clean up; trying again later");
                 break;
             }
         };
-        deleted += rows;
-        if rows < BATCH {
+        rows += changed;
+        if changed < BATCH {
             break;
         }
         sleep(BATCH_PAUSE).await;
     }
-    if deleted > 0 {
-        tracing::info!(rows = deleted, what, "deleted old rows");
+    if rows > 0 {
+        tracing::info!(rows, what, "cleaned up");
     }
 }

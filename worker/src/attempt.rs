@@ -16,6 +16,7 @@ use crate::agent::{
     CallScope, Completion, CompletionRequest, Event, LimitedAgent, OnEvent, Prompt, Usage,
 };
 use crate::job_store::JobStore;
+use crate::metrics::Metrics;
 use crate::outcome::AttemptError;
 
 /// How often the lease is renewed, and so the longest until a cancel is noticed.
@@ -32,6 +33,7 @@ pub(crate) struct Attempt {
     post: post::Model,
     store: Arc<JobStore>,
     agent: Arc<LimitedAgent>,
+    metrics: Arc<Metrics>,
     warnings: Mutex<Vec<Warning>>,
 }
 
@@ -40,6 +42,7 @@ impl Attempt {
         ClaimedJob { lease, job, post }: ClaimedJob,
         store: Arc<JobStore>,
         agent: Arc<LimitedAgent>,
+        metrics: Arc<Metrics>,
     ) -> Self {
         let warnings = job.warnings.as_deref().map(serde_json::from_str);
         Attempt {
@@ -49,6 +52,7 @@ impl Attempt {
             post,
             store,
             agent,
+            metrics,
         }
     }
 
@@ -136,6 +140,7 @@ impl Attempt {
         for warning in warnings {
             if !stored.contains(&warning) {
                 tracing::info!(code = warning.code.name(), "warning about the text");
+                self.metrics.warned(&self.job.model, warning.code);
                 stored.push(warning);
             }
         }

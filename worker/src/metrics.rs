@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use entity::job;
+use entity::job::{self, WarningCode};
 use shared::config::Model;
 use shared::metrics::{
     Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, Registry, jobs_finished,
@@ -45,6 +45,7 @@ pub struct Metrics {
     sweeps: IntCounterVec,
     rescues: IntCounterVec,
     redeliveries: IntCounter,
+    warnings: IntCounterVec,
 }
 
 impl Metrics {
@@ -119,6 +120,11 @@ impl Metrics {
                 "blog_redeliveries_total",
                 "Deliveries that were lost, and made again.",
             )?,
+            warnings: registry.counters(
+                "blog_job_warnings_total",
+                "Warnings of jobs: what was cut from the models' answers, or is doubtful in them.",
+                &["model", "code"],
+            )?,
             registry,
         };
         metrics.show_zeros();
@@ -144,6 +150,9 @@ impl Metrics {
                 self.calls.with_label_values(&[agent, id.as_str(), outcome]);
             }
             self.call_duration.with_label_values(&[agent, id.as_str()]);
+            for code in WarningCode::ALL {
+                self.warnings.with_label_values(&[id.as_str(), code.name()]);
+            }
             for direction in ["in", "out"] {
                 self.tokens
                     .with_label_values(&[agent, id.as_str(), direction]);
@@ -236,6 +245,12 @@ impl Metrics {
     }
 
     /// A delivery that was lost was made again.
+    /// A job of `model` has another warning.
+    pub(crate) fn warned(&self, model: &str, code: WarningCode) {
+        let model = self.labels(model)[1];
+        self.warnings.with_label_values(&[model, code.name()]).inc();
+    }
+
     pub(crate) fn redelivered(&self) {
         self.redeliveries.inc();
     }

@@ -53,7 +53,7 @@ fn scrape(metrics: &Metrics) -> Response {
     match metrics.render() {
         Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
         Err(error) => {
-            tracing::error!(%error, "metrics can't be told");
+            tracing::error!(%error, "can't render metrics");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }

@@ -188,7 +188,12 @@ impl Runner {
         let running = self.metrics.attempt(&job);
         let log_span = telemetry::log_span(&job);
         let trace_span = telemetry::trace_span(&job, &self.name);
-        let attempt = Attempt::new(claimed, self.store.clone(), self.agent.clone());
+        let attempt = Attempt::new(
+            claimed,
+            self.store.clone(),
+            self.agent.clone(),
+            self.metrics.clone(),
+        );
         let (ways, release) = (self.ways.clone(), self.release.clone());
         let work = async move {
             tracing::info!("attempt started");

@@ -29,6 +29,20 @@ use crate::outcome::AttemptError;
 
 pub use ways::{Way, Ways};
 
+/// The checkpoints of a post, by their positions.
+mod steps {
+    use std::ops::Range;
+
+    /// A plan, or the outline of the guided way; its sections follow from 1 on.
+    pub(super) const PLAN: i32 = 0;
+    /// A post in one answer: its sections, and in the last place what ends it.
+    pub(super) const DRAFT: Range<i32> = 1..1000;
+    /// The same once more, because the first draft was in the wrong language.
+    pub(super) const SECOND_DRAFT: Range<i32> = 1000..2000;
+    /// Sections that were written again, in their order.
+    pub(super) const FIRST_REWRITE: i32 = 2000;
+}
+
 /// How far a post is when its plan stands.
 const PERCENT_PLANNED: i32 = 10;
 /// How far it is when its text stands, before the second look.

@@ -256,6 +256,7 @@ async fn what_has_not_happened_yet_is_zero() {
         r#"blog_job_attempts_total{error="",outcome="lost"}"#,
         r#"blog_agent_calls_total{agent="openai",model="stub-small",outcome="agent_timeout"}"#,
         r#"blog_agent_tokens_total{agent="openai",direction="out",model="stub-small"}"#,
+        r#"blog_job_warnings_total{code="loop",model="stub-small"}"#,
         r#"blog_rescues_total{outcome="requeued"}"#,
         "blog_redeliveries_total",
     ] {

@@ -1,5 +1,8 @@
 //! How capable models write: a whole post in one answer, or by a plan.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use serde_json::{Value, json};
 use testing::stub::RecordedRequest;
 use testing::stub_openai::StubBehavior;
@@ -21,8 +24,15 @@ async fn written(app: &TestApp, ann: &TestClient, options: Value, arguments: &[&
     let post = ann.post("/blogs", body).await.expect(202);
     let worker = app.worker_with(arguments).await;
     app.wait_until_jobs_finished().await;
+    let metrics = worker.metrics.render().unwrap();
     worker.stop().await;
-    ann.get_post(&post).await
+    let post = ann.get_post(&post).await;
+    // Each warning is counted.
+    let warnings = post["job"]["warnings"].as_array().unwrap();
+    let counted =
+        |line: &&str| line.starts_with("blog_job_warnings_total{") && line.ends_with(" 1");
+    assert_eq!(metrics.lines().filter(counted).count(), warnings.len());
+    post
 }
 
 fn times(calls: &[RecordedRequest], text: &str) -> usize {
@@ -181,15 +191,62 @@ async fn a_post_in_the_wrong_language_is_asked_for_once_more() {
         water every morning, and more of it on hot days, because the soil dries out.";
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
-    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let asked = AtomicUsize::new(0);
     app.agent.set(StubBehavior::per_request(move |_| {
-        let before = asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let before = asked.fetch_add(1, Ordering::Relaxed);
         StubBehavior::WriteText(if before == 0 { ENGLISH } else { GERMAN })
     }));
     let post = written(&app, &ann, json!({ "language": "de" }), ONE_CALL).await;
     assert_eq!(post["title"], "Rotes Gold");
     assert_eq!(post["job"]["warnings"], json!([]));
     assert_eq!(app.agent.calls().len(), 2);
+}
+
+#[tokio::test]
+async fn a_worker_that_is_lost_in_the_second_draft_leaves_nothing_of_the_first() {
+    const ENGLISH: &str = "# Red Gold\n\nTomatoes need a lot of sun and a deep pot to grow well, and \
+        they need it every day.\n\n## Water\n\nGive them water every morning, and more of it on hot \
+        days, because the soil dries out.\n\n## Soil\n\nGood soil is dark and smells of the forest.";
+    const GERMAN: &str = "# Rotes Gold\n\nTomaten brauchen viel Sonne und einen tiefen Topf, damit sie \
+        gut wachsen.\n\n## Wasser\n\nGib ihnen jeden Morgen Wasser und an heißen Tagen mehr davon.\n\n";
+    const END: &str = "## Erde\n\nGute Erde ist dunkel und riecht nach Wald.\n";
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let second = Arc::new(AtomicUsize::new(0));
+    let asked = second.clone();
+    app.agent.set(StubBehavior::per_request(move |call| {
+        if call.prompt().contains("Gib ihnen jeden Morgen") {
+            return StubBehavior::WriteText(END);
+        }
+        match asked.fetch_add(1, Ordering::Relaxed) {
+            0 => StubBehavior::WriteText(ENGLISH),
+            _ => StubBehavior::WriteAndHang(concat!(
+                "# Rotes Gold\n\nTomaten brauchen viel Sonne und einen tiefen Topf, damit sie \
+                 gut wachsen.\n\n## Wasser\n\nGib ihnen jeden Morgen Wasser und an heißen Tagen \
+                 mehr davon.\n\n",
+                "## Erde\n\nGu"
+            )),
+        }
+    }));
+    let body = json!({ "topic": "Tomatoes", "options": { "language": "de" } });
+    let post = ann.post("/blogs", body).await.expect(202);
+    let arguments = ["--agent-writing=one-call", "--job-lease-secs=3"];
+    let worker = app.worker_with(&arguments).await;
+    app.agent.called(2).await;
+    let has_section = |job: &Value| (20..40).contains(&job["progress"]["words"].as_i64().unwrap());
+    app.wait_for_job(&ann, &post, has_section).await;
+    worker.abort();
+    let worker = app.worker_with(&arguments).await;
+    app.wait_until_jobs_finished().await;
+    worker.stop().await;
+    let post = ann.get_post(&post).await;
+    assert_eq!(post["title"], "Rotes Gold");
+    let content = format!("{GERMAN}{END}");
+    assert_eq!(
+        post["content"],
+        content.strip_prefix("# Rotes Gold\n\n").unwrap()
+    );
+    assert_eq!(app.agent.calls().len(), 3);
 }
 
 #[tokio::test]

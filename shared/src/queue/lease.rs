@@ -150,12 +150,12 @@ async fn insert_steps(
         created_at: Set(now()),
     });
     let id = [step::Column::JobId, step::Column::Position];
-    let active = step::Entity::insert_many(rows)
+    let inserted = step::Entity::insert_many(rows)
         .on_conflict(OnConflict::columns(id).do_nothing().to_owned())
         .exec_with_returning_keys(tx)
         .await?;
     for (lease, done) in done {
-        if active.contains(&(lease.job, done.position)) {
+        if inserted.contains(&(lease.job, done.position)) {
             continue;
         }
         let refund = [done.input_tokens, done.output_tokens].map(|tokens| Expr::value(-tokens));

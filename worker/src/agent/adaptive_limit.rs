@@ -16,9 +16,9 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::agent::{AgentError, Completion};
 
-/// The longest first pause if the agent asks for none; it doubles with each
-/// further 429 until a call succeeds.
-const MIN_PAUSE: Duration = Duration::from_secs(1);
+/// The pause after the first 429 if the agent asks for none, at most; it doubles with each
+/// further one until a call succeeds.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// The state that all attempts of a worker share.
@@ -231,7 +231,7 @@ impl State {
 /// Exponential, with jitter over its upper half: it must not be next to zero.
 fn backoff(pauses: u32) -> Duration {
     let doublings = pauses.saturating_sub(1).min(20);
-    let longest = MIN_PAUSE.saturating_mul(1 << doublings);
+    let longest = FIRST_PAUSE.saturating_mul(1 << doublings);
     let share = rand::rng().random_range(0.5..=1.0);
     longest.min(MAX_PAUSE).mul_f64(share)
 }

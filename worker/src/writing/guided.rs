@@ -25,6 +25,11 @@ use crate::agent::{Event, Prompt, Usage};
 use crate::attempt::{Attempt, ProgressTracker};
 use crate::outcome::AttemptError;
 
+/// Whether a stored plan is an outline of this way.
+pub(super) fn is_outline(text: &str) -> bool {
+    !text.contains("<!--") && Outline::from_text(text).is_some()
+}
+
 /// Writes the draft, or what is missing of it.
 pub(super) async fn write(
     attempt: &Attempt,
@@ -112,7 +117,7 @@ async fn write_section(
                 .await?;
             return Ok(text);
         }
-        tracing::info!(section = number, "a section's answer has no text");
+        tracing::info!(section = before.len(), "a section's answer has no text");
     }
     Err(bad_output("two answers for a section have no text"))
 }

@@ -1,6 +1,7 @@
 //! A post in one streamed answer. Its whole sections become checkpoints as they come;
 //! after a break the next attempt goes on behind the last one.
 
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use entity::job::{Phase, Warning, WarningCode};
@@ -19,25 +20,23 @@ use crate::outcome::AttemptError;
 /// So many answers make a post at most: one that is cut off is continued.
 const MAX_CALLS: usize = 4;
 
-/// The step that ends a draft, counted from its first one.
-const LAST_STEP: i32 = 999;
-
-/// Writes a draft, or what is missing of it. Its steps are those from `first_step` on.
+/// Writes a draft, or what is missing of it, with checkpoints at `positions`. The last of
+/// them ends the draft.
 pub(super) async fn write(
     attempt: &Attempt,
     brief: &PostBrief,
     steps: &[step::Model],
-    first_step: i32,
+    positions: Range<i32>,
 ) -> Result<Draft, AttemptError> {
-    let last_step = first_step + LAST_STEP;
+    let last_step = positions.end - 1;
     let steps: Vec<&step::Model> = steps
         .iter()
-        .filter(|step| (first_step..=last_step).contains(&step.position))
+        .filter(|step| positions.contains(&step.position))
         .collect();
     let mut text: String = steps.iter().map(|step| step.content.as_str()).collect();
     let mut warnings = Vec::new();
     let mut usage = Usage::default();
-    let mut next_step = first_step + steps.len() as i32;
+    let mut next_step = positions.start + steps.len() as i32;
     let mut is_finished = steps.last().is_some_and(|step| step.position == last_step);
     let mut calls = 0;
     while !is_finished {

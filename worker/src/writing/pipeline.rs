@@ -10,15 +10,12 @@ use shared::queue::Progress;
 use super::draft::Draft;
 use super::ways::{Way, Ways};
 use super::{
-    PERCENT_WRITTEN, PostBrief, bad_output, by_section, guided, language, one_call, review, title,
+    PERCENT_WRITTEN, PostBrief, bad_output, by_section, guided, language, one_call, review, steps,
+    title,
 };
 use crate::agent::{CallScope, Event, Prompt};
 use crate::attempt::{Attempt, ProgressTracker};
 use crate::outcome::AttemptError;
-
-/// The steps of a draft that is written once more, because the first one was in the
-/// wrong language, are counted from here.
-const SECOND_DRAFT: i32 = 1000;
 
 /// The phase in which an attempt begins, before it is known what earlier ones have done.
 pub(crate) fn first_phase(scope: CallScope) -> Phase {
@@ -51,23 +48,26 @@ async fn write_by_model(
     brief: &PostBrief,
     ways: &Ways,
 ) -> Result<Draft, AttemptError> {
-    let steps = attempt.finished_steps().await?;
-    let draft = match way(ways.of(attempt.model(), brief.words()), &steps) {
+    let finished = attempt.finished_steps().await?;
+    let draft = match way(ways.of(attempt.model(), brief.words()), &finished) {
         // Its checks are part of the way.
-        Way::Guided => return guided::write(attempt, brief, &steps).await,
-        Way::BySection => by_section::write(attempt, brief, &steps).await?,
-        Way::OneCall => write_in_one_call(attempt, brief, &steps).await?,
+        Way::Guided => return guided::write(attempt, brief, &finished).await,
+        Way::BySection => by_section::write(attempt, brief, &finished).await?,
+        Way::OneCall => write_in_one_call(attempt, brief, &finished).await?,
     };
-    review::improve(attempt, brief, &steps, draft).await
+    review::improve(attempt, brief, &finished, draft).await
 }
 
 /// An attempt goes on in the way in which an earlier one has begun, if it can: a plan
 /// is stored as step 0.
-fn way(chosen: Way, steps: &[step::Model]) -> Way {
-    match (chosen, steps.first().map(|step| step.position)) {
-        (Way::OneCall, Some(0)) => Way::BySection,
-        (Way::BySection | Way::Guided, Some(1..)) => Way::OneCall,
-        _ => chosen,
+fn way(chosen: Way, finished: &[step::Model]) -> Way {
+    let Some(first) = finished.first() else {
+        return chosen;
+    };
+    match chosen {
+        _ if first.position != steps::PLAN => Way::OneCall,
+        Way::Guided if guided::is_outline(&first.content) => Way::Guided,
+        _ => Way::BySection,
     }
 }
 
@@ -75,15 +75,15 @@ fn way(chosen: Way, steps: &[step::Model]) -> Way {
 async fn write_in_one_call(
     attempt: &Attempt,
     brief: &PostBrief,
-    steps: &[step::Model],
+    finished: &[step::Model],
 ) -> Result<Draft, AttemptError> {
-    let draft = one_call::write(attempt, brief, steps, 1).await?;
+    let draft = one_call::write(attempt, brief, finished, steps::DRAFT).await?;
     let tag = brief.options.language.as_deref();
     if !tag.is_some_and(|tag| language::is_other_language(tag, &draft.content())) {
         return Ok(draft);
     }
     tracing::info!("the draft is in the wrong language; asking once more");
-    one_call::write(attempt, brief, steps, SECOND_DRAFT).await
+    one_call::write(attempt, brief, finished, steps::SECOND_DRAFT).await
 }
 
 /// Has a program write the whole post. It makes its own prompts, and its text is taken

@@ -12,13 +12,10 @@ use shared::queue::Progress;
 use super::draft::{Draft, Section, without_heading};
 use super::repetition::{prose, prose_sentences, repeated_sentences};
 use super::sentences::{self, normalized};
-use super::{PERCENT_WRITTEN, PostBrief, chatter, language, prompts};
+use super::{PERCENT_WRITTEN, PostBrief, chatter, language, prompts, steps};
 use crate::agent::Event as AgentEvent;
 use crate::attempt::{Attempt, ProgressTracker};
 use crate::outcome::AttemptError;
-
-/// The steps of rewritten sections are counted from here.
-const FIRST_STEP: i32 = 2000;
 
 /// No more sections are written again, except if all are in the wrong language.
 const MAX_REWRITES: usize = 3;
@@ -42,7 +39,7 @@ struct Fault {
 pub(super) async fn improve(
     attempt: &Attempt,
     brief: &PostBrief,
-    steps: &[step::Model],
+    finished: &[step::Model],
     mut draft: Draft,
 ) -> Result<Draft, AttemptError> {
     let found = faults(brief, &draft);
@@ -54,8 +51,8 @@ pub(super) async fn improve(
         if count >= MAX_REWRITES && !is_foreign {
             continue;
         }
-        let step = FIRST_STEP + section as i32;
-        let stored = steps.iter().find(|stored| stored.position == step);
+        let step = steps::FIRST_REWRITE + section as i32;
+        let stored = finished.iter().find(|stored| stored.position == step);
         let body = match stored {
             Some(stored) => stored.content.clone(),
             None => rewrite(attempt, brief, &draft, section, &of_section, step).await?,

@@ -19,9 +19,9 @@ pub(super) struct HashBufferPool(Arc<Mutex<Vec<HashBuffer>>>);
 impl HashBufferPool {
     /// Runs `work` with the buffer that was used last, or a new one if none is free.
     pub(super) fn with<T>(&self, work: impl FnOnce(&HashBuffer) -> T) -> T {
-        let memory = self.free().pop().unwrap_or_default();
-        let done = work(&memory);
-        self.free().push(memory);
+        let buffer = self.free().pop().unwrap_or_default();
+        let done = work(&buffer);
+        self.free().push(buffer);
         done
     }
 
@@ -36,7 +36,7 @@ pub(super) struct HashBuffer(RefCell<Vec<Block>>);
 
 impl fmt::Debug for HashBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Memory")
+        f.write_str("HashBuffer")
     }
 }
 
