@@ -80,7 +80,7 @@ async fn nobody_is_an_admin_until_the_command_line_makes_them_one() {
 }
 
 #[tokio::test]
-async fn what_a_user_may_do_is_theirs_neither_to_choose_nor_to_change() {
+async fn a_user_can_neither_register_as_admin_nor_change_their_role() {
     let app = TestApp::new().await;
     let body = json!({ "username": "eve", "password": PASSWORD, "role": "admin" });
     let answer = app.anonymous().post("/users/register", body).await;

@@ -166,7 +166,7 @@ async fn a_filter_that_nothing_can_match_is_refused_or_matches_nothing() {
 }
 
 #[tokio::test]
-async fn a_list_that_is_filtered_comes_in_pages_too() {
+async fn a_filtered_list_is_paged_too() {
     let mut app = TestApp::new().await;
     app.allow_unfinished_jobs();
     let (root, ann) = (app.admin("root").await, app.user("ann").await);
@@ -185,7 +185,7 @@ async fn a_list_that_is_filtered_comes_in_pages_too() {
 }
 
 #[tokio::test]
-async fn an_admin_cancels_and_retries_jobs_of_others_and_that_is_written_down() {
+async fn an_admin_cancels_and_retries_jobs_of_others_and_that_is_audited() {
     let app = TestApp::new().await;
     let (root, ann) = (app.admin("root").await, app.user("ann").await);
     let asked = ann.create_post("Tomatoes").await;
@@ -239,7 +239,7 @@ async fn a_job_that_runs_is_canceled_by_an_admin_within_moments() {
 }
 
 #[tokio::test]
-async fn a_job_of_who_is_disabled_is_not_tried_again() {
+async fn a_job_of_a_disabled_user_is_not_retried() {
     let app = TestApp::new().await;
     let (root, ann) = (app.admin("root").await, app.user("ann").await);
     let asked = ann.create_post("Tomatoes").await;
@@ -306,7 +306,7 @@ async fn all_jobs_that_a_filter_matches_are_canceled_and_no_others() {
 }
 
 #[tokio::test]
-async fn a_thousand_failed_jobs_are_tried_again_at_once_beyond_their_owners_quota() {
+async fn a_bulk_retry_of_a_thousand_jobs_goes_beyond_their_owners_quota() {
     let mut app = TestApp::new().await;
     app.allow_unfinished_jobs();
     let (root, ann) = (app.admin("root").await, app.user("ann").await);
@@ -336,7 +336,7 @@ async fn a_thousand_failed_jobs_are_tried_again_at_once_beyond_their_owners_quot
 }
 
 #[tokio::test]
-async fn a_bulk_change_that_makes_no_sense_changes_nothing() {
+async fn an_invalid_bulk_request_changes_nothing() {
     let app = TestApp::new().await;
     let (root, ann) = (app.admin("root").await, app.user("ann").await);
     ann.create_post("Tomatoes").await;

@@ -47,7 +47,7 @@ async fn workers_once(
 }
 
 #[tokio::test]
-async fn the_queue_tells_how_it_is_doing() {
+async fn the_queue_shows_its_counts_and_timings() {
     let app = TestApp::new().await;
     let (root, ann) = (app.admin("root").await, app.user("ann").await);
     let none = json!({
@@ -84,7 +84,7 @@ async fn two_days_later(app: &TestApp) {
 }
 
 #[tokio::test]
-async fn a_job_that_is_tried_again_by_hand_is_measured_from_then_on() {
+async fn a_retried_job_is_measured_from_its_retry_on() {
     let app = TestApp::new().await;
     let (root, ann) = (app.admin("root").await, app.user("ann").await);
     let asked = ann.create_post("One").await;
@@ -154,7 +154,7 @@ async fn a_paused_queue_accepts_jobs_and_no_worker_takes_any_until_it_is_resumed
 }
 
 #[tokio::test]
-async fn what_runs_goes_on_when_the_queue_is_paused() {
+async fn a_running_job_goes_on_when_the_queue_is_paused() {
     let app = TestApp::new().await;
     let (root, ann) = (app.admin("root").await, app.user("ann").await);
     app.agent.set(StubBehavior::Hang);
@@ -201,7 +201,7 @@ async fn a_worker_shows_what_it_is_and_what_it_runs() {
 }
 
 #[tokio::test]
-async fn a_worker_that_is_silent_is_not_alive_and_is_forgotten_after_a_day() {
+async fn a_worker_without_heartbeats_is_not_alive_and_is_deleted_after_a_day() {
     let app = TestApp::new().await;
     let root = app.admin("root").await;
     let told = worker::Model {

@@ -49,7 +49,7 @@ async fn an_admin_sees_all_users_the_newest_first() {
 }
 
 #[tokio::test]
-async fn the_list_comes_in_pages() {
+async fn the_list_of_users_is_paged() {
     let app = TestApp::new().await;
     let ann = app.admin("ann").await;
     for name in ["bob", "cay", "dan"] {
@@ -128,7 +128,7 @@ async fn crowd(app: &TestApp, size: usize) {
 }
 
 #[tokio::test]
-async fn a_search_for_what_is_rare_goes_on_where_a_page_has_looked_far_enough() {
+async fn a_search_with_few_matches_goes_on_on_the_next_page() {
     let app = TestApp::new().await;
     let ann = app.admin("ann").await;
     crowd(&app, 3_750).await;
@@ -166,7 +166,7 @@ async fn a_role_that_is_changed_acts_at_once() {
 }
 
 #[tokio::test]
-async fn a_change_of_nothing_changes_nothing() {
+async fn an_empty_update_changes_nothing() {
     let app = TestApp::new().await;
     let ann = app.admin("ann").await;
     let elsewhere = app.user("bob").await;
@@ -187,7 +187,7 @@ async fn a_change_of_nothing_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_change_that_cannot_be_is_refused() {
+async fn an_invalid_update_of_a_user_is_refused() {
     let app = TestApp::new().await;
     let ann = app.admin("ann").await;
     let path = format!("/admin/users/{}", app.id_of("ann").await);
@@ -244,7 +244,7 @@ async fn a_disabled_user_is_out_at_once_and_for_as_long_as_they_are_disabled() {
 }
 
 #[tokio::test]
-async fn the_jobs_of_a_disabled_user_are_called_off_and_those_of_others_are_not() {
+async fn disabling_a_user_cancels_their_jobs_and_no_others() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.admin("ann").await, app.user("bob").await);
     app.agent.set(StubBehavior::Hang);
@@ -306,7 +306,7 @@ async fn many_jobs(app: &TestApp, owner: &TestClient, count: usize) {
 }
 
 #[tokio::test]
-async fn very_many_jobs_of_a_disabled_user_are_called_off_as_well() {
+async fn disabling_a_user_cancels_hundreds_of_their_jobs() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.admin("ann").await, app.user("bob").await);
     many_jobs(&app, &bob, 450).await;
@@ -320,7 +320,7 @@ async fn very_many_jobs_of_a_disabled_user_are_called_off_as_well() {
 }
 
 #[tokio::test]
-async fn what_an_api_that_died_has_left_of_a_disabled_user_is_called_off_by_another() {
+async fn jobs_that_a_dead_api_left_of_a_disabled_user_are_canceled_by_another() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
     many_jobs(&app, &bob, 250).await;
@@ -339,7 +339,7 @@ async fn what_an_api_that_died_has_left_of_a_disabled_user_is_called_off_by_anot
 }
 
 #[tokio::test]
-async fn nothing_is_asked_for_beside_the_disabling_that_outlives_it() {
+async fn no_job_enqueued_while_its_user_is_disabled_survives() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.admin("ann").await, app.user("bob").await);
     let asked = bob.create_post("Growing tomatoes").await;
@@ -402,7 +402,7 @@ async fn the_last_admin_stays_one() {
 }
 
 #[tokio::test]
-async fn of_admins_who_take_each_other_away_at_once_one_is_left() {
+async fn of_two_admins_who_demote_each_other_at_once_one_stays() {
     let app = TestApp::new().await;
     let changes = [
         json!({ "role": "user" }),
@@ -441,7 +441,7 @@ async fn of_admins_who_take_each_other_away_at_once_one_is_left() {
 
 /// On Postgres the two would hold the admin and the user in opposite order.
 #[tokio::test]
-async fn a_change_of_a_user_who_is_older_than_an_admin_meets_their_jobs_politely() {
+async fn an_update_of_an_older_user_does_not_deadlock_with_a_bulk_retry() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let (root, boss) = (app.admin("root").await, app.admin("boss").await);
@@ -478,7 +478,7 @@ async fn a_change_of_a_user_who_is_older_than_an_admin_meets_their_jobs_politely
 }
 
 #[tokio::test]
-async fn of_admins_who_all_leave_at_once_one_stays() {
+async fn of_admins_who_delete_their_accounts_at_once_one_stays() {
     let app = TestApp::new().await;
     let mut admins = Vec::new();
     for name in ["ann", "bob", "cay", "dan"] {

@@ -12,7 +12,7 @@ use testing::{HEADINGS, OUTLINE, assert_fields, at_first, outcomes, text, time};
 use crate::support::TestApp;
 
 #[tokio::test]
-async fn an_error_that_may_pass_is_tried_again_until_it_has_passed() {
+async fn a_retryable_error_is_retried_until_it_has_passed() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Storms").await;
@@ -40,7 +40,7 @@ async fn an_error_that_may_pass_is_tried_again_until_it_has_passed() {
 }
 
 #[tokio::test]
-async fn an_agent_that_asks_to_be_left_alone_is_left_alone() {
+async fn a_retry_waits_for_as_long_as_retry_after_says() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Patience").await;
@@ -70,7 +70,7 @@ async fn an_agent_that_asks_to_be_left_alone_is_left_alone() {
 }
 
 #[tokio::test]
-async fn an_error_that_stays_fails_the_job_at_once() {
+async fn a_permanent_error_fails_the_job_at_once() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Locks").await;
@@ -135,7 +135,7 @@ async fn an_agent_that_is_not_there_is_unavailable() {
 }
 
 #[tokio::test]
-async fn what_is_finished_is_not_asked_for_again() {
+async fn a_retry_requests_no_finished_section_again() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Bridges").await;
@@ -160,7 +160,7 @@ async fn what_is_finished_is_not_asked_for_again() {
 }
 
 #[tokio::test]
-async fn a_section_without_a_text_is_asked_for_once_more() {
+async fn an_empty_section_is_requested_once_more() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Silence").await;
@@ -175,7 +175,7 @@ async fn a_section_without_a_text_is_asked_for_once_more() {
 }
 
 #[tokio::test]
-async fn a_section_that_never_has_a_text_fails_the_attempt() {
+async fn a_section_that_stays_empty_fails_the_attempt() {
     let app = TestApp::with(&["--job-max-attempts=1"]).await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Silence").await;

@@ -21,7 +21,7 @@ const LONG: u32 = 100;
 const TOO_LONG: u32 = 600;
 
 #[tokio::test]
-async fn a_pause_is_kept_by_all_jobs_and_burns_no_attempt() {
+async fn a_rate_limit_pauses_all_jobs_and_costs_no_attempt() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let mut posts = Vec::new();
@@ -77,7 +77,7 @@ async fn a_pause_is_kept_by_all_jobs_and_burns_no_attempt() {
 }
 
 #[tokio::test]
-async fn a_refusal_that_names_no_time_is_waited_out_in_the_same_attempt() {
+async fn a_429_without_retry_after_is_waited_out_in_the_same_attempt() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Modesty").await;
@@ -205,7 +205,7 @@ async fn a_lease_does_not_run_out_while_its_holder_waits_for_the_agent() {
 }
 
 #[tokio::test]
-async fn an_agent_that_refuses_for_ever_fails_the_job() {
+async fn an_agent_that_always_answers_429_fails_the_job() {
     let app = TestApp::with(&["--job-max-attempts=2"]).await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Sisyphus").await;
@@ -240,7 +240,7 @@ async fn a_quota_that_is_used_up_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn who_was_not_refused_gives_its_job_back_uncounted_if_the_pause_is_too_long() {
+async fn a_job_that_was_not_rate_limited_is_released_uncounted_if_the_pause_is_too_long() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let halfway = ann.create_post("Halfway there").await;

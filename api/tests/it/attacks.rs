@@ -55,7 +55,7 @@ async fn session(client: &TestClient) -> Value {
 }
 
 #[tokio::test]
-async fn a_session_that_is_over_opens_no_route() {
+async fn an_ended_session_opens_no_route() {
     let app = TestApp::new().await;
     let root = app.admin("the_first").await;
     // All could do everything until a moment ago.
@@ -132,7 +132,7 @@ async fn no_answer_tells_anything_of_somebody_else() {
 }
 
 #[tokio::test]
-async fn an_admin_is_no_reader_of_others() {
+async fn an_admin_cannot_read_the_posts_of_others() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.admin("ann").await, app.user("bob").await);
     let post = bob.create_post("Growing artichokes").await;
@@ -162,7 +162,7 @@ async fn an_admin_is_no_reader_of_others() {
 }
 
 #[tokio::test]
-async fn nobody_sets_what_is_not_theirs_to_set() {
+async fn no_route_accepts_internal_fields() {
     let app = TestApp::new().await;
     let ann = app.admin("ann").await;
     let own = ann.create_post("Growing tomatoes").await;
@@ -225,7 +225,7 @@ async fn nobody_sets_what_is_not_theirs_to_set() {
 }
 
 #[tokio::test]
-async fn no_header_makes_one_somebody_else_or_a_request_another() {
+async fn no_header_changes_the_user_or_the_method_of_a_request() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.admin("ann").await, app.user("bob").await);
     let own = bob.create_post("Growing tomatoes").await;
@@ -302,7 +302,7 @@ fn from_elsewhere(request: RequestBuilder, address: &str) -> RequestBuilder {
 }
 
 #[tokio::test]
-async fn nobody_chooses_the_address_that_they_are_known_by() {
+async fn forwarded_headers_of_a_client_do_not_change_its_address() {
     let app = TestApp::new().await;
     let ann = app.admin("ann").await;
     let stranger = app.client_from_ip(2);
@@ -333,7 +333,7 @@ async fn nobody_chooses_the_address_that_they_are_known_by() {
 }
 
 #[tokio::test]
-async fn nobody_has_more_requests_by_naming_other_addresses() {
+async fn forwarded_headers_of_a_client_do_not_evade_the_rate_limit() {
     let app = TestApp::with(&["--rate-limit-per-minute=4"]).await;
     let client = app.anonymous();
     let mut statuses = Vec::new();
@@ -346,7 +346,7 @@ async fn nobody_has_more_requests_by_naming_other_addresses() {
 }
 
 #[tokio::test]
-async fn two_tokens_in_one_request_are_none() {
+async fn a_request_with_two_tokens_is_unauthenticated() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
     let good = format!("Bearer {}", ann.token);
@@ -362,7 +362,7 @@ async fn two_tokens_in_one_request_are_none() {
 }
 
 #[tokio::test]
-async fn a_key_that_a_token_brings_or_names_is_not_used() {
+async fn a_key_in_or_named_by_a_token_is_not_used() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let (_, claims) = decode_token(&ann.token);
@@ -398,7 +398,7 @@ async fn a_key_that_a_token_brings_or_names_is_not_used() {
 }
 
 #[tokio::test]
-async fn what_is_signed_for_one_purpose_is_good_for_no_other() {
+async fn a_token_or_cursor_is_good_for_its_own_purpose_only() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     ann.create_post("Growing tomatoes").await;
@@ -457,7 +457,7 @@ async fn a_cursor_is_good_for_nobody_else_and_for_no_other_list() {
 }
 
 #[tokio::test]
-async fn a_route_that_is_spelled_otherwise_is_none() {
+async fn a_path_in_another_spelling_is_not_found() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.admin("ann").await, app.user("bob").await);
     let get = async |client: &TestClient, path: &str| {
@@ -503,7 +503,7 @@ async fn a_route_that_is_spelled_otherwise_is_none() {
 }
 
 #[tokio::test]
-async fn where_a_request_ends_is_beyond_doubt() {
+async fn no_request_can_be_smuggled() {
     let app = TestApp::new().await;
     let hidden = "GET /api/v1/openapi.json HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n";
     let post = |head: &str, body: &str| {
@@ -582,7 +582,7 @@ async fn no_route_sends_a_request_elsewhere() {
 }
 
 #[tokio::test]
-async fn a_sign_in_is_never_one_that_somebody_else_has_prepared() {
+async fn each_login_creates_a_new_session() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
     // Whatever session one comes with, one gets a new one, of one's own.

@@ -30,7 +30,7 @@ fn told(events: &[Value]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn all_that_bears_on_who_may_do_what_is_written_down() {
+async fn changes_of_accounts_and_roles_are_audited() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.admin("ann").await, app.user("bob").await);
     app.anonymous().login("bob", WRONG).await;
@@ -80,7 +80,7 @@ async fn all_that_bears_on_who_may_do_what_is_written_down() {
 }
 
 #[tokio::test]
-async fn an_event_tells_which_request_it_was() {
+async fn an_audit_event_has_the_id_of_its_request() {
     let app = TestApp::new().await;
     let ann = app.admin("ann").await;
     app.user("bob").await;
@@ -93,7 +93,7 @@ async fn an_event_tells_which_request_it_was() {
 }
 
 #[tokio::test]
-async fn what_was_not_done_is_not_written_down() {
+async fn a_refused_change_is_not_audited() {
     let app = TestApp::new().await;
     let ann = app.admin("ann").await;
     let path = format!("/admin/users/{}", app.id_of("ann").await);
@@ -103,7 +103,7 @@ async fn what_was_not_done_is_not_written_down() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_that_comes_again_is_told_of_once() {
+async fn a_reused_refresh_token_is_audited_once() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.admin("ann").await, app.user("bob").await);
     for status in [200, 401, 401] {
@@ -116,7 +116,7 @@ async fn a_refresh_token_that_comes_again_is_told_of_once() {
 }
 
 #[tokio::test]
-async fn the_trail_outlives_those_whom_it_tells_of() {
+async fn audit_events_outlive_their_users() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.admin("ann").await, app.admin("bob").await);
     app.update_user(&bob, "ann", json!({ "role": "user" }))
@@ -135,7 +135,7 @@ async fn the_trail_outlives_those_whom_it_tells_of() {
 }
 
 #[tokio::test]
-async fn the_trail_comes_in_pages_and_only_to_be_read() {
+async fn the_audit_trail_is_paged_and_read_only() {
     let app = TestApp::new().await;
     let ann = app.admin("ann").await;
     app.user("bob").await;
@@ -157,7 +157,7 @@ async fn the_trail_comes_in_pages_and_only_to_be_read() {
 }
 
 #[tokio::test]
-async fn events_are_forgotten_after_400_days() {
+async fn audit_events_are_deleted_after_400_days() {
     let app = TestApp::new().await;
     let ann = app.admin("ann").await;
     let aged = async |days| {

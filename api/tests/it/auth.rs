@@ -28,7 +28,7 @@ fn assert_refused(answer: &TestResponse, code: &str) {
 }
 
 #[tokio::test]
-async fn without_a_token_nobody_is_known() {
+async fn a_request_without_a_token_is_unauthenticated() {
     let app = TestApp::new().await;
     assert_refused(&app.anonymous().get("/users/me").await, "unauthenticated");
 }
@@ -124,7 +124,7 @@ async fn a_token_that_was_changed_anywhere_is_refused() {
 }
 
 #[tokio::test]
-async fn only_one_algorithm_counts_even_with_the_right_key() {
+async fn only_hs256_is_accepted_even_with_the_right_key() {
     let app = TestApp::new().await;
     let (_, claims) = decode_token(&app.user("ann").await.token);
     let others = [
@@ -151,7 +151,7 @@ async fn only_one_algorithm_counts_even_with_the_right_key() {
 }
 
 #[tokio::test]
-async fn a_token_must_be_ours_for_us_and_of_the_right_kind() {
+async fn a_token_needs_our_issuer_our_audience_and_its_type() {
     let app = TestApp::new().await;
     let (_, good) = decode_token(&app.user("ann").await.token);
     let bad = [
@@ -249,7 +249,7 @@ async fn a_token_expires_when_it_says_so() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_opens_nothing_by_itself() {
+async fn a_refresh_token_is_no_access_token() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let answer = app
@@ -330,7 +330,7 @@ async fn told(client: &TestClient, route: &Route, id: &str) -> (u16, Vec<String>
 }
 
 #[tokio::test]
-async fn what_is_someone_elses_cannot_be_told_from_what_is_not() {
+async fn a_resource_of_another_user_looks_like_a_missing_one() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
     let ready = ann.create_post("Growing tomatoes").await;

@@ -126,7 +126,7 @@ async fn a_body_that_is_no_object_is_refused() {
 }
 
 #[tokio::test]
-async fn fields_of_the_wrong_type_are_told_by_their_names() {
+async fn fields_of_the_wrong_type_are_reported_by_their_names() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     for topic in [json!(1), json!(true), json!(["Growing"]), json!({})] {
@@ -154,7 +154,7 @@ async fn fields_of_the_wrong_type_are_told_by_their_names() {
 }
 
 #[tokio::test]
-async fn fields_that_nobody_knows_are_refused_wherever_they_are() {
+async fn unknown_fields_are_refused_wherever_they_are() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let body = json!({
@@ -254,7 +254,7 @@ async fn a_body_of_more_than_a_mebibyte_is_refused() {
 }
 
 #[tokio::test]
-async fn all_that_is_wrong_with_a_request_is_told_at_once() {
+async fn all_faults_of_a_request_are_reported_at_once() {
     let app = TestApp::new().await;
     let (ann, root) = (app.user("ann").await, app.admin("root").await);
     let body = json!({ "topic": "x", "options": { "model": "nope", "words": 5 } });
@@ -560,7 +560,7 @@ async fn a_cursor_is_good_for_its_own_list_only() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_an_id_is_an_id_of_nothing() {
+async fn an_invalid_id_is_not_found() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let (get, post) = (Method::GET, Method::POST);
@@ -597,7 +597,7 @@ async fn what_cannot_be_an_id_is_an_id_of_nothing() {
 }
 
 #[tokio::test]
-async fn a_path_that_leads_nowhere_is_not_found() {
+async fn an_unknown_path_is_not_found() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     for path in [
@@ -627,7 +627,7 @@ async fn a_path_that_leads_nowhere_is_not_found() {
 }
 
 #[tokio::test]
-async fn a_method_that_a_path_does_not_know_is_refused_with_those_it_does() {
+async fn an_unknown_method_is_refused_with_those_allowed() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let id = Uuid::now_v7();
@@ -671,7 +671,7 @@ async fn a_method_that_a_path_does_not_know_is_refused_with_those_it_does() {
 }
 
 #[tokio::test]
-async fn a_change_of_a_version_that_is_past_is_refused() {
+async fn an_update_of_an_old_version_is_refused() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let post = ann.create_post("Growing tomatoes").await;

@@ -108,7 +108,7 @@ async fn a_job_that_is_over_cannot_be_canceled() {
 }
 
 #[tokio::test]
-async fn a_failed_job_goes_on_where_it_was() {
+async fn a_failed_job_is_retried_from_its_checkpoint() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = failed(&app, &ann, "Second winds").await;
@@ -132,7 +132,7 @@ async fn a_failed_job_goes_on_where_it_was() {
 }
 
 #[tokio::test]
-async fn a_canceled_job_goes_on_where_it_was() {
+async fn a_canceled_job_is_retried_from_its_checkpoint() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Changes of mind").await;
@@ -212,7 +212,7 @@ async fn whenever_a_cancel_comes_job_and_post_agree() {
 }
 
 #[tokio::test]
-async fn whatever_comes_at_once_nothing_is_left_behind() {
+async fn concurrent_requests_leave_job_and_post_consistent() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let workers = (app.worker().await, app.worker().await);
@@ -278,7 +278,7 @@ async fn crossed_deliveries(app: &TestApp, owner: &TestClient) -> [String; 2] {
 /// On Postgres. A worker that was woken by the deliveries of one's jobs locks them
 /// in the order of their ids, though it has taken others' jobs.
 #[tokio::test]
-async fn nobody_who_calls_off_many_jobs_and_a_worker_wait_for_each_other() {
+async fn canceling_many_jobs_does_not_deadlock_with_a_worker() {
     let app = TestApp::new().await;
     let ann = app.admin("ann").await;
     for way in ["deleted", "disabled", "canceled"] {
@@ -342,7 +342,7 @@ async fn many_jobs(app: &TestApp, ann: &TestClient) {
 }
 
 #[tokio::test]
-async fn of_very_many_deliveries_all_are_taken_and_no_other() {
+async fn a_deleted_account_takes_a_thousand_deliveries_along_and_no_other() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
     let kept = ann.create_post("Growing tomatoes").await;

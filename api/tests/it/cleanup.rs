@@ -25,7 +25,7 @@ fn days_ago(days: i64) -> Timestamp {
 }
 
 #[tokio::test]
-async fn a_job_that_was_over_long_ago_is_forgotten_and_its_post_is_not() {
+async fn an_old_finished_job_is_deleted_and_its_post_is_not() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Old times").await;
@@ -50,7 +50,7 @@ async fn a_job_that_was_over_long_ago_is_forgotten_and_its_post_is_not() {
 }
 
 #[tokio::test]
-async fn a_post_is_written_anew_as_it_was_though_its_job_is_forgotten() {
+async fn a_post_is_regenerated_with_its_options_though_its_job_was_deleted() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let options = json!({ "language": "de", "model": "stub-small" });
@@ -113,7 +113,7 @@ async fn a_job_that_is_retried_at_this_moment_is_kept_however_old_it_is() {
 }
 
 #[tokio::test]
-async fn more_than_one_step_is_taken_where_there_is_more() {
+async fn cleanup_deletes_in_several_batches() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     ann.create_post("One of many").await;
@@ -141,7 +141,7 @@ async fn sessions_left(app: &TestApp) -> u64 {
 }
 
 #[tokio::test]
-async fn a_session_is_forgotten_a_day_after_its_end_with_its_tokens() {
+async fn a_session_is_deleted_with_its_tokens_a_day_after_its_end() {
     let app = TestApp::new().await;
     let (ended, live) = (app.user("ann").await, app.login("ann").await);
     ended.post_empty("/users/logout").await.expect(204);
@@ -164,7 +164,7 @@ async fn a_session_is_forgotten_a_day_after_its_end_with_its_tokens() {
 }
 
 #[tokio::test]
-async fn a_spent_token_is_forgotten_when_it_would_be_worth_nothing_anyway() {
+async fn a_spent_refresh_token_is_deleted_after_its_lifetime() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let pair = app.anonymous().refresh(&ann.refresh_token).await;
@@ -190,7 +190,7 @@ async fn a_spent_token_is_forgotten_when_it_would_be_worth_nothing_anyway() {
 }
 
 #[tokio::test]
-async fn a_worker_that_has_been_gone_for_a_day_is_forgotten() {
+async fn a_worker_that_has_been_gone_for_a_day_is_deleted() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     for topic in ["One worker", "Another worker"] {
@@ -226,7 +226,7 @@ async fn trusts(app: &TestApp, time: Timestamp) -> bool {
 }
 
 #[tokio::test]
-async fn a_clock_that_jumps_ahead_is_believed_after_a_day_and_not_sooner() {
+async fn a_clock_that_jumps_ahead_is_trusted_after_a_day_and_not_sooner() {
     let app = TestApp::new().await;
     let (today, month) = (now(), TimeDelta::days(30));
     assert!(trusts(&app, today).await);

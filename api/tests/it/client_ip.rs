@@ -38,7 +38,7 @@ async fn clients_behind_a_trusted_proxy_have_a_limit_each() {
 }
 
 #[tokio::test]
-async fn who_comes_past_the_proxy_is_known_by_its_own_address() {
+async fn a_client_that_bypasses_the_proxy_has_its_own_address() {
     let app = TestApp::with(&[PROXY, "--rate-limit-per-minute=2"]).await;
     let past = app.client_from_ip(2);
     let mut statuses = Vec::new();

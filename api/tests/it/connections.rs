@@ -217,7 +217,7 @@ async fn a_connection_is_kept_while_it_waits_for_an_answer_and_closed_when_it_is
 }
 
 #[tokio::test]
-async fn of_more_connections_than_there_may_be_the_others_wait_until_one_is_closed() {
+async fn connections_beyond_the_limit_wait_until_one_is_closed() {
     let (address, _stop, asked) = served().await;
     let head = b"GET /slow HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n";
     let mut connections = Vec::new();
@@ -289,7 +289,7 @@ async fn a_request_that_was_begun_is_answered_though_the_server_stops() {
 }
 
 #[tokio::test]
-async fn an_address_that_takes_all_its_places_leaves_others_theirs() {
+async fn an_address_at_its_limit_leaves_others_their_connections() {
     let (address, _stop, _) = served_within(patient(4, 2)).await;
     // Nobody has waited longer for a client.
     let mut other = sending(2, address, "").await;
@@ -326,7 +326,7 @@ async fn an_address_whose_requests_are_all_being_answered_gets_no_further_connec
 }
 
 #[tokio::test]
-async fn silent_connections_from_everywhere_make_place_for_who_asks() {
+async fn silent_connections_are_closed_when_others_wait() {
     let (address, _stop, asked) = served_within(patient(8, 2)).await;
     let head = "GET /slow HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n";
     let mut answered = sending(1, address, head).await;
@@ -354,7 +354,7 @@ async fn silent_connections_from_everywhere_make_place_for_who_asks() {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_come_makes_place_too() {
+async fn a_connection_whose_body_does_not_come_is_closed_when_others_wait() {
     let (address, _stop, _) = served_within(patient(1, 1)).await;
     let head = "POST /body HTTP/1.1\r\nhost: here\r\ncontent-length: 9\r\n\
                 expect: 100-continue\r\n\r\n";
@@ -367,7 +367,7 @@ async fn a_body_that_does_not_come_makes_place_too() {
 }
 
 #[tokio::test]
-async fn a_body_that_has_come_makes_its_request_one_that_is_answered() {
+async fn a_connection_whose_body_has_come_is_kept_though_others_wait() {
     let asked = Arc::new(Notify::new());
     let tell = asked.clone();
     let slow = async move |body: Bytes| {
@@ -403,7 +403,7 @@ async fn an_answer_is_sent_to_its_end_though_others_wait() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_read_makes_place_after_a_while() {
+async fn a_connection_that_does_not_read_is_closed_after_a_while_when_others_wait() {
     let limits = ConnectionLimits {
         head_timeout: PATIENCE,
         ..patient(1, 1)
@@ -436,7 +436,7 @@ async fn an_answer_that_is_read_slowly_is_sent_to_its_end() {
 }
 
 #[tokio::test]
-async fn whoever_waits_for_a_job_keeps_the_connection() {
+async fn a_long_poll_keeps_its_connection() {
     let app = TestApp::with(&["--max-connections-per-address=2"]).await;
     let ann = app.user("ann").await;
     let away = app.client_from_ip(2).with_token(&ann.token);

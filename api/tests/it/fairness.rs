@@ -51,7 +51,7 @@ fn job_ids<'a>(posts: impl IntoIterator<Item = &'a Value>) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn one_who_asks_for_much_holds_up_no_one_who_asks_for_little() {
+async fn a_user_with_many_jobs_does_not_delay_one_with_few() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
     let of_ann = ask(&ann, 60).await;
@@ -65,7 +65,7 @@ async fn one_who_asks_for_much_holds_up_no_one_who_asks_for_little() {
 }
 
 #[tokio::test]
-async fn one_who_asks_again_whenever_a_job_is_taken_overtakes_nobody() {
+async fn a_user_who_enqueues_a_job_at_each_claim_overtakes_nobody() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
     let of_bob = ask(&bob, 3).await;
@@ -95,7 +95,7 @@ async fn one_who_asks_again_whenever_a_job_is_taken_overtakes_nobody() {
 }
 
 #[tokio::test]
-async fn a_job_that_a_worker_gave_back_has_kept_its_place() {
+async fn a_released_job_keeps_its_queue_position() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
     let (of_ann, of_bob) = (ask(&ann, 2).await, ask(&bob, 2).await);
@@ -114,7 +114,7 @@ async fn a_job_that_a_worker_gave_back_has_kept_its_place() {
 }
 
 #[tokio::test]
-async fn a_job_whose_worker_was_lost_has_kept_its_place() {
+async fn a_rescued_job_keeps_its_queue_position() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
     let (of_ann, of_bob) = (ask(&ann, 2).await, ask(&bob, 2).await);
@@ -141,7 +141,7 @@ async fn a_job_whose_worker_was_lost_has_kept_its_place() {
 }
 
 #[tokio::test]
-async fn a_job_that_is_tried_again_after_an_error_lines_up_behind_its_owners_others() {
+async fn a_job_retried_after_an_error_queues_behind_its_owners_others() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
     let (of_ann, of_bob) = (ask(&ann, 3).await, ask(&bob, 3).await);
@@ -160,7 +160,7 @@ async fn a_job_that_is_tried_again_after_an_error_lines_up_behind_its_owners_oth
 }
 
 #[tokio::test]
-async fn positions_are_the_order_in_which_jobs_are_taken() {
+async fn queue_positions_are_the_order_of_claims() {
     let app = TestApp::new().await;
     let (ann, bob, cyd) = tokio::join!(app.user("ann"), app.user("bob"), app.user("cyd"));
     let mut asked = Vec::new();
@@ -211,7 +211,7 @@ async fn in_front(app: &TestApp, asked: &Value, count: usize) {
 }
 
 #[tokio::test]
-async fn who_is_behind_a_thousand_others_is_told_no_position() {
+async fn a_job_behind_a_thousand_others_has_no_queue_position() {
     let mut app = TestApp::new().await;
     app.allow_unfinished_jobs();
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);

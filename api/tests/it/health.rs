@@ -41,7 +41,7 @@ async fn a_service_without_any_migration_is_not_ready() {
 }
 
 #[tokio::test]
-async fn without_a_database_everyone_is_told_to_come_back() {
+async fn without_a_database_requests_are_answered_503_with_retry_after() {
     let mut app = TestApp::new().await;
     let ann = app.user("ann").await;
     app.allow_unfinished_jobs();
@@ -76,7 +76,7 @@ async fn without_a_database_everyone_is_told_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_fault_of_ours_is_told_without_the_inside() {
+async fn an_internal_error_reveals_no_details() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let sql = "ALTER TABLE blog_posts RENAME COLUMN topic TO subject";
@@ -105,7 +105,7 @@ async fn a_request_keeps_the_id_that_its_sender_gave_it() {
 }
 
 #[tokio::test]
-async fn an_id_that_does_not_fit_into_a_log_is_replaced() {
+async fn a_request_id_unfit_for_logs_is_replaced() {
     let app = TestApp::new().await;
     let client = app.anonymous();
     let long = "x".repeat(129);
@@ -128,7 +128,7 @@ async fn an_id_that_does_not_fit_into_a_log_is_replaced() {
 }
 
 #[tokio::test]
-async fn each_request_gets_an_id_of_its_own() {
+async fn each_request_gets_a_request_id_of_its_own() {
     let app = TestApp::new().await;
     let client = app.anonymous();
     let first = client.get("//health").await;
@@ -137,7 +137,7 @@ async fn each_request_gets_an_id_of_its_own() {
 }
 
 #[tokio::test]
-async fn no_browser_guesses_what_an_answer_is() {
+async fn every_response_forbids_content_sniffing() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     for path in [
@@ -154,7 +154,7 @@ async fn no_browser_guesses_what_an_answer_is() {
 }
 
 #[tokio::test]
-async fn every_answer_says_what_it_is_and_how_it_is_written() {
+async fn every_response_has_a_content_type_and_text_a_charset() {
     let app = TestApp::new().await;
     let ann = app.admin("ann").await;
     let mut kinds = BTreeSet::new();

@@ -96,7 +96,7 @@ async fn age(app: &TestApp, age: TimeDelta) {
 }
 
 #[tokio::test]
-async fn a_post_that_is_asked_for_again_is_made_once() {
+async fn a_repeated_create_request_creates_one_post() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let first = send(&ann, "k1", BLOGS, about("Echoes")).await;
@@ -114,7 +114,7 @@ async fn a_post_that_is_asked_for_again_is_made_once() {
 }
 
 #[tokio::test]
-async fn a_regeneration_that_is_asked_for_again_is_done_once() {
+async fn a_repeated_regenerate_request_regenerates_once() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let path = regenerate_path(&ann.create_post("Encores").await);
@@ -128,7 +128,7 @@ async fn a_regeneration_that_is_asked_for_again_is_done_once() {
 }
 
 #[tokio::test]
-async fn a_retry_that_is_asked_for_again_is_done_once() {
+async fn a_repeated_retry_request_retries_once() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Second chances").await;
@@ -156,7 +156,7 @@ async fn without_a_key_every_request_counts() {
 }
 
 #[tokio::test]
-async fn neither_layout_nor_patience_makes_it_another_request() {
+async fn neither_json_layout_nor_prefer_makes_it_another_request() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let body = r#"{"topic":"Layouts","options":{"words":200,"tone":"friendly"}}"#;
@@ -217,7 +217,7 @@ async fn the_same_key_of_another_user_is_another_key() {
 }
 
 #[tokio::test]
-async fn a_request_that_was_refused_has_not_used_up_its_key() {
+async fn a_refused_request_does_not_use_up_its_key() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let bad = send(&ann, "k1", BLOGS, about("x")).await;
@@ -244,7 +244,7 @@ async fn a_request_that_was_refused_has_not_used_up_its_key() {
 }
 
 #[tokio::test]
-async fn of_many_at_once_under_one_key_one_is_done() {
+async fn of_many_concurrent_requests_with_one_key_one_is_executed() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let many = (0..64).map(|_| send(&ann, "k1", BLOGS, about("Stampedes")));
@@ -293,7 +293,7 @@ async fn a_key_is_kept_for_a_day() {
 }
 
 #[tokio::test]
-async fn while_the_first_waits_for_its_post_the_others_are_sent_away() {
+async fn while_the_first_request_waits_the_others_are_answered_409() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let gate = Arc::new(Notify::new());
@@ -321,7 +321,7 @@ async fn while_the_first_waits_for_its_post_the_others_are_sent_away() {
 }
 
 #[tokio::test]
-async fn who_waited_in_vain_is_told_the_same_again() {
+async fn the_response_to_a_wait_in_vain_is_replayed() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let first = ask_and_wait(&ann, "k1", 0).await;
@@ -333,7 +333,7 @@ async fn who_waited_in_vain_is_told_the_same_again() {
 }
 
 #[tokio::test]
-async fn who_goes_away_while_waiting_can_ask_for_the_post_later() {
+async fn a_client_that_disconnects_while_waiting_gets_the_post_by_a_replay() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let gate = Arc::new(Notify::new());
@@ -366,7 +366,7 @@ async fn who_goes_away_while_waiting_can_ask_for_the_post_later() {
 }
 
 #[tokio::test]
-async fn of_an_api_that_died_while_a_client_waited_the_first_answer_is_left() {
+async fn if_the_api_dies_during_a_wait_its_first_response_is_replayed() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let gate = Arc::new(Notify::new());
@@ -399,7 +399,7 @@ async fn of_an_api_that_died_while_a_client_waited_the_first_answer_is_left() {
 
 /// All kinds of requests that take a key, of one post.
 #[tokio::test]
-async fn the_answers_go_with_their_post_and_nothing_is_done_twice() {
+async fn stored_responses_are_deleted_with_their_post() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let worker = app.worker().await;
@@ -431,7 +431,7 @@ async fn the_answers_go_with_their_post_and_nothing_is_done_twice() {
 }
 
 #[tokio::test]
-async fn an_answer_that_comes_after_its_post_is_deleted_is_not_kept() {
+async fn a_response_after_its_post_was_deleted_is_not_stored() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let meanwhile = async {
@@ -452,7 +452,7 @@ async fn an_answer_that_comes_after_its_post_is_deleted_is_not_kept() {
 }
 
 #[tokio::test]
-async fn keys_go_with_their_user() {
+async fn keys_are_deleted_with_their_user() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
     for owner in [&ann, &bob] {
@@ -487,7 +487,7 @@ async fn break_commits(app: &TestApp) {
 }
 
 #[tokio::test]
-async fn a_commit_that_fails_keeps_nothing() {
+async fn a_failed_commit_stores_nothing() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     break_commits(&app).await;

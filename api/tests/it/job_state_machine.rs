@@ -247,7 +247,7 @@ async fn take(tx: &DatabaseTransaction, lease: &Lease, taken: Step) -> bool {
 }
 
 #[tokio::test]
-async fn every_step_is_taken_from_its_own_statuses_only() {
+async fn every_transition_is_made_from_its_own_statuses_only() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let lease = running(&app, &ann).await;
@@ -384,7 +384,7 @@ async fn a_worker_that_was_only_slow_keeps_its_job() {
 }
 
 #[tokio::test]
-async fn a_job_is_not_taken_before_it_is_due() {
+async fn a_job_is_not_claimed_before_it_is_due() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let lease = running(&app, &ann).await;
@@ -399,7 +399,7 @@ async fn a_job_is_not_taken_before_it_is_due() {
 }
 
 #[tokio::test]
-async fn a_step_that_is_written_down_twice_is_kept_and_paid_once() {
+async fn a_checkpoint_written_twice_is_stored_and_billed_once() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let lease = running(&app, &ann).await;
@@ -438,7 +438,7 @@ async fn a_mixed_lot(app: &TestApp) -> Vec<Lease> {
 }
 
 #[tokio::test]
-async fn steps_of_many_attempts_are_kept_together_each_by_its_own_right() {
+async fn checkpoints_of_many_attempts_are_stored_together_each_under_its_own_lease() {
     let mut app = TestApp::new().await;
     app.allow_unfinished_jobs();
     let leases = a_mixed_lot(&app).await;
@@ -458,7 +458,7 @@ async fn steps_of_many_attempts_are_kept_together_each_by_its_own_right() {
 }
 
 #[tokio::test]
-async fn posts_of_many_attempts_are_stored_together_each_by_its_own_right() {
+async fn posts_of_many_attempts_are_stored_together_each_under_its_own_lease() {
     let mut app = TestApp::new().await;
     app.allow_unfinished_jobs();
     let leases = a_mixed_lot(&app).await;

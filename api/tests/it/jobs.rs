@@ -58,7 +58,7 @@ async fn a_queued_job_shows_every_field() {
 }
 
 #[tokio::test]
-async fn a_running_job_tells_how_far_it_is() {
+async fn a_running_job_shows_its_progress() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Halfway houses").await;
@@ -237,7 +237,7 @@ async fn a_queue_position_counts_all_who_wait_before() {
 }
 
 #[tokio::test]
-async fn the_jobs_of_others_cannot_be_seen_or_steered() {
+async fn the_jobs_of_others_cannot_be_read_or_changed() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
     let asked = ann.create_post("Privacy").await;
@@ -258,7 +258,7 @@ async fn the_jobs_of_others_cannot_be_seen_or_steered() {
 
 /// As if the API that asked for the first had a clock far ahead.
 #[tokio::test]
-async fn the_latest_job_is_the_one_that_was_asked_for_last_whatever_clocks_say() {
+async fn the_latest_job_is_the_last_enqueued_whatever_clocks_say() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let post = ann.create_post("Clocks").await;

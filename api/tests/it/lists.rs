@@ -88,7 +88,7 @@ async fn posts_of_the_same_moment_are_each_listed_once() {
 }
 
 #[tokio::test]
-async fn what_is_added_meanwhile_disturbs_no_page() {
+async fn posts_added_meanwhile_disturb_no_page() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let made = ids(&posts(&ann, SEVEN).await);
@@ -148,7 +148,7 @@ async fn a_page_has_twenty_items_unless_another_limit_is_given() {
 }
 
 #[tokio::test]
-async fn a_list_has_only_ones_own() {
+async fn a_list_has_only_the_users_own_items() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
     let (of_ann, of_bob) = (
@@ -260,7 +260,7 @@ async fn posts_are_found_by_what_they_contain() {
 
 /// A search that began anew at each letter would take a minute for these.
 #[tokio::test]
-async fn a_search_for_what_is_almost_found_everywhere_comes_to_an_end() {
+async fn a_search_with_many_near_matches_ends() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let body = json!({ "content": "a".repeat(1_000_000) });
@@ -377,7 +377,7 @@ impl ConnectionTrait for Vanishing<'_> {
 
 /// A page looks through 2,500 rows, and the next one goes on from there.
 #[tokio::test]
-async fn a_page_that_looks_through_many_passes_over_none_though_others_vanish() {
+async fn a_page_skips_no_row_though_others_are_deleted_meanwhile() {
     let app = TestApp::new().await;
     let db = app.db.raw_connection();
     let ids: Vec<Uuid> = std::iter::repeat_with(new_id).take(6000).collect();

@@ -93,7 +93,7 @@ async fn after_five_wrong_passwords_even_the_right_one_has_to_wait() {
 }
 
 #[tokio::test]
-async fn whoever_waits_as_long_as_they_are_told_may_go_on() {
+async fn a_client_that_waits_as_long_as_retry_after_says_may_go_on() {
     let app = TestApp::new().await;
     app.user("ann").await;
     let stranger = app.client_from_ip(2);
@@ -130,7 +130,7 @@ async fn the_wait_doubles_up_to_five_minutes() {
 }
 
 #[tokio::test]
-async fn a_name_that_nobody_has_is_treated_as_one_that_somebody_has() {
+async fn an_unknown_username_is_throttled_like_a_known_one() {
     let app = TestApp::new().await;
     app.user("ann").await;
     let told = async |client: &TestClient, name: &str| {
@@ -149,7 +149,7 @@ async fn a_name_that_nobody_has_is_treated_as_one_that_somebody_has() {
 }
 
 #[tokio::test]
-async fn who_guesses_elsewhere_does_not_lock_the_owner_out() {
+async fn guesses_from_elsewhere_do_not_lock_the_owner_out() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let elsewhere = app.client_from_ip(9);
@@ -172,7 +172,7 @@ async fn who_guesses_elsewhere_does_not_lock_the_owner_out() {
 }
 
 #[tokio::test]
-async fn a_place_where_the_owner_has_failed_once_stays_one_where_they_are_at_home() {
+async fn a_known_location_stays_known_after_a_failed_login() {
     let app = TestApp::new().await;
     app.user("ann").await;
     assert_wrong(&app.anonymous().login("ann", WRONG).await);
@@ -187,7 +187,7 @@ async fn a_place_where_the_owner_has_failed_once_stays_one_where_they_are_at_hom
 }
 
 #[tokio::test]
-async fn a_place_has_twenty_tries_at_the_accounts_of_others() {
+async fn an_address_has_twenty_tries_at_the_accounts_of_others() {
     let app = TestApp::new().await;
     app.user("ann").await;
     app.user("bob").await;
@@ -211,7 +211,7 @@ async fn a_place_has_twenty_tries_at_the_accounts_of_others() {
 }
 
 #[tokio::test]
-async fn those_who_know_their_passwords_use_up_no_tries_of_their_place() {
+async fn successful_logins_use_up_no_tries_of_their_address() {
     let app = TestApp::new().await;
     for number in 0..22 {
         app.user(&format!("user{number}")).await;
@@ -224,7 +224,7 @@ async fn those_who_know_their_passwords_use_up_no_tries_of_their_place() {
 }
 
 #[tokio::test]
-async fn of_many_guesses_at_once_no_more_get_through_than_one_after_the_other() {
+async fn concurrent_guesses_get_no_more_tries_than_sequential_ones() {
     let app = TestApp::new().await;
     app.user("ann").await;
     let stranger = app.client_from_ip(2);
@@ -239,7 +239,7 @@ async fn of_many_guesses_at_once_no_more_get_through_than_one_after_the_other() 
 }
 
 #[tokio::test]
-async fn whoever_stole_a_token_guesses_no_faster_with_it() {
+async fn a_stolen_token_gives_no_more_guesses() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let thief = app.client_from_ip(2).with_token(&ann.token);
@@ -259,7 +259,7 @@ async fn whoever_stole_a_token_guesses_no_faster_with_it() {
 }
 
 #[tokio::test]
-async fn what_was_typed_is_stored_nowhere() {
+async fn typed_usernames_and_passwords_are_stored_nowhere() {
     let app = TestApp::new().await;
     app.user("ann").await;
     let stranger = app.client_from_ip(2);
@@ -279,7 +279,7 @@ async fn what_was_typed_is_stored_nowhere() {
 }
 
 #[tokio::test]
-async fn the_trail_grows_no_faster_than_passwords_are_tried() {
+async fn the_audit_trail_grows_no_faster_than_passwords_are_verified() {
     let app = TestApp::new().await;
     app.user("ann").await;
     let stranger = app.client_from_ip(2);
@@ -292,7 +292,7 @@ async fn the_trail_grows_no_faster_than_passwords_are_tried() {
 }
 
 #[tokio::test]
-async fn what_was_counted_is_forgotten_after_a_day_and_where_one_is_at_home_is_not() {
+async fn counters_expire_after_a_day_and_known_locations_do_not() {
     let app = TestApp::new().await;
     app.user("ann").await;
     let stranger = app.client_from_ip(2);
@@ -375,7 +375,7 @@ async fn failures(app: &TestApp) -> i32 {
 }
 
 #[tokio::test]
-async fn a_try_that_nobody_has_verified_has_not_failed() {
+async fn an_attempt_that_was_not_verified_has_not_failed() {
     let app = TestApp::new().await;
     let client = ClientInfo {
         user_agent: None,

@@ -13,7 +13,7 @@ use crate::support::TestApp;
 const PLACES: usize = 32;
 
 #[tokio::test]
-async fn who_waits_very_often_is_answered_at_once_and_holds_up_no_one() {
+async fn a_user_beyond_the_long_poll_limit_is_answered_at_once() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
     let (of_ann, of_bob) = (

@@ -84,7 +84,7 @@ async fn neither_paths_nor_methods_that_nobody_knows_become_series() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_is_not_waited_for_any_more() {
+async fn the_request_of_a_disconnected_client_is_no_longer_in_flight() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let post = ann.create_post("Going, going").await;
@@ -105,7 +105,7 @@ async fn a_client_that_goes_is_not_waited_for_any_more() {
 }
 
 #[tokio::test]
-async fn the_queue_is_as_long_as_its_jobs_are_many() {
+async fn queue_metrics_count_the_queued_jobs() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let text = first_scrape(&app).await;
@@ -139,7 +139,7 @@ async fn the_queue_is_as_long_as_its_jobs_are_many() {
 }
 
 #[tokio::test]
-async fn a_pause_is_told_apart_from_workers_that_do_not_keep_up() {
+async fn a_paused_queue_has_a_metric() {
     let app = TestApp::new().await;
     let root = app.admin("root").await;
     for (action, paused) in [("resume", 0.0), ("pause", 1.0), ("resume", 0.0)] {
@@ -151,7 +151,7 @@ async fn a_pause_is_told_apart_from_workers_that_do_not_keep_up() {
 }
 
 #[tokio::test]
-async fn the_queue_is_measured_now_and_then_however_often_it_is_asked_for() {
+async fn queue_metrics_are_cached_between_scrapes() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let queued = async || value(&scrape(&ann).await, r#"blog_queue_jobs{status="queued"}"#);
@@ -169,7 +169,7 @@ async fn the_queue_is_measured_now_and_then_however_often_it_is_asked_for() {
 }
 
 #[tokio::test]
-async fn a_scrape_without_a_database_lacks_only_what_that_would_tell() {
+async fn a_scrape_without_a_database_lacks_only_the_queue_metrics() {
     let app = TestApp::new().await;
     let client = app.anonymous();
     let up = scrape(&client).await;
@@ -194,7 +194,7 @@ async fn a_scrape_without_a_database_lacks_only_what_that_would_tell() {
 }
 
 #[tokio::test]
-async fn a_process_tells_what_it_uses() {
+async fn process_metrics_are_exported() {
     let app = TestApp::new().await;
     let text = scrape(&app.anonymous()).await;
     let read = |name: &str| value(&text, name).unwrap_or_else(|| panic!("{name}: {text}"));
@@ -246,7 +246,7 @@ async fn a_job_is_counted_from_its_pickup_to_its_end() {
 }
 
 #[tokio::test]
-async fn what_has_not_happened_yet_is_zero() {
+async fn counters_start_at_zero() {
     let app = TestApp::new().await;
     let worker = app.worker().await;
     let text = worker.metrics.render().unwrap();
@@ -266,7 +266,7 @@ async fn what_has_not_happened_yet_is_zero() {
 }
 
 #[tokio::test]
-async fn refusals_of_the_agent_are_counted_by_their_kind() {
+async fn errors_of_the_agent_are_counted_by_their_kind() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     ann.create_post("No and no and no").await;

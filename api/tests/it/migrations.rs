@@ -87,7 +87,7 @@ async fn ends_within(polls: usize, work: impl Future) -> bool {
 }
 
 #[tokio::test]
-async fn a_start_that_is_broken_off_anywhere_is_made_good_by_the_next() {
+async fn a_migration_interrupted_anywhere_is_completed_by_the_next_start() {
     let whole = tempfile::tempdir().unwrap();
     let db = opened(&whole).await;
     db.migrate().await.unwrap();
@@ -141,7 +141,7 @@ async fn tables_that_the_first_release_has_left_half_made_are_made_anew() {
 }
 
 #[tokio::test]
-async fn what_is_no_leftover_of_ours_stays_where_it_is() {
+async fn tables_that_are_not_ours_are_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let db = opened(&folder).await;
     let first_two = migration::SETS[0].up(db.raw_connection(), Some(2));
@@ -171,7 +171,7 @@ async fn newer(app: &TestApp, table: &str, name: &str) {
 }
 
 #[tokio::test]
-async fn a_database_that_is_newer_and_compatible_is_worked_with() {
+async fn a_newer_compatible_schema_is_accepted() {
     let app = TestApp::new().await;
     newer(&app, "schema_migrations", "m29990101_000099_more").await;
     app.db.migrate().await.unwrap();
@@ -185,7 +185,7 @@ async fn a_database_that_is_newer_and_compatible_is_worked_with() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_too_new_is_refused_with_the_reason() {
+async fn a_newer_incompatible_schema_is_refused_with_the_reason() {
     let app = TestApp::new().await;
     let name = "m29990101_000099_breaking_turns";
     newer(&app, "schema_migrations", name).await;
@@ -226,7 +226,7 @@ async fn extensions_that_are_missing_on_postgres_are_named() {
 }
 
 #[tokio::test]
-async fn tables_with_rows_of_which_no_record_tells_are_left_alone() {
+async fn tables_with_rows_but_no_migration_record_are_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let db = opened(&folder).await;
     db.migrate().await.unwrap();

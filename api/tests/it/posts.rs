@@ -25,7 +25,7 @@ async fn read_as(owner: &TestClient, post: &Value, media_type: &str) -> TestResp
 }
 
 #[tokio::test]
-async fn who_asks_for_a_post_gets_it_with_its_job() {
+async fn a_created_post_comes_with_its_job() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let body = json!({ "topic": "  Café au lait  " });
@@ -78,7 +78,7 @@ async fn a_post_that_is_ready_has_every_field() {
 }
 
 #[tokio::test]
-async fn what_a_client_wants_reaches_the_agent() {
+async fn all_options_reach_the_agent() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let options = json!({
@@ -126,7 +126,7 @@ async fn the_first_model_is_the_default() {
 }
 
 #[tokio::test]
-async fn who_waits_gets_the_post_when_it_is_ready() {
+async fn a_client_that_waits_gets_the_post_when_it_is_ready() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let worker = app.worker().await;
@@ -143,7 +143,7 @@ async fn who_waits_gets_the_post_when_it_is_ready() {
 }
 
 #[tokio::test]
-async fn who_waits_learns_at_once_that_it_failed() {
+async fn a_client_that_waits_learns_at_once_that_the_job_failed() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     app.agent.set(StubBehavior::Fail(401, "invalid_api_key"));
@@ -159,7 +159,7 @@ async fn who_waits_learns_at_once_that_it_failed() {
 }
 
 #[tokio::test]
-async fn who_waits_in_vain_gets_the_job_as_it_stands() {
+async fn a_client_that_waits_in_vain_gets_the_job_as_it_stands() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     for wait in [0, 1] {
@@ -220,7 +220,7 @@ const FORMATS: [(&str, &str); 3] = [
 ];
 
 #[tokio::test]
-async fn who_has_a_post_in_one_format_is_sent_the_others() {
+async fn an_etag_of_one_format_does_not_match_the_others() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let post = app.ready_post(&ann, "Still lifes").await;
@@ -287,7 +287,7 @@ async fn a_post_is_sent_again_for_as_long_as_its_job_goes_on() {
 }
 
 #[tokio::test]
-async fn a_page_that_is_unchanged_is_not_rendered_and_needs_no_place_for_that() {
+async fn an_unchanged_html_page_is_not_rendered() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let post = app.ready_post(&ann, "Many words").await;

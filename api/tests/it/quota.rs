@@ -27,7 +27,7 @@ async fn rows(app: &TestApp) -> (u64, u64, i64) {
 }
 
 #[tokio::test]
-async fn whoever_has_as_many_jobs_as_they_may_gets_no_other_and_nothing_changes() {
+async fn a_user_at_the_job_quota_gets_no_other_job_and_nothing_changes() {
     let app = TestApp::with(&["--user-max-active-jobs=2"]).await;
     let ann = app.user("ann").await;
     let written = ann.create_post("The first straw").await;
@@ -58,7 +58,7 @@ async fn whoever_has_as_many_jobs_as_they_may_gets_no_other_and_nothing_changes(
 }
 
 #[tokio::test]
-async fn a_job_that_ends_in_any_way_makes_room_at_once() {
+async fn a_job_that_ends_in_any_way_frees_quota_at_once() {
     let app = TestApp::with(&["--user-max-active-jobs=1", "--job-max-attempts=1"]).await;
     let ann = app.user("ann").await;
     // It is written.
@@ -91,7 +91,7 @@ async fn a_job_that_ends_in_any_way_makes_room_at_once() {
 }
 
 #[tokio::test]
-async fn a_job_that_waits_for_its_next_attempt_takes_room() {
+async fn a_job_that_waits_for_its_next_attempt_counts_towards_the_quota() {
     let app = TestApp::with(&["--user-max-active-jobs=1"]).await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Patience").await;
@@ -106,7 +106,7 @@ async fn a_job_that_waits_for_its_next_attempt_takes_room() {
 }
 
 #[tokio::test]
-async fn of_many_requests_at_once_just_as_many_are_accepted_as_there_is_room_for() {
+async fn concurrent_requests_fill_the_job_quota_and_never_exceed_it() {
     let app = TestApp::with(&["--user-max-active-jobs=9"]).await;
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
     let asked = [
@@ -136,7 +136,7 @@ async fn of_many_requests_at_once_just_as_many_are_accepted_as_there_is_room_for
 
 /// On Postgres, where the two lock rows against each other.
 #[tokio::test]
-async fn an_account_can_be_deleted_while_it_asks_for_posts() {
+async fn an_account_can_be_deleted_while_it_creates_posts() {
     let app = TestApp::new().await;
     for round in 0..5 {
         let ann = app.user(&format!("ann{round}")).await;
@@ -156,7 +156,7 @@ async fn an_account_can_be_deleted_while_it_asks_for_posts() {
 }
 
 #[tokio::test]
-async fn of_many_posts_at_once_no_more_are_made_than_a_user_may_have() {
+async fn concurrent_requests_fill_the_post_quota_and_never_exceed_it() {
     let app = TestApp::with(&["--user-max-posts=3"]).await;
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
     let answers = join_all((0..10).map(|_| ask(&ann))).await;
@@ -177,7 +177,7 @@ async fn of_many_posts_at_once_no_more_are_made_than_a_user_may_have() {
 }
 
 #[tokio::test]
-async fn text_may_grow_up_to_what_a_user_may_have_and_shrink_beyond() {
+async fn text_may_grow_up_to_the_byte_quota_and_shrink_beyond_it() {
     let app = TestApp::with(&["--user-max-bytes=10000"]).await;
     let ann = app.user("ann").await;
     let (first, second) = (ann.create_post("One").await, ann.create_post("Other").await);
@@ -202,7 +202,7 @@ async fn text_may_grow_up_to_what_a_user_may_have_and_shrink_beyond() {
 }
 
 #[tokio::test]
-async fn who_has_as_much_text_as_they_may_has_none_written_anew() {
+async fn a_user_at_the_byte_quota_cannot_regenerate_posts() {
     let app = TestApp::with(&["--user-max-bytes=10000"]).await;
     let ann = app.user("ann").await;
     let post = ann.create_post("One").await;

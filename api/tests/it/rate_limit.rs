@@ -31,7 +31,7 @@ async fn me(client: &TestClient) -> TestResponse {
 }
 
 #[tokio::test]
-async fn every_answer_tells_how_many_requests_are_left() {
+async fn every_response_shows_how_many_requests_are_left() {
     let app = TestApp::with(&[FOUR]).await;
     let ann = app.user("ann").await;
     let answers = [
@@ -55,7 +55,7 @@ async fn every_answer_tells_how_many_requests_are_left() {
 }
 
 #[tokio::test]
-async fn whoever_waits_as_long_as_they_are_told_may_go_on() {
+async fn a_client_that_waits_as_long_as_retry_after_says_may_go_on() {
     let app = TestApp::with(&["--rate-limit-per-minute=60"]).await;
     let ann = app.user("ann").await;
     let mut answer = me(&ann).await;
@@ -69,7 +69,7 @@ async fn whoever_waits_as_long_as_they_are_told_may_go_on() {
 }
 
 #[tokio::test]
-async fn what_is_refused_is_not_done() {
+async fn a_rate_limited_request_is_not_executed() {
     let app = TestApp::with(&[FOUR]).await;
     let ann = app.user("ann").await;
     for _ in 0..4 {
@@ -112,7 +112,7 @@ async fn a_token_that_we_did_not_sign_counts_to_the_address() {
 }
 
 #[tokio::test]
-async fn passwords_are_tried_at_the_expense_of_the_address_whoever_one_is() {
+async fn logins_count_to_the_address_even_with_a_token() {
     let app = TestApp::with(&[FOUR]).await;
     let ann = app.user("ann").await;
     for expected in [2, 1, 0] {
@@ -125,7 +125,7 @@ async fn passwords_are_tried_at_the_expense_of_the_address_whoever_one_is() {
 }
 
 #[tokio::test]
-async fn those_who_look_after_the_service_are_not_limited() {
+async fn health_metrics_and_docs_are_not_rate_limited() {
     let app = TestApp::with(&["--rate-limit-per-minute=1"]).await;
     let client = app.anonymous();
     client.get("/models").await;
@@ -140,7 +140,7 @@ async fn those_who_look_after_the_service_are_not_limited() {
 }
 
 #[tokio::test]
-async fn without_a_limit_none_is_told() {
+async fn without_a_limit_no_ratelimit_headers_are_sent() {
     let app = TestApp::with(&["--rate-limit-per-minute=0"]).await;
     let ann = app.user("ann").await;
     let answer = me(&ann).await;

@@ -81,7 +81,7 @@ fn retry_of(post: &Value) -> String {
 }
 
 #[tokio::test]
-async fn a_place_in_a_trace_that_cannot_be_meant_is_ignored() {
+async fn an_invalid_traceparent_is_ignored() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let upper = TRACEPARENT.to_uppercase();

@@ -81,7 +81,7 @@ async fn a_canceled_job_whose_worker_vanished_is_canceled_by_another() {
 }
 
 #[tokio::test]
-async fn a_worker_that_stops_gives_its_job_back_uncounted() {
+async fn a_stopping_worker_releases_its_job_uncounted() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Relays").await;
@@ -105,7 +105,7 @@ async fn a_worker_that_stops_gives_its_job_back_uncounted() {
 }
 
 #[tokio::test]
-async fn a_worker_that_stops_finishes_its_job_if_there_is_time() {
+async fn a_stopping_worker_finishes_its_job_if_there_is_time() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Last orders").await;
@@ -180,7 +180,7 @@ async fn deliveries_that_come_twice_do_no_harm() {
 }
 
 #[tokio::test]
-async fn a_delivery_for_nothing_is_dropped() {
+async fn a_delivery_without_a_job_is_dropped() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     push(&app, Uuid::now_v7(), 1).await;
@@ -220,7 +220,7 @@ async fn a_delivery_that_is_no_json_stops_neither_the_worker_nor_its_jobs() {
 }
 
 #[tokio::test]
-async fn a_delivery_that_was_lost_is_made_again() {
+async fn a_lost_delivery_is_created_again() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Lost property").await;
@@ -233,7 +233,7 @@ async fn a_delivery_that_was_lost_is_made_again() {
 }
 
 #[tokio::test]
-async fn a_delivery_that_was_taken_by_a_dead_worker_is_made_again() {
+async fn a_delivery_received_by_a_dead_worker_is_created_again() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Dead letters").await;
@@ -252,7 +252,7 @@ async fn a_delivery_that_was_taken_by_a_dead_worker_is_made_again() {
 
 /// As it is when the clock was set back after the job was asked for.
 #[tokio::test]
-async fn a_job_in_line_whose_delivery_is_due_in_hours_is_delivered_now() {
+async fn a_queued_job_whose_delivery_is_due_in_hours_is_delivered_now() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     ann.create_post("Growing tomatoes").await;

@@ -24,7 +24,7 @@ async fn own(client: &TestClient) -> String {
 }
 
 #[tokio::test]
-async fn a_user_sees_from_where_and_since_when_they_are_signed_in() {
+async fn a_user_sees_the_address_and_the_times_of_their_sessions() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     app.user("bob").await;
@@ -67,7 +67,7 @@ async fn a_user_sees_from_where_and_since_when_they_are_signed_in() {
 }
 
 #[tokio::test]
-async fn a_client_with_a_long_name_is_listed_with_its_beginning() {
+async fn a_long_user_agent_is_truncated() {
     let app = TestApp::new().await;
     let client = app.anonymous();
     let body = json!({ "username": "ann", "password": PASSWORD });
@@ -79,7 +79,7 @@ async fn a_client_with_a_long_name_is_listed_with_its_beginning() {
 }
 
 #[tokio::test]
-async fn a_refresh_is_a_use_and_moves_the_end() {
+async fn a_refresh_updates_last_used_at_and_extends_the_session() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let earlier = now() - TimeDelta::days(3);
@@ -103,7 +103,7 @@ async fn a_refresh_is_a_use_and_moves_the_end() {
 }
 
 #[tokio::test]
-async fn a_session_ends_in_the_end_however_often_it_is_refreshed() {
+async fn a_session_ends_after_90_days_however_often_it_is_refreshed() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let begun = async |ago: TimeDelta| {
@@ -128,7 +128,7 @@ async fn a_session_ends_in_the_end_however_often_it_is_refreshed() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_ended_is_over_at_once_and_not_listed() {
+async fn a_deleted_session_is_revoked_at_once_and_not_listed() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let lost = app.login("ann").await;
@@ -146,7 +146,7 @@ async fn a_session_that_is_ended_is_over_at_once_and_not_listed() {
 }
 
 #[tokio::test]
-async fn ending_the_present_session_is_a_logout() {
+async fn deleting_the_current_session_is_a_logout() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let path = format!("/users/me/sessions/{}", own(&ann).await);
@@ -156,7 +156,7 @@ async fn ending_the_present_session_is_a_logout() {
 }
 
 #[tokio::test]
-async fn all_sessions_but_the_present_one_end_at_once() {
+async fn all_sessions_but_the_current_one_can_be_deleted_at_once() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let others = [app.login("ann").await, app.login("ann").await];
@@ -175,7 +175,7 @@ async fn all_sessions_but_the_present_one_end_at_once() {
 }
 
 #[tokio::test]
-async fn nobody_sees_or_ends_the_sessions_of_others() {
+async fn the_sessions_of_others_cannot_be_read_or_deleted() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.user("ann").await, app.user("bob").await);
     let path = format!("/users/me/sessions/{}", own(&ann).await);
@@ -187,7 +187,7 @@ async fn nobody_sees_or_ends_the_sessions_of_others() {
 }
 
 #[tokio::test]
-async fn an_expired_session_is_not_listed_and_cannot_be_ended() {
+async fn an_expired_session_is_not_listed_and_cannot_be_deleted() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let old = app.login("ann").await;
@@ -204,7 +204,7 @@ async fn an_expired_session_is_not_listed_and_cannot_be_ended() {
 }
 
 #[tokio::test]
-async fn of_very_many_sessions_the_one_that_was_not_used_for_longest_ends() {
+async fn beyond_the_session_limit_the_least_recently_used_session_ends() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let first = session::Entity::find().one(app.db.read()).await;

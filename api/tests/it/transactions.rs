@@ -25,7 +25,7 @@ async fn count(db: &Database, sql: &str) -> i64 {
 }
 
 #[tokio::test]
-async fn a_transaction_that_was_begun_is_done_though_nobody_waits_for_it() {
+async fn a_transaction_completes_though_its_caller_has_gone() {
     let app = TestApp::new().await;
     let table = "CREATE TABLE marks (mark INTEGER)";
     app.execute(table).await;
@@ -57,7 +57,7 @@ async fn a_transaction_that_was_begun_is_done_though_nobody_waits_for_it() {
 }
 
 #[tokio::test]
-async fn a_queue_that_is_let_go_of_at_any_moment_leaves_no_transaction_open() {
+async fn a_consumer_dropped_at_any_moment_leaves_no_transaction_open() {
     let app = TestApp::new().await;
     let db = app.open_database().await;
     // It begins three of its own as it starts.
@@ -82,7 +82,7 @@ async fn a_queue_that_is_let_go_of_at_any_moment_leaves_no_transaction_open() {
 
 /// On Postgres, where a single job can be held.
 #[tokio::test]
-async fn a_job_that_somebody_holds_holds_up_no_other_of_its_worker() {
+async fn a_locked_job_does_not_delay_others_of_its_worker() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let gate = Arc::new(Notify::new());

@@ -79,7 +79,7 @@ async fn signing_up_gives_a_user_and_a_pair_of_tokens() {
 }
 
 #[tokio::test]
-async fn what_is_stored_gives_no_secret_away() {
+async fn passwords_and_refresh_tokens_are_stored_as_hashes() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     assert!(
@@ -135,7 +135,7 @@ async fn a_username_is_unique_whatever_its_case() {
 }
 
 #[tokio::test]
-async fn of_many_who_want_a_name_at_once_one_gets_it() {
+async fn of_concurrent_registrations_of_a_name_one_succeeds() {
     let app = TestApp::new().await;
     let client = app.anonymous();
     let wanted = ["sam", "Sam", "sAm", "SAM"].map(|name| client.register(name, PASSWORD));
@@ -205,7 +205,7 @@ async fn a_password_stays_good_however_old_it_is() {
 }
 
 #[tokio::test]
-async fn nobody_has_an_account_who_did_not_sign_up() {
+async fn there_are_no_default_accounts() {
     let app = TestApp::new().await;
     assert_eq!(users(&app).await, 0);
     for (name, password) in [("admin", "admin"), ("root", "root"), ("admin", "")] {
@@ -215,7 +215,7 @@ async fn nobody_has_an_account_who_did_not_sign_up() {
 }
 
 #[tokio::test]
-async fn all_faulty_fields_are_told_at_once() {
+async fn all_field_errors_are_reported_at_once() {
     let app = TestApp::new().await;
     let faulty = [
         (
@@ -270,7 +270,7 @@ async fn a_user_signs_in_whatever_the_case_of_the_name() {
 }
 
 #[tokio::test]
-async fn who_fails_to_sign_in_does_not_learn_whether_the_user_exists() {
+async fn a_failed_login_does_not_reveal_whether_the_user_exists() {
     let app = TestApp::new().await;
     app.user("ann").await;
     let wrong = app.anonymous().login("ann", "not the password").await;
@@ -288,7 +288,7 @@ async fn who_fails_to_sign_in_does_not_learn_whether_the_user_exists() {
 }
 
 #[tokio::test]
-async fn a_failed_sign_in_takes_as_long_for_a_user_as_for_nobody() {
+async fn a_failed_login_takes_as_long_for_an_unknown_user() {
     let app = TestApp::new().await;
     app.user("ann").await;
     // The quickest of several is the one that nothing else disturbed.
@@ -418,7 +418,7 @@ async fn of_many_refreshes_at_once_one_wins_and_the_session_ends() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_that_nobody_was_given_is_refused() {
+async fn an_unknown_refresh_token_is_refused() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let stored = refresh_token::Entity::find().one(app.db.read()).await;
@@ -496,7 +496,7 @@ async fn a_new_password_ends_all_other_sessions() {
 }
 
 #[tokio::test]
-async fn a_password_is_changed_only_by_one_who_knows_it() {
+async fn a_password_change_needs_the_current_password() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let elsewhere = app.login("ann").await;
@@ -561,7 +561,7 @@ async fn of_two_changes_of_a_password_at_once_one_wins() {
 }
 
 #[tokio::test]
-async fn an_account_goes_with_all_that_is_its_own() {
+async fn a_deleted_account_takes_its_posts_jobs_and_sessions_along() {
     let app = TestApp::new().await;
     let ann = app.user("Ann").await;
     let elsewhere = app.login("ann").await;
@@ -599,7 +599,7 @@ async fn an_account_goes_with_all_that_is_its_own() {
 }
 
 #[tokio::test]
-async fn an_account_is_deleted_only_by_one_who_knows_its_password() {
+async fn deleting_an_account_needs_its_password() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let post = ann.create_post("Growing tomatoes").await;
@@ -633,7 +633,7 @@ async fn a_deleted_account_stops_the_job_that_runs() {
 }
 
 #[tokio::test]
-async fn a_sign_in_that_meets_the_end_of_its_account_is_refused_politely() {
+async fn a_login_during_the_deletion_of_its_account_is_no_internal_error() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let client = app.anonymous();
@@ -651,7 +651,7 @@ async fn a_sign_in_that_meets_the_end_of_its_account_is_refused_politely() {
 
 /// On Postgres the two would lock the token and its session in opposite order.
 #[tokio::test]
-async fn a_refresh_that_meets_the_end_of_its_account_is_refused_politely() {
+async fn a_refresh_during_the_deletion_of_its_account_does_not_deadlock() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     if app.db.backend() != DbBackend::Postgres {

@@ -114,7 +114,7 @@ async fn an_answer_that_is_cut_off_is_continued() {
 }
 
 #[tokio::test]
-async fn what_is_cut_is_told() {
+async fn what_is_cut_becomes_a_warning() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     app.agent.set(StubBehavior::WriteTruncated(

@@ -14,7 +14,7 @@ use crate::support::{ScriptedAgent, Service};
 const NOBODY: &str = "http://127.0.0.1:1/v1";
 
 #[tokio::test]
-async fn asking_is_answered_at_once_though_the_agent_is_dead() {
+async fn a_post_is_accepted_at_once_though_the_agent_is_dead() {
     let service = Service::new()
         .set("AGENT", "openai")
         .set("AGENT_MODEL", "stub")
@@ -23,16 +23,16 @@ async fn asking_is_answered_at_once_though_the_agent_is_dead() {
 }
 
 #[tokio::test]
-async fn asking_is_answered_at_once_though_the_agent_hangs() {
-    let writer = ScriptedAgent::doing(|_, _| Some(vec![Act::Hold])).await;
+async fn a_post_is_accepted_at_once_though_the_agent_hangs() {
+    let writer = ScriptedAgent::scripted(|_, _| Some(vec![Act::Hold])).await;
     asking_is_answered_at_once(&Service::of(&writer), "hanging").await;
     assert!(!writer.asked().is_empty());
 }
 
 #[tokio::test]
-async fn asking_is_answered_at_once_though_the_agent_never_ends() {
+async fn a_post_is_accepted_at_once_though_the_agent_never_ends() {
     let endless = stream([Act::Endless(delta("tea "))]);
-    let writer = ScriptedAgent::doing(move |_, _| Some(endless.clone())).await;
+    let writer = ScriptedAgent::scripted(move |_, _| Some(endless.clone())).await;
     asking_is_answered_at_once(&Service::of(&writer), "endless").await;
     assert!(!writer.asked().is_empty());
 }
@@ -78,7 +78,7 @@ async fn without_any_agent_jobs_fail_and_the_log_says_what_to_set() {
         assert!(log.contains(setting), "{log}");
     }
     assert!(log.contains("Connection refused"), "{log}");
-    service.is_at_rest().await;
+    service.assert_at_rest().await;
 }
 
 #[tokio::test]
@@ -96,5 +96,5 @@ async fn a_job_whose_agent_is_dead_is_tried_as_often_as_set() {
         (&json!(3), &json!(3))
     );
     worker.stop().await;
-    service.is_at_rest().await;
+    service.assert_at_rest().await;
 }

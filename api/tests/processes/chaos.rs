@@ -1,5 +1,5 @@
 //! Everything dies while load runs, and then the books must balance: see
-//! [`books`].
+//! [`invariants`].
 //!
 //! Among all other tests these are short; `make chaos` makes them long.
 

@@ -16,7 +16,7 @@ const DAY: i64 = 24 * HOUR;
 /// A job that hangs, until its worker is killed.
 async fn hanging() -> ScriptedAgent {
     let hold = |asked: &str, before| (asked == OUTLINE && before == 0).then(|| vec![Act::Hold]);
-    ScriptedAgent::doing(hold).await
+    ScriptedAgent::scripted(hold).await
 }
 
 /// All processes of a machine have `clock`, and on Postgres the server has it.
@@ -24,7 +24,7 @@ async fn keeps_jobs_when_set(service: Service, writer: &ScriptedAgent, clock: &S
     let (api, first) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
     let post = ann.create_post("Growing tomatoes").await;
-    writer.is_asked_for(OUTLINE).await;
+    writer.wait_for_request(OUTLINE).await;
     let heir = service.worker().await;
     // Every heir has looked at the clock twice by then.
     sleep(LEASE).await;
@@ -48,7 +48,7 @@ async fn keeps_jobs_when_set(service: Service, writer: &ScriptedAgent, clock: &S
 }
 
 #[tokio::test]
-async fn a_machine_whose_clock_is_set_takes_nobody_for_lost() {
+async fn a_worker_whose_clock_is_set_rescues_no_live_job() {
     let writer = hanging().await;
     let mut service = Service::of(&writer);
     if !service.is_on_sqlite() {
@@ -60,7 +60,7 @@ async fn a_machine_whose_clock_is_set_takes_nobody_for_lost() {
 }
 
 #[tokio::test]
-async fn a_server_whose_clock_is_set_takes_nobody_for_lost() {
+async fn a_worker_rescues_no_live_job_when_the_servers_clock_is_set() {
     let Some(mut cluster) = Cluster::start_new().await else {
         return;
     };
@@ -76,7 +76,7 @@ async fn a_server_whose_clock_is_set_takes_nobody_for_lost() {
 /// A job whose lease ends in hours, for the clock was set back, is not waited for
 /// so long.
 #[tokio::test]
-async fn a_worker_that_is_lost_when_the_clock_was_set_back_is_found() {
+async fn the_job_of_a_lost_worker_is_rescued_though_the_clock_was_set_back() {
     let writer = hanging().await;
     let mut service = Service::of(&writer);
     if !service.is_on_sqlite() {
@@ -87,7 +87,7 @@ async fn a_worker_that_is_lost_when_the_clock_was_set_back_is_found() {
     let (api, first) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
     let post = ann.create_post("Growing tomatoes").await;
-    writer.is_asked_for(OUTLINE).await;
+    writer.wait_for_request(OUTLINE).await;
     first.kill().await;
     clock.set(0);
     let heir = service.worker().await;
@@ -105,7 +105,7 @@ async fn a_worker_that_is_lost_when_the_clock_was_set_back_is_found() {
 
 /// The database's clock is everyone's, so nobody notices.
 #[tokio::test]
-async fn apis_whose_clocks_differ_agree_on_what_is_new_and_what_is_over() {
+async fn apis_whose_clocks_differ_agree_on_the_latest_job_and_on_expiry() {
     let writer = ScriptedAgent::new().await;
     let service = Service::of(&writer);
     if service.is_on_sqlite() {
@@ -138,18 +138,18 @@ async fn apis_whose_clocks_differ_agree_on_what_is_new_and_what_is_over() {
             assert!(age.num_seconds().abs() < 10, "{skew}: {age}");
             ann.wait_for_status(&again, "succeeded").await;
         }
-        other.stop().await.is_calm();
+        other.stop().await.assert_no_warnings();
     }
     // One that thought itself a month ahead has removed nothing.
     assert_eq!(ann.get("/users/me").await.status, 200);
     assert_eq!(ann.get_job(&post).await["status"], "succeeded");
-    worker.stop().await.is_calm();
-    ordinary.stop().await.is_calm();
-    service.is_at_rest().await;
+    worker.stop().await.assert_no_warnings();
+    ordinary.stop().await.assert_no_warnings();
+    service.assert_at_rest().await;
 }
 
 #[tokio::test]
-async fn a_machine_whose_clock_is_a_month_ahead_removes_nothing_for_a_day() {
+async fn a_machine_whose_clock_is_a_month_ahead_deletes_nothing_for_a_day() {
     let writer = ScriptedAgent::new().await;
     let mut service = Service::of(&writer);
     if !service.is_on_sqlite() {

@@ -7,7 +7,7 @@ use crate::support::{Exit, Process, Service};
 async fn make_admin(service: &Service, arguments: &[&str]) -> Exit {
     let arguments = [&["make-admin"], arguments].concat();
     let command = Process::start_with("api", &arguments, service.path(), &service.settings);
-    command.ended().await
+    command.wait_for_exit().await
 }
 
 #[tokio::test]
@@ -24,11 +24,11 @@ async fn the_first_admin_is_made_while_the_service_runs() {
     assert_eq!(ann.get("/admin/users").await.status, 200);
     let trail = ann.get("/admin/audit").await.body;
     assert_eq!(trail["items"][0]["details"]["by"], "command line");
-    api.stop().await.is_calm();
+    api.stop().await.assert_no_warnings();
 }
 
 #[tokio::test]
-async fn who_does_not_exist_is_made_no_admin() {
+async fn an_unknown_user_is_made_no_admin() {
     let service = Service::new();
     let api = service.api().await;
     let unknown = make_admin(&service, &["bob"]).await;
@@ -40,11 +40,11 @@ async fn who_does_not_exist_is_made_no_admin() {
     let nobody = make_admin(&service, &[]).await;
     assert_eq!(nobody.code, Some(2));
     assert!(nobody.text().contains("<USERNAME>"), "{}", nobody.text());
-    api.stop().await.is_calm();
+    api.stop().await.assert_no_warnings();
 }
 
 #[tokio::test]
-async fn a_database_that_is_not_there_is_told_and_not_made() {
+async fn a_missing_database_is_reported_and_not_created() {
     let service = Service::new();
     let refused = make_admin(&service, &["ann"]).await;
     let said = refused.text();
@@ -62,9 +62,9 @@ async fn a_database_that_is_not_there_is_told_and_not_made() {
 }
 
 #[tokio::test]
-async fn help_tells_of_the_command() {
+async fn help_lists_the_command() {
     let service = Service::new();
     let help = Process::start_with("api", &["--help"], service.path(), &service.settings);
-    let help = help.ended().await.text();
+    let help = help.wait_for_exit().await.text();
     assert!(help.contains("make-admin  Make a user an admin"), "{help}");
 }

@@ -65,7 +65,10 @@ impl Container {
     /// The same, at work.
     async fn ready(service: &Service) -> Option<Container> {
         let container = Container::start(service)?;
-        container.unshare.says("the worker is ready").await;
+        container
+            .unshare
+            .wait_for_message("the worker is ready")
+            .await;
         Some(container)
     }
 
@@ -80,8 +83,8 @@ impl Container {
     }
 
     /// `unshare` ends as process 1 does.
-    async fn ended(self) -> Exit {
-        self.unshare.ended().await
+    async fn wait_for_exit(self) -> Exit {
+        self.unshare.wait_for_exit().await
     }
 }
 
@@ -185,10 +188,10 @@ async fn a_worker_that_is_process_1_leaves_no_zombies() {
     descendants_once(process_1, |all| ids(all) == before).await;
 
     container.signal(Signal::TERM).await;
-    let exit = container.ended().await;
+    let exit = container.wait_for_exit().await;
     assert_eq!(exit.code, Some(0), "{}", exit.text());
-    exit.is_calm();
-    service.is_at_rest().await;
+    exit.assert_no_warnings();
+    service.assert_at_rest().await;
 }
 
 #[tokio::test]
@@ -203,9 +206,9 @@ async fn a_worker_that_is_process_1_stops_in_order() {
         let post = ann.create_post("A cup of tea").await;
         crate::script::processes(service.path()).await;
         container.signal(signal).await;
-        let exit = container.ended().await;
+        let exit = container.wait_for_exit().await;
         assert_eq!(exit.code, Some(0), "{}", exit.text());
-        exit.is_calm();
+        exit.assert_no_warnings();
         let job = ann.get_job(&post).await;
         assert_eq!(job["status"], "queued", "{job:#}");
         assert_eq!(outcomes(&job), ["released"]);
@@ -225,7 +228,7 @@ async fn a_signal_to_process_1_during_its_start_is_not_lost() {
         yield_now().await;
     }
     send(Signal::TERM, process_1);
-    let exit = container.ended().await;
+    let exit = container.wait_for_exit().await;
     // It has stopped in order only if it had begun to work.
     let killed = 128 + Signal::TERM.as_raw();
     let as_expected = exit.code == Some(0) || exit.code == Some(killed);
@@ -252,10 +255,10 @@ async fn process_1_forwards_each_signal_and_not_just_the_first() {
     crate::script::processes(service.path()).await;
     container.signal(Signal::TERM).await;
     let stopping = "stopping: starting no new work, finishing what runs";
-    container.unshare.says(stopping).await;
+    container.unshare.wait_for_message(stopping).await;
     // The worker has no handler for this one, which therefore kills it.
     container.signal(Signal::USR1).await;
-    let exit = container.ended().await;
+    let exit = container.wait_for_exit().await;
     let killed = 128 + Signal::USR1.as_raw();
     assert_eq!(exit.code, Some(killed), "{}", exit.text());
 }
@@ -266,10 +269,10 @@ async fn process_1_has_the_exit_status_of_the_worker_that_failed() {
     let Some(container) = Container::start(&service) else {
         return;
     };
-    let alone = service.start("worker").ended().await;
+    let alone = service.start("worker").wait_for_exit().await;
     assert_eq!(alone.code, Some(1));
     assert!(alone.text().contains("AGENT_SCRIPT"), "{}", alone.text());
-    let exit = container.ended().await;
+    let exit = container.wait_for_exit().await;
     assert_eq!((exit.code, exit.text()), (alone.code, alone.text()));
 }
 
@@ -282,7 +285,7 @@ async fn process_1_has_the_exit_status_of_the_worker_that_was_killed() {
     let process_1 = container.process_1().await;
     let workers = descendants_once(process_1, |all| all.len() == 1).await;
     send(Signal::KILL, workers[0].id);
-    let exit = container.ended().await;
+    let exit = container.wait_for_exit().await;
     let killed = 128 + Signal::KILL.as_raw();
     assert_eq!(exit.code, Some(killed), "{}", exit.text());
 }

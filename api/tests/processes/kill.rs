@@ -16,7 +16,7 @@ use crate::support::{LEASE, OUTLINE, ScriptedAgent, Service};
 #[tokio::test]
 async fn a_killed_worker_costs_a_job_no_more_than_the_step_it_was_at() {
     let second = HEADINGS[1];
-    let writer = ScriptedAgent::doing(move |asked, before| {
+    let writer = ScriptedAgent::scripted(move |asked, before| {
         let first_time = asked == second && before == 0;
         first_time.then(|| vec![Act::Hold])
     })
@@ -25,7 +25,7 @@ async fn a_killed_worker_costs_a_job_no_more_than_the_step_it_was_at() {
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
     let post = ann.create_post("Growing tomatoes").await;
-    writer.is_asked_for(second).await;
+    writer.wait_for_request(second).await;
 
     worker.kill().await;
     let killed = Instant::now();
@@ -53,17 +53,17 @@ async fn a_killed_worker_costs_a_job_no_more_than_the_step_it_was_at() {
     // The tokens of the lost call can't be known; those of all others count.
     assert_eq!(job["usage"]["output_tokens"], 5 * 20);
     heir.stop().await;
-    service.is_at_rest().await;
+    service.assert_at_rest().await;
 }
 
 #[tokio::test]
 async fn a_job_that_is_canceled_after_its_worker_was_killed_ends() {
-    let writer = ScriptedAgent::doing(|_, _| Some(vec![Act::Hold])).await;
+    let writer = ScriptedAgent::scripted(|_, _| Some(vec![Act::Hold])).await;
     let service = Service::of(&writer);
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
     let post = ann.create_post("Growing tomatoes").await;
-    writer.is_asked_for(OUTLINE).await;
+    writer.wait_for_request(OUTLINE).await;
     worker.kill().await;
 
     let cancel = format!("/jobs/{}/cancel", text(&post["job"]["id"]));
@@ -74,17 +74,17 @@ async fn a_job_that_is_canceled_after_its_worker_was_killed_ends() {
     assert_eq!(outcomes(&job), ["lost"]);
     assert_eq!(writer.asked(), [OUTLINE]);
     heir.stop().await;
-    service.is_at_rest().await;
+    service.assert_at_rest().await;
 }
 
 #[tokio::test]
 async fn a_job_that_kills_its_workers_is_given_up() {
-    let writer = ScriptedAgent::doing(|_, _| Some(vec![Act::Hold])).await;
+    let writer = ScriptedAgent::scripted(|_, _| Some(vec![Act::Hold])).await;
     let service = Service::of(&writer).set("JOB_MAX_ATTEMPTS", "1");
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
     let post = ann.create_post("Growing tomatoes").await;
-    writer.is_asked_for(OUTLINE).await;
+    writer.wait_for_request(OUTLINE).await;
     worker.kill().await;
 
     let heir = service.worker().await;
@@ -92,11 +92,11 @@ async fn a_job_that_kills_its_workers_is_given_up() {
     assert_eq!(outcomes(&job), ["lost"]);
     assert_eq!(job["error"]["code"], "worker_lost");
     heir.stop().await;
-    service.is_at_rest().await;
+    service.assert_at_rest().await;
 }
 
 #[tokio::test]
-async fn what_a_killed_api_has_accepted_is_done() {
+async fn a_job_accepted_by_a_killed_api_is_done() {
     let writer = ScriptedAgent::new().await;
     let service = Service::of(&writer);
     let api = service.api().await;
@@ -110,12 +110,12 @@ async fn what_a_killed_api_has_accepted_is_done() {
     let job = ann.wait_for_status(&post, "succeeded").await;
     assert_eq!(outcomes(&job), ["succeeded"]);
     assert_eq!(ann.get_post(&post).await["status"], "ready");
-    worker.stop().await.is_calm();
-    service.is_at_rest().await;
+    worker.stop().await.assert_no_warnings();
+    service.assert_at_rest().await;
 }
 
 #[tokio::test]
-async fn an_api_killed_amid_requests_has_done_each_wholly_or_not_at_all() {
+async fn an_api_killed_amid_requests_has_executed_each_wholly_or_not_at_all() {
     let writer = ScriptedAgent::new().await;
     let service = Service::of(&writer);
     let api = service.api().await;
@@ -162,6 +162,6 @@ async fn an_api_killed_amid_requests_has_done_each_wholly_or_not_at_all() {
     {
         ann.wait_for_status(post, "succeeded").await;
     }
-    worker.stop().await.is_calm();
-    service.is_at_rest().await;
+    worker.stop().await.assert_no_warnings();
+    service.assert_at_rest().await;
 }

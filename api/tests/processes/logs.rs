@@ -27,7 +27,7 @@ async fn each_request_has_one_line_and_each_line_is_json() {
     TestClient::anonymous(&api.url).get("/nowhere").await;
 
     let exit = api.stop().await;
-    exit.is_calm();
+    exit.assert_no_warnings();
     let log = exit.log();
     let answered = log
         .iter()
@@ -93,9 +93,9 @@ const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const ANOTHER: &str = "0af7651916cd43dd8448eb211c80319c";
 
 #[tokio::test]
-async fn every_line_of_every_attempt_tells_the_request_that_it_comes_from() {
+async fn every_log_line_of_an_attempt_has_the_request_id_of_its_job() {
     let busy = || whole(503, &[], "come again");
-    let writer = ScriptedAgent::doing(move |asked, before| match (asked, before) {
+    let writer = ScriptedAgent::scripted(move |asked, before| match (asked, before) {
         (OUTLINE, 0) => Some(busy()),
         (OUTLINE, 1) => Some(vec![Act::Hold]),
         (OUTLINE, 2) => Some(whole(401, &[], "no")),
@@ -106,7 +106,7 @@ async fn every_line_of_every_attempt_tells_the_request_that_it_comes_from() {
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
     let post = ask(&ann, "/blogs", "from-ann", TRACE).await;
-    writer.is_asked_times(OUTLINE, 2).await;
+    writer.wait_for_requests(OUTLINE, 2).await;
     let killed = worker.kill().await.log();
     let heir = service.worker().await;
     ann.wait_for_status(&post, "failed").await;
@@ -141,8 +141,8 @@ async fn every_line_of_every_attempt_tells_the_request_that_it_comes_from() {
 }
 
 #[tokio::test]
-async fn a_log_of_troubles_alone_tells_whose_they_are() {
-    let writer = ScriptedAgent::doing(|_, _| Some(whole(401, &[], "no"))).await;
+async fn warnings_name_their_job_even_without_other_lines() {
+    let writer = ScriptedAgent::scripted(|_, _| Some(whole(401, &[], "no"))).await;
     let service = Service::of(&writer);
     let api = service.api().await;
     let service = service.set("RUST_LOG", "warn");
@@ -157,7 +157,7 @@ async fn a_log_of_troubles_alone_tells_whose_they_are() {
 }
 
 #[tokio::test]
-async fn lines_for_people_have_no_escape_codes_in_a_file() {
+async fn the_text_log_has_no_escape_codes_in_a_file() {
     let service = Service::new().set("LOG_FORMAT", "text");
     let api = service.start("api");
     let ready = api.line("the API is ready").await;
@@ -166,8 +166,8 @@ async fn lines_for_people_have_no_escape_codes_in_a_file() {
 }
 
 #[tokio::test]
-async fn a_pause_that_the_agent_wants_is_one_line_and_its_end_another() {
-    let writer = ScriptedAgent::doing(|asked, before| {
+async fn a_rate_limit_is_logged_in_one_line_and_its_end_in_another() {
+    let writer = ScriptedAgent::scripted(|asked, before| {
         let refused = asked == OUTLINE && before == 0;
         let headers = [("retry-after", "1")];
         refused.then(|| whole(429, &headers, "slow down, please"))

@@ -9,7 +9,7 @@ const SERVED: &str = "metrics are served";
 
 /// Where a worker serves its metrics.
 async fn address(worker: &Process) -> String {
-    let said = worker.says(SERVED).await;
+    let said = worker.wait_for_message(SERVED).await;
     said["address"].as_str().unwrap().to_owned()
 }
 
@@ -54,7 +54,7 @@ fn check(scrape: &str) {
 }
 
 #[tokio::test]
-async fn prometheus_has_nothing_to_say_against_our_metrics() {
+async fn promtool_accepts_our_metrics() {
     let writer = ScriptedAgent::new().await;
     let service = Service::of(&writer);
     let (api, worker) = (service.api().await, service.worker().await);
@@ -70,12 +70,12 @@ async fn prometheus_has_nothing_to_say_against_our_metrics() {
     let of_worker = scrape(&address(&worker).await).await;
     assert!(of_worker.contains("blog_agent_calls_total{"), "{of_worker}");
     check(&of_worker);
-    api.stop().await.is_calm();
-    worker.stop().await.is_calm();
+    api.stop().await.assert_no_warnings();
+    worker.stop().await.assert_no_warnings();
 }
 
 #[tokio::test]
-async fn workers_of_one_machine_have_an_address_each() {
+async fn workers_of_one_machine_have_a_metrics_address_each() {
     let service = Service::new().set("METRICS_ADDR", "");
     let workers = [service.worker().await, service.worker().await];
     let (first, second) = (address(&workers[0]).await, address(&workers[1]).await);
@@ -89,20 +89,20 @@ async fn workers_of_one_machine_have_an_address_each() {
         );
     }
     for worker in workers {
-        worker.stop().await.is_calm();
+        worker.stop().await.assert_no_warnings();
     }
 }
 
 #[tokio::test]
-async fn a_worker_serves_nothing_if_it_is_told_so_and_nothing_else_ever() {
+async fn a_worker_serves_metrics_alone_and_nothing_if_that_is_off() {
     let service = Service::new().set("METRICS_ADDR", "off");
     let exit = service.worker().await.stop().await;
-    exit.is_calm();
+    exit.assert_no_warnings();
     assert!(!exit.text().contains(SERVED), "{}", exit.text());
 
     let service = Service::new();
     let worker = service.worker().await;
     let other = format!("http://{}/blogs", address(&worker).await);
     assert_eq!(get(&other).await.status(), 404);
-    worker.stop().await.is_calm();
+    worker.stop().await.assert_no_warnings();
 }

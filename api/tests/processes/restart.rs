@@ -28,12 +28,12 @@ async fn lives_through(how: Stop) {
         return;
     };
     let second = HEADINGS[1];
-    let (writer, gate) = ScriptedAgent::holding_up(second).await;
+    let (writer, gate) = ScriptedAgent::gated(second).await;
     let service = Service::of(&writer).set("DATABASE_URL", cluster.url());
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
     let begun = ann.create_post("Growing tomatoes").await;
-    writer.is_asked_for(second).await;
+    writer.wait_for_request(second).await;
     let asker = Asker::start(&ann);
     asker.is_answered(202).await;
 
@@ -62,17 +62,17 @@ async fn lives_through(how: Stop) {
         let log = process.text();
         assert!(!log.contains("panicked"), "{log}");
     }
-    service.is_at_rest().await;
+    service.assert_at_rest().await;
 }
 
 /// Nobody can renew a lease meanwhile, and nobody was lost.
 #[tokio::test]
-async fn an_outage_longer_than_a_lease_takes_no_job_from_who_works_on_it() {
+async fn a_database_outage_longer_than_a_lease_takes_no_job_from_its_worker() {
     let Some(mut cluster) = Cluster::start_new().await else {
         return;
     };
     let second = HEADINGS[1];
-    let (writer, gate) = ScriptedAgent::holding_up(second).await;
+    let (writer, gate) = ScriptedAgent::gated(second).await;
     let service = Service::of(&writer)
         .set("DATABASE_URL", cluster.url())
         .set("JOB_MAX_ATTEMPTS", "1");
@@ -83,7 +83,7 @@ async fn an_outage_longer_than_a_lease_takes_no_job_from_who_works_on_it() {
     );
     let ann = api.user("ann").await;
     let post = ann.create_post("Growing tomatoes").await;
-    writer.is_asked_for(second).await;
+    writer.wait_for_request(second).await;
     cluster.stop(Stop::Fast).await;
     sleep(LEASE + Duration::from_secs(1)).await;
     cluster.start().await;
@@ -98,12 +98,12 @@ async fn an_outage_longer_than_a_lease_takes_no_job_from_who_works_on_it() {
             "{log}"
         );
     }
-    service.is_at_rest().await;
+    service.assert_at_rest().await;
 }
 
 /// As when a machine is cut off: what is open stays so, and says nothing more.
 #[tokio::test]
-async fn a_database_that_vanishes_without_a_word_is_asked_anew() {
+async fn a_database_that_vanishes_silently_is_connected_to_anew() {
     let Some(cluster) = Cluster::start_new().await else {
         return;
     };
@@ -123,12 +123,12 @@ async fn a_database_that_vanishes_without_a_word_is_asked_anew() {
     }
     worker.stop().await;
     api.stop().await;
-    service.is_at_rest().await;
+    service.assert_at_rest().await;
 }
 
 /// What was committed is found again, and is neither done nor paid for twice.
 #[tokio::test]
-async fn a_worker_to_which_commits_are_not_answered_loses_no_attempt_and_no_call() {
+async fn a_worker_whose_commits_are_not_acknowledged_repeats_no_attempt_and_no_call() {
     let Some(cluster) = Cluster::start_new().await else {
         return;
     };
@@ -158,7 +158,7 @@ async fn a_worker_to_which_commits_are_not_answered_loses_no_attempt_and_no_call
     let log = worker.stop().await;
     assert!(!log.text().contains("lease lost"), "{}", log.text());
     api.stop().await;
-    service.is_at_rest().await;
+    service.assert_at_rest().await;
 }
 
 fn is_unavailable(answer: &TestResponse) {

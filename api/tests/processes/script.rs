@@ -7,7 +7,7 @@ use serde_json::json;
 use testing::{TIMEOUT, outcomes, text};
 use tokio::time::{sleep, timeout};
 
-use crate::support::{Service, dead};
+use crate::support::{Service, wait_until_dead};
 
 /// A service whose agent is a shell script; its first argument is the folder.
 pub(crate) fn service(script: &str) -> Service {
@@ -79,8 +79,8 @@ async fn a_script_writes_the_post_and_gets_none_of_our_secrets() {
     for ours in settings {
         assert!(!environment.contains(ours), "{environment}");
     }
-    worker.stop().await.is_calm();
-    service.is_at_rest().await;
+    worker.stop().await.assert_no_warnings();
+    service.assert_at_rest().await;
 }
 
 #[tokio::test]
@@ -97,10 +97,10 @@ async fn a_cancel_kills_a_script_and_all_that_it_started() {
     let job = ann.wait_for_status(&post, "canceled").await;
     assert_eq!(outcomes(&job), ["canceled"]);
     for id in ids {
-        dead(id).await;
+        wait_until_dead(id).await;
     }
-    worker.stop().await.is_calm();
-    service.is_at_rest().await;
+    worker.stop().await.assert_no_warnings();
+    service.assert_at_rest().await;
 }
 
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn a_killed_worker_takes_its_script_with_it() {
     let ids = processes(service.path()).await;
     worker.kill().await;
     for id in ids {
-        dead(id).await;
+        wait_until_dead(id).await;
     }
 }
 
@@ -123,9 +123,9 @@ async fn a_stopped_worker_kills_its_script_when_the_grace_is_over() {
     let ann = api.user("ann").await;
     let post = ann.create_post("A cup of tea").await;
     let ids = processes(service.path()).await;
-    worker.stop().await.is_calm();
+    worker.stop().await.assert_no_warnings();
     for id in ids {
-        dead(id).await;
+        wait_until_dead(id).await;
     }
     let job = ann.get_job(&post).await;
     assert_eq!(
@@ -151,5 +151,5 @@ async fn a_script_that_is_not_there_fails_the_job_and_not_the_worker() {
     }
     let log = worker.stop().await.text();
     assert!(log.contains("/nowhere/agent"), "{log}");
-    service.is_at_rest().await;
+    service.assert_at_rest().await;
 }

@@ -62,7 +62,7 @@ async fn no_secret_is_in_what_an_agents_refusal_leaves_behind() {
         &[("content-type", "application/json")],
         &body.to_string(),
     );
-    let writer = ScriptedAgent::doing(move |_, _| Some(refusal.clone())).await;
+    let writer = ScriptedAgent::scripted(move |_, _| Some(refusal.clone())).await;
     let service = Service::of(&writer).set("AGENT_API_KEY", KEY);
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;

@@ -65,7 +65,7 @@ async fn help_names_every_setting_with_its_default_and_shows_no_secret() {
     }
     for binary in ["api", "worker"] {
         let help = Process::start_with(binary, &["--help"], service.path(), &service.settings);
-        let help = help.ended().await;
+        let help = help.wait_for_exit().await;
         assert_eq!(help.code, Some(0), "{}", help.text());
         let help = help.text();
         assert!(!help.contains("hunter2"), "{help}");
@@ -166,7 +166,7 @@ async fn a_bad_setting_is_refused_by_its_name() {
             settings.extend(besides.map(|(name, value)| (name, value.to_owned())));
             settings.push((name, (*value).to_owned()));
             let exit = Process::start(binary, service.path(), &settings)
-                .ended()
+                .wait_for_exit()
                 .await;
             let Exit { code, .. } = exit;
             let last = |line: &&String| line.contains("rror:") && line.contains(name);
@@ -229,7 +229,7 @@ async fn a_file_env_is_read_and_the_environment_wins_over_it() {
     assert_eq!(post["job"]["max_attempts"], 4);
     let login = ann.at(&api.url).login("ann", PASSWORD).await.expect(200);
     assert_eq!(login["expires_in"], 77);
-    api.stop().await.is_calm();
+    api.stop().await.assert_no_warnings();
 
     // What the command line says wins over both.
     let arguments = ["--job-max-attempts=6"];
@@ -253,7 +253,7 @@ async fn a_file_env_that_cannot_be_read_is_refused_without_showing_it() {
         let service = Service::new();
         std::fs::write(service.path().join(".env"), lines).unwrap();
         for binary in ["api", "worker"] {
-            let exit = service.start(binary).ended().await;
+            let exit = service.start(binary).wait_for_exit().await;
             let said = exit.text();
             assert_eq!(exit.code, Some(1), "{said}");
             assert!(said.contains(".env"), "{said}");

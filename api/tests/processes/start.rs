@@ -12,14 +12,14 @@ use tokio::time::sleep;
 use crate::support::{Api, ScriptedAgent, Service};
 
 #[tokio::test]
-async fn an_api_and_a_worker_may_start_at_once_on_nothing() {
+async fn an_api_and_a_worker_may_start_at_once_on_an_empty_database() {
     let writer = ScriptedAgent::new().await;
     let mut service = Service::of(&writer);
     let data = service.path().join("not/there/yet");
     service = service.set("DATA_DIR", data.to_str().unwrap());
 
     let (worker, api) = (service.start("worker"), service.start("api"));
-    worker.says("the worker is ready").await;
+    worker.wait_for_message("the worker is ready").await;
     let api = Api::ready(api).await;
 
     let ann = api.user("ann").await;
@@ -27,9 +27,9 @@ async fn an_api_and_a_worker_may_start_at_once_on_nothing() {
     let job = ann.wait_for_status(&post, "succeeded").await;
     assert_eq!(outcomes(&job), ["succeeded"]);
     assert_eq!(data.join("blog.db").exists(), service.is_on_sqlite());
-    api.stop().await.is_calm();
-    worker.stop().await.is_calm();
-    service.is_at_rest().await;
+    api.stop().await.assert_no_warnings();
+    worker.stop().await.assert_no_warnings();
+    service.assert_at_rest().await;
 }
 
 #[tokio::test]
@@ -48,7 +48,7 @@ async fn the_data_may_be_in_a_folder_with_any_name() {
 }
 
 #[tokio::test]
-async fn two_apis_and_three_workers_may_start_at_once_on_nothing() {
+async fn two_apis_and_three_workers_may_start_at_once_on_an_empty_database() {
     let writer = ScriptedAgent::new().await;
     let service = Service::of(&writer);
 
@@ -56,7 +56,7 @@ async fn two_apis_and_three_workers_may_start_at_once_on_nothing() {
     let workers: Vec<_> = ["worker"; 3].iter().map(start).collect();
     let apis: Vec<_> = ["api"; 2].iter().map(start).collect();
     for worker in &workers {
-        worker.says("the worker is ready").await;
+        worker.wait_for_message("the worker is ready").await;
     }
     let mut ready = Vec::new();
     for api in apis {
@@ -74,16 +74,16 @@ async fn two_apis_and_three_workers_may_start_at_once_on_nothing() {
     }
     assert_eq!(secrets(&service.data()), ["jwt-secret"]);
     for api in ready {
-        api.stop().await.is_calm();
+        api.stop().await.assert_no_warnings();
     }
     for worker in workers {
-        worker.stop().await.is_calm();
+        worker.stop().await.assert_no_warnings();
     }
-    service.is_at_rest().await;
+    service.assert_at_rest().await;
 }
 
 #[tokio::test]
-async fn the_secret_is_made_once_and_is_for_no_one_else() {
+async fn the_secret_is_created_once_and_private() {
     let service = Service::new();
     let api = service.api().await;
     let ann = api.user("ann").await;
@@ -94,12 +94,12 @@ async fn the_secret_is_made_once_and_is_for_no_one_else() {
     // The database is not private by itself, so its folder is.
     let mode = std::fs::metadata(service.data()).unwrap().permissions();
     assert_eq!(mode.mode() & 0o777, 0o700);
-    api.stop().await.is_calm();
+    api.stop().await.assert_no_warnings();
 
     let api = service.api().await;
     assert_eq!(std::fs::read_to_string(&kept).unwrap(), secret);
     assert_eq!(ann.at(&api.url).get("/users/me").await.status, 200);
-    api.stop().await.is_calm();
+    api.stop().await.assert_no_warnings();
 
     std::fs::remove_file(&kept).unwrap();
     let api = service.api().await;
@@ -107,12 +107,12 @@ async fn the_secret_is_made_once_and_is_for_no_one_else() {
 }
 
 #[tokio::test]
-async fn a_secret_that_is_given_counts_and_none_is_kept() {
+async fn a_configured_secret_is_used_and_none_is_stored() {
     let service = Service::new().set("JWT_SECRET", "s".repeat(32));
     let api = service.api().await;
     let ann = api.user("ann").await;
     assert_eq!(secrets(&service.data()), [""; 0]);
-    api.stop().await.is_calm();
+    api.stop().await.assert_no_warnings();
 
     let other = service.set("JWT_SECRET", "t".repeat(32));
     let api = other.api().await;
@@ -137,7 +137,7 @@ fn modes(data: &Path) -> Vec<(String, u32)> {
 }
 
 #[tokio::test]
-async fn the_files_are_for_no_one_else_in_a_folder_that_was_open_before() {
+async fn the_files_are_private_in_a_folder_that_is_open_to_others() {
     let service = Service::new();
     if !service.is_on_sqlite() {
         return;
@@ -153,12 +153,12 @@ async fn the_files_are_for_no_one_else_in_a_folder_that_was_open_before() {
     for (file, mode) in files {
         assert_eq!(mode, 0o600, "{file}");
     }
-    api.stop().await.is_calm();
-    worker.stop().await.is_calm();
+    api.stop().await.assert_no_warnings();
+    worker.stop().await.assert_no_warnings();
 }
 
 #[tokio::test]
-async fn files_that_are_open_to_others_are_closed_and_that_is_said() {
+async fn files_that_are_open_to_others_are_made_private_and_that_is_logged() {
     let service = Service::new();
     if !service.is_on_sqlite() {
         return;
@@ -183,19 +183,19 @@ async fn files_that_are_open_to_others_are_closed_and_that_is_said() {
 }
 
 #[tokio::test]
-async fn a_start_tells_how_many_connections_it_may_want_of_postgres() {
+async fn the_log_says_how_many_connections_to_postgres_a_process_may_open() {
     let service = Service::new().set("DATABASE_MAX_CONNECTIONS", "5");
     if service.is_on_sqlite() {
         return;
     }
     let (api, worker) = (service.api().await, service.worker().await);
     let connections = "connections to Postgres";
-    assert_eq!(api.says(connections).await["wanted"], 5);
-    let told = worker.says(connections).await;
+    assert_eq!(api.wait_for_message(connections).await["wanted"], 5);
+    let told = worker.wait_for_message(connections).await;
     assert_eq!(told["wanted"], 8);
     assert!(told["free"].as_i64() <= told["allowed"].as_i64(), "{told}");
-    api.stop().await.is_calm();
-    worker.stop().await.is_calm();
+    api.stop().await.assert_no_warnings();
+    worker.stop().await.assert_no_warnings();
 
     let api = service.set("DATABASE_MAX_CONNECTIONS", "1000").api().await;
     let log = api.stop().await.text();
@@ -207,13 +207,13 @@ async fn a_start_tells_how_many_connections_it_may_want_of_postgres() {
 
 /// Whatever a start is in the middle of.
 #[tokio::test]
-async fn a_first_start_that_is_broken_off_is_made_good_by_the_next() {
+async fn a_killed_first_start_is_completed_by_the_next() {
     for millis in (0..160).step_by(16) {
         let service = Service::new();
         let api = service.start("api");
         sleep(Duration::from_millis(millis)).await;
         api.signal(Signal::KILL);
-        api.ended().await;
-        service.api().await.stop().await.is_calm();
+        api.wait_for_exit().await;
+        service.api().await.stop().await.assert_no_warnings();
     }
 }

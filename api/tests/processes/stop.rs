@@ -21,24 +21,24 @@ const STOPPING: &str = "stopping: starting no new work, finishing what runs";
 const AT_ONCE: Duration = Duration::from_secs(2);
 
 #[tokio::test]
-async fn a_stopped_worker_finishes_what_it_has_begun_and_begins_nothing() {
+async fn a_stopped_worker_finishes_its_job_and_claims_no_other() {
     let second = HEADINGS[1];
-    let (writer, gate) = ScriptedAgent::holding_up(second).await;
+    let (writer, gate) = ScriptedAgent::gated(second).await;
     let service = Service::of(&writer).set("WORKER_CONCURRENCY", "2");
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
     let begun = ann.create_post("Growing tomatoes").await;
-    writer.is_asked_for(second).await;
+    writer.wait_for_request(second).await;
 
     worker.signal(Signal::TERM);
-    worker.says(STOPPING).await;
+    worker.wait_for_message(STOPPING).await;
     // It has room for one more, and is not to take it.
     let waiting = ann.create_post("Growing potatoes").await;
     let later = ann.create_post("Growing carrots").await;
     gate.notify_one();
-    let exit = worker.ended().await;
+    let exit = worker.wait_for_exit().await;
     assert_eq!(exit.code, Some(0));
-    exit.is_calm();
+    exit.assert_no_warnings();
 
     let job = ann.get_job(&begun).await;
     assert_eq!(job["status"], "succeeded");
@@ -53,23 +53,23 @@ async fn a_stopped_worker_finishes_what_it_has_begun_and_begins_nothing() {
     let heir = service.worker().await;
     ann.wait_for_status(&waiting, "succeeded").await;
     ann.wait_for_status(&later, "succeeded").await;
-    heir.stop().await.is_calm();
-    service.is_at_rest().await;
+    heir.stop().await.assert_no_warnings();
+    service.assert_at_rest().await;
 }
 
 #[tokio::test]
-async fn a_worker_without_grace_gives_its_job_back_at_once() {
+async fn a_worker_without_grace_releases_its_job_at_once() {
     gives_its_job_back_after("0").await;
 }
 
 #[tokio::test]
-async fn a_worker_whose_grace_is_over_gives_its_job_back() {
+async fn a_worker_whose_grace_is_over_releases_its_job() {
     gives_its_job_back_after("1").await;
 }
 
 async fn gives_its_job_back_after(grace: &str) {
     let third = HEADINGS[2];
-    let writer = ScriptedAgent::doing(move |asked, before| {
+    let writer = ScriptedAgent::scripted(move |asked, before| {
         let first_time = asked == third && before == 0;
         first_time.then(|| vec![Act::Hold])
     })
@@ -78,13 +78,13 @@ async fn gives_its_job_back_after(grace: &str) {
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
     let post = ann.create_post("Growing tomatoes").await;
-    writer.is_asked_for(third).await;
+    writer.wait_for_request(third).await;
 
     let exit = worker.stop().await;
     let grace = Duration::from_secs(grace.parse().unwrap());
     assert!(exit.took < grace + AT_ONCE, "{:?}", exit.took);
     assert!(exit.took >= grace, "{:?}", exit.took);
-    exit.is_calm();
+    exit.assert_no_warnings();
     writer.client_gone().await;
     let job = ann.get_job(&post).await;
     assert_eq!(job["status"], "queued", "{job:#}");
@@ -99,8 +99,8 @@ async fn gives_its_job_back_after(grace: &str) {
     let [first, second, _, fourth] = HEADINGS;
     let expected = [OUTLINE, first, second, third, third, fourth];
     assert_eq!(writer.asked(), expected);
-    heir.stop().await.is_calm();
-    service.is_at_rest().await;
+    heir.stop().await.assert_no_warnings();
+    service.assert_at_rest().await;
 }
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn an_idle_worker_stops_at_once() {
 }
 
 #[tokio::test]
-async fn a_stopping_api_answers_all_who_wait() {
+async fn a_stopping_api_answers_all_long_polls() {
     for signal in [Signal::TERM, Signal::INT] {
         let service = Service::new();
         let api = service.api().await;
@@ -141,7 +141,7 @@ async fn a_stopping_api_answers_all_who_wait() {
         while stored(&ann.get("/blogs").await.body) < 6 {}
 
         api.signal(signal);
-        let exit = api.ended().await;
+        let exit = api.wait_for_exit().await;
         assert_eq!(exit.code, Some(0), "{}", exit.text());
         assert!(exit.took < AT_ONCE, "{:?}", exit.took);
         for watcher in watchers {
@@ -155,12 +155,12 @@ async fn a_stopping_api_answers_all_who_wait() {
             assert_eq!(answer.headers["preference-applied"], "wait=60");
             assert_eq!(answer.body["job"]["status"], "queued");
         }
-        exit.is_calm();
+        exit.assert_no_warnings();
     }
 }
 
 #[tokio::test]
-async fn who_never_ends_a_request_does_not_hold_up_the_stop() {
+async fn an_unfinished_request_does_not_delay_the_stop() {
     let service = Service::new().set("SHUTDOWN_GRACE_SECS", "1");
     let api = service.api().await;
     let address = api.url.strip_prefix("http://").unwrap();
@@ -184,21 +184,21 @@ async fn who_never_ends_a_request_does_not_hold_up_the_stop() {
 }
 
 async fn stopped_at_once(process: Process) {
-    let exit = process.ended().await;
+    let exit = process.wait_for_exit().await;
     assert_eq!(exit.code, Some(0), "{}", exit.text());
     assert!(exit.took < AT_ONCE, "{:?}", exit.took);
-    exit.is_calm();
+    exit.assert_no_warnings();
 }
 
 /// As one does that is frozen in the middle of a write on SQLite.
 #[tokio::test]
-async fn who_stops_waits_for_no_one_who_holds_the_lock_for_writing() {
-    let writer = ScriptedAgent::doing(|_, _| Some(vec![Act::Hold])).await;
+async fn a_stopping_process_does_not_wait_for_the_write_lock() {
+    let writer = ScriptedAgent::scripted(|_, _| Some(vec![Act::Hold])).await;
     let service = Service::of(&writer).set("SHUTDOWN_GRACE_SECS", "1");
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
     ann.create_post("Growing tomatoes").await;
-    writer.is_asked_for(OUTLINE).await;
+    writer.wait_for_request(OUTLINE).await;
     // On Postgres nobody else looks for it.
     let lock = File::options()
         .create(true)
@@ -251,7 +251,7 @@ async fn a_process_that_waits_to_start_ends_when_it_is_asked_to() {
             let process = service.start(name);
             listens(&process).await;
             process.signal(signal);
-            let exit = process.ended().await;
+            let exit = process.wait_for_exit().await;
             assert_eq!(exit.code, Some(0), "{name} {signal:?}: {}", exit.text());
             assert!(exit.text().contains("stopped before it was ready"));
             assert!(exit.took < AT_ONCE, "{name}: {:?}", exit.took);
@@ -279,12 +279,12 @@ async fn listens(process: &Process) {
 
 #[tokio::test]
 async fn a_second_signal_ends_a_process_at_once() {
-    let (writer, _gate) = ScriptedAgent::holding_up(OUTLINE).await;
+    let (writer, _gate) = ScriptedAgent::gated(OUTLINE).await;
     let service = Service::of(&writer);
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
     let post = ann.create_post("Growing tomatoes").await;
-    writer.is_asked_for(OUTLINE).await;
+    writer.wait_for_request(OUTLINE).await;
     // It holds up the API.
     let address = api.url.strip_prefix("http://").unwrap();
     let mut upload = TcpStream::connect(address).await.unwrap();
@@ -294,11 +294,11 @@ async fn a_second_signal_ends_a_process_at_once() {
 
     for (process, signal) in [(&*api, Signal::TERM), (&worker, Signal::INT)] {
         process.signal(signal);
-        process.says(STOPPING).await;
+        process.wait_for_message(STOPPING).await;
         process.signal(signal);
     }
-    assert_eq!(api.ended().await.code, Some(143));
-    assert_eq!(worker.ended().await.code, Some(130));
+    assert_eq!(api.wait_for_exit().await.code, Some(143));
+    assert_eq!(worker.wait_for_exit().await.code, Some(130));
     // As of any worker that died, its job is taken up by another.
     let (api, heir) = (service.api().await, service.worker().await);
     let job = ann.at(&api.url).wait_for_status(&post, "succeeded").await;

@@ -11,7 +11,7 @@ mod skewed_clock;
 pub(crate) use cluster::{Cluster, Stop};
 pub(crate) use collector::{Collector, Span};
 pub(crate) use cuttable_proxy::{CuttableProxy, Quality};
-pub(crate) use process::{Exit, Process, binary, dead, send};
+pub(crate) use process::{Exit, Process, binary, send, wait_until_dead};
 pub(crate) use scripted_agent::{OUTLINE, ScriptedAgent, write};
 pub(crate) use service::{Api, LEASE, Service};
 pub(crate) use skewed_clock::SkewedClock;

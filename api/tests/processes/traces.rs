@@ -40,7 +40,7 @@ fn said(span: &Span, names: &[&str]) -> Vec<Value> {
 #[tokio::test]
 async fn a_request_is_sent_as_a_part_of_its_callers_trace_and_each_attempt_linked_to_it() {
     let collector = Collector::new().await;
-    let writer = ScriptedAgent::doing(|asked, before| {
+    let writer = ScriptedAgent::scripted(|asked, before| {
         let busy = asked == OUTLINE && before == 0;
         busy.then(|| whole(503, &[], "come again"))
     })
@@ -52,7 +52,7 @@ async fn a_request_is_sent_as_a_part_of_its_callers_trace_and_each_attempt_linke
     ann.wait_for_status(&post, "succeeded").await;
     // What has not been sent by then is sent now.
     worker.stop().await;
-    api.stop().await.is_calm();
+    api.stop().await.assert_no_warnings();
 
     let [request] = &collector.named("POST /api/v1/blogs")[..] else {
         panic!("{:#?}", collector.spans());
@@ -96,7 +96,7 @@ async fn a_request_is_sent_as_a_part_of_its_callers_trace_and_each_attempt_linke
 #[tokio::test]
 async fn each_call_to_the_agent_is_a_part_of_its_attempt() {
     let collector = Collector::new().await;
-    let writer = ScriptedAgent::doing(|asked, before| {
+    let writer = ScriptedAgent::scripted(|asked, before| {
         let busy = asked == OUTLINE && before == 0;
         busy.then(|| whole(503, &[], "come again"))
     })
@@ -143,7 +143,7 @@ async fn each_call_to_the_agent_is_a_part_of_its_attempt() {
 }
 
 #[tokio::test]
-async fn a_job_keeps_the_place_of_its_request_or_without_a_collector_of_its_caller() {
+async fn a_job_keeps_the_trace_of_its_request_or_without_a_collector_of_its_caller() {
     let (collector, writer) = (Collector::new().await, ScriptedAgent::new().await);
     for url in [Some(collector.url()), None] {
         let service = Service::of(&writer).set(ENDPOINT, url.clone().unwrap_or_default());
@@ -151,8 +151,8 @@ async fn a_job_keeps_the_place_of_its_request_or_without_a_collector_of_its_call
         let ann = api.user("ann").await;
         let post = ask(&ann).await;
         ann.wait_for_status(&post, "succeeded").await;
-        worker.stop().await.is_calm();
-        api.stop().await.is_calm();
+        worker.stop().await.assert_no_warnings();
+        api.stop().await.assert_no_warnings();
 
         let db = service.database().await;
         let id = text(&post["job"]["id"]).parse::<uuid::Uuid>().unwrap();
@@ -188,7 +188,7 @@ async fn a_request_that_its_caller_does_not_trace_is_not_sent() {
 }
 
 #[tokio::test]
-async fn a_collector_that_is_dead_or_dumb_costs_a_line_and_a_moment() {
+async fn a_dead_or_silent_collector_costs_one_log_line_and_little_time() {
     // Nobody listens there; and here somebody does, and says nothing.
     let dumb = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let dumb = (format!("http://{}", dumb.local_addr().unwrap()), Some(dumb));
@@ -214,7 +214,7 @@ async fn a_collector_that_is_dead_or_dumb_costs_a_line_and_a_moment() {
 }
 
 #[tokio::test]
-async fn a_collector_that_goes_and_comes_is_told_of_once_each() {
+async fn a_collector_that_fails_and_recovers_is_logged_once_each() {
     let collector = Collector::new().await;
     collector.refuses(true);
     let service = Service::new()
@@ -228,7 +228,8 @@ async fn a_collector_that_goes_and_comes_is_told_of_once_each() {
     }
     collector.refuses(false);
     ann.get("/models").await;
-    api.says("traces reach the collector again").await;
+    api.wait_for_message("traces reach the collector again")
+        .await;
     let log = api.stop().await.log();
     let lost = "traces don't reach the collector; trying again";
     let lost = log.iter().filter(|line| line["message"] == lost);

@@ -31,7 +31,7 @@ async fn the_last_release_serves_on_while_this_one_starts_beside_it_and_takes_ov
     let Some(last) = last_release() else { return };
     let (gate, second) = (Arc::new(Notify::new()), HEADINGS[1]);
     let until = gate.clone();
-    let writer = ScriptedAgent::doing(move |asked, before| {
+    let writer = ScriptedAgent::scripted(move |asked, before| {
         let mut acts = write(asked);
         acts.insert(1, Act::Gate(until.clone()));
         (asked == second && before == 0).then_some(acts)
@@ -41,7 +41,7 @@ async fn the_last_release_serves_on_while_this_one_starts_beside_it_and_takes_ov
     let old = Release::start(&last, &service).await;
     let ann = old.api.user("ann").await;
     let begun = ann.create_post("Growing potatoes").await;
-    writer.is_asked_for(second).await;
+    writer.wait_for_request(second).await;
     let mut load = Load::at(&old).await;
     let watch = Watch::on(&old.api);
     load.spreads_over(&[&old]).await;
@@ -125,7 +125,7 @@ async fn the_last_release_finishes_what_a_worker_of_this_one_has_begun() {
 /// Goes on with the sections that are written already.
 async fn finishes_what_was_begun(first: &Path, other: &Path) {
     let third = HEADINGS[2];
-    let writer = ScriptedAgent::doing(move |asked, before| {
+    let writer = ScriptedAgent::scripted(move |asked, before| {
         let first_time = asked == third && before == 0;
         first_time.then(|| vec![Act::Hold])
     })
@@ -134,7 +134,7 @@ async fn finishes_what_was_begun(first: &Path, other: &Path) {
     let begins = Release::start(first, &service).await;
     let ann = begins.api.user("ann").await;
     let post = ann.create_post("Growing tomatoes").await;
-    writer.is_asked_for(third).await;
+    writer.wait_for_request(third).await;
 
     let ends = Release::start(other, &service).await;
     begins.stop("the one that begins").await;
@@ -146,7 +146,7 @@ async fn finishes_what_was_begun(first: &Path, other: &Path) {
     let expected = [OUTLINE, first, second, third, third, fourth];
     assert_eq!(writer.asked(), expected);
     ends.stop("the one that ends").await;
-    service.is_at_rest().await;
+    service.assert_at_rest().await;
 }
 
 /// Where the last release's programs are. None where they were not built, of which
@@ -180,7 +180,7 @@ impl Release {
             Process::start_program(&program, &[], service.path(), &service.settings)
         };
         let (api, worker) = (start("api"), start("worker"));
-        let ready = worker.says("the worker is ready").await;
+        let ready = worker.wait_for_message("the worker is ready").await;
         Release {
             api: Api::ready(api).await,
             worker,
@@ -233,7 +233,7 @@ async fn sign_in(api: &Api, name: &str) -> TestClient {
 
 /// Nothing is lost, and nothing was done twice.
 async fn adds_up(service: &Service, writer: &ScriptedAgent, written: &Written) {
-    service.is_at_rest().await;
+    service.assert_at_rest().await;
     let db = service.database().await;
     let posts = post::Entity::find().count(db.read()).await.unwrap();
     let jobs = job::Entity::find().all(db.read()).await.unwrap();

@@ -5,13 +5,13 @@ use testing::stub::{Act, stream, whole};
 use testing::stub_openai::{DONE, delta, finish};
 use tokio::time::sleep;
 
-use super::load::Crowd;
-use super::worker_pool::Fleet;
+use super::load::Load;
+use super::worker_pool::WorkerPool;
 use super::{invariants, length, service};
 use crate::support::ScriptedAgent;
 
 #[tokio::test]
-async fn a_mad_agent_is_paid_once_for_what_it_wrote_well() {
+async fn a_misbehaving_agent_is_asked_once_for_each_good_section() {
     let writer = ScriptedAgent::told(|_, _| {
         let mood = rand::rng().random_range(0..48);
         mad(mood)
@@ -19,13 +19,13 @@ async fn a_mad_agent_is_paid_once_for_what_it_wrote_well() {
     .await;
     let service = service(&writer).set("AGENT_TIMEOUT_SECS", "2");
     let api = service.api().await;
-    let fleet = Fleet::of(2, &service).await;
-    let crowd = Crowd::at(&api).await;
+    let fleet = WorkerPool::of(2, &service).await;
+    let crowd = Load::at(&api).await;
     sleep(length()).await;
     let asked = crowd.content().await;
     assert_eq!(asked.refused, 0);
     fleet.stop().await;
-    api.stop().await.is_calm();
+    api.stop().await.assert_no_warnings();
     invariants::balance(&service, &writer, &asked).await;
 }
 

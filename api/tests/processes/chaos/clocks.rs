@@ -8,8 +8,8 @@ use testing::stub::{Act, whole};
 use testing::{outcomes, text};
 use tokio::time::sleep;
 
-use super::load::Crowd;
-use super::worker_pool::Fleet;
+use super::load::Load;
+use super::worker_pool::WorkerPool;
 use super::{invariants, length, service};
 use crate::support::{LEASE, OUTLINE, Process, ScriptedAgent, Service, SkewedClock};
 
@@ -24,11 +24,11 @@ async fn workers_whose_clocks_differ_share_the_work() {
         return;
     }
     let api = service.api().await;
-    let mut fleet = Fleet::of(1, &service).await;
+    let mut fleet = WorkerPool::of(1, &service).await;
     for skew in [BEHIND, AHEAD] {
         fleet.add(worker(&service, skew).await);
     }
-    let crowd = Crowd::at(&api).await;
+    let crowd = Load::at(&api).await;
     sleep(length()).await;
     let asked = crowd.content().await;
     assert_eq!(asked.refused, 0);
@@ -36,7 +36,7 @@ async fn workers_whose_clocks_differ_share_the_work() {
         // Nobody takes a job from another.
         assert!(!exit.text().contains("was lost"), "{}", exit.text());
     }
-    api.stop().await.is_calm();
+    api.stop().await.assert_no_warnings();
     invariants::balance(&service, &writer, &asked).await;
 }
 
@@ -50,7 +50,7 @@ async fn a_worker_whose_clock_is_wrong_keeps_its_job_as_long_as_it_lives() {
 
 async fn keeps_its_job(skew: i64, skew_of_heir: i64) {
     let hold = |asked: &str, before| (asked == OUTLINE && before == 0).then(|| vec![Act::Hold]);
-    let writer = ScriptedAgent::doing(hold).await;
+    let writer = ScriptedAgent::scripted(hold).await;
     let service = service(&writer);
     if service.is_on_sqlite() {
         return;
@@ -58,7 +58,7 @@ async fn keeps_its_job(skew: i64, skew_of_heir: i64) {
     let (api, first) = (service.api().await, worker(&service, skew).await);
     let ann = api.user("ann").await;
     let post = ann.create_post("Growing tomatoes").await;
-    writer.is_asked_for(OUTLINE).await;
+    writer.wait_for_request(OUTLINE).await;
     let heir = worker(&service, skew_of_heir).await;
     // All the while the heir looks for jobs whose worker is silent.
     sleep(LEASE + LEASE / 3).await;
@@ -79,7 +79,7 @@ async fn keeps_its_job(skew: i64, skew_of_heir: i64) {
     ];
     assert!(moments.map(text).is_sorted(), "{job:#}");
     heir.stop().await;
-    service.is_at_rest().await;
+    service.assert_at_rest().await;
 }
 
 #[tokio::test]
@@ -93,7 +93,7 @@ async fn a_retry_is_in_time_whatever_the_clocks_say() {
 async fn is_retried_in_time(skew: i64, skew_of_next: i64) {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let times = asked.clone();
-    let writer = ScriptedAgent::doing(move |asked, before| {
+    let writer = ScriptedAgent::scripted(move |asked, before| {
         times.lock().unwrap().push(Instant::now());
         let refused = asked == OUTLINE && before == 0;
         refused.then(|| whole(503, &[("retry-after", "2")], ""))
@@ -115,8 +115,8 @@ async fn is_retried_in_time(skew: i64, skew_of_next: i64) {
     let pause = asked[1] - asked[0];
     let wanted = Duration::from_secs(2);
     assert!((wanted..wanted + LEASE).contains(&pause), "{pause:?}");
-    next.stop().await.is_calm();
-    service.is_at_rest().await;
+    next.stop().await.assert_no_warnings();
+    service.assert_at_rest().await;
 }
 
 /// A worker whose clock is off by so many seconds.
@@ -125,7 +125,7 @@ async fn worker(service: &Service, skew: i64) -> Process {
     let mut settings = service.settings.clone();
     settings.extend(clock.environment());
     let worker = service.start_with("worker", &settings);
-    let ready = worker.says("the worker is ready").await;
+    let ready = worker.wait_for_message("the worker is ready").await;
     let its_time = text(&ready["timestamp"]).parse::<chrono::DateTime<chrono::Utc>>();
     let off = its_time.unwrap() - chrono::Utc::now();
     assert!((off.num_seconds() - skew).abs() < 60, "{ready}");

@@ -11,8 +11,8 @@ use testing::{TIMEOUT, TestClient, TestResponse, text};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::load::{Asked, Crowd, MARK};
-use super::worker_pool::{Fleet, is_faultless};
+use super::load::{Asked, Load, MARK};
+use super::worker_pool::{WorkerPool, is_faultless};
 use super::{again_and_again, invariants, is_unavailable, service};
 use crate::support::{Cluster, ScriptedAgent, Stop};
 
@@ -24,8 +24,8 @@ async fn connections_cut_again_and_again_lose_nothing() {
         return;
     }
     let (api, db) = (service.api().await, service.database().await);
-    let fleet = Fleet::of(3, &service).await;
-    let crowd = Crowd::at(&api).await;
+    let fleet = WorkerPool::of(3, &service).await;
+    let crowd = Load::at(&api).await;
     again_and_again(Duration::from_millis(500), async || cut_all(&db).await).await;
     let asked = crowd.content().await;
     db.close().await;
@@ -49,8 +49,8 @@ async fn a_database_that_crashes_again_and_again_loses_nothing() {
     let writer = ScriptedAgent::new().await;
     let service = service(&writer).set("DATABASE_URL", cluster.url());
     let api = service.api().await;
-    let fleet = Fleet::of(2, &service).await;
-    let crowd = Crowd::at(&api).await;
+    let fleet = WorkerPool::of(2, &service).await;
+    let crowd = Load::at(&api).await;
     again_and_again(Duration::from_millis(1500), async || {
         cluster.stop(Stop::Immediate).await;
         cluster.start().await;

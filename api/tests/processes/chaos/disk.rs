@@ -13,7 +13,7 @@ use testing::{HEADINGS, TIMEOUT, TestClient, text};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::load::{Crowd, MARK};
+use super::load::{Load, MARK};
 use super::worker_pool::is_faultless;
 use super::{invariants, is_unavailable, length, service};
 use crate::support::{ScriptedAgent, write};
@@ -38,9 +38,9 @@ async fn a_full_disk_costs_nothing_but_time() {
     let ann = api.user("ann").await;
     let topic = format!("Growing tomatoes {MARK}slowly{MARK}");
     let slow = ann.create_post(&topic).await;
-    writer.is_asked_for(third).await;
+    writer.wait_for_request(third).await;
 
-    let crowd = Crowd::at(&api).await;
+    let crowd = Load::at(&api).await;
     let (mut posts, end) = (vec![slow.clone()], Instant::now() + length());
     while Instant::now() < end {
         disk.fill();

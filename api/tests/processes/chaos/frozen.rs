@@ -18,7 +18,7 @@ use crate::support::{OUTLINE, Process, ScriptedAgent, Service, write};
 async fn a_frozen_worker_changes_nothing_once_another_has_its_job() {
     let gate = Arc::new(Notify::new());
     let (until, third) = (gate.clone(), HEADINGS[2]);
-    let writer = ScriptedAgent::doing(move |asked, before| {
+    let writer = ScriptedAgent::scripted(move |asked, before| {
         let mut acts = write(asked);
         acts.insert(1, Act::Gate(until.clone()));
         (asked == third && before == 0).then_some(acts)
@@ -28,7 +28,7 @@ async fn a_frozen_worker_changes_nothing_once_another_has_its_job() {
     let (api, frozen) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
     let post = ann.create_post("Growing tomatoes").await;
-    writer.is_asked_for(third).await;
+    writer.wait_for_request(third).await;
     freeze(&frozen, &service).await;
     // This waits for it when it wakes up.
     gate.notify_one();
@@ -55,7 +55,7 @@ async fn a_frozen_worker_changes_nothing_once_another_has_its_job() {
     let of_frozen = &written["job"]["attempts"][0]["worker"];
     assert_eq!(text(&job["attempts"][0]["worker"]), text(of_frozen));
     frozen.stop().await;
-    service.is_at_rest().await;
+    service.assert_at_rest().await;
 }
 
 /// Freezes a worker at a moment when it holds no lock: on SQLite it would hold

@@ -20,7 +20,7 @@ const TOKENS: usize = 20;
 /// off; nothing is left in the queue; every attempt has ended, and every call
 /// to the agent was for something.
 pub(super) async fn balance(service: &Service, writer: &ScriptedAgent, asked: &Asked) {
-    service.is_at_rest().await;
+    service.assert_at_rest().await;
     let db = service.database().await;
     let posts = post::Entity::find().all(db.read()).await.unwrap();
     let jobs = job::Entity::find().all(db.read()).await.unwrap();

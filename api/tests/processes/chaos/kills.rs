@@ -8,8 +8,8 @@ use shared::database::Database;
 use testing::stub::Act;
 use testing::{HEADINGS, outcomes};
 
-use super::load::Crowd;
-use super::worker_pool::{Fleet, is_faultless};
+use super::load::Load;
+use super::worker_pool::{WorkerPool, is_faultless};
 use super::{again_and_again, invariants, service};
 use crate::support::{OUTLINE, ScriptedAgent};
 
@@ -18,14 +18,14 @@ async fn workers_killed_at_random_lose_nothing() {
     let writer = ScriptedAgent::new().await;
     let service = service(&writer);
     let api = service.api().await;
-    let mut fleet = Fleet::of(3, &service).await;
-    let crowd = Crowd::at(&api).await;
+    let mut fleet = WorkerPool::of(3, &service).await;
+    let crowd = Load::at(&api).await;
     again_and_again(Duration::from_millis(500), async || fleet.lose_one().await).await;
     let asked = crowd.content().await;
     // That is none of the clients' business.
     assert_eq!(asked.refused, 0);
     fleet.stop().await;
-    api.stop().await.is_calm();
+    api.stop().await.assert_no_warnings();
     invariants::balance(&service, &writer, &asked).await;
 }
 
@@ -46,8 +46,8 @@ async fn a_worker_may_be_killed_in_any_phase_of_an_attempt() {
     worker.line("the database failed; trying again").await;
     let at_outline = ann.create_post("Tea, held at the outline").await;
     let at_section = ann.create_post("Tea, held at a section").await;
-    writer.is_asked_times(OUTLINE, 3).await;
-    writer.is_asked_times(second, 2).await;
+    writer.wait_for_requests(OUTLINE, 3).await;
+    writer.wait_for_requests(second, 2).await;
     assert_eq!(ann.get_job(&finishing).await["phase"], "assembling");
     assert_eq!(ann.get_job(&at_outline).await["phase"], "outline");
     assert_eq!(ann.get_job(&at_section).await["phase"], "writing");
@@ -67,7 +67,7 @@ async fn a_worker_may_be_killed_in_any_phase_of_an_attempt() {
     assert_eq!((often(OUTLINE), often(second)), (3 + 1, 3 + 1));
     assert_eq!(asked.len(), 3 * (1 + HEADINGS.len()) + 2);
     heir.stop().await;
-    service.is_at_rest().await;
+    service.assert_at_rest().await;
 }
 
 /// Whoever wants to store a post fails, and tries again.
@@ -110,12 +110,12 @@ async fn held_once(when: Vec<(&'static str, &'static str)>) -> ScriptedAgent {
 }
 
 #[tokio::test]
-async fn an_api_killed_at_random_does_nothing_twice() {
+async fn an_api_killed_at_random_executes_nothing_twice() {
     let writer = ScriptedAgent::new().await;
     let service = service(&writer);
-    let fleet = Fleet::of(2, &service).await;
+    let fleet = WorkerPool::of(2, &service).await;
     let mut api = Some(service.api().await);
-    let crowd = Crowd::at(api.as_ref().unwrap()).await;
+    let crowd = Load::at(api.as_ref().unwrap()).await;
     again_and_again(Duration::from_millis(1000), async || {
         is_faultless(&api.take().unwrap().kill().await);
         crowd.turn_to(api.insert(service.api().await));
@@ -124,6 +124,6 @@ async fn an_api_killed_at_random_does_nothing_twice() {
     let asked = crowd.content().await;
     assert_eq!(asked.refused, 0);
     fleet.stop().await;
-    api.unwrap().stop().await.is_calm();
+    api.unwrap().stop().await.assert_no_warnings();
     invariants::balance(&service, &writer, &asked).await;
 }

@@ -30,7 +30,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// The marks that a topic's number stands between.
 pub(super) const MARK: char = '~';
 
-pub(super) struct Crowd {
+pub(super) struct Load {
     members: JoinSet<Vec<String>>,
     api: watch::Sender<String>,
     refused: Arc<AtomicUsize>,
@@ -45,9 +45,9 @@ pub(super) struct Asked {
     pub(super) refused: usize,
 }
 
-impl Crowd {
+impl Load {
     /// They sign up and begin.
-    pub(super) async fn at(api: &Api) -> Crowd {
+    pub(super) async fn at(api: &Api) -> Load {
         let mut users = Vec::new();
         for n in 0..USERS {
             users.push(api.user(&format!("user-{n}")).await);
@@ -68,7 +68,7 @@ impl Crowd {
                 .run()
             })
             .collect();
-        Crowd {
+        Load {
             members,
             api,
             refused,

@@ -4,16 +4,16 @@ use rand::RngExt;
 
 use crate::support::{Exit, Process, Service};
 
-pub(super) struct Fleet<'a> {
+pub(super) struct WorkerPool<'a> {
     service: &'a Service,
     workers: Vec<Process>,
     /// Those that are gone.
     gone: Vec<Exit>,
 }
 
-impl<'a> Fleet<'a> {
+impl<'a> WorkerPool<'a> {
     pub(super) async fn of(count: usize, service: &'a Service) -> Self {
-        let mut fleet = Fleet {
+        let mut fleet = WorkerPool {
             service,
             workers: Vec::new(),
             gone: Vec::new(),
@@ -39,7 +39,7 @@ impl<'a> Fleet<'a> {
     /// Stops all. None must have met with a fault of ours.
     pub(super) async fn stop(mut self) -> Vec<Exit> {
         for worker in self.workers {
-            worker.says("the worker is ready").await;
+            worker.wait_for_message("the worker is ready").await;
             self.gone.push(worker.stop().await);
         }
         for exit in &self.gone {

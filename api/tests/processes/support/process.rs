@@ -106,7 +106,7 @@ impl Process {
     }
 
     /// Waits for a log line with this message, in JSON.
-    pub(crate) async fn says(&self, message: &str) -> Value {
+    pub(crate) async fn wait_for_message(&self, message: &str) -> Value {
         let line = self.line(&format!("\"message\":\"{message}\"")).await;
         serde_json::from_str(&line).unwrap()
     }
@@ -137,7 +137,7 @@ impl Process {
     /// Ends it without a word.
     pub(crate) async fn kill(self) -> Exit {
         self.signal(Signal::KILL);
-        let exit = self.ended().await;
+        let exit = self.wait_for_exit().await;
         assert_eq!(exit.code, None, "{}", exit.text());
         exit
     }
@@ -145,13 +145,13 @@ impl Process {
     /// Asks it to end, which must go well.
     pub(crate) async fn stop(self) -> Exit {
         self.signal(Signal::TERM);
-        let exit = self.ended().await;
+        let exit = self.wait_for_exit().await;
         assert_eq!(exit.code, Some(0), "{}", exit.text());
         exit
     }
 
     /// Waits until it has ended, and all that it wrote is read.
-    pub(crate) async fn ended(mut self) -> Exit {
+    pub(crate) async fn wait_for_exit(mut self) -> Exit {
         let begun = Instant::now();
         let status = timeout(TIMEOUT, self.child.wait()).await;
         let Ok(status) = status else {
@@ -185,7 +185,7 @@ impl Exit {
     }
 
     /// Nothing that an operator would have to look at.
-    pub(crate) fn is_calm(&self) {
+    pub(crate) fn assert_no_warnings(&self) {
         let troubled = |line: &Value| line["level"] == "WARN" || line["level"] == "ERROR";
         let troubles: Vec<Value> = self.log().into_iter().filter(troubled).collect();
         assert!(troubles.is_empty(), "{troubles:#?}");
@@ -207,7 +207,7 @@ pub(crate) fn send(signal: Signal, id: u32) {
 
 /// Waits until a process is dead, whosever child it was; it may be left
 /// unreaped by whoever inherited it.
-pub(crate) async fn dead(id: u32) {
+pub(crate) async fn wait_until_dead(id: u32) {
     let state = || {
         let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
         stat.rsplit_once(") ")?.1.chars().next()

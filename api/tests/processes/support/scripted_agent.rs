@@ -22,13 +22,13 @@ pub(crate) struct ScriptedAgent {
 impl ScriptedAgent {
     /// Writes well.
     pub(crate) async fn new() -> ScriptedAgent {
-        ScriptedAgent::doing(|_, _| None).await
+        ScriptedAgent::scripted(|_, _| None).await
     }
 
     /// Does what it is told, or writes if that is nothing. `what` is told what
     /// is asked for ([`OUTLINE`] or one of [`HEADINGS`]), and how often it was
     /// before.
-    pub(crate) async fn doing(
+    pub(crate) async fn scripted(
         what: impl Fn(&str, usize) -> Option<Vec<Act>> + Send + Sync + 'static,
     ) -> ScriptedAgent {
         let counts = Mutex::new(HashMap::<_, usize>::new());
@@ -43,10 +43,10 @@ impl ScriptedAgent {
 
     /// Writes well, but begins with `what` only when the gate that comes with it is
     /// opened. Once: whoever asks for it after that is not held up.
-    pub(crate) async fn holding_up(what: &'static str) -> (ScriptedAgent, Arc<Notify>) {
+    pub(crate) async fn gated(what: &'static str) -> (ScriptedAgent, Arc<Notify>) {
         let gate = Arc::new(Notify::new());
         let until = gate.clone();
-        let writer = ScriptedAgent::doing(move |asked, before| {
+        let writer = ScriptedAgent::scripted(move |asked, before| {
             let is_held_up = asked == what && before == 0;
             is_held_up.then(|| {
                 let mut acts = write(asked);
@@ -57,7 +57,7 @@ impl ScriptedAgent {
         (writer.await, gate)
     }
 
-    /// The same as [`ScriptedAgent::doing`], but `what` is told the whole prompt, and then what it asks for.
+    /// The same as [`ScriptedAgent::scripted`], but `what` is told the whole prompt, and then what it asks for.
     pub(crate) async fn told(
         what: impl Fn(&str, &str) -> Option<Vec<Act>> + Send + Sync + 'static,
     ) -> ScriptedAgent {
@@ -104,12 +104,12 @@ impl ScriptedAgent {
     }
 
     /// Waits until it is asked for something.
-    pub(crate) async fn is_asked_for(&self, what: &str) {
-        self.is_asked_times(what, 1).await;
+    pub(crate) async fn wait_for_request(&self, what: &str) {
+        self.wait_for_requests(what, 1).await;
     }
 
     /// Waits until it is asked for something so many times.
-    pub(crate) async fn is_asked_times(&self, what: &str, times: usize) {
+    pub(crate) async fn wait_for_requests(&self, what: &str, times: usize) {
         let mut asked = self.asked.clone();
         let often = |all: &Vec<String>| all.iter().filter(|asked| *asked == what).count();
         let told = asked.wait_for(|all| often(all) >= times);

@@ -105,7 +105,7 @@ impl Service {
     /// Starts a worker and waits until it is ready.
     pub(crate) async fn worker(&self) -> Process {
         let worker = self.start("worker");
-        worker.says("the worker is ready").await;
+        worker.wait_for_message("the worker is ready").await;
         worker
     }
 
@@ -130,7 +130,7 @@ impl Service {
 
     /// Looks at the database when everything should be over: nothing is left
     /// in the queue, nothing half done, nothing broken.
-    pub(crate) async fn is_at_rest(&self) {
+    pub(crate) async fn assert_at_rest(&self) {
         use job::Status::{Canceling, Queued, Running};
         let db = self.database().await;
         let unfinished = job::Column::Status.is_in([Queued, Running, Canceling]);
@@ -206,7 +206,7 @@ pub(crate) struct Api {
 impl Api {
     /// Waits until it is ready.
     pub(crate) async fn ready(process: Process) -> Api {
-        let said = process.says("the API is ready").await;
+        let said = process.wait_for_message("the API is ready").await;
         let url = format!("http://{}", said["address"].as_str().unwrap());
         Api { process, url }
     }
@@ -224,8 +224,8 @@ impl Api {
         self.process.stop().await
     }
 
-    pub(crate) async fn ended(self) -> Exit {
-        self.process.ended().await
+    pub(crate) async fn wait_for_exit(self) -> Exit {
+        self.process.wait_for_exit().await
     }
 }
 
