@@ -17,8 +17,9 @@ mod sqlite;
 mod stall_detector;
 
 use group_commit::GroupCommitWriter;
+pub(crate) use group_commit::immediate;
 pub use reader::Reader;
-pub(crate) use sqlite::{immediate, lock_file};
+pub(crate) use sqlite::lock_file;
 
 /// The timeout of a transaction on Postgres. One that has to wait for locks fails earlier; this
 /// detects an unreachable server, which the system would report only after a quarter of an hour.

@@ -61,7 +61,7 @@ pub use cancel::{
     cancel_next_of_disabled, detach_post, detach_user,
 };
 pub use claim::{ClaimRequest, ClaimedJob, claim};
-pub use complete::{AttemptResult, JobError, RecordedOutcome, complete, record};
+pub use complete::{AttemptResult, RecordedOutcome, complete, record};
 pub use consumer::{CONNECTIONS, Consumer, Handler};
 pub(crate) use delivery::create_tables;
 pub use delivery::{
@@ -77,3 +77,4 @@ pub use stats::{
     JobTimings, QueueDepth, QueuePosition, StatusCounts, depth, finished_since, oldest_queued,
     positions, status_counts,
 };
+pub use transition::JobError;

@@ -15,6 +15,7 @@ mod guided;
 mod language;
 mod one_call;
 pub(crate) mod pipeline;
+mod plan;
 mod prompts;
 mod repetition;
 mod review;

@@ -13,21 +13,25 @@ use std::fs::File;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr, TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr,
+    SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{Instrument, Span};
 
-use super::sqlite::{BUSY_TIMEOUT, immediate};
 use super::{Work, run};
 use crate::private_file;
+
+/// How long a write waits for other writers.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How many transactions share a commit at most, so that none waits long for it.
 const MAX_BATCH: usize = 64;
@@ -200,5 +204,13 @@ impl Drop for FileLockGuard {
     fn drop(&mut self) {
         // If it fails: closing the file releases the lock, too.
         let _ = self.0.unlock();
+    }
+}
+
+/// The options of a transaction that takes the write lock at its beginning.
+pub(crate) fn immediate() -> TransactionOptions {
+    TransactionOptions {
+        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+        ..TransactionOptions::default()
     }
 }

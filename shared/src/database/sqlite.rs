@@ -4,22 +4,18 @@ use std::fs::File;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use futures_util::FutureExt;
-use sea_orm::{SqliteTransactionMode, SqlxSqliteConnector, TransactionOptions};
+use sea_orm::SqlxSqliteConnector;
 use sqlx::Connection;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
 };
 
-use super::group_commit::GroupCommitWriter;
+use super::group_commit::{BUSY_TIMEOUT, GroupCommitWriter};
 use super::{Database, Reader, STATEMENT_CACHE_CAPACITY};
 use crate::private_file;
-
-/// How long a write waits for other writers.
-pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
 const READERS: u32 = 4;
 
@@ -107,14 +103,6 @@ fn options(url: &str) -> anyhow::Result<SqliteConnectOptions> {
         // Deleted data is overwritten.
         .pragma("secure_delete", "ON")
         .with_regexp())
-}
-
-/// The options of a transaction that takes the write lock at its beginning.
-pub(crate) fn immediate() -> TransactionOptions {
-    TransactionOptions {
-        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-        ..TransactionOptions::default()
-    }
 }
 
 /// Takes the lock, on a file beside the database, under which processes create and migrate it. It

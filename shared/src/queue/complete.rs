@@ -12,19 +12,8 @@ use entity::step;
 use sea_orm::entity::prelude::*;
 use sea_orm::{DatabaseTransaction, ExprTrait, UpdateMany};
 
-use super::transition::{Ending, close_attempts, end_jobs, queue_job, set_error};
+use super::transition::{Ending, JobError, close_attempts, end_jobs, queue_job, set_error};
 use super::{Lease, LeaseStatus, LockMode, lease::LockedJobs};
-
-/// An error as the client reads it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JobError {
-    /// The contract's `error.code`.
-    pub code: &'static str,
-    /// A message for the user, without keys, addresses or stack traces.
-    pub message: String,
-    /// Whether another attempt could help.
-    pub retryable: bool,
-}
 
 /// How an attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

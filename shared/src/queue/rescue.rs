@@ -9,8 +9,8 @@ use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::SimpleExpr;
 use sea_orm::{DatabaseTransaction, DbBackend, ExprTrait, QueryOrder, QuerySelect, UpdateMany};
 
-use super::transition::{Ending, close_attempts, end_jobs, queue_job, set_error};
-use super::{JobError, MAX_LEASE, delivery};
+use super::transition::{Ending, JobError, close_attempts, end_jobs, queue_job, set_error};
+use super::{MAX_LEASE, delivery};
 
 /// What became of a job whose worker was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

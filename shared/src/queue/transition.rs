@@ -12,10 +12,21 @@ use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::SimpleExpr;
 use sea_orm::{DatabaseTransaction, UpdateMany};
 
-use super::{JobError, delivery};
+use super::delivery;
 
 /// Literally the condition of the partial index.
 pub(super) const UNFINISHED: &str = "status IN ('queued', 'running', 'canceling')";
+
+/// An error as the client reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobError {
+    /// The contract's `error.code`.
+    pub code: &'static str,
+    /// A message for the user, without keys, addresses or stack traces.
+    pub message: String,
+    /// Whether another attempt could help.
+    pub retryable: bool,
+}
 
 /// How a job ends.
 pub(super) enum Ending<'a> {

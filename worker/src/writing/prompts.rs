@@ -1,7 +1,7 @@
 //! What a capable model is asked. The smallest ones are asked by [`super::guided`].
 
-use super::by_section::Plan;
 use super::draft::Section;
+use super::plan::Plan;
 use super::{PostBrief, language};
 use crate::agent::Prompt;
 
