@@ -30,8 +30,8 @@ use futures_util::future::BoxFuture;
 /// How much of a post one call to an agent writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallScope {
-    /// One step: the worker asks for an outline, then for each section.
-    Section,
+    /// What the prompt asks for: the worker makes the prompts.
+    Prompt,
     /// The whole post, title included.
     WholePost,
 }
@@ -47,9 +47,9 @@ pub struct CompletionRequest {
     pub options: serde_json::Value,
     /// The model to ask; one of those that the agent serves.
     pub model: String,
-    /// The system prompt, for a [`CallScope::Section`] agent.
+    /// The system prompt, for a [`CallScope::Prompt`] agent.
     pub system: String,
-    /// The user prompt, for a [`CallScope::Section`] agent.
+    /// The user prompt, for a [`CallScope::Prompt`] agent.
     pub prompt: String,
     /// The most that the text may hold, in the model's tokens.
     pub max_tokens: u32,

@@ -22,8 +22,7 @@ use crate::outcome::AttemptError;
 /// How often the lease is renewed, and so the longest until a cancel is noticed.
 const LEASE_RENEW_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A call that costs more does not exist; a larger count is a provider's error, and
-/// might overflow the sum.
+/// A larger count is a provider's error, and might overflow the sum.
 const MAX_TOKENS: u32 = 10_000_000;
 
 pub(crate) struct Attempt {

@@ -1,7 +1,9 @@
-//! What many attempts want at the same moment is done in one transaction, with
-//! statements for many rows. A statement costs much the same whether it is about
-//! one row or fifty; and while one transaction runs, what is wanted next
-//! gathers. Nobody waits for others to come, nor for what another's is held up by.
+//! Joins what many attempts write at the same moment into one transaction, with
+//! statements for many rows.
+//!
+//! A statement costs much the same for one row as for fifty; and while one transaction
+//! runs, the items of the next one gather. No item waits for others to come, nor for a lock
+//! that only another item needs.
 
 use std::sync::Arc;
 
@@ -14,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 /// So many share a transaction at most.
 const MAX_BATCH: usize = 64;
 
-/// Does things of one kind, many at a time.
+/// Runs operations of one kind, many in a transaction.
 pub(crate) struct Batcher<I, O>(mpsc::UnboundedSender<(I, ResultSender<O>)>);
 
 type ResultSender<O> = oneshot::Sender<Result<O, DbErr>>;
@@ -92,7 +94,7 @@ where
     I: Send + 'static,
     O: Send + 'static,
 {
-    let nothing = || DbErr::Custom("nothing came of it".to_owned());
+    let nothing = || DbErr::Custom("an operation has no result".to_owned());
     let done = transact(&db, &work, vec![item], LockMode::Wait).await;
     let _ = tell.send(done.and_then(|mut done| done.pop().ok_or_else(nothing)));
 }

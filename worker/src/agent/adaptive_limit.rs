@@ -142,8 +142,8 @@ struct State {
     most: usize,
     /// How many jobs and how many calls may run at once.
     limit: usize,
-    /// Below, the limit grows with each success; beyond, with as many successes
-    /// as it counts.
+    /// Below this the limit grows with each success; above it, by one for as many
+    /// successes as the limit is.
     slow_start_threshold: usize,
     /// Since the limit grew.
     successes: usize,
@@ -221,8 +221,8 @@ impl State {
         Some(pause)
     }
 
-    /// Calls that ran when a pause began tell nothing of the limit after it; and
-    /// refused together, they were refused once.
+    /// The results of calls that ran when a pause began don't count: they say nothing
+    /// about the limit after it, and several refused at once are one refusal.
     fn started_before_pause(&self, started: Instant) -> bool {
         started < self.closed_until
     }

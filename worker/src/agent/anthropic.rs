@@ -40,7 +40,7 @@ impl Anthropic {
 
 impl Agent for Anthropic {
     fn scope(&self) -> CallScope {
-        CallScope::Section
+        CallScope::Prompt
     }
 
     fn call<'a>(

@@ -83,7 +83,7 @@ fn is_openai(http: &HttpAgent) -> bool {
 
 impl Agent for OpenAi {
     fn scope(&self) -> CallScope {
-        CallScope::Section
+        CallScope::Prompt
     }
 
     fn call<'a>(

@@ -22,7 +22,7 @@ impl Traced {
 
     fn start_span(&self, request: &CompletionRequest) -> Span {
         let operation = match self.scope() {
-            CallScope::Section => "chat",
+            CallScope::Prompt => "chat",
             CallScope::WholePost => "invoke_agent",
         };
         let span = Span::client(format_args!("{operation} {}", request.model));

@@ -27,7 +27,7 @@ const BATCH: u64 = 100;
 /// has set it.
 const CLOCK_TOLERANCE: TimeDelta = TimeDelta::seconds(1);
 
-/// Tells whether leases that look expired can be believed to be.
+/// Decides whether leases that look expired may be taken for expired.
 ///
 /// While the database is unavailable nobody can renew a lease. When its clock is set
 /// forward all leases look expired at once; when it is set far back, none ends in time.

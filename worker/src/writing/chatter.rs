@@ -1,5 +1,5 @@
-//! What models write around a text, taken off: a fence around the whole, and talk to
-//! whom they write for.
+//! Strips what models write around a text: a fence around the whole, and sentences to the
+//! person who asked.
 
 use super::sentences::sentences;
 

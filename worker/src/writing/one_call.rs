@@ -1,5 +1,5 @@
 //! A post in one streamed answer. Its whole sections become checkpoints as they come;
-//! after a break the next attempt goes on behind the last one.
+//! the next attempt continues after the last one.
 
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -17,7 +17,7 @@ use crate::agent::{Event, Usage};
 use crate::attempt::{Attempt, ProgressTracker};
 use crate::outcome::AttemptError;
 
-/// So many answers make a post at most: one that is cut off is continued.
+/// A post takes so many calls at most: an answer that is cut off is continued.
 const MAX_CALLS: usize = 4;
 
 /// Writes a draft, or what is missing of it, with checkpoints at `positions`. The last of

@@ -1,6 +1,5 @@
-//! How a post comes about: a draft in the way that suits the model, a second look, and
-//! the finished post. Each step that is finished is a checkpoint, so an attempt goes on
-//! where an earlier one has ended.
+//! Writes a post: a draft in the way that suits the model, then its review. Each finished
+//! step is a checkpoint, so an attempt continues where an earlier one has ended.
 
 use entity::job::Phase;
 use entity::post::PostContent;
@@ -21,7 +20,7 @@ use crate::outcome::AttemptError;
 pub(crate) fn first_phase(scope: CallScope) -> Phase {
     match scope {
         CallScope::WholePost => Phase::Writing,
-        CallScope::Section => Phase::Outline,
+        CallScope::Prompt => Phase::Outline,
     }
 }
 
@@ -33,7 +32,7 @@ pub(crate) async fn write_post(
     let brief = PostBrief::new(attempt.topic(), attempt.options());
     let draft = match attempt.agent_scope() {
         CallScope::WholePost => write_by_program(attempt).await?,
-        CallScope::Section => write_by_model(attempt, &brief, ways).await?,
+        CallScope::Prompt => write_by_model(attempt, &brief, ways).await?,
     };
     if !draft.content().chars().any(char::is_alphanumeric) {
         return Err(bad_output("the post has no text"));

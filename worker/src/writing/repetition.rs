@@ -70,7 +70,7 @@ pub(super) fn prose_sentences(markdown: &str) -> Vec<String> {
     found.map(|sentence| sentence.trim().to_owned()).collect()
 }
 
-/// So often the same follows itself in a loop.
+/// The same text must follow itself so many times to be a loop.
 const LOOP_ROUNDS: usize = 4;
 /// A loop has at least so many letters.
 const MIN_LOOP_LETTERS: usize = 60;

@@ -27,7 +27,7 @@ const KEEP_ALIVES: [&str; 4] = ["ping", "keepalive", "keep-alive", "heartbeat"];
 /// How an answer ended, and what it cost either way.
 pub(super) enum Outcome {
     Text(Completion, Traits),
-    /// The limit was reached before there was any text: by thoughts, told or not.
+    /// The limit was reached before there was any text, by thoughts, sent or hidden.
     OnlyThoughts(Usage),
 }
 
@@ -42,11 +42,11 @@ pub(super) struct Answer<'a> {
     refusal: String,
     /// Whether the text was cut, once it has ended.
     truncated: Option<bool>,
-    /// That was said together with the last of the text.
+    /// The finish reason came in the same chunk as the last text.
     ended_with_text: bool,
-    /// There was text after its end: some name a reason to end in each chunk.
+    /// Text came after a finish reason: some endpoints send a reason in each chunk.
     premature: bool,
-    /// Chunks have told that the text goes on.
+    /// A chunk had null for its finish reason.
     open: bool,
     done: bool,
     usage: Usage,
@@ -76,7 +76,7 @@ impl<'a> Answer<'a> {
             usage: Usage::default(),
         };
         while !answer.done {
-            match stream.next(answer.patience()).await {
+            match stream.next(answer.next_timeout()).await {
                 Ok(Some(event)) => answer.add(&event)?,
                 Ok(None) => break,
                 // The text is whole: what became of the rest is no matter.
@@ -87,7 +87,7 @@ impl<'a> Answer<'a> {
         Ok(answer.finish(stream)?)
     }
 
-    fn patience(&self) -> Duration {
+    fn next_timeout(&self) -> Duration {
         if self.is_whole() && !self.ended_with_text {
             USAGE_TIMEOUT
         } else if self.output.is_empty() {
@@ -146,7 +146,7 @@ impl<'a> Answer<'a> {
 
     fn add_chunk(&mut self, chunk: Chunk) -> Result<(), AgentError> {
         let text = match &chunk.text {
-            Text::Message(message) => self.news(message),
+            Text::Message(message) => self.new_part(message),
             Text::Delta(piece) => piece,
         };
         let has_text = !text.trim().is_empty();
@@ -165,9 +165,9 @@ impl<'a> Answer<'a> {
         self.done |= chunk.last;
         // Some count only at the start, some only at the end, and zeros elsewhere.
         let usage = &mut self.usage;
-        let told = |count: Option<u32>| count.filter(|count| *count > 0);
-        usage.input_tokens = told(chunk.input_tokens).unwrap_or(usage.input_tokens);
-        usage.output_tokens = told(chunk.output_tokens).unwrap_or(usage.output_tokens);
+        let nonzero = |count: Option<u32>| count.filter(|count| *count > 0);
+        usage.input_tokens = nonzero(chunk.input_tokens).unwrap_or(usage.input_tokens);
+        usage.output_tokens = nonzero(chunk.output_tokens).unwrap_or(usage.output_tokens);
         self.premature |= self.truncated.is_some() && has_text;
         self.end_text(chunk.finish, has_text)
     }
@@ -180,17 +180,17 @@ impl<'a> Answer<'a> {
     }
 
     /// What is new in a message that may hold the text so far.
-    fn news<'m>(&self, message: &'m str) -> &'m str {
+    fn new_part<'m>(&self, message: &'m str) -> &'m str {
         let known = self.filter.raw().trim();
-        let news = message.trim_start().strip_prefix(known);
-        news.filter(|_| !known.is_empty()).unwrap_or(message)
+        let new_part = message.trim_start().strip_prefix(known);
+        new_part.filter(|_| !known.is_empty()).unwrap_or(message)
     }
 
     fn end_text(&mut self, finish: Finish, with_text: bool) -> Result<(), AgentError> {
         let truncated = match finish {
-            // Some have a reason without a name in each chunk, some in the last.
-            Finish::Blank if self.open => false,
-            Finish::Unspoken | Finish::Blank => return Ok(()),
+            // Some endpoints send an empty reason in each chunk, some in the last one.
+            Finish::Empty if self.open => false,
+            Finish::Absent | Finish::Empty => return Ok(()),
             Finish::Open => {
                 self.open = true;
                 return Ok(());

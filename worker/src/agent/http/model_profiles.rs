@@ -27,9 +27,9 @@ pub(super) enum Change {
     NoSystemRole,
     /// Without streaming.
     NoStream,
-    /// With tokens for thoughts, which it was seen to have.
+    /// With more tokens, because the model thinks.
     Thinks,
-    /// None, but it does not mark where its thoughts begin.
+    /// The same request: the model thinks, and does not mark where its thoughts begin.
     ThinksUnmarked,
 }
 

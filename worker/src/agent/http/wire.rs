@@ -36,16 +36,16 @@ impl Default for Text {
     }
 }
 
-/// What is said of the text's end.
+/// What a chunk says of the end of the text.
 #[derive(Debug, Default, PartialEq)]
 pub(super) enum Finish {
-    /// The object is not about that.
+    /// Nothing.
     #[default]
-    Unspoken,
+    Absent,
     /// The text goes on.
     Open,
-    /// A reason without a name.
-    Blank,
+    /// An empty reason.
+    Empty,
     /// The model was done.
     Stop,
     /// The limit was reached.
@@ -117,7 +117,7 @@ fn read_choice(choice: &Value) -> Chunk {
         thought: has_thoughts(from),
         refusal: text_of(&from["refusal"]),
         finish: match (choice, reason) {
-            (Value::Null, _) => Finish::Unspoken,
+            (Value::Null, _) => Finish::Absent,
             (_, None) => Finish::Open,
             (_, Some(reason)) => Finish::from_reason(reason),
         },
@@ -129,7 +129,7 @@ fn read_choice(choice: &Value) -> Chunk {
 fn read_anthropic(kind: &str, value: &Value) -> Chunk {
     let mut chunk = Chunk::default();
     let reason = |from: &Value| match &from["stop_reason"] {
-        Value::Null => Finish::Unspoken,
+        Value::Null => Finish::Absent,
         reason => Finish::from_reason(reason),
     };
     match kind {
@@ -237,7 +237,7 @@ impl Finish {
         };
         let any = |words: &[&str]| words.iter().any(|word| name.contains(word));
         if name.is_empty() {
-            Finish::Blank
+            Finish::Empty
         } else if name == "null" {
             Finish::Open
         } else if any(&[

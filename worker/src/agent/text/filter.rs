@@ -211,8 +211,8 @@ impl TextFilter {
         false
     }
 
-    /// Takes the next `length` bytes as text; without the white space between what
-    /// is none and its beginning.
+    /// Takes the next `length` bytes as text. White space between something dropped and
+    /// the first text is dropped too.
     fn add(&mut self, length: usize) {
         let piece = &self.raw[self.at..self.at + length];
         let piece = match self.text.is_empty() && self.at > 0 {

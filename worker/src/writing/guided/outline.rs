@@ -9,9 +9,9 @@ use super::deduplicate::is_repetitive;
 use super::{fallback_outline, heading};
 use crate::writing::{PostBrief, chatter, language};
 
-/// Fewer headings than that make no post.
+/// Fewer headings don't make a post.
 const MIN_SECTIONS: usize = 3;
-/// More than that a post of our length does not bear.
+/// More are too many for 3000 words.
 const MAX_SECTIONS: usize = 8;
 
 /// A longer title is cut.
@@ -98,7 +98,7 @@ pub(super) fn read_outline(brief: &PostBrief, answer: &str, cut_short: bool) -> 
     }
     headings = best;
     if headings.list.len() < MIN_SECTIONS - 1 {
-        // A single one was a hit by chance.
+        // A single one was found by chance.
         headings = HeadingCollector::new(brief, &title);
     }
     let is_english = language::is_english(brief.options.language.as_deref());

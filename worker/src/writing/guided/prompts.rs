@@ -2,7 +2,7 @@
 //!
 //! The questions are as plain as they can be, since the smallest model has to
 //! understand them: it copies examples and forms instead of filling them in, and
-//! each further rule costs it sense. Larger models need no more.
+//! each further rule makes its answers worse.
 
 use super::heading;
 use super::outline::{Outline, section_count};
