@@ -152,7 +152,7 @@ impl Attempt {
 
     /// Stores how far the post is.
     pub(crate) async fn report(&self, progress: Progress) -> Result<(), AttemptError> {
-        check_lease(self.store.renew(self.lease, progress).await?)
+        check_lease(self.store.report(self.lease, progress).await?)
     }
 
     /// Renews the lease until it is lost or the job is to be canceled.
@@ -162,14 +162,13 @@ impl Attempt {
         ticks.tick().await;
         loop {
             ticks.tick().await;
-            match self.report(progress.read()).await {
-                Ok(()) => {}
+            let renewed = self.store.renew(self.lease, progress.read()).await;
+            match renewed.map(check_lease) {
+                Ok(Ok(())) => {}
+                Ok(Err(stop)) => return stop,
                 // The agent's work is worth more than one missed renewal. If the
                 // lease runs out, the next write says so.
-                Err(AttemptError::Database(error)) => {
-                    tracing::warn!(%error, "can't renew a lease; trying again");
-                }
-                Err(stop) => return stop,
+                Err(error) => tracing::warn!(%error, "can't renew a lease; trying again"),
             }
         }
     }

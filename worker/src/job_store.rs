@@ -93,6 +93,15 @@ impl JobStore {
             .await
     }
 
+    /// Stores how far an attempt is, and renews its lease.
+    pub(crate) async fn report(
+        &self,
+        lease: Lease,
+        progress: Progress,
+    ) -> Result<LeaseStatus, DbErr> {
+        self.retry(|| self.renew(lease, progress).boxed()).await
+    }
+
     /// Renews a lease. This is not retried: the next renewal is soon enough.
     pub(crate) async fn renew(
         &self,

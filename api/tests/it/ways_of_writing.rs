@@ -137,17 +137,44 @@ async fn what_is_cut_becomes_a_warning() {
 }
 
 #[tokio::test]
-async fn a_section_at_fault_is_written_again_once() {
+async fn an_answer_without_a_post_is_asked_for_again() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let asked = AtomicUsize::new(0);
+    app.agent.set(StubBehavior::per_request(move |_| {
+        match asked.fetch_add(1, Ordering::Relaxed) {
+            0 => StubBehavior::WriteText("Sure! Here is your blog post:"),
+            _ => StubBehavior::WriteText("# Pots\n\nPots need holes."),
+        }
+    }));
+    let post = written(&app, &ann, json!({}), ONE_CALL).await;
+    assert_eq!(outcomes(&post["job"]), ["failed", "succeeded"]);
+    assert_eq!(post["content"], "Pots need holes.\n");
+}
+
+#[tokio::test]
+async fn a_rewritten_section_tells_what_was_cut_from_it() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     app.agent.set(StubBehavior::per_request(|call| {
-        StubBehavior::WriteText(if call.prompt().contains("What is wrong") {
-            "Big pots hold more of it."
+        if call.prompt().contains("What is wrong") {
+            StubBehavior::WriteTruncated("Big pots hold more of it. And th")
         } else {
-            "# Pots\n\n## Sun\n\nSix hours of sun make them sweet.\n\n\
-             ## Water\n\nSo much: Six hours of sun make them sweet."
-        })
+            StubBehavior::WriteText(
+                "# Pots\n\n## Sun\n\nSix hours of sun make them sweet.\n\n\
+                 ## Water\n\nSix hours of sun make them sweet.",
+            )
+        }
     }));
+    let post = written(&app, &ann, json!({}), ONE_CALL).await;
+    let expected = json!([{ "code": "cut_sentence", "section": 1, "text": "And th" }]);
+    assert_eq!(post["job"]["warnings"], expected);
+}
+
+#[tokio::test]
+async fn a_section_at_fault_is_written_again_once() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
     app.agent.set(StubBehavior::per_request(|call| {
         StubBehavior::WriteText(if call.prompt().contains("What is wrong") {
             "Big pots hold more of it."

@@ -9,7 +9,9 @@ use shared::queue::Progress;
 use super::draft::{Draft, Section, without_heading};
 use super::plan::Plan;
 use super::repetition::loop_start;
-use super::{PERCENT_PLANNED, PERCENT_WRITTEN, PostBrief, bad_output, chatter, prompts, sentences};
+use super::{
+    PERCENT_PLANNED, PERCENT_WRITTEN, PostBrief, bad_output, chatter, prompts, sentences, steps,
+};
 use crate::agent::{Completion, Event, Usage};
 use crate::attempt::{Attempt, ProgressTracker};
 use crate::outcome::AttemptError;
@@ -18,16 +20,16 @@ use crate::outcome::AttemptError;
 pub(super) async fn write(
     attempt: &Attempt,
     brief: &PostBrief,
-    steps: &[step::Model],
+    finished: &[step::Model],
 ) -> Result<Draft, AttemptError> {
-    let mut steps = steps.iter().map(|step| step.content.clone());
-    let plan = match steps.next() {
+    let mut finished = finished.iter().map(|step| step.content.clone());
+    let plan = match finished.next() {
         Some(text) => {
             Plan::from_text(&text).ok_or_else(|| bad_output("can't read the stored plan"))?
         }
         None => write_plan(attempt, brief).await?,
     };
-    let mut sections: Vec<String> = steps.take(plan.sections.len()).collect();
+    let mut sections: Vec<String> = finished.take(plan.sections.len()).collect();
     while sections.len() < plan.sections.len() {
         let section = write_section(attempt, brief, &plan, &sections).await?;
         sections.push(section);
@@ -60,7 +62,7 @@ async fn write_plan(attempt: &Attempt, brief: &PostBrief) -> Result<Plan, Attemp
         if let Some(plan) = Plan::read(&brief.topic, &reply.text) {
             let progress = progress(&plan, &[]);
             attempt
-                .checkpoint(0, &plan.to_string(), progress, usage)
+                .checkpoint(steps::PLAN, &plan.to_string(), progress, usage)
                 .await?;
             return Ok(plan);
         }
@@ -107,7 +109,11 @@ async fn write_section(
 }
 
 /// The body in a section's answer, and what was cut from that.
-fn read_section(heading: &str, number: usize, reply: &Completion) -> (String, Vec<Warning>) {
+pub(super) fn read_section(
+    heading: &str,
+    number: usize,
+    reply: &Completion,
+) -> (String, Vec<Warning>) {
     let text = chatter::strip_chatter(&reply.text);
     let mut cuts: Vec<_> = chatter::around(&reply.text, &text)
         .map(|cut| (WarningCode::Chatter, cut.to_owned()))

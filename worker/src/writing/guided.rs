@@ -20,7 +20,7 @@ use self::prompts::{outline_prompt, section_prompt};
 use self::section::read_section;
 use super::draft::{Draft, Section};
 use super::sentences::{normalized, sentences};
-use super::{PERCENT_PLANNED, PERCENT_WRITTEN, PostBrief, bad_output};
+use super::{PERCENT_PLANNED, PERCENT_WRITTEN, PostBrief, bad_output, steps};
 use crate::agent::{Event, Prompt, Usage};
 use crate::attempt::{Attempt, ProgressTracker};
 use crate::outcome::AttemptError;
@@ -34,16 +34,16 @@ pub(super) fn is_outline(text: &str) -> bool {
 pub(super) async fn write(
     attempt: &Attempt,
     brief: &PostBrief,
-    steps: &[step::Model],
+    finished: &[step::Model],
 ) -> Result<Draft, AttemptError> {
-    let mut steps = steps.iter().map(|step| step.content.clone());
-    let outline = match steps.next() {
+    let mut finished = finished.iter().map(|step| step.content.clone());
+    let outline = match finished.next() {
         Some(text) => {
             Outline::from_text(&text).ok_or_else(|| bad_output("can't read the stored outline"))?
         }
         None => write_outline(attempt, brief).await?,
     };
-    let mut sections: Vec<String> = steps.take(outline.headings.len()).collect();
+    let mut sections: Vec<String> = finished.take(outline.headings.len()).collect();
     if !sections.is_empty() {
         attempt.report(progress_after(&outline, &sections)).await?;
     }
@@ -75,7 +75,7 @@ async fn write_outline(attempt: &Attempt, brief: &PostBrief) -> Result<Outline, 
     let outline = read_outline(brief, &reply.text, reply.truncated);
     let done = progress_after(&outline, &[]);
     attempt
-        .checkpoint(0, &outline.to_string(), done, reply.usage)
+        .checkpoint(steps::PLAN, &outline.to_string(), done, reply.usage)
         .await?;
     Ok(outline)
 }

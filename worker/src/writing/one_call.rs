@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::draft::{Draft, whole_sections_end};
 use super::repetition::loop_start;
-use super::{PERCENT_WRITTEN, PostBrief, chatter, prompts, sentences};
+use super::{PERCENT_WRITTEN, PostBrief, bad_output, chatter, prompts, sentences};
 use crate::agent::{Event, Usage};
 use crate::attempt::{Attempt, ProgressTracker};
 use crate::outcome::AttemptError;
@@ -67,6 +67,10 @@ pub(super) async fn write(
             }
         }
         if is_finished {
+            // As a checkpoint it would leave the next attempt nothing to write.
+            if !chatter::strip_chatter(&text).contains(char::is_alphanumeric) {
+                return Err(bad_output("the post has no text"));
+            }
             let done = progress(brief, &text);
             attempt.warn(warnings.drain(..)).await?;
             attempt

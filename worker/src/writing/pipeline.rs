@@ -108,3 +108,37 @@ async fn write_by_program(attempt: &Attempt) -> Result<Draft, AttemptError> {
         .or(draft.title);
     Ok(draft)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_goes_on_in_the_way_that_an_earlier_one_has_begun() {
+        const OUTLINE: &str = "# Pots\n## Sun\n## Water";
+        const PLAN: &str = "# Pots\n## Sun <!-- How much. -->\n## Water <!-- When. -->";
+        for (chosen, position, content, goes_on) in [
+            (Way::OneCall, 1, "# Pots\n\n", Way::OneCall),
+            (Way::Guided, 1, "# Pots\n\n", Way::OneCall),
+            (
+                Way::BySection,
+                steps::SECOND_DRAFT.start,
+                "# Pots\n\n",
+                Way::OneCall,
+            ),
+            (Way::OneCall, steps::PLAN, PLAN, Way::BySection),
+            (Way::Guided, steps::PLAN, PLAN, Way::BySection),
+            (Way::BySection, steps::PLAN, OUTLINE, Way::BySection),
+            (Way::Guided, steps::PLAN, OUTLINE, Way::Guided),
+        ] {
+            let first = step::Model {
+                job_id: Default::default(),
+                position,
+                content: content.to_owned(),
+                created_at: Default::default(),
+            };
+            assert_eq!(way(chosen, &[first]), goes_on, "{chosen:?} {content}");
+        }
+        assert_eq!(way(Way::Guided, &[]), Way::Guided);
+    }
+}

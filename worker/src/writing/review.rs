@@ -1,7 +1,8 @@
 //! The second look: what is wrong with a draft, and having those sections written again,
 //! once. What is still wrong then becomes a warning.
 
-use std::collections::{HashMap, HashSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashSet};
 
 use entity::job::{Phase, Warning, WarningCode};
 use entity::step;
@@ -9,10 +10,10 @@ use entity::text::word_count;
 use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag};
 use shared::queue::Progress;
 
-use super::draft::{Draft, Section, without_heading};
+use super::draft::{Draft, Section};
 use super::repetition::{prose, prose_sentences, repeated_sentences};
-use super::sentences::{self, normalized};
-use super::{PERCENT_WRITTEN, PostBrief, chatter, language, prompts, steps};
+use super::sentences::normalized;
+use super::{PERCENT_WRITTEN, PostBrief, by_section, language, prompts, steps};
 use crate::agent::Event as AgentEvent;
 use crate::attempt::{Attempt, ProgressTracker};
 use crate::outcome::AttemptError;
@@ -43,7 +44,7 @@ pub(super) async fn improve(
     mut draft: Draft,
 ) -> Result<Draft, AttemptError> {
     let found = faults(brief, &draft);
-    for (count, section) in by_weight(&found).into_iter().enumerate() {
+    for (count, section) in sections_at_fault(&found).into_iter().enumerate() {
         let of_section: Vec<&Fault> = found.iter().filter(|f| f.section == section).collect();
         let is_foreign = of_section
             .iter()
@@ -59,7 +60,7 @@ pub(super) async fn improve(
         };
         let mut better = draft.clone();
         better.sections[section].body = body;
-        if weight(&faults(brief, &better)) < weight(&faults(brief, &draft)) {
+        if faults(brief, &better).len() < faults(brief, &draft).len() {
             draft = better;
         }
     }
@@ -90,12 +91,9 @@ async fn rewrite(
     let prompt = prompts::rewrite(brief, title, &draft.sections, number, &advice, words);
     let tracker = ProgressTracker::new(progress(draft));
     let reply = attempt.call(prompt, &tracker, &|_: AgentEvent| {}).await?;
-    let text = chatter::strip_chatter(&reply.text);
     let heading = section.heading.as_deref().unwrap_or_default();
-    let mut body = without_heading(&text, heading).to_owned();
-    if reply.truncated {
-        body.truncate(sentences::whole(&body).len());
-    }
+    let (body, warnings) = by_section::read_section(heading, number, &reply);
+    attempt.warn(warnings).await?;
     attempt
         .checkpoint(step, &body, progress(draft), reply.usage)
         .await?;
@@ -125,19 +123,15 @@ fn progress(draft: &Draft) -> Progress {
     }
 }
 
-/// The sections at fault, those first with which most is wrong.
-fn by_weight(faults: &[Fault]) -> Vec<usize> {
-    let mut weights: HashMap<usize, usize> = HashMap::new();
+/// The sections at fault, those with the most faults first.
+fn sections_at_fault(faults: &[Fault]) -> Vec<usize> {
+    let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
     for fault in faults {
-        *weights.entry(fault.section).or_default() += 1;
+        *counts.entry(fault.section).or_default() += 1;
     }
-    let mut sections: Vec<usize> = weights.keys().copied().collect();
-    sections.sort_by_key(|section| (usize::MAX - weights[section], *section));
+    let mut sections: Vec<usize> = counts.keys().copied().collect();
+    sections.sort_by_key(|section| Reverse(counts[section]));
     sections
-}
-
-fn weight(faults: &[Fault]) -> usize {
-    faults.len()
 }
 
 /// All that is wrong with a draft.
