@@ -159,20 +159,25 @@ async fn a_stopping_api_answers_all_long_polls() {
     }
 }
 
+/// A request whose head the API has read, and whose body never comes.
+async fn unfinished_upload(url: &str) -> TcpStream {
+    let address = url.strip_prefix("http://").unwrap();
+    let mut upload = TcpStream::connect(address).await.unwrap();
+    let head = "POST /api/v1/users/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+                content-length: 100\r\nexpect: 100-continue\r\n\r\n";
+    upload.write_all(head.as_bytes()).await.unwrap();
+    // The API wants the body.
+    let mut go_on = [0; 12];
+    upload.read_exact(&mut go_on).await.unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100");
+    upload
+}
+
 #[tokio::test]
 async fn an_unfinished_request_does_not_delay_the_stop() {
     let service = Service::new().set("SHUTDOWN_GRACE_SECS", "1");
     let api = service.api().await;
-    let address = api.url.strip_prefix("http://").unwrap();
-    let mut slow = TcpStream::connect(address).await.unwrap();
-    let head = "POST /api/v1/users/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
-                content-length: 100\r\nexpect: 100-continue\r\n\r\n";
-    slow.write_all(head.as_bytes()).await.unwrap();
-    // The API has read the head, and wants the body.
-    let mut go_on = [0; 12];
-    slow.read_exact(&mut go_on).await.unwrap();
-    assert_eq!(&go_on, b"HTTP/1.1 100");
-
+    let _upload = unfinished_upload(&api.url).await;
     let exit = api.stop().await;
     assert!(
         exit.took < AT_ONCE + Duration::from_secs(1),
@@ -286,12 +291,7 @@ async fn a_second_signal_ends_a_process_at_once() {
     let post = ann.create_post("Growing tomatoes").await;
     writer.wait_for_request(OUTLINE).await;
     // It holds up the API.
-    let address = api.url.strip_prefix("http://").unwrap();
-    let mut upload = TcpStream::connect(address).await.unwrap();
-    let half = "POST /api/v1/users/login HTTP/1.1\r\nhost: x\r\n\
-                content-type: application/json\r\ncontent-length: 100\r\n\r\n{";
-    upload.write_all(half.as_bytes()).await.unwrap();
-
+    let _upload = unfinished_upload(&api.url).await;
     for (process, signal) in [(&*api, Signal::TERM), (&worker, Signal::INT)] {
         process.signal(signal);
         process.wait_for_message(STOPPING).await;
