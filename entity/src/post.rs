@@ -71,7 +71,8 @@ impl ActiveModelBehavior for ActiveModel {}
 /// A title and content, with what is derived from the content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PostContent {
-    title: Option<String>,
+    /// Without one the post keeps the one that it has.
+    pub title: Option<String>,
     content: String,
     excerpt: String,
     /// The number of words in the content.
@@ -79,7 +80,8 @@ pub struct PostContent {
 }
 
 impl PostContent {
-    /// `content` is Markdown. Without a `title` the post keeps the one that it has.
+    /// `content` is Markdown. Words are counted and the excerpt is made here: for large texts
+    /// not in a transaction.
     pub fn new(title: Option<String>, content: String) -> Self {
         PostContent {
             title,

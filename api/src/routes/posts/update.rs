@@ -71,6 +71,8 @@ pub(crate) async fn update_post(
 ) -> Result<Response> {
     let owner = me.clone();
     let quota = Quota::new(&state.config);
+    let size = edit.content.len() as i64;
+    let mut text = post::PostContent::new(edit.title, edit.content);
     let post = state
         .db
         .transaction(async move |tx| {
@@ -84,14 +86,12 @@ pub(crate) async fn update_post(
                 return Err(Error::GenerationInProgress);
             }
             let before = post.content.as_ref().map_or(0, String::len);
-            let growth = edit.content.len() as i64 - before as i64;
+            let growth = size - before as i64;
             quota.allows_growth(tx, owner.user.id, growth).await?;
             // A post whose generation failed may have no title to keep.
-            let title = edit.title.or_else(|| match post.title {
-                Some(_) => None,
-                None => Some(post.topic.chars().take(MAX_TITLE_LEN).collect()),
-            });
-            let text = post::PostContent::new(title, edit.content);
+            if text.title.is_none() && post.title.is_none() {
+                text.title = Some(post.topic.chars().take(MAX_TITLE_LEN).collect());
+            }
             let written = post::Entity::set_content(tx, id, &text, Some(post.version)).await?;
             written.ok_or(Error::VersionConflict)
         })
