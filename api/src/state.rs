@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::password::Passwords;
 use crate::auth::tokens::SigningKeys;
 use crate::cached::Cached;
-use crate::concurrency::{ConcurrencyLimit, PerUserLimit};
+use crate::concurrency_limit::{ConcurrencyLimit, PerUserLimit};
 use crate::config::Config;
 use crate::long_poll::LongPollHub;
 use crate::metrics::Metrics;

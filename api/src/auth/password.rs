@@ -8,7 +8,7 @@ use std::sync::Arc;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Params, PasswordHasher, PasswordVerifier};
 
-use crate::concurrency::ConcurrencyLimit;
+use crate::concurrency_limit::ConcurrencyLimit;
 use crate::error::{Error, Result};
 
 mod common_passwords;

@@ -16,7 +16,6 @@ use shared::queue::Progress;
 
 use self::deduplicate::is_repetitive;
 use self::outline::{Outline, read_outline};
-use self::prompts::{outline_prompt, section_prompt};
 use self::section::read_section;
 use super::draft::{Draft, Section};
 use super::sentences::{normalized, sentences};
@@ -47,7 +46,7 @@ pub(super) async fn write(
     if !sections.is_empty() {
         attempt.report(progress_after(&outline, &sections)).await?;
     }
-    while let Some(prompt) = section_prompt(brief, &outline, &sections) {
+    while let Some(prompt) = prompts::section(brief, &outline, &sections) {
         let section = write_section(attempt, &outline, &sections, prompt).await?;
         sections.push(section);
     }
@@ -70,7 +69,7 @@ async fn write_outline(attempt: &Attempt, brief: &PostBrief) -> Result<Outline, 
         words: 0,
     });
     let reply = attempt
-        .call(outline_prompt(brief), &progress, &|_| {})
+        .call(prompts::outline(brief), &progress, &|_| {})
         .await?;
     let outline = read_outline(brief, &reply.text, reply.truncated);
     let done = progress_after(&outline, &[]);

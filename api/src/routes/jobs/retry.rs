@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 use crate::extract::idempotency::{IdempotencyKey, IdempotentResponse};
 use crate::extract::path::PathId;
 use crate::middleware::request_context::current_origin;
-use crate::quota::Quota;
 use crate::state::AppState;
+use crate::storage_quota::StorageQuota;
 
 /// Retry a failed or canceled job
 ///
@@ -42,7 +42,9 @@ pub(crate) async fn retry_job(
             let job = me.job(id).lock_exclusive();
             let job = job.one(tx).await?.ok_or(Error::NotFound)?;
             let job = queue::retry(tx, &job, room, config.job_max_attempts, origin).await?;
-            Quota::new(config).allows_text(tx, me.user.id).await?;
+            StorageQuota::new(config)
+                .allows_text(tx, me.user.id)
+                .await?;
             let post = job.post_id;
             Ok((accepted(&Job::load_one(tx, job).await?)?, post))
         };

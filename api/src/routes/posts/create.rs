@@ -23,9 +23,9 @@ use crate::generation_options::{GenerationOptions, resolve_model};
 use crate::http_headers::preferred_wait;
 use crate::long_poll::LongPollPermit;
 use crate::middleware::request_context::current_origin;
-use crate::quota::Quota;
 use crate::routes::jobs::Job;
 use crate::state::AppState;
+use crate::storage_quota::StorageQuota;
 
 /// What to write about.
 #[derive(Debug, Serialize, ToSchema)]
@@ -105,7 +105,7 @@ pub(crate) async fn create_post(
         created_at: Set(now()),
         updated_at: Set(now()),
     };
-    let quota = Quota::new(&state.config);
+    let quota = StorageQuota::new(&state.config);
     let max_active_jobs = state.config.user_max_active_jobs;
     let first = once.clone();
     let owner = me.clone();

@@ -16,9 +16,9 @@ use crate::extract::json::JsonBody;
 use crate::extract::path::PathId;
 use crate::generation_options::{GenerationOptions, resolve_model};
 use crate::middleware::request_context::current_origin;
-use crate::quota::Quota;
 use crate::routes::jobs::Job;
 use crate::state::AppState;
+use crate::storage_quota::StorageQuota;
 
 /// How to write the post this time.
 #[derive(Debug, Serialize, ToSchema)]
@@ -77,7 +77,7 @@ pub(crate) async fn regenerate_post(
                 origin,
             };
             let job = queue::enqueue(tx, job, state.config.user_max_active_jobs).await?;
-            let quota = Quota::new(&state.config);
+            let quota = StorageQuota::new(&state.config);
             quota.allows_text(tx, me.user.id).await?;
             post::Entity::regenerate(tx, id, options).await?;
             let post = me.post(id).one(tx).await?.ok_or(Error::NotFound)?;

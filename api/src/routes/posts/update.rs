@@ -16,8 +16,8 @@ use crate::extract::json::ValidatedJson;
 use crate::extract::path::PathId;
 use crate::extract::text_rules::{length, trimmed_length};
 use crate::http_headers::{Format, if_match_allows, version_etag, with_etag};
-use crate::quota::Quota;
 use crate::state::AppState;
+use crate::storage_quota::StorageQuota;
 
 /// The new text.
 #[derive(Debug, ToSchema)]
@@ -70,7 +70,7 @@ pub(crate) async fn update_post(
     ValidatedJson(edit): ValidatedJson<UpdatePostRequest>,
 ) -> Result<Response> {
     let owner = me.clone();
-    let quota = Quota::new(&state.config);
+    let quota = StorageQuota::new(&state.config);
     let size = edit.content.len() as i64;
     let mut text = post::PostContent::new(edit.title, edit.content);
     let post = state

@@ -10,7 +10,7 @@ use crate::agent::Prompt;
 use crate::writing::PostBrief;
 
 /// Ask for the post's title and headings.
-pub(super) fn outline_prompt(brief: &PostBrief) -> Prompt {
+pub(super) fn outline(brief: &PostBrief) -> Prompt {
     let count = section_count(brief);
     let topic = brief.topic.trim();
     let mut user = format!(
@@ -26,11 +26,7 @@ pub(super) fn outline_prompt(brief: &PostBrief) -> Prompt {
 
 /// Ask for the section that comes after those written `so_far`; `None` when
 /// all of them are there.
-pub(super) fn section_prompt(
-    brief: &PostBrief,
-    outline: &Outline,
-    so_far: &[String],
-) -> Option<Prompt> {
+pub(super) fn section(brief: &PostBrief, outline: &Outline, so_far: &[String]) -> Option<Prompt> {
     let heading = outline.headings.get(so_far.len())?;
     let Outline { title, headings } = outline;
     let words = brief.words() / headings.len() as u32;
@@ -119,7 +115,7 @@ mod tests {
         }
     }
 
-    fn outline(brief: &PostBrief) -> Outline {
+    fn fallback(brief: &PostBrief) -> Outline {
         super::super::read_outline(brief, "", false)
     }
 
@@ -127,8 +123,8 @@ mod tests {
     fn the_length_decides_how_many_sections_there_are() {
         let plan = |words: u32| {
             let brief = brief(serde_json::json!({ "words": words }));
-            let outline = outline(&brief);
-            let tokens = section_prompt(&brief, &outline, &[]).map(|prompt| prompt.max_tokens);
+            let outline = fallback(&brief);
+            let tokens = section(&brief, &outline, &[]).map(|prompt| prompt.max_tokens);
             (outline.headings.len(), tokens.unwrap_or_default())
         };
         assert_eq!(plan(100), (3, 64));
@@ -142,8 +138,8 @@ mod tests {
             "tone": "humorous", "audience": "vets", "language": "de-AT", "keywords": ["paw", "purr"],
             "instructions": "Mention Tom.", "words": null, "model": "any",
         }));
-        let section = section_prompt(&brief, &outline(&brief), &[]).expect("the first section");
-        for prompt in [outline_prompt(&brief), section] {
+        let section = section(&brief, &fallback(&brief), &[]).expect("the first section");
+        for prompt in [outline(&brief), section] {
             for wish in ["humorous", "vets", "de-AT", "paw, purr", "Mention Tom."] {
                 assert!(prompt.user.contains(wish), "{wish}: {}", prompt.user);
                 assert!(!prompt.system.contains(wish));
@@ -154,9 +150,9 @@ mod tests {
     #[test]
     fn there_is_no_prompt_after_the_last_section() {
         let brief = brief(serde_json::json!({}));
-        let outline = outline(&brief);
+        let outline = fallback(&brief);
         assert!(
-            section_prompt(
+            section(
                 &brief,
                 &outline,
                 &vec![String::new(); outline.headings.len()]

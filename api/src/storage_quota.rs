@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 
 /// How many posts, and bytes of content in them, a user may have.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Quota {
+pub(crate) struct StorageQuota {
     posts: i64,
     bytes: i64,
 }
@@ -17,13 +17,13 @@ pub(crate) struct Quota {
 /// The setting for no limit.
 const UNLIMITED: u64 = 0;
 
-impl Quota {
+impl StorageQuota {
     pub(crate) fn new(config: &Config) -> Self {
         let limit = |setting: u64| match setting {
             UNLIMITED => i64::MAX,
             limit => i64::try_from(limit).unwrap_or(i64::MAX),
         };
-        Quota {
+        StorageQuota {
             posts: limit(config.user_max_posts.into()),
             bytes: limit(config.user_max_bytes),
         }
