@@ -49,6 +49,9 @@ pub struct CompletionRequest {
     pub model: String,
     /// The system prompt, for a [`CallScope::Prompt`] agent.
     pub system: String,
+    /// A prompt and its answer to go before, which show a [`CallScope::Prompt`] agent what
+    /// is wanted.
+    pub example: Option<Example>,
     /// The user prompt, for a [`CallScope::Prompt`] agent.
     pub prompt: String,
     /// The most that the text may hold, in the model's tokens.
@@ -59,9 +62,33 @@ pub struct CompletionRequest {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Prompt {
     pub(crate) system: String,
+    pub(crate) example: Option<Example>,
     pub(crate) user: String,
     /// The most that the answer may hold, in the model's tokens.
     pub(crate) max_tokens: u32,
+}
+
+/// A prompt and a good answer to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Example {
+    /// What the user asked.
+    pub prompt: String,
+    /// What the model answered.
+    pub answer: String,
+}
+
+impl CompletionRequest {
+    /// The messages without the system prompt, as the providers' chat protocols have them.
+    pub(crate) fn messages(&self) -> Vec<serde_json::Value> {
+        let message = |role, text: &str| serde_json::json!({ "role": role, "content": text });
+        let example = self.example.iter().flat_map(|example| {
+            [
+                message("user", &example.prompt),
+                message("assistant", &example.answer),
+            ]
+        });
+        example.chain([message("user", &self.prompt)]).collect()
+    }
 }
 
 /// What an agent reports while it writes.

@@ -91,6 +91,7 @@ impl Attempt {
             options: self.job.options.clone(),
             model: self.job.model.clone(),
             system: prompt.system,
+            example: prompt.example,
             prompt: prompt.user,
             max_tokens: prompt.max_tokens,
         };

@@ -87,10 +87,12 @@ pub struct Config {
     #[arg(long, env = "AGENT_TIMEOUT_SECS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     pub agent_timeout_secs: u32,
 
-    /// How models write: one-call (the whole post in one answer), by-section (a plan,
-    /// then section by section) or guided (for the smallest models). For all models, or
-    /// for single ones: MODEL=WAY, separated by commas; without it, guided below a billion
-    /// parameters, by the model's name, else one-call up to 1000 words and by-section above
+    /// How models write: one-call (the whole post in one answer), by-example (the same, after
+    /// an example), by-section (a plan, then section by section) or guided (for the smallest
+    /// models). For all models, or for single ones:
+    /// MODEL=WAY, separated by commas; without it, guided below a billion parameters, by the
+    /// model's name, else by-section above 1000 words, and up to that by-example below four
+    /// billion parameters and one-call from there on
     #[arg(
         long,
         env = "AGENT_WRITING",
@@ -142,8 +144,19 @@ const LOCAL_URL: &str = "http://127.0.0.1:8012/v1";
 const OPENAI_URL: &str = "https://api.openai.com/v1";
 const ANTHROPIC_URL: &str = "https://api.anthropic.com";
 
-/// What keeps the small local model from saying the same again and again.
-const LOCAL_REPEAT_PENALTY: f64 = 1.1;
+/// What keeps the small local model from saying the same again and again, in llama.cpp's
+/// arguments: a penalty for a token of the last 64, and one for each token that prolongs a
+/// repetition of more than 8. A smaller number makes the model misspell what it has to name
+/// again.
+fn local_arguments() -> serde_json::Map<String, serde_json::Value> {
+    let arguments = serde_json::json!({
+        "repeat_penalty": 1.1,
+        "dry_multiplier": 0.8,
+        "dry_allowed_length": 8,
+        "dry_penalty_last_n": 2048,
+    });
+    arguments.as_object().cloned().unwrap_or_default()
+}
 
 impl Config {
     /// Reads the settings; ends the process on `--help` or a bad one.
@@ -180,7 +193,7 @@ impl Config {
                 );
                 let agent = OpenAi::new(url(LOCAL_URL), key, &headers, limits);
                 let agent = agent.context("AGENT_URL")?.with_settings(settings);
-                Ok(Arc::new(agent.with_repeat_penalty(LOCAL_REPEAT_PENALTY)))
+                Ok(Arc::new(agent.with_arguments(local_arguments())))
             }
             Some(AgentKind::Openai) => {
                 let agent = OpenAi::new(url(OPENAI_URL), key, &headers, limits);

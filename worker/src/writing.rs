@@ -2,12 +2,13 @@
 //!
 //! [`pipeline`] chooses how a post is written: a capable model writes it in one answer
 //! ([`one_call`]) or, if it is long, by a plan and section by section
-//! ([`by_section`]); the smallest models are led from question to question
-//! ([`guided`]). Then [`review`] finds what is wrong and has it written again.
+//! ([`by_section`]); a small one gets an example first ([`by_example`]); the smallest ones
+//! are led from question to question ([`guided`]). Then [`review`] finds what is wrong and has it written again.
 //!
 //! Models answer as they like, whatever they were asked for. What is cut from an answer
 //! becomes a warning of the job; nothing is lost silently.
 
+mod by_example;
 mod by_section;
 mod chatter;
 mod draft;

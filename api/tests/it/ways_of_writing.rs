@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::{Value, json};
 use testing::stub::RecordedRequest;
 use testing::stub_openai::StubBehavior;
-use testing::{TestClient, outcomes};
+use testing::{TestClient, outcomes, text};
 
 use crate::support::TestApp;
 
@@ -298,4 +298,43 @@ async fn a_long_post_is_planned_and_written_section_by_section() {
     assert_eq!(calls.len(), 3);
     assert_eq!(times(&calls, "How much of it they need."), 2);
     assert!(calls[2].prompt().contains("Six hours make them sweet."));
+}
+
+#[tokio::test]
+async fn a_small_model_sees_an_example_before_the_question() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    app.agent.set(StubBehavior::WriteText(BEGINNING));
+    let options = json!({ "instructions": "Mention Tom." });
+    let post = written(&app, &ann, options, &["--agent-writing=by-example"]).await;
+    assert_eq!(post["title"], "Red Gold");
+    let calls = app.agent.calls();
+    let messages = calls[0].body["messages"].as_array().unwrap();
+    let roles: Vec<_> = messages.iter().map(|message| &message["role"]).collect();
+    assert_eq!(roles, ["system", "user", "assistant", "user"]);
+    assert!(text(&messages[2]["content"]).starts_with("# "));
+    assert!(text(&messages[3]["content"]).contains("Mention Tom."));
+}
+
+#[tokio::test]
+async fn a_post_that_is_too_short_has_its_short_sections_written_again() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let sentence = |number| format!("Pot number {number} breathes. ");
+    let long: &'static str = (1..=20).map(sentence).collect::<String>().leak();
+    app.agent.set(StubBehavior::per_request(move |call| {
+        StubBehavior::WriteText(if call.prompt().contains("It is too short") {
+            long
+        } else {
+            "# Pots\n\nHi.\n\n## Clay\n\nIt is good.\n\n## Size\n\n```sh\nmeasure\n```\n"
+        })
+    }));
+    let post = written(&app, &ann, json!({ "words": 100 }), ONE_CALL).await;
+    assert_eq!(app.agent.calls().len(), 2);
+    let content = format!(
+        "Hi.\n\n## Clay\n\n{}\n\n## Size\n\n```sh\nmeasure\n```\n",
+        long.trim()
+    );
+    assert_eq!(post["content"], content);
+    assert_eq!(post["job"]["warnings"], json!([]));
 }

@@ -54,7 +54,7 @@ impl Agent for Anthropic {
                 "model": request.model,
                 "max_tokens": max_tokens,
                 "system": request.system,
-                "messages": [{ "role": "user", "content": request.prompt }],
+                "messages": request.messages(),
                 "stream": true,
             })
         };

@@ -1,6 +1,6 @@
 //! Endpoints that speak OpenAI's chat completions.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::http::call::HttpAgent;
 use super::{Agent, CallFuture, CallScope, CompletionRequest, Limits, ModelSettings, OnEvent};
@@ -15,7 +15,7 @@ const THINKING_TOKENS: u32 = 4096;
 #[derive(Debug)]
 pub struct OpenAi {
     http: HttpAgent,
-    repeat_penalty: Option<f64>,
+    arguments: Map<String, Value>,
 }
 
 impl OpenAi {
@@ -35,7 +35,7 @@ impl OpenAi {
         }
         Ok(OpenAi {
             http,
-            repeat_penalty: None,
+            arguments: Map::new(),
         })
     }
 
@@ -45,20 +45,18 @@ impl OpenAi {
         self
     }
 
-    /// Keeps the model from repeating itself; 1.1 suits small ones. Only for
-    /// servers that know the argument, as llama.cpp does.
-    pub fn with_repeat_penalty(mut self, penalty: f64) -> Self {
-        self.repeat_penalty = Some(penalty);
+    /// Adds arguments to each request, for a server that knows them.
+    pub fn with_arguments(mut self, arguments: Map<String, Value>) -> Self {
+        self.arguments = arguments;
         self
     }
 
     fn body(&self, request: &CompletionRequest, max_tokens: u32) -> Value {
+        let mut messages = request.messages();
+        messages.insert(0, json!({ "role": "system", "content": request.system }));
         let mut body = json!({
             "model": request.model,
-            "messages": [
-                { "role": "system", "content": request.system },
-                { "role": "user", "content": request.prompt },
-            ],
+            "messages": messages,
             "stream": true,
             "stream_options": { "include_usage": true },
         });
@@ -70,8 +68,8 @@ impl OpenAi {
             body["max_tokens"] = json!(max_tokens);
             body["temperature"] = json!(0.4);
         }
-        if let Some(penalty) = self.repeat_penalty {
-            body["repeat_penalty"] = json!(penalty);
+        for (name, value) in &self.arguments {
+            body[name] = value.clone();
         }
         body
     }
@@ -107,6 +105,7 @@ mod tests {
             options: Value::Null,
             model: "a-model".into(),
             system: "You write.".into(),
+            example: None,
             prompt: "Write.".into(),
             max_tokens: 100,
         };

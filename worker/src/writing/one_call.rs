@@ -11,20 +11,39 @@ use shared::queue::Progress;
 use tokio::sync::mpsc;
 
 use super::draft::{Draft, whole_sections_end};
-use super::repetition::loop_start;
-use super::{PERCENT_WRITTEN, PostBrief, bad_output, chatter, prompts, sentences};
-use crate::agent::{Event, Usage};
+use super::repetition::{ends_in_a_loop, loop_start};
+use super::sentences::normalized;
+use super::{PERCENT_WRITTEN, PostBrief, bad_output, chatter, language, sentences, steps};
+use crate::agent::{Event, Prompt, Usage};
 use crate::attempt::{Attempt, ProgressTracker};
 use crate::outcome::AttemptError;
 
 /// A post takes so many calls at most: an answer that is cut off is continued.
 const MAX_CALLS: usize = 4;
 
-/// Writes a draft, or what is missing of it, with checkpoints at `positions`. The last of
-/// them ends the draft.
+/// Writes a draft, or what is missing of it: one in the wrong language is asked for once
+/// more. `prompt` asks for what follows on the text so far.
 pub(super) async fn write(
     attempt: &Attempt,
     brief: &PostBrief,
+    prompt: impl Fn(&str) -> Prompt,
+    finished: &[step::Model],
+) -> Result<Draft, AttemptError> {
+    let draft = write_draft(attempt, brief, &prompt, finished, steps::DRAFT).await?;
+    let tag = brief.options.language.as_deref();
+    if !tag.is_some_and(|tag| language::is_other_language(tag, &draft.content())) {
+        return Ok(draft);
+    }
+    tracing::info!("the draft is in the wrong language; asking once more");
+    write_draft(attempt, brief, &prompt, finished, steps::SECOND_DRAFT).await
+}
+
+/// Writes a draft, or what is missing of it, with checkpoints at `positions`. The last of
+/// them ends the draft.
+async fn write_draft(
+    attempt: &Attempt,
+    brief: &PostBrief,
+    prompt: impl Fn(&str) -> Prompt,
     steps: &[step::Model],
     positions: Range<i32>,
 ) -> Result<Draft, AttemptError> {
@@ -41,10 +60,12 @@ pub(super) async fn write(
     let mut calls = 0;
     while !is_finished {
         calls += 1;
-        let answer = stream(attempt, brief, &text, next_step).await?;
+        let answer = stream(attempt, brief, prompt(&text), &text, next_step).await?;
         next_step += answer.saved_sections;
         usage = usage.and(answer.usage);
         let whole_sections = text.len() + answer.saved;
+        let unsaved = &answer.text[answer.saved..];
+        let loop_start = whole_sections + loop_start(unsaved).unwrap_or(0);
         text += &answer.text;
         is_finished = answer.end == AnswerEnd::Finished
             || answer.saved_sections == 0
@@ -52,18 +73,18 @@ pub(super) async fn write(
             || word_count(&text[..whole_sections]) as u32 >= brief.words();
         if answer.end != AnswerEnd::Finished {
             // A section that is asked for again is not kept in part.
+            let (code, end) = match answer.end {
+                AnswerEnd::Looped => (WarningCode::Loop, loop_start),
+                _ => (WarningCode::CutSentence, text.len()),
+            };
             let end = if is_finished {
-                sentences::whole(&text).len()
+                sentences::whole(&text[..end]).len()
             } else {
                 0
             };
             let cut = text.split_off(end.max(whole_sections));
-            match answer.end {
-                AnswerEnd::Looped => warnings.push(Warning::new(WarningCode::Loop, None, &cut)),
-                _ if is_finished => {
-                    warnings.push(Warning::new(WarningCode::CutSentence, None, &cut))
-                }
-                _ => {}
+            if code == WarningCode::Loop || is_finished {
+                warnings.push(Warning::new(code, None, &cut));
             }
         }
         if is_finished {
@@ -106,6 +127,7 @@ enum AnswerEnd {
 async fn stream(
     attempt: &Attempt,
     brief: &PostBrief,
+    prompt: Prompt,
     before: &str,
     first_step: i32,
 ) -> Result<Answer, AttemptError> {
@@ -114,6 +136,7 @@ async fn stream(
         text: before.to_owned(),
         start: before.len(),
         saved: before.len(),
+        sections: Vec::new(),
     });
     let lock = || stream.lock().unwrap_or_else(PoisonError::into_inner);
     let (send, mut signals) = mpsc::unbounded_channel();
@@ -135,7 +158,6 @@ async fn stream(
                 let _ = send.send(signal);
             }
         };
-        let prompt = prompts::whole_post(brief, before);
         attempt.call(prompt, &tracker, &on_event).await
     };
     let mut saved_sections = 0;
@@ -169,16 +191,8 @@ async fn stream(
         }
     };
     let mut stream = stream.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let mut text = stream.text.split_off(before.len());
-    if end == AnswerEnd::Looped {
-        text.truncate(
-            loop_start(&text)
-                .unwrap_or(text.len())
-                .max(stream.saved - before.len()),
-        );
-    }
     Ok(Answer {
-        text,
+        text: stream.text.split_off(before.len()),
         saved: stream.saved - before.len(),
         saved_sections,
         end,
@@ -193,6 +207,8 @@ struct TextStream {
     start: usize,
     /// Up to here the text is whole sections that were handed on.
     saved: usize,
+    /// These sections, for comparing.
+    sections: Vec<String>,
 }
 
 enum Signal {
@@ -211,6 +227,10 @@ impl TextStream {
         let whole = whole_sections_end(&self.text);
         if whole > self.saved {
             let section = self.text[self.saved..whole].to_owned();
+            self.sections.push(normalized(&section));
+            if ends_in_a_loop(&self.sections) {
+                return Some(Signal::Stop(AnswerEnd::Looped));
+            }
             self.saved = whole;
             return Some(Signal::Section(section));
         }

@@ -9,8 +9,8 @@ use shared::queue::Progress;
 use super::draft::Draft;
 use super::ways::{Way, Ways};
 use super::{
-    PERCENT_WRITTEN, PostBrief, bad_output, by_section, guided, language, one_call, review, steps,
-    title,
+    PERCENT_WRITTEN, PostBrief, bad_output, by_example, by_section, guided, one_call, prompts,
+    review, steps, title,
 };
 use crate::agent::{CallScope, Event, Prompt};
 use crate::attempt::{Attempt, ProgressTracker};
@@ -52,7 +52,17 @@ async fn write_by_model(
         // Its checks are part of the way.
         Way::Guided => return guided::write(attempt, brief, &finished).await,
         Way::BySection => by_section::write(attempt, brief, &finished).await?,
-        Way::OneCall => write_in_one_call(attempt, brief, &finished).await?,
+        Way::OneCall => {
+            let prompt = |so_far: &str| prompts::whole_post(brief, so_far);
+            one_call::write(attempt, brief, prompt, &finished).await?
+        }
+        Way::ByExample => {
+            let prompt = |so_far: &str| by_example::whole_post(brief, so_far);
+            let draft = one_call::write(attempt, brief, prompt, &finished).await?;
+            let (draft, warnings) = by_example::tidied(draft);
+            attempt.warn(warnings).await?;
+            draft
+        }
     };
     review::improve(attempt, brief, &finished, draft).await
 }
@@ -64,25 +74,11 @@ fn way(chosen: Way, finished: &[step::Model]) -> Way {
         return chosen;
     };
     match chosen {
+        Way::ByExample if first.position != steps::PLAN => Way::ByExample,
         _ if first.position != steps::PLAN => Way::OneCall,
         Way::Guided if guided::is_outline(&first.content) => Way::Guided,
         _ => Way::BySection,
     }
-}
-
-/// A post in the wrong language is asked for once more.
-async fn write_in_one_call(
-    attempt: &Attempt,
-    brief: &PostBrief,
-    finished: &[step::Model],
-) -> Result<Draft, AttemptError> {
-    let draft = one_call::write(attempt, brief, finished, steps::DRAFT).await?;
-    let tag = brief.options.language.as_deref();
-    if !tag.is_some_and(|tag| language::is_other_language(tag, &draft.content())) {
-        return Ok(draft);
-    }
-    tracing::info!("the draft is in the wrong language; asking once more");
-    one_call::write(attempt, brief, finished, steps::SECOND_DRAFT).await
 }
 
 /// Has a program write the whole post. It makes its own prompts, and its text is taken
@@ -126,6 +122,8 @@ mod tests {
                 "# Pots\n\n",
                 Way::OneCall,
             ),
+            (Way::ByExample, 1, "# Pots\n\n", Way::ByExample),
+            (Way::ByExample, steps::PLAN, PLAN, Way::BySection),
             (Way::OneCall, steps::PLAN, PLAN, Way::BySection),
             (Way::Guided, steps::PLAN, PLAN, Way::BySection),
             (Way::BySection, steps::PLAN, OUTLINE, Way::BySection),

@@ -24,20 +24,33 @@ pub(super) fn whole_post(brief: &PostBrief, so_far: &str) -> Prompt {
         topic = brief.topic,
     );
     user += &wishes(brief);
-    if !so_far.trim().is_empty() {
-        user += &format!(
-            "\n\nThe beginning of the post is written already:\n\n{}\n\n\
-             Go on with the next section. Write only what is still missing, and repeat \
-             nothing of the above.",
-            so_far.trim()
-        );
-    }
-    let missing = words.saturating_sub(entity::text::word_count(so_far) as u32);
+    user += &continuation(so_far);
     Prompt {
         system: system(brief),
+        example: None,
         user,
-        max_tokens: brief.tokens(missing.max(words / 4)) * 3 / 2 + SPARE_TOKENS,
+        max_tokens: post_tokens(brief, so_far),
     }
+}
+
+/// Asks for what follows on the part of a post that there is.
+pub(super) fn continuation(so_far: &str) -> String {
+    let so_far = so_far.trim();
+    if so_far.is_empty() {
+        return String::new();
+    }
+    format!(
+        "\n\nThe beginning of the post is written already:\n\n{so_far}\n\n\
+         Go on with the next section. Write only what is still missing, and repeat \
+         nothing of the above."
+    )
+}
+
+/// Room for what is missing of a post.
+pub(super) fn post_tokens(brief: &PostBrief, so_far: &str) -> u32 {
+    let words = brief.words();
+    let missing = words.saturating_sub(entity::text::word_count(so_far) as u32);
+    brief.tokens(missing.max(words / 4)) * 3 / 2 + SPARE_TOKENS
 }
 
 /// Asks for the plan of a long post.
@@ -57,6 +70,7 @@ pub(super) fn plan(brief: &PostBrief) -> Prompt {
     user += &wishes(brief);
     Prompt {
         system: system(brief),
+        example: None,
         user,
         max_tokens: brief.tokens(sections * 40) + SPARE_TOKENS,
     }
@@ -86,6 +100,7 @@ pub(super) fn section(brief: &PostBrief, plan: &Plan, before: &[String]) -> Prom
     user += &wishes(brief);
     Prompt {
         system: system(brief),
+        example: None,
         user,
         max_tokens: brief.tokens(words) * 3 / 2 + SPARE_TOKENS,
     }
@@ -124,12 +139,13 @@ pub(super) fn rewrite(
     user += &wishes(brief);
     Prompt {
         system: system(brief),
+        example: None,
         user,
         max_tokens: brief.tokens(words) * 3 / 2 + SPARE_TOKENS,
     }
 }
 
-fn system(brief: &PostBrief) -> String {
+pub(super) fn system(brief: &PostBrief) -> String {
     let mut system = "You are an expert who writes blog posts. You write plain, lively and \
         precise sentences, tell what is true and useful, and say each thing once. You invent \
         no names, studies or quotations."
@@ -142,7 +158,7 @@ fn system(brief: &PostBrief) -> String {
 }
 
 /// What the client wants beside the topic and the length.
-fn wishes(brief: &PostBrief) -> String {
+pub(super) fn wishes(brief: &PostBrief) -> String {
     let options = &brief.options;
     let keywords = options
         .keywords

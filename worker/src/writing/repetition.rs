@@ -70,6 +70,16 @@ pub(super) fn prose_sentences(markdown: &str) -> Vec<String> {
     found.map(|sentence| sentence.trim().to_owned()).collect()
 }
 
+/// Whether the last sections are the same as those before them, or the last one the same as
+/// the two before it: a song has its chorus again, but not its verses.
+pub(super) fn ends_in_a_loop(sections: &[String]) -> bool {
+    (1..=sections.len() / 2).any(|round| {
+        let rounds = if round == 1 { 3 } else { 2 };
+        let last = sections.rchunks(round).take(rounds);
+        last.len() == rounds && last.clone().all(|these| Some(these) == last.clone().next())
+    })
+}
+
 /// The same text must follow itself so many times to be a loop.
 const LOOP_ROUNDS: usize = 4;
 /// A loop has at least so many letters.
@@ -120,6 +130,20 @@ fn second_round(pieces: &[(usize, String)], longest: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sections_that_come_again_in_their_order_are_a_loop() {
+        let is_loop = |sections: &str| {
+            let sections: Vec<String> = sections.chars().map(String::from).collect();
+            ends_in_a_loop(&sections)
+        };
+        for looped in ["aaa", "xaaa", "abab", "xabcabc"] {
+            assert!(is_loop(looped), "{looped}");
+        }
+        for sound in ["", "a", "aa", "abac", "abacad", "aab"] {
+            assert!(!is_loop(sound), "{sound}");
+        }
+    }
 
     #[test]
     fn what_stands_in_an_earlier_text_is_repeated() {

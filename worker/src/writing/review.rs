@@ -19,7 +19,7 @@ use crate::attempt::{Attempt, ProgressTracker};
 use crate::outcome::AttemptError;
 
 /// No more sections are written again, except if all are in the wrong language.
-const MAX_REWRITES: usize = 3;
+const MAX_REWRITES: usize = 5;
 
 /// So far a post may be from the length that was asked for.
 const LENGTH_TOLERANCE: f64 = 0.25;
@@ -30,6 +30,8 @@ struct Fault {
     section: usize,
     /// None if it is repaired or left, but not told.
     code: Option<WarningCode>,
+    /// Whether it is only that the whole post has the wrong length.
+    is_length: bool,
     /// What the model is told.
     advice: String,
     /// The text at fault.
@@ -43,13 +45,18 @@ pub(super) async fn improve(
     finished: &[step::Model],
     mut draft: Draft,
 ) -> Result<Draft, AttemptError> {
-    let found = faults(brief, &draft);
+    let found = all_faults(brief, &draft);
     for (count, section) in sections_at_fault(&found).into_iter().enumerate() {
         let of_section: Vec<&Fault> = found.iter().filter(|f| f.section == section).collect();
         let is_foreign = of_section
             .iter()
             .any(|f| f.code == Some(WarningCode::WrongLanguage));
         if count >= MAX_REWRITES && !is_foreign {
+            continue;
+        }
+        // The sections before it have brought the post to its length.
+        let is_settled = of_section.iter().all(|f| f.is_length) && !is_length_off(brief, &draft);
+        if is_settled {
             continue;
         }
         let step = steps::FIRST_REWRITE + section as i32;
@@ -60,7 +67,7 @@ pub(super) async fn improve(
         };
         let mut better = draft.clone();
         better.sections[section].body = body;
-        if faults(brief, &better).len() < faults(brief, &draft).len() {
+        if all_faults(brief, &better).len() < all_faults(brief, &draft).len() {
             draft = better;
         }
     }
@@ -104,15 +111,79 @@ async fn rewrite(
 /// the length that was asked for.
 fn section_words(brief: &PostBrief, draft: &Draft, number: usize) -> u32 {
     let now = word_count(&draft.sections[number].body).max(0) as u32;
-    let all = word_count(&draft.content()).max(1) as f64;
-    let factor = f64::from(brief.words()) / all;
-    let is_off = (factor - 1.0).abs() > LENGTH_TOLERANCE;
-    let wanted = if is_off {
-        (f64::from(now) * factor) as u32
+    let wanted = if is_length_off(brief, draft) {
+        even_share(brief, draft)
     } else {
         now
     };
-    wanted.clamp(40, 400)
+    wanted.clamp(40, 800)
+}
+
+/// The words that each section has if all have as many.
+fn even_share(brief: &PostBrief, draft: &Draft) -> u32 {
+    let sections = draft.sections.iter();
+    let headed = sections.filter(|section| section.heading.is_some()).count();
+    brief.words() / (headed as u32).max(1)
+}
+
+/// Whether a post is far from the length that the client has asked for.
+fn is_length_off(brief: &PostBrief, draft: &Draft) -> bool {
+    let share = f64::from(word_count(&draft.content())) / f64::from(brief.words());
+    brief.options.words.is_some() && (share - 1.0).abs() > LENGTH_TOLERANCE
+}
+
+/// The sections that are to blame for a wrong length.
+fn length_faults(brief: &PostBrief, draft: &Draft) -> Vec<Fault> {
+    if !is_length_off(brief, draft) {
+        return Vec::new();
+    }
+    let is_short = word_count(&draft.content()).max(0) < brief.words() as i32;
+    let share = f64::from(even_share(brief, draft));
+    let is_only_one = draft.sections.len() == 1;
+    let sections = draft.sections.iter().enumerate();
+    let to_blame = sections.filter(|(_, section)| {
+        let words = f64::from(word_count(&section.body));
+        let is_off = if is_short {
+            words < share * (1.0 - LENGTH_TOLERANCE)
+        } else {
+            words > share * (1.0 + LENGTH_TOLERANCE)
+        };
+        is_off && (section.heading.is_some() || is_only_one) && is_only_prose(&section.body)
+    });
+    let advice = if is_short {
+        "It is too short: tell more about the same, with details and reasons."
+    } else {
+        "It is too long: keep what matters most."
+    };
+    let fault = |(section, _): (usize, &Section)| Fault {
+        section,
+        code: None,
+        is_length: true,
+        advice: advice.to_owned(),
+        text: String::new(),
+    };
+    to_blame.map(fault).collect()
+}
+
+/// Whether a text can be told in more or fewer words: not so code, tables, images and
+/// mathematics.
+fn is_only_prose(text: &str) -> bool {
+    let options = Options::ENABLE_TABLES | Options::ENABLE_MATH;
+    !Parser::new_ext(text, options).any(|event| {
+        matches!(
+            event,
+            Event::Start(Tag::CodeBlock(_) | Tag::Table(_) | Tag::Image { .. })
+                | Event::InlineMath(_)
+                | Event::DisplayMath(_)
+        )
+    })
+}
+
+/// All that is wrong with a draft.
+fn all_faults(brief: &PostBrief, draft: &Draft) -> Vec<Fault> {
+    let mut found = faults(brief, draft);
+    found.extend(length_faults(brief, draft));
+    found
 }
 
 fn progress(draft: &Draft) -> Progress {
@@ -134,7 +205,7 @@ fn sections_at_fault(faults: &[Fault]) -> Vec<usize> {
     sections
 }
 
-/// All that is wrong with a draft.
+/// What is wrong with the sections of a draft, but for their lengths.
 fn faults(brief: &PostBrief, draft: &Draft) -> Vec<Fault> {
     let mut found = Vec::new();
     let mut headings = HashSet::new();
@@ -144,6 +215,7 @@ fn faults(brief: &PostBrief, draft: &Draft) -> Vec<Fault> {
             found.push(Fault {
                 section: at,
                 code,
+                is_length: false,
                 advice: advice.to_owned(),
                 text: text.to_owned(),
             });
@@ -254,10 +326,8 @@ fn is_about_itself(sentence: &str) -> bool {
 
 fn length_warning(brief: &PostBrief, draft: &Draft) -> Option<Warning> {
     let (wanted, written) = (brief.words(), word_count(&draft.content()));
-    let share = f64::from(written) / f64::from(wanted);
-    let is_asked = brief.options.words.is_some() && (share - 1.0).abs() > LENGTH_TOLERANCE;
     let text = format!("{written} words instead of {wanted}");
-    is_asked.then(|| Warning::new(WarningCode::Length, None, &text))
+    is_length_off(brief, draft).then(|| Warning::new(WarningCode::Length, None, &text))
 }
 
 #[cfg(test)]
@@ -313,6 +383,31 @@ mod tests {
                 faults,
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn the_sections_are_found_that_are_to_blame_for_a_wrong_length() {
+        let words = |count: usize| vec!["pots"; count].join(" ") + ".";
+        let text = |one: usize, two: usize| {
+            format!(
+                "# T\n\nHi.\n\n## One\n\n{}\n\n## Two\n\n{}\n\n## Code\n\n```sh\nls\n```",
+                words(one),
+                words(two)
+            )
+        };
+        for (asked, text, to_blame) in [
+            (Some(300), text(40, 100), vec![1]),
+            (Some(300), text(40, 50), vec![1, 2]),
+            (Some(300), text(300, 100), vec![1]),
+            (Some(300), text(150, 100), vec![]),
+            (None, text(40, 50), vec![]),
+            (Some(300), format!("# T\n\n{}", words(50)), vec![0]),
+        ] {
+            let brief = PostBrief::new("Pots", &serde_json::json!({ "words": asked }));
+            let faults = length_faults(&brief, &Draft::parse(&text));
+            let sections: Vec<usize> = faults.iter().map(|fault| fault.section).collect();
+            assert_eq!(sections, to_blame, "{asked:?} {text}");
         }
     }
 

@@ -8,6 +8,8 @@ use std::str::FromStr;
 pub enum Way {
     /// The whole post in one answer.
     OneCall,
+    /// The same after an example, for models with less than four billion parameters.
+    ByExample,
     /// A plan, then section by section.
     BySection,
     /// Fixed headings and one bounded question for each section, for models with less
@@ -21,10 +23,11 @@ impl FromStr for Way {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.trim() {
             "one-call" => Ok(Way::OneCall),
+            "by-example" => Ok(Way::ByExample),
             "by-section" => Ok(Way::BySection),
             "guided" => Ok(Way::Guided),
             other => Err(format!(
-                "{other:?} is no way of writing: there are one-call, by-section and guided"
+                "{other:?} is no way of writing: there are one-call, by-example, by-section and guided"
             )),
         }
     }
@@ -68,8 +71,9 @@ impl Ways {
         let named = self.by_model.get(model).copied().or(self.of_all);
         named.unwrap_or_else(|| match billions_of_parameters(model) {
             Some(size) if size < 1.0 => Way::Guided,
-            _ if words <= ONE_CALL_WORDS => Way::OneCall,
-            _ => Way::BySection,
+            _ if words > ONE_CALL_WORDS => Way::BySection,
+            Some(size) if size < 4.0 => Way::ByExample,
+            _ => Way::OneCall,
         })
     }
 }
@@ -95,13 +99,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_smallest_models_are_guided() {
+    fn the_smaller_a_model_the_more_it_is_led() {
         let ways = Ways::default();
         for (model, words, way) in [
             ("SmolLM2-135M-Instruct", 500, Way::Guided),
             ("qwen3:0.6b", 2000, Way::Guided),
-            ("qwen2.5-coder-1.5b-instruct", 500, Way::OneCall),
+            ("qwen2.5-coder-1.5b-instruct", 500, Way::ByExample),
             ("qwen2.5-coder-1.5b-instruct", 1001, Way::BySection),
+            ("qwen3:4b", 500, Way::OneCall),
             ("gpt-5", 1000, Way::OneCall),
             ("llama-3.3-70b-versatile", 3000, Way::BySection),
         ] {

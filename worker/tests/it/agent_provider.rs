@@ -108,6 +108,7 @@ pub(crate) fn request() -> CompletionRequest {
         options: json!({}),
         model: "a-model".into(),
         system: "You write.".into(),
+        example: None,
         prompt: "Write about tea.".into(),
         max_tokens: 100,
     }

@@ -19,6 +19,7 @@ pub(super) fn outline(brief: &PostBrief) -> Prompt {
     user += &option_lines(brief);
     Prompt {
         system: "You plan blog posts. You answer with short lists.".into(),
+        example: None,
         user,
         max_tokens: 180,
     }
@@ -53,6 +54,7 @@ pub(super) fn section(brief: &PostBrief, outline: &Outline, so_far: &[String]) -
             persona(brief),
             headings.join(", ")
         ),
+        example: None,
         // Beside a vague heading the topic has to stand, or the model drifts off.
         user: format!(
             "Write {paragraphs} about \"{topic}: {heading}\" for a blog post{titled}.{wishes}"

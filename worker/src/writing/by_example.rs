@@ -1,0 +1,172 @@
+//! A whole post by a small model: as by a capable one, but after an example. A small model
+//! takes the form and the length of a post from that more surely than from instructions.
+
+use entity::job::{Warning, WarningCode};
+use entity::text::word_count;
+
+use super::draft::{Draft, Section};
+use super::prompts::{continuation, post_tokens, system, wishes};
+use super::repetition::{prose_sentences, repeated_sentences};
+use super::{PostBrief, WritingOptions};
+use crate::agent::{Example, Prompt};
+
+/// A post with the title in the first line and an ending in the last one. Every section is
+/// about [`SECTION_WORDS`] long and can be left out, so it serves for any length.
+const EXAMPLE: &str = include_str!("by_example/example.md");
+const EXAMPLE_TOPIC: &str = "Why bread goes stale";
+
+const SECTION_WORDS: u32 = 100;
+
+/// Asks for the whole post. `so_far` is what earlier answers have brought of it.
+pub(super) fn whole_post(brief: &PostBrief, so_far: &str) -> Prompt {
+    let (example, answer) = example(brief);
+    Prompt {
+        system: system(brief),
+        example: Some(Example {
+            prompt: request(&example),
+            answer,
+        }),
+        user: request(brief) + &continuation(so_far),
+        max_tokens: post_tokens(brief, so_far),
+    }
+}
+
+fn request(brief: &PostBrief) -> String {
+    format!(
+        "Write a blog post of about {words} words, with a title and headings, about: {topic}{wishes}",
+        words = brief.words(),
+        topic = brief.topic,
+        wishes = wishes(brief),
+    )
+}
+
+/// Leaves out sections that say nothing new or have the heading of another, which a small model also does not write
+/// better when it is asked again, and gives them as warnings. An introduction to a list
+/// whose items have become sections ends with a full stop.
+pub(super) fn tidied(draft: Draft) -> (Draft, Vec<Warning>) {
+    let mut warnings = Vec::new();
+    let mut kept: Vec<Section> = Vec::new();
+    for mut section in draft.sections {
+        let before = kept.iter().map(|section| section.body.as_str());
+        let repeated = repeated_sentences(before, &section.body).len();
+        let is_headed_again = section.heading.is_some()
+            && kept
+                .iter()
+                .any(|earlier| earlier.heading == section.heading);
+        if is_headed_again || repeated * 2 >= prose_sentences(&section.body).len().max(1) {
+            warnings.push(Warning::new(WarningCode::Repeated, None, &section.body));
+            continue;
+        }
+        if section.body.ends_with(':') {
+            section.body.pop();
+            section.body.push('.');
+        }
+        kept.push(section);
+    }
+    let title = draft.title;
+    let sections = kept;
+    (Draft { title, sections }, warnings)
+}
+
+/// The example as it suits a post: about as long, and asked for with wishes of the same
+/// kinds.
+fn example(brief: &PostBrief) -> (PostBrief, String) {
+    let text = EXAMPLE.trim_end();
+    let (text, ending) = text.rsplit_once("\n\n").unwrap_or((text, ""));
+    let mut draft = Draft::parse(text);
+    let sections = (brief.words() / SECTION_WORDS).max(2) as usize;
+    draft.sections.truncate(1 + sections); // the first one is the introduction
+    let title = draft.title.as_deref().unwrap_or_default();
+    let text = format!(
+        "# {title}\n\n{content}\n{ending}",
+        content = draft.content()
+    );
+    let words = word_count(&text).max(0) as u32;
+    let example = PostBrief {
+        topic: EXAMPLE_TOPIC.to_owned(),
+        options: example_options(&brief.options, words),
+    };
+    (example, text)
+}
+
+/// Wishes that the example fulfills, one of each kind that a client has: else a model
+/// learns from it that wishes don't count.
+fn example_options(options: &WritingOptions, words: u32) -> WritingOptions {
+    let like = |wish: &Option<String>, value: &str| wish.as_ref().map(|_| value.to_owned());
+    let keywords = || vec!["starch".to_owned(), "freezer".to_owned()];
+    WritingOptions {
+        words: Some(words),
+        tone: like(&options.tone, "warm and practical"),
+        audience: like(&options.audience, "people who eat bread every day"),
+        keywords: options.keywords.as_ref().map(|_| keywords()),
+        instructions: like(
+            &options.instructions,
+            "Say why the fridge is the wrong place for bread, and how cold a freezer is.",
+        ),
+        language: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn brief(options: serde_json::Value) -> PostBrief {
+        PostBrief::new("Pots", &options)
+    }
+
+    #[test]
+    fn the_example_is_about_as_long_as_the_post_is_to_be() {
+        for words in [250, 500, 700] {
+            let (example, text) = example(&brief(serde_json::json!({ "words": words })));
+            let written = example.words();
+            assert!(written.abs_diff(words) <= words / 5, "{words}: {written}");
+            assert!(text.starts_with("# Why Bread Goes Stale\n\nA loaf that"));
+            assert!(text.ends_with("in the bin."), "{text}");
+        }
+    }
+
+    #[test]
+    fn sections_that_say_nothing_new_are_left_out() {
+        let draft = Draft::parse(
+            "# T\n\nFive tips for you:\n\n## A\n\nTurn the heating down at night. It helps.\n\n\
+             ## B\n\nTurn the heating down at night. And so on.\n\n## C\n\n- One\n- Two\n\n\
+             ## A\n\nOther words.",
+        );
+        let (tidied, warnings) = tidied(draft);
+        assert_eq!(
+            tidied.content(),
+            "Five tips for you.\n\n## A\n\nTurn the heating down at night. It helps.\n\n\
+             ## C\n\n- One\n- Two\n"
+        );
+        let texts: Vec<&str> = warnings
+            .iter()
+            .map(|warning| warning.text.as_str())
+            .collect();
+        assert_eq!(
+            texts,
+            ["Turn the heating down at night. And so on.", "Other words."]
+        );
+    }
+
+    #[test]
+    fn the_example_fulfills_wishes_of_the_kinds_that_the_client_has() {
+        let wishes = serde_json::json!({
+            "keywords": ["clay"], "instructions": "Mention Tom.", "language": "de",
+        });
+        let prompt = whole_post(&brief(wishes), "");
+        let example = prompt.example.expect("an example");
+        let asked = &example.prompt;
+        assert!(asked.contains("starch, freezer"), "{asked}");
+        assert!(
+            !asked.contains("tone") && !asked.contains("German"),
+            "{asked}"
+        );
+        for wish in ["starch", "freezer", "minus eighteen"] {
+            assert!(example.answer.contains(wish), "{wish}");
+        }
+        for wish in ["clay", "Mention Tom.", "in German"] {
+            assert!(prompt.user.contains(wish), "{}", prompt.user);
+        }
+    }
+}
