@@ -61,7 +61,10 @@ async fn write_by_model(
             let draft = one_call::write(attempt, brief, prompt, &finished).await?;
             let (draft, warnings) = by_example::tidied(draft);
             attempt.warn(warnings).await?;
-            draft
+            // Asked for a section again, a small model writes it worse, or the whole post
+            // once more: readers preferred what it had written first.
+            review::warn(attempt, brief, &draft).await?;
+            return Ok(draft);
         }
     };
     review::improve(attempt, brief, &finished, draft).await

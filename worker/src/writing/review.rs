@@ -65,22 +65,38 @@ pub(super) async fn improve(
             Some(stored) => stored.content.clone(),
             None => rewrite(attempt, brief, &draft, section, &of_section, step).await?,
         };
+        if !is_one_section(
+            &draft.sections[section].body,
+            &body,
+            section_words(brief, &draft, section),
+        ) {
+            continue;
+        }
         let mut better = draft.clone();
         better.sections[section].body = body;
         if all_faults(brief, &better).len() < all_faults(brief, &draft).len() {
             draft = better;
         }
     }
-    let warnings: Vec<Warning> = faults(brief, &draft)
+    warn(attempt, brief, &draft).await?;
+    Ok(draft)
+}
+
+/// Warns of what is wrong with a draft.
+pub(super) async fn warn(
+    attempt: &Attempt,
+    brief: &PostBrief,
+    draft: &Draft,
+) -> Result<(), AttemptError> {
+    let warnings: Vec<Warning> = faults(brief, draft)
         .into_iter()
         .filter_map(|fault| {
             let section = fault.section as u32;
             Some(Warning::new(fault.code?, Some(section), &fault.text))
         })
-        .chain(length_warning(brief, &draft))
+        .chain(length_warning(brief, draft))
         .collect();
-    attempt.warn(warnings).await?;
-    Ok(draft)
+    attempt.warn(warnings).await
 }
 
 async fn rewrite(
@@ -105,6 +121,16 @@ async fn rewrite(
         .checkpoint(step, &body, progress(draft), reply.usage)
         .await?;
     Ok(body)
+}
+
+/// Whether what was written anew is a section still, and not the whole post once more, which
+/// small models write when they are asked for a part of it.
+fn is_one_section(before: &str, after: &str, words: u32) -> bool {
+    let has_headings = |text: &str| {
+        let sections = Draft::parse(text).sections;
+        sections.iter().any(|section| section.heading.is_some())
+    };
+    word_count(after) <= 2 * words as i32 && (has_headings(before) || !has_headings(after))
 }
 
 /// About how many words a section is to have: as many as now, but so that the post gets
@@ -165,14 +191,14 @@ fn length_faults(brief: &PostBrief, draft: &Draft) -> Vec<Fault> {
     to_blame.map(fault).collect()
 }
 
-/// Whether a text can be told in more or fewer words: not so code, tables, images and
-/// mathematics.
+/// Whether a text can be told in more or fewer words: not so lists, code, tables, images
+/// and mathematics.
 fn is_only_prose(text: &str) -> bool {
     let options = Options::ENABLE_TABLES | Options::ENABLE_MATH;
     !Parser::new_ext(text, options).any(|event| {
         matches!(
             event,
-            Event::Start(Tag::CodeBlock(_) | Tag::Table(_) | Tag::Image { .. })
+            Event::Start(Tag::List(_) | Tag::CodeBlock(_) | Tag::Table(_) | Tag::Image { .. })
                 | Event::InlineMath(_)
                 | Event::DisplayMath(_)
         )
@@ -384,6 +410,23 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn a_whole_post_is_no_section() {
+        for (after, words, is_one) in [
+            ("Clay breathes, and plastic does not.", 10, true),
+            ("Clay breathes, and plastic does not.", 2, false),
+            ("Clay breathes.\n\n### Size\n\nBig.", 10, false),
+            ("Clay.\n\n```sh\n# measure\n```", 10, true),
+        ] {
+            assert_eq!(
+                is_one_section("Clay is good.", after, words),
+                is_one,
+                "{after}"
+            );
+        }
+        assert!(is_one_section("### A\n\nB.", "### A\n\nC.", 10));
     }
 
     #[test]
