@@ -144,19 +144,9 @@ const LOCAL_URL: &str = "http://127.0.0.1:8012/v1";
 const OPENAI_URL: &str = "https://api.openai.com/v1";
 const ANTHROPIC_URL: &str = "https://api.anthropic.com";
 
-/// What keeps the small local model from saying the same again and again, in llama.cpp's
-/// arguments: a penalty for a token of the last 64, and one for each token that prolongs a
-/// repetition of more than 8. A smaller number makes the model misspell what it has to name
-/// again.
-fn local_arguments() -> serde_json::Map<String, serde_json::Value> {
-    let arguments = serde_json::json!({
-        "repeat_penalty": 1.1,
-        "dry_multiplier": 0.8,
-        "dry_allowed_length": 8,
-        "dry_penalty_last_n": 2048,
-    });
-    arguments.as_object().cloned().unwrap_or_default()
-}
+/// What keeps the small local model from saying the same again and again. A penalty for
+/// repeated runs of tokens (DRY) makes it misspell what it has to name again.
+const LOCAL_REPEAT_PENALTY: f64 = 1.1;
 
 impl Config {
     /// Reads the settings; ends the process on `--help` or a bad one.
@@ -193,7 +183,7 @@ impl Config {
                 );
                 let agent = OpenAi::new(url(LOCAL_URL), key, &headers, limits);
                 let agent = agent.context("AGENT_URL")?.with_settings(settings);
-                Ok(Arc::new(agent.with_arguments(local_arguments())))
+                Ok(Arc::new(agent.with_repeat_penalty(LOCAL_REPEAT_PENALTY)))
             }
             Some(AgentKind::Openai) => {
                 let agent = OpenAi::new(url(OPENAI_URL), key, &headers, limits);

@@ -1,6 +1,6 @@
 //! Endpoints that speak OpenAI's chat completions.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::http::call::HttpAgent;
 use super::{Agent, CallFuture, CallScope, CompletionRequest, Limits, ModelSettings, OnEvent};
@@ -15,7 +15,7 @@ const THINKING_TOKENS: u32 = 4096;
 #[derive(Debug)]
 pub struct OpenAi {
     http: HttpAgent,
-    arguments: Map<String, Value>,
+    repeat_penalty: Option<f64>,
 }
 
 impl OpenAi {
@@ -35,7 +35,7 @@ impl OpenAi {
         }
         Ok(OpenAi {
             http,
-            arguments: Map::new(),
+            repeat_penalty: None,
         })
     }
 
@@ -45,9 +45,10 @@ impl OpenAi {
         self
     }
 
-    /// Adds arguments to each request, for a server that knows them.
-    pub fn with_arguments(mut self, arguments: Map<String, Value>) -> Self {
-        self.arguments = arguments;
+    /// Keeps the model from repeating itself; 1.1 suits small ones. Only for
+    /// servers that know the argument, as llama.cpp does.
+    pub fn with_repeat_penalty(mut self, penalty: f64) -> Self {
+        self.repeat_penalty = Some(penalty);
         self
     }
 
@@ -68,8 +69,8 @@ impl OpenAi {
             body["max_tokens"] = json!(max_tokens);
             body["temperature"] = json!(0.4);
         }
-        for (name, value) in &self.arguments {
-            body[name] = value.clone();
+        if let Some(penalty) = self.repeat_penalty {
+            body["repeat_penalty"] = json!(penalty);
         }
         body
     }

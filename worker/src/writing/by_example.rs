@@ -49,10 +49,8 @@ pub(super) fn tidied(draft: Draft) -> (Draft, Vec<Warning>) {
     for mut section in draft.sections {
         let before = kept.iter().map(|section| section.body.as_str());
         let repeated = repeated_sentences(before, &section.body).len();
-        let is_headed_again = section.heading.is_some()
-            && kept
-                .iter()
-                .any(|earlier| earlier.heading == section.heading);
+        let is_headed_again =
+            section.heading.is_some() && kept.iter().any(|earlier| name(earlier) == name(&section));
         if is_headed_again || repeated * 2 >= prose_sentences(&section.body).len().max(1) {
             warnings.push(Warning::new(WarningCode::Repeated, None, &section.body));
             continue;
@@ -66,6 +64,16 @@ pub(super) fn tidied(draft: Draft) -> (Draft, Vec<Warning>) {
     let title = draft.title;
     let sections = kept;
     (Draft { title, sections }, warnings)
+}
+
+/// A section's heading without a label before it, such as "Tip 9:".
+fn name(section: &Section) -> &str {
+    let heading = section.heading.as_deref().unwrap_or_default();
+    let name = match heading.split_once([':', '：', '.']) {
+        Some((label, name)) if label.contains(|c: char| c.is_ascii_digit()) => name,
+        _ => heading,
+    };
+    name.trim()
 }
 
 /// The example as it suits a post: about as long, and asked for with wishes of the same
@@ -131,7 +139,7 @@ mod tests {
         let draft = Draft::parse(
             "# T\n\nFive tips for you:\n\n## A\n\nTurn the heating down at night. It helps.\n\n\
              ## B\n\nTurn the heating down at night. And so on.\n\n## C\n\n- One\n- Two\n\n\
-             ## A\n\nOther words.",
+             ## 3. A\n\nOther words.",
         );
         let (tidied, warnings) = tidied(draft);
         assert_eq!(

@@ -105,12 +105,10 @@ async fn without_a_key_none_is_sent() {
 }
 
 #[tokio::test]
-async fn arguments_of_a_server_are_sent_to_it() {
+async fn the_repeat_penalty_is_sent_where_it_is_set() {
     let stub = StubOpenAi::writing(|_| "Tea.".into()).await;
     let agent = OpenAi::new(&stub.url(), None, &[], limits()).unwrap();
-    let arguments = json!({ "repeat_penalty": 1.1 });
-    let arguments = arguments.as_object().unwrap().clone();
-    call(&agent.with_arguments(arguments)).await.unwrap();
+    call(&agent.with_repeat_penalty(1.1)).await.unwrap();
     assert_eq!(stub.calls()[0].body["repeat_penalty"], 1.1);
 }
 

@@ -20,9 +20,7 @@ fn settings(thinking_tokens: Option<&str>, extra_body: Value) -> ModelSettings {
 
 fn openai(url: &str, settings: ModelSettings) -> OpenAi {
     let agent = OpenAi::new(&format!("{url}/v1"), None, &[], limits()).unwrap();
-    let arguments = json!({ "repeat_penalty": 1.1 });
-    let arguments = arguments.as_object().unwrap().clone();
-    agent.with_settings(settings).with_arguments(arguments)
+    agent.with_settings(settings).with_repeat_penalty(1.1)
 }
 
 fn message(message: &str) -> String {
