@@ -92,7 +92,8 @@ struct Disk(PathBuf);
 /// Where it is, for that run.
 const PLACE: &str = "CHAOS_DISK";
 
-const MOUNT: &str = "mount -t tmpfs -o size=8m chaos \"$CHAOS_DISK\" && exec \"$@\"";
+/// Larger than what the crowd writes in a minute: with less, nothing but the database fills it.
+const MOUNT: &str = "mount -t tmpfs -o size=64m chaos \"$CHAOS_DISK\" && exec \"$@\"";
 
 impl Disk {
     /// Runs a test once more, by its name, on a disk that nobody else sees and
