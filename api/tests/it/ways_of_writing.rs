@@ -338,3 +338,35 @@ async fn a_post_that_is_too_short_has_its_short_sections_written_again() {
     assert_eq!(post["content"], content);
     assert_eq!(post["job"]["warnings"], json!([]));
 }
+
+#[tokio::test]
+async fn an_answer_that_goes_round_in_sections_is_ended_and_its_loop_is_told() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let round =
+        "## Sun\n\nSix hours of it make them sweet.\n\n## Water\n\nGive it in the morning.\n";
+    let text: &'static str = format!("# Pots\n\n{}", round.repeat(20)).leak();
+    app.agent.set(StubBehavior::per_request(move |call| {
+        StubBehavior::WriteText(if call.prompt().contains("Go on with the next section") {
+            "## What Follows\n\nBuy a big pot first.\n"
+        } else {
+            text
+        })
+    }));
+    let post = written(&app, &ann, json!({}), &["--agent-writing=by-example"]).await;
+    let content = format!("{round}\n## What Follows\n\nBuy a big pot first.\n");
+    assert_eq!(post["content"], content);
+    let warnings = post["job"]["warnings"].as_array().unwrap();
+    let looped = warnings.iter().find(|warning| warning["code"] == "loop");
+    let told = text_of(looped.expect("a warning of the loop"));
+    assert!(told.starts_with("## Water"), "{told}");
+    let repeated = warnings
+        .iter()
+        .find(|warning| warning["code"] == "repeated");
+    let told = text_of(repeated.expect("a warning of the section that was left out"));
+    assert_eq!(told, "## Sun\n\nSix hours of it make them sweet.");
+}
+
+fn text_of(warning: &Value) -> String {
+    text(&warning["text"])
+}

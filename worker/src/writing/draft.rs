@@ -109,7 +109,7 @@ impl Section {
         }
     }
 
-    fn to_markdown(&self) -> String {
+    pub(super) fn to_markdown(&self) -> String {
         match &self.heading {
             Some(heading) => format!("## {heading}\n\n{}\n", self.body),
             None => format!("{}\n", self.body),

@@ -59,10 +59,9 @@ async fn write_by_model(
         Way::ByExample => {
             let prompt = |so_far: &str| by_example::whole_post(brief, so_far);
             let draft = one_call::write(attempt, brief, prompt, &finished).await?;
-            let (draft, warnings) = by_example::tidied(draft);
+            let (draft, warnings) = by_example::without_repeated_sections(draft);
             attempt.warn(warnings).await?;
-            // Asked for a section again, a small model writes it worse, or the whole post
-            // once more: readers preferred what it had written first.
+            // Asked for a section again, a small model often writes the whole post once more.
             review::warn(attempt, brief, &draft).await?;
             return Ok(draft);
         }
