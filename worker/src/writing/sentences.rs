@@ -1,13 +1,16 @@
-//! Where sentences end.
+//! Where sentences end. Unicode knows the marks that end them, in every script; its rules
+//! for segmentation (UAX #29) would end one behind "Dr." and before the `**` of a bold
+//! question, and none in Thai.
 
-/// Ends of sentences in scripts that put no space behind them.
-const FULL_STOPS: &[char] = &['。', '！', '？', '｡', '．'];
-/// Ends of sentences that a space follows.
-const STOPS: &[char] = &['.', '!', '?', '…', '।', '؟', '۔', '។', '။', '።', '։'];
-/// What may stand between the end of a sentence and the space.
-const CLOSERS: &[char] = &[
-    '"', '\'', '”', '’', '“', '»', '«', ')', ']', '*', '_', '`', '」', '』', '）', '】', '》',
-];
+use icu_properties::props::{
+    EastAsianWidth, GeneralCategory, GeneralCategoryGroup, QuotationMark, SentenceTerminal,
+};
+use icu_properties::{CodePointMapData, CodePointSetData};
+
+/// Ends sentences, although Unicode does not say so.
+const ELLIPSIS: char = '…';
+/// Marks of Markdown that may stand between the end of a sentence and the space.
+const MARKUP: &[char] = &['*', '_', '`'];
 
 const ABBREVIATIONS: &[&str] = &[
     "mr", "mrs", "ms", "dr", "prof", "st", "sr", "jr", "mt", "gen", "col", "capt", "vs", "etc",
@@ -47,8 +50,8 @@ pub(super) fn count(text: &str) -> usize {
 /// Whether the text stops as the end of a sentence does.
 pub(super) fn is_ended(text: &str) -> bool {
     text.trim_end()
-        .trim_end_matches(CLOSERS)
-        .ends_with(|c| STOPS.contains(&c) || FULL_STOPS.contains(&c))
+        .trim_end_matches(is_closer)
+        .ends_with(is_stop)
 }
 
 /// Where sentences end, in bytes, before the space.
@@ -64,14 +67,13 @@ fn ends(text: &str) -> Vec<usize> {
             ends.push(at);
             continue;
         }
-        if !STOPS.contains(&c) && !FULL_STOPS.contains(&c) {
+        if !is_stop(c) {
             continue;
         }
-        let closing =
-            |c: char| CLOSERS.contains(&c) || STOPS.contains(&c) || FULL_STOPS.contains(&c);
+        let closing = |c: char| is_closer(c) || is_stop(c);
         let rest = text[at + c.len_utf8()..].trim_start_matches(closing);
         done = text.len() - rest.len();
-        let is_end = FULL_STOPS.contains(&c)
+        let is_end = is_wide(c)
             || (rest.is_empty() || rest.starts_with(char::is_whitespace))
                 && !rest.trim_start().starts_with(char::is_lowercase)
                 && !(c == '.' && is_abbreviation(&text[..at]));
@@ -96,6 +98,27 @@ fn is_abbreviation(before: &str) -> bool {
         || (1..=2).contains(&word.len()) && word.bytes().all(|b| b.is_ascii_digit())
         || word.contains('.') && word.split('.').all(short)
         || ABBREVIATIONS.contains(&word.to_lowercase().as_str())
+}
+
+fn is_stop(c: char) -> bool {
+    c == ELLIPSIS || CodePointSetData::new::<SentenceTerminal>().contains(c)
+}
+
+/// Whether the character may stand between the end of a sentence and the space.
+fn is_closer(c: char) -> bool {
+    let category = CodePointMapData::<GeneralCategory>::new().get(c);
+    GeneralCategoryGroup::ClosePunctuation.contains(category)
+        || CodePointSetData::new::<QuotationMark>().contains(c)
+        || MARKUP.contains(&c)
+}
+
+/// Whether the mark is one of those of Chinese and Japanese, which no space follows.
+fn is_wide(c: char) -> bool {
+    let width = CodePointMapData::<EastAsianWidth>::new().get(c);
+    matches!(
+        width,
+        EastAsianWidth::Wide | EastAsianWidth::Fullwidth | EastAsianWidth::Halfwidth
+    )
 }
 
 fn is_thai_or_lao(c: char) -> bool {
@@ -127,7 +150,15 @@ mod tests {
             ("It is red (very red.) It i", "It is red (very red.)"),
             ("Is it **red?** It may", "Is it **red?**"),
             ("番茄很红。它很甜！为什么", "番茄很红。它很甜！"),
+            (
+                "番茄很红（很甜！）。「为什么？」他",
+                "番茄很红（很甜！）。「为什么？」",
+            ),
             ("टमाटर लाल है। वह मी", "टमाटर लाल है।"),
+            ("هل هو أحمر؟ نعم، إنه أح", "هل هو أحمر؟"),
+            ("ቲማቲም ቀይ ነው። እሱ ጣ", "ቲማቲም ቀይ ነው።"),
+            ("Լոլիկը կարմիր է։ Այն քա", "Լոլիկը կարմիր է։"),
+            ("មានពណ៌ក្រហម។ វា", "មានពណ៌ក្រហម។"),
             ("No end at all", ""),
         ] {
             assert_eq!(whole(text), whole_part, "{text}");
