@@ -13,6 +13,16 @@ pub fn word_count(markdown: &str) -> i32 {
     i32::try_from(words).unwrap_or(i32::MAX)
 }
 
+/// Counts the words that begin in a piece of a longer text, roughly: the piece may end within a
+/// word.
+pub fn words_begun(piece: &str) -> i32 {
+    let spaces = piece.matches(char::is_whitespace).count();
+    let parts = piece.split_whitespace();
+    let unspaced = parts.filter(|part| part.chars().any(is_unspaced_script));
+    let words = spaces + unspaced.map(words_in).sum::<usize>();
+    i32::try_from(words).unwrap_or(i32::MAX)
+}
+
 /// Counts the words in a text without white space. Only scripts without spaces between words need a
 /// dictionary.
 fn words_in(piece: &str) -> usize {
@@ -100,6 +110,20 @@ mod tests {
                 (words - 2..=words + 2).contains(&counted),
                 "{text}: {counted}"
             );
+        }
+    }
+
+    #[test]
+    fn words_that_come_in_pieces_are_counted_as_they_begin() {
+        for text in [
+            "We grow red tomatoes on the balcony. ",
+            "我们在阳台上种番茄，番茄很红。",
+        ] {
+            let letters: Vec<char> = text.chars().collect();
+            let pieces = letters.chunks(2).map(String::from_iter);
+            let begun: i32 = pieces.map(|piece| words_begun(&piece)).sum();
+            let words = word_count(text);
+            assert!((words..=words * 2).contains(&begun), "{begun}: {text}");
         }
     }
 

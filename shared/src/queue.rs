@@ -70,7 +70,8 @@ pub use delivery::{
 };
 pub use enqueue::{EnqueueError, JobQuota, NewJob, RequestOrigin, check_quota, enqueue, retry};
 pub use lease::{
-    Checkpoint, Lease, LeaseStatus, LockMode, MAX_LEASE, Progress, checkpoint, renew, set_warnings,
+    Checkpoint, Lease, LeaseStatus, LockMode, MAX_LEASE, Progress, checkpoint, discard_steps,
+    renew, set_warnings,
 };
 pub use rescue::{RescueOutcome, expired_leases, redeliver, rescue};
 pub use stats::{

@@ -96,8 +96,9 @@ impl CompletionRequest {
 pub enum Event {
     /// A further piece of the text.
     Text(String),
-    /// The text so far is void: it was a thought, or the call is made again because
-    /// of a rate limit.
+    /// The text so far was a thought, and is void.
+    Discarded,
+    /// The call is made again because of a rate limit: the text begins anew.
     Restarted,
     /// How far the whole post is, by the agent's own account.
     Progress {

@@ -2,11 +2,13 @@
 //! progress. The lease is renewed while a call runs, and that is when a cancel is
 //! noticed. No transaction is open while the agent is called.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use entity::job::{self, Phase, Warning};
+use entity::text::words_begun;
 use entity::{post, step};
 use shared::queue::{Checkpoint, ClaimedJob, Lease, LeaseStatus, Progress};
 use tokio::sync::Mutex;
@@ -97,7 +99,7 @@ impl Attempt {
         };
         let started = progress.read();
         let on_event = |event| {
-            if event == Event::Restarted {
+            if matches!(event, Event::Discarded | Event::Restarted) {
                 progress.reset(started);
             }
             on_event(event);
@@ -129,6 +131,11 @@ impl Attempt {
         check_lease(self.store.checkpoint(self.lease, done).await?)
     }
 
+    /// Removes the steps at these positions, which turned out to be no text of the post.
+    pub(crate) async fn discard_steps(&self, positions: Range<i32>) -> Result<(), AttemptError> {
+        check_lease(self.store.discard_steps(self.lease, positions).await?)
+    }
+
     /// Stores further warnings. An attempt that goes on after a break may have them
     /// already.
     pub(crate) async fn warn(
@@ -140,7 +147,6 @@ impl Attempt {
         for warning in warnings {
             if !stored.contains(&warning) {
                 tracing::info!(code = warning.code.name(), "warning about the text");
-                self.metrics.warned(&self.job.model, warning.code);
                 stored.push(warning);
             }
         }
@@ -149,6 +155,28 @@ impl Attempt {
             check_lease(status)?;
         }
         Ok(())
+    }
+
+    /// Counts the warnings about a post that is written.
+    pub(crate) async fn count_warnings(&self) {
+        for warning in self.warnings.lock().await.iter() {
+            self.metrics.warned(&self.job.model, warning.code);
+        }
+    }
+
+    /// How many warnings there are.
+    pub(crate) async fn warning_count(&self) -> usize {
+        self.warnings.lock().await.len()
+    }
+
+    /// Removes warnings about a text that is not used.
+    pub(crate) async fn withdraw_warnings(&self, which: Range<usize>) -> Result<(), AttemptError> {
+        let mut stored = self.warnings.lock().await;
+        if which.is_empty() {
+            return Ok(());
+        }
+        stored.drain(which);
+        check_lease(self.store.set_warnings(self.lease, &stored).await?)
     }
 
     /// Stores how far the post is.
@@ -195,10 +223,8 @@ impl ProgressTracker {
         self.words.load(Ordering::Relaxed)
     }
 
-    /// Words begin after white space; good enough for a progress bar.
     pub(crate) fn add_words(&self, text: &str) {
-        let added = text.matches(char::is_whitespace).count();
-        self.words.fetch_add(added as i32, Ordering::Relaxed);
+        self.words.fetch_add(words_begun(text), Ordering::Relaxed);
     }
 
     pub(crate) fn raise_percent(&self, percent: i32) {

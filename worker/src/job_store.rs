@@ -1,6 +1,7 @@
 //! The worker's writes to the database: batched where many attempts write at once, and
 //! retried while the database is unavailable.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use entity::job::{Phase, Warning};
@@ -135,6 +136,20 @@ impl JobStore {
         let done = (lease, done);
         self.retry(|| self.checkpoints.submit(done.clone()).boxed())
             .await
+    }
+
+    /// Removes finished steps, and renews the lease.
+    pub(crate) async fn discard_steps(
+        &self,
+        lease: Lease,
+        positions: Range<i32>,
+    ) -> Result<LeaseStatus, DbErr> {
+        self.retry(|| {
+            let positions = positions.clone();
+            let renewed = async move |tx: &_| queue::discard_steps(tx, lease, positions).await;
+            self.db.transaction(renewed).boxed()
+        })
+        .await
     }
 
     /// Records how an attempt ended.

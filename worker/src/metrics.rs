@@ -244,13 +244,13 @@ impl Metrics {
         }
     }
 
-    /// A delivery that was lost was made again.
-    /// A job of `model` has another warning.
+    /// A post by `model` is written with a warning.
     pub(crate) fn warned(&self, model: &str, code: WarningCode) {
         let model = self.labels(model)[1];
         self.warnings.with_label_values(&[model, code.name()]).inc();
     }
 
+    /// A delivery that was lost was made again.
     pub(crate) fn redelivered(&self) {
         self.redeliveries.inc();
     }

@@ -39,7 +39,7 @@ mod steps {
     pub(super) const PLAN: i32 = 0;
     /// A post in one answer: its sections, and in the last place what ends it.
     pub(super) const DRAFT: Range<i32> = 1..1000;
-    /// The same once more, because the first draft was in the wrong language.
+    /// The same once more, because the first draft was not as it was asked for.
     pub(super) const SECOND_DRAFT: Range<i32> = 1000..2000;
     /// Sections that were written again, in their order.
     pub(super) const FIRST_REWRITE: i32 = 2000;

@@ -137,6 +137,21 @@ async fn what_is_cut_becomes_a_warning() {
 }
 
 #[tokio::test]
+async fn thoughts_without_a_beginning_leave_nothing_in_the_post() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let thoughts = "They want a post.\n\n## Plan\n\nSun, then water.\n\n## Length\n\nShort.";
+    let text: &'static str = format!("{thoughts}\n</think>\n\n{BEGINNING}{REST}").leak();
+    app.agent.set(StubBehavior::WriteText(text));
+    let post = written(&app, &ann, json!({}), ONE_CALL).await;
+    assert_eq!(post["title"], "Red Gold");
+    let content = format!("{BEGINNING}{REST}");
+    let content = content.strip_prefix("# Red Gold\n\n").unwrap();
+    assert_eq!(post["content"], content);
+    assert_eq!(app.agent.calls().len(), 1);
+}
+
+#[tokio::test]
 async fn an_answer_without_a_post_is_asked_for_again() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
@@ -314,6 +329,45 @@ async fn a_small_model_sees_an_example_before_the_question() {
     assert_eq!(roles, ["system", "user", "assistant", "user"]);
     assert!(text(&messages[2]["content"]).starts_with("# "));
     assert!(text(&messages[3]["content"]).contains("Mention Tom."));
+}
+
+#[tokio::test]
+async fn a_small_model_writes_a_post_of_the_wrong_length_once_more() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let sentence = |number| format!("Pot number {number} breathes. ");
+    let sentences: String = (1..=25).map(sentence).collect();
+    let long: &'static str = format!("# Pots\n\n{sentences}").leak();
+    app.agent.set(StubBehavior::per_request(move |call| {
+        if call.prompt().contains("about 200 words") {
+            StubBehavior::WriteText(long)
+        } else {
+            StubBehavior::WriteTruncated("# Pots\n\nPots are good. And they ne")
+        }
+    }));
+    let options = json!({ "words": 100 });
+    let post = written(&app, &ann, options, &["--agent-writing=by-example"]).await;
+    assert_eq!(post["content"], format!("{}\n", sentences.trim()));
+    assert_eq!(post["job"]["warnings"], json!([]));
+    assert_eq!(app.agent.calls().len(), 2);
+}
+
+#[tokio::test]
+async fn a_second_draft_that_is_no_better_is_not_taken() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    app.agent.set(StubBehavior::per_request(move |call| {
+        if call.prompt().contains("about 200 words") {
+            StubBehavior::WriteTruncated("# Jars\n\nJars are good. And they ne")
+        } else {
+            StubBehavior::WriteText("# Pots\n\nPots are good.")
+        }
+    }));
+    let options = json!({ "words": 100 });
+    let post = written(&app, &ann, options, &["--agent-writing=by-example"]).await;
+    assert_eq!(post["title"], "Pots");
+    let expected = json!([{ "code": "length", "section": null, "text": "3 words instead of 100" }]);
+    assert_eq!(post["job"]["warnings"], expected);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Leases: what the worker that holds a job writes while it runs.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use entity::bulk_update::{from_values, value_column};
@@ -79,13 +80,11 @@ pub async fn renew(
     lease: Lease,
     progress: Progress,
 ) -> Result<LeaseStatus, DbErr> {
-    let renewed = extend_lease(db, lease.length)
+    let renewal = renewal(db, lease)
         .col_expr(Column::Phase, Expr::value(progress.phase))
         .col_expr(Column::Percent, Expr::value(progress.percent))
-        .col_expr(Column::Words, Expr::value(progress.words))
-        .filter(Column::Id.eq(lease.job))
-        .filter(Column::AttemptId.eq(lease.attempt));
-    Ok(lease_status(renewed.exec_with_returning(db).await?.first()))
+        .col_expr(Column::Words, Expr::value(progress.words));
+    Ok(lease_status(renewal.exec_with_returning(db).await?.first()))
 }
 
 /// Stores all warnings of an attempt's job, and renews its lease.
@@ -95,11 +94,27 @@ pub async fn set_warnings(
     warnings: &[Warning],
 ) -> Result<LeaseStatus, DbErr> {
     let json = serde_json::to_string(warnings).map_err(|e| DbErr::Json(e.to_string()))?;
-    let renewed = extend_lease(db, lease.length)
-        .col_expr(Column::Warnings, Expr::value(json))
-        .filter(Column::Id.eq(lease.job))
-        .filter(Column::AttemptId.eq(lease.attempt));
-    Ok(lease_status(renewed.exec_with_returning(db).await?.first()))
+    let renewal = renewal(db, lease).col_expr(Column::Warnings, Expr::value(json));
+    Ok(lease_status(renewal.exec_with_returning(db).await?.first()))
+}
+
+/// Removes finished steps of an attempt's job, and renews its lease.
+pub async fn discard_steps(
+    tx: &DatabaseTransaction,
+    lease: Lease,
+    positions: Range<i32>,
+) -> Result<LeaseStatus, DbErr> {
+    let renewed = renewal(tx, lease).exec_with_returning(tx).await?;
+    let status = lease_status(renewed.first());
+    if status != LeaseStatus::Lost {
+        step::Entity::delete_many()
+            .filter(step::Column::JobId.eq(lease.job))
+            .filter(step::Column::Position.gte(positions.start))
+            .filter(step::Column::Position.lt(positions.end))
+            .exec(tx)
+            .await?;
+    }
+    Ok(status)
 }
 
 /// Stores finished steps, each of another attempt of one worker, adds their tokens to their jobs,
@@ -207,6 +222,13 @@ impl LockedJobs {
     pub(super) fn status(&self, lease: &Lease) -> LeaseStatus {
         lease_status(self.job(lease))
     }
+}
+
+/// Renews a lease, if its attempt still holds the job.
+fn renewal(db: &impl ConnectionTrait, lease: Lease) -> UpdateMany<Entity> {
+    extend_lease(db, lease.length)
+        .filter(Column::Id.eq(lease.job))
+        .filter(Column::AttemptId.eq(lease.attempt))
 }
 
 fn extend_lease(db: &impl ConnectionTrait, lease: Duration) -> UpdateMany<Entity> {

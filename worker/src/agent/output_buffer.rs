@@ -30,9 +30,9 @@ impl<'a> OutputBuffer<'a> {
     }
 
     /// Drops the text so far.
-    pub(super) fn restart(&mut self) {
+    pub(super) fn discard(&mut self) {
         self.text.clear();
-        (self.on_event)(Event::Restarted);
+        (self.on_event)(Event::Discarded);
     }
 
     pub(super) fn text(&self) -> &str {

@@ -2,13 +2,16 @@
 //! takes the form and the length of a post from that more surely than from instructions.
 
 use entity::job::{Warning, WarningCode};
+use entity::step;
 use entity::text::word_count;
 
 use super::draft::{Draft, Section};
 use super::prompts::{continuation, post_tokens, system, wishes};
 use super::repetition::{prose_sentences, repeated_sentences};
-use super::{PostBrief, WritingOptions};
+use super::{PostBrief, WritingOptions, one_call, review, steps};
 use crate::agent::{Example, Prompt};
+use crate::attempt::Attempt;
+use crate::outcome::AttemptError;
 
 /// A post with the title in the first line and an ending in the last one. Every section is
 /// about [`SECTION_WORDS`] long and can be left out, so it serves for any length.
@@ -17,8 +20,56 @@ const EXAMPLE_TOPIC: &str = "Why bread goes stale";
 
 const SECTION_WORDS: u32 = 100;
 
+/// Writes a draft. One in the wrong language, or far from the length that was asked for, is
+/// written once more as a whole, and the better one is kept: asked for a section again, a
+/// small model often writes the whole post once more.
+pub(super) async fn write(
+    attempt: &Attempt,
+    brief: &PostBrief,
+    finished: &[step::Model],
+) -> Result<Draft, AttemptError> {
+    let draft = async |brief: &PostBrief, positions| {
+        let prompt = |so_far: &str| whole_post(brief, so_far);
+        let draft = one_call::write_draft(attempt, brief, prompt, finished, positions).await?;
+        Ok::<_, AttemptError>(without_repeated_sections(draft))
+    };
+    let (mut chosen, mut warnings) = draft(brief, steps::DRAFT).await?;
+    if let Some(request) = second_request(brief, &chosen) {
+        tracing::info!("the draft is not as it was asked for; asking once more");
+        let of_first = attempt.warning_count().await;
+        let second = draft(&request, steps::SECOND_DRAFT).await?;
+        let mut unused = of_first..attempt.warning_count().await;
+        if review::rank(brief, &second.0) < review::rank(brief, &chosen) {
+            (chosen, warnings) = second;
+            unused = 0..of_first;
+        }
+        if !one_call::is_finished(finished, steps::SECOND_DRAFT) {
+            attempt.withdraw_warnings(unused).await?;
+        }
+    }
+    attempt.warn(warnings).await?;
+    review::warn(attempt, brief, &chosen).await?;
+    Ok(chosen)
+}
+
+/// What to ask for after a first draft, if it calls for a second: a length that is off by as
+/// much to the other side.
+fn second_request(brief: &PostBrief, first: &Draft) -> Option<PostBrief> {
+    let is_off = review::is_length_off(brief, first);
+    if !is_off && !one_call::is_in_other_language(brief, first) {
+        return None;
+    }
+    let mut request = brief.clone();
+    if is_off {
+        let (asked, written) = (brief.words(), word_count(&first.content()).max(1) as u32);
+        let words = asked * asked / written;
+        request.options.words = Some(words.clamp(asked / 2, asked * 2));
+    }
+    Some(request)
+}
+
 /// Asks for the whole post. `so_far` is what earlier answers have brought of it.
-pub(super) fn whole_post(brief: &PostBrief, so_far: &str) -> Prompt {
+fn whole_post(brief: &PostBrief, so_far: &str) -> Prompt {
     let (example, answer) = example(brief);
     Prompt {
         system: system(brief),
@@ -42,7 +93,7 @@ fn request(brief: &PostBrief) -> String {
 
 /// Leaves out sections that say nothing new or have the heading of another, and gives them
 /// as warnings.
-pub(super) fn without_repeated_sections(draft: Draft) -> (Draft, Vec<Warning>) {
+fn without_repeated_sections(draft: Draft) -> (Draft, Vec<Warning>) {
     let Draft { title, sections } = draft;
     let mut warnings = Vec::new();
     let mut kept: Vec<Section> = Vec::new();

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::draft::{Draft, whole_sections_end};
 use super::repetition::{ends_in_a_loop, loop_start};
 use super::sentences::normalized;
-use super::{PERCENT_WRITTEN, PostBrief, bad_output, chatter, language, sentences, steps};
+use super::{PERCENT_WRITTEN, PostBrief, bad_output, chatter, language, prompts, sentences, steps};
 use crate::agent::{Event, Prompt, Usage};
 use crate::attempt::{Attempt, ProgressTracker};
 use crate::outcome::AttemptError;
@@ -21,34 +21,50 @@ use crate::outcome::AttemptError;
 /// A post takes so many calls at most: an answer that is cut off is continued.
 const MAX_CALLS: usize = 4;
 
-/// Writes a draft, or what is missing of it: one in the wrong language is asked for once
-/// more. `prompt` asks for what follows on the text so far.
+/// Writes a draft. One in the wrong language is asked for once more.
 pub(super) async fn write(
+    attempt: &Attempt,
+    brief: &PostBrief,
+    finished: &[step::Model],
+) -> Result<Draft, AttemptError> {
+    let prompt = |so_far: &str| prompts::whole_post(brief, so_far);
+    let first = write_draft(attempt, brief, prompt, finished, steps::DRAFT).await?;
+    if !is_in_other_language(brief, &first) {
+        return Ok(first);
+    }
+    tracing::info!("the draft is in the wrong language; asking once more");
+    let of_first = attempt.warning_count().await;
+    let second = write_draft(attempt, brief, prompt, finished, steps::SECOND_DRAFT).await?;
+    if !is_finished(finished, steps::SECOND_DRAFT) {
+        attempt.withdraw_warnings(0..of_first).await?;
+    }
+    Ok(second)
+}
+
+/// Whether an earlier attempt has finished the draft with these positions. Which warnings
+/// are about it is not known any more.
+pub(super) fn is_finished(finished: &[step::Model], positions: Range<i32>) -> bool {
+    finished
+        .iter()
+        .any(|step| step.position == positions.end - 1)
+}
+
+pub(super) fn is_in_other_language(brief: &PostBrief, draft: &Draft) -> bool {
+    let asked = brief.options.language.as_deref();
+    asked.is_some_and(|tag| language::is_other_language(tag, &draft.content()))
+}
+
+/// Writes a draft, or what is missing of it, with checkpoints at `positions`. The last of
+/// them ends the draft. `prompt` asks for what follows on the text so far.
+pub(super) async fn write_draft(
     attempt: &Attempt,
     brief: &PostBrief,
     prompt: impl Fn(&str) -> Prompt,
     finished: &[step::Model],
-) -> Result<Draft, AttemptError> {
-    let draft = write_draft(attempt, brief, &prompt, finished, steps::DRAFT).await?;
-    let tag = brief.options.language.as_deref();
-    if !tag.is_some_and(|tag| language::is_other_language(tag, &draft.content())) {
-        return Ok(draft);
-    }
-    tracing::info!("the draft is in the wrong language; asking once more");
-    write_draft(attempt, brief, &prompt, finished, steps::SECOND_DRAFT).await
-}
-
-/// Writes a draft, or what is missing of it, with checkpoints at `positions`. The last of
-/// them ends the draft.
-async fn write_draft(
-    attempt: &Attempt,
-    brief: &PostBrief,
-    prompt: impl Fn(&str) -> Prompt,
-    steps: &[step::Model],
     positions: Range<i32>,
 ) -> Result<Draft, AttemptError> {
     let last_step = positions.end - 1;
-    let steps: Vec<&step::Model> = steps
+    let steps: Vec<&step::Model> = finished
         .iter()
         .filter(|step| positions.contains(&step.position))
         .collect();
@@ -56,7 +72,7 @@ async fn write_draft(
     let mut warnings = Vec::new();
     let mut usage = Usage::default();
     let mut next_step = positions.start + steps.len() as i32;
-    let mut is_finished = steps.last().is_some_and(|step| step.position == last_step);
+    let mut is_finished = is_finished(finished, positions.clone());
     let mut calls = 0;
     while !is_finished {
         calls += 1;
@@ -150,6 +166,7 @@ async fn stream(
                     tracker.raise_percent(percent(brief, tracker.words()));
                     lock().push(&text)
                 }
+                Event::Discarded => Some(lock().discard()),
                 Event::Restarted => lock().restart(),
                 Event::Progress { .. } => None,
             };
@@ -165,6 +182,12 @@ async fn stream(
         while let Some(signal) = signals.recv().await {
             let piece = match signal {
                 Signal::Section(piece) => piece,
+                Signal::Discarded => {
+                    let saved = first_step..first_step + saved_sections;
+                    attempt.discard_steps(saved).await?;
+                    saved_sections = 0;
+                    continue;
+                }
                 Signal::Stop(end) => return Ok(end),
             };
             let step = first_step + saved_sections;
@@ -214,6 +237,8 @@ struct TextStream {
 enum Signal {
     /// A section is whole.
     Section(String),
+    /// The sections of this call are void.
+    Discarded,
     /// The call is to be dropped.
     Stop(AnswerEnd),
 }
@@ -235,6 +260,14 @@ impl TextStream {
             return Some(Signal::Section(section));
         }
         loop_start(&self.text[self.saved..]).map(|_| Signal::Stop(AnswerEnd::Looped))
+    }
+
+    /// The text of this call so far is none of the post's.
+    fn discard(&mut self) -> Signal {
+        self.text.truncate(self.start);
+        self.saved = self.start;
+        self.sections.clear();
+        Signal::Discarded
     }
 
     /// The call is made again, from its beginning. If sections of it are checkpoints

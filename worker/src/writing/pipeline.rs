@@ -9,8 +9,8 @@ use shared::queue::Progress;
 use super::draft::Draft;
 use super::ways::{Way, Ways};
 use super::{
-    PERCENT_WRITTEN, PostBrief, bad_output, by_example, by_section, guided, one_call, prompts,
-    review, steps, title,
+    PERCENT_WRITTEN, PostBrief, bad_output, by_example, by_section, guided, one_call, review,
+    steps, title,
 };
 use crate::agent::{CallScope, Event, Prompt};
 use crate::attempt::{Attempt, ProgressTracker};
@@ -37,6 +37,7 @@ pub(crate) async fn write_post(
     if !draft.content().chars().any(char::is_alphanumeric) {
         return Err(bad_output("the post has no text"));
     }
+    attempt.count_warnings().await;
     let title = draft.title.as_deref().and_then(title::clean);
     let title = title.unwrap_or_else(|| title::of_topic(&brief.topic));
     Ok(PostContent::new(Some(title), draft.content()))
@@ -49,22 +50,11 @@ async fn write_by_model(
 ) -> Result<Draft, AttemptError> {
     let finished = attempt.finished_steps().await?;
     let draft = match way(ways.of(attempt.model(), brief.words()), &finished) {
-        // Its checks are part of the way.
+        // These have checks of their own.
         Way::Guided => return guided::write(attempt, brief, &finished).await,
         Way::BySection => by_section::write(attempt, brief, &finished).await?,
-        Way::OneCall => {
-            let prompt = |so_far: &str| prompts::whole_post(brief, so_far);
-            one_call::write(attempt, brief, prompt, &finished).await?
-        }
-        Way::ByExample => {
-            let prompt = |so_far: &str| by_example::whole_post(brief, so_far);
-            let draft = one_call::write(attempt, brief, prompt, &finished).await?;
-            let (draft, warnings) = by_example::without_repeated_sections(draft);
-            attempt.warn(warnings).await?;
-            // Asked for a section again, a small model often writes the whole post once more.
-            review::warn(attempt, brief, &draft).await?;
-            return Ok(draft);
-        }
+        Way::OneCall => one_call::write(attempt, brief, &finished).await?,
+        Way::ByExample => return by_example::write(attempt, brief, &finished).await,
     };
     review::improve(attempt, brief, &finished, draft).await
 }
@@ -96,7 +86,7 @@ async fn write_by_program(attempt: &Attempt) -> Result<Draft, AttemptError> {
             tracker.raise_percent(i32::from(percent).min(PERCENT_WRITTEN));
         }
         Event::Text(text) => tracker.add_words(&text),
-        Event::Restarted => {}
+        Event::Discarded | Event::Restarted => {}
     };
     let reply = attempt.call(Prompt::default(), &tracker, &on_event).await?;
     let mut draft = Draft::parse(&reply.text);

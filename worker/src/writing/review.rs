@@ -11,8 +11,10 @@ use entity::step;
 use entity::text::word_count;
 use shared::queue::Progress;
 
-use self::faults::{Fault, all_faults, even_share, faults, is_length_off};
+pub(super) use self::faults::is_length_off;
+use self::faults::{Fault, all_faults, even_share, faults};
 use super::draft::Draft;
+use super::one_call::is_in_other_language;
 use super::{PERCENT_WRITTEN, PostBrief, by_section, prompts, steps};
 use crate::agent::Event;
 use crate::attempt::{Attempt, ProgressTracker};
@@ -80,6 +82,15 @@ pub(super) async fn warn(
         .chain(length_warning(brief, draft))
         .collect();
     attempt.warn(warnings).await
+}
+
+/// How bad a draft is, for comparing two.
+pub(super) fn rank(brief: &PostBrief, draft: &Draft) -> impl Ord + use<> {
+    (
+        is_in_other_language(brief, draft),
+        is_length_off(brief, draft),
+        faults(brief, draft).len(),
+    )
 }
 
 async fn rewrite(

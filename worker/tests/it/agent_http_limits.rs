@@ -63,7 +63,7 @@ pub(crate) async fn an_endless_text_is_stopped<P: Provider>() {
     let heard = Mutex::new(0);
     let listen = |event| match event {
         Event::Text(piece) => *heard.lock().unwrap() += piece.len(),
-        Event::Progress { .. } | Event::Restarted => {}
+        Event::Progress { .. } | Event::Discarded | Event::Restarted => {}
     };
     let agent = P::agent(&stub.url(), limits());
     let error = agent.call(&request(), &listen).await.unwrap_err();

@@ -157,7 +157,7 @@ async fn a_model_that_does_not_mark_its_thoughts_is_known_by_then() {
         let listen = |event| events.lock().unwrap().push(event);
         agent.call(&request(), &listen).await.unwrap();
         let events = events.into_inner().unwrap();
-        restarts.push(events.contains(&Event::Restarted));
+        restarts.push(events.contains(&Event::Discarded));
         assert_eq!(events.last(), Some(&Event::Text("Tea.".into())));
     }
     assert_eq!(restarts, [true, false]);

@@ -159,7 +159,7 @@ pub(crate) async fn reply(agent: &dyn Agent) -> Result<Completion, AgentError> {
     let heard = Mutex::new(String::new());
     let listen = |event| match event {
         Event::Text(text) => heard.lock().unwrap().push_str(&text),
-        Event::Restarted => heard.lock().unwrap().clear(),
+        Event::Discarded | Event::Restarted => heard.lock().unwrap().clear(),
         Event::Progress { .. } => {}
     };
     let reply = agent.call(&request(), &listen).await;

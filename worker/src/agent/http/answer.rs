@@ -174,7 +174,7 @@ impl<'a> Answer<'a> {
 
     fn output_update(&mut self, update: Update) -> Result<(), AgentError> {
         if update.restarted {
-            self.output.restart();
+            self.output.discard();
         }
         self.output.write(update.text)
     }

@@ -36,7 +36,7 @@ pub(super) fn even_share(brief: &PostBrief, draft: &Draft) -> u32 {
 }
 
 /// Whether a post is far from the length that the client has asked for.
-pub(super) fn is_length_off(brief: &PostBrief, draft: &Draft) -> bool {
+pub(in crate::writing) fn is_length_off(brief: &PostBrief, draft: &Draft) -> bool {
     let share = f64::from(word_count(&draft.content())) / f64::from(brief.words());
     brief.options.words.is_some() && (share - 1.0).abs() > LENGTH_TOLERANCE
 }
