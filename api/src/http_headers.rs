@@ -41,6 +41,15 @@ pub(crate) fn accepted_format(headers: &HeaderMap) -> Format {
     best.map_or(Format::Json, |(format, _)| format)
 }
 
+/// Whether `Accept` asks for a list of events rather than for a stream of them.
+pub(crate) fn prefers_json_to_events(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT);
+    let accept = accept.and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|accept| {
+        quality(accept, "application/json") > quality(accept, "text/event-stream")
+    })
+}
+
 /// The quality of a media type in `accept`, in thousandths, by the most specific range that matches
 /// it (RFC 9110, 12.5.1).
 fn quality(accept: &str, media_type: &str) -> u16 {

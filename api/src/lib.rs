@@ -8,6 +8,7 @@ mod concurrency_limit;
 pub mod config;
 pub mod connections;
 mod error;
+mod events;
 mod extract;
 mod generation_options;
 mod http_headers;

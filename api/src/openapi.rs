@@ -5,7 +5,7 @@ use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::openapi::header::Header;
 use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
@@ -16,6 +16,7 @@ use utoipa::{OpenApi as _, ToSchema};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::error::{Error, FieldError, Problem};
+use crate::events::EndLinks;
 use crate::extract::idempotency;
 use crate::extract::text_rules::blank_class;
 use crate::middleware::rate_limit::LIMITED_PREFIX;
@@ -50,7 +51,7 @@ pub(crate) fn base_document() -> OpenApi {
             license(name = "MIT", identifier = "MIT"),
         ),
         servers((url = "/", description = "The server of this document.")),
-        components(schemas(Problem, FieldError)),
+        components(schemas(Problem, FieldError, EndLinks)),
         security(("bearer" = [])),
         tags(
             (name = "users", description = "Accounts and sessions"),
@@ -100,7 +101,8 @@ pub(crate) fn docs(mut document: OpenApi) -> Router<AppState> {
             }
         }
     }
-    let document = expand_shorthands(&document);
+    let mut document = expand_shorthands(&document);
+    complete_events(&mut document);
     let config = Config::from(PATH).persist_authorization(true);
     // The default is a validator on the internet.
     let page = SwaggerUi::new("/docs").config(config.validator_url("none"));
@@ -108,6 +110,34 @@ pub(crate) fn docs(mut document: OpenApi) -> Router<AppState> {
         .layer(map_response(as_problem))
         .layer(map_response(in_utf_8))
         .route(PATH, get(|| async { Json(document) }))
+}
+
+/// Adds to the data of events what each of them is sent with.
+fn complete_events(document: &mut Value) {
+    let schemas = &mut document["components"]["schemas"];
+    let number = json!({ "type": "integer", "format": "int32", "description": "The event's id." });
+    let mut snapshot = schemas["JobSnapshot"].take();
+    let events = schemas["JobEvent"]["oneOf"].as_array_mut();
+    let events = events.into_iter().flatten();
+    for event in events {
+        let name = event["properties"]["event"]["enum"][0].clone();
+        let data = match name.as_str() {
+            Some("snapshot") => &mut snapshot,
+            _ => &mut event["properties"]["data"],
+        };
+        let mut added = vec![("seq", number.clone())];
+        if name == "end" {
+            let links = json!({ "$ref": "#/components/schemas/EndLinks" });
+            added.push(("links", links));
+        }
+        for (field, schema) in added {
+            data["properties"][field] = schema;
+            if let Some(required) = data["required"].as_array_mut() {
+                required.push(field.into());
+            }
+        }
+    }
+    schemas["JobSnapshot"] = snapshot;
 }
 
 /// Expands [`VISIBLE`] in patterns to exclude all invisible characters.

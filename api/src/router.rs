@@ -44,6 +44,7 @@ pub fn app(state: AppState) -> Router {
         .routes(routes!(models::list_models))
         .routes(routes!(jobs::list::list_jobs))
         .routes(routes!(jobs::read::get_job))
+        .routes(routes!(jobs::events::get_job_events))
         .routes(routes!(jobs::cancel::cancel_job))
         .routes(routes!(jobs::retry::retry_job))
         .routes(routes!(admin::users::list_users))

@@ -6,6 +6,7 @@ use std::time::Duration;
 use shared::change_watcher::ChangeWatcher;
 use shared::config::{Model, Secret};
 use shared::database::Database;
+use shared::events::EventSignal;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::password::Passwords;
@@ -13,6 +14,7 @@ use crate::auth::tokens::SigningKeys;
 use crate::cached::Cached;
 use crate::concurrency_limit::{ConcurrencyLimit, PerUserLimit};
 use crate::config::Config;
+use crate::events::EventHub;
 use crate::long_poll::LongPollHub;
 use crate::metrics::Metrics;
 
@@ -32,6 +34,7 @@ pub struct AppState {
     pub(crate) readiness: Cached<Vec<String>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) long_polls: LongPollHub,
+    pub(crate) events: EventHub,
     pub(crate) config: Arc<Config>,
 }
 
@@ -47,7 +50,9 @@ impl AppState {
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
         let changes = ChangeWatcher::watch(&db);
+        let signal = EventSignal::listen(&db, changes.clone());
         Ok(AppState {
+            events: EventHub::new(db.clone(), signal, stop.clone()),
             long_polls: LongPollHub::new(db.clone(), changes, stop),
             db,
             keys: Arc::new(SigningKeys::new(secret)),

@@ -55,6 +55,8 @@ pub struct Model {
     pub input_tokens: i32,
     /// How many tokens the models have written.
     pub output_tokens: i32,
+    /// The number of the job's latest event.
+    pub last_event: i32,
     /// A JSON array of [`Warning`]s; null if there are none.
     pub warnings: Option<String>,
     /// The API's code of the latest error.
@@ -125,7 +127,9 @@ impl Status {
 }
 
 /// What a running attempt does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum, Serialize, ToSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum, Serialize, Deserialize, ToSchema,
+)]
 #[sea_orm(
     rs_type = "String",
     db_type = "String(StringLen::None)",

@@ -14,6 +14,7 @@ pub mod cleanup_clock;
 pub mod clock;
 pub mod idempotency;
 pub mod job;
+pub mod job_event;
 pub mod login_throttle;
 pub mod post;
 pub mod queue_state;

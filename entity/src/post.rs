@@ -1,9 +1,12 @@
 //! Blog posts.
 
+use std::collections::HashMap;
+
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::Func;
+use sea_orm::sea_query::{Func, Query};
 use sea_orm::{
-    DatabaseTransaction, DbBackend, ExprTrait, FromQueryResult, Iterable, QuerySelect, Statement,
+    DatabaseTransaction, DbBackend, ExprTrait, FromQueryResult, Iterable, QuerySelect, QueryTrait,
+    Statement,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -149,11 +152,11 @@ impl Entity {
         Ok(update.exec_with_returning(db).await?.pop())
     }
 
-    /// Sets the contents of posts and makes them ready.
+    /// Sets the contents of posts, makes them ready, and returns their new versions.
     pub async fn set_contents(
         tx: &DatabaseTransaction,
         contents: impl Iterator<Item = (Uuid, &PostContent)>,
-    ) -> Result<(), DbErr> {
+    ) -> Result<HashMap<Uuid, i32>, DbErr> {
         let list = contents.map(|(id, new)| {
             vec![
                 id.into(),
@@ -164,16 +167,22 @@ impl Entity {
             ]
         });
         let title = Func::coalesce([value_column(5), Expr::col(Column::Title)]);
-        from_values(update_with_version(), list)
+        let mut set = from_values(update_with_version(), list)
             .col_expr(Column::Content, value_column(2))
             .col_expr(Column::Excerpt, value_column(3))
             .col_expr(Column::WordCount, value_column(4))
             .col_expr(Column::Title, title.into())
             .col_expr(Column::Status, Expr::value(Status::Ready))
-            .filter(Expr::col(Column::Id).eq(value_column(1)))
-            .exec(tx)
-            .await?;
-        Ok(())
+            .filter(Expr::col(Column::Id).eq(value_column(1)));
+        // Not the contents, which are large.
+        let versions = Query::returning().columns([Column::Id, Column::Version]);
+        let update = QueryTrait::query(&mut set).returning(versions);
+        let rows = tx.query_all(&*update).await?;
+        let versions = rows.iter().map(|row| {
+            let id = row.try_get_by_index(0)?;
+            Ok((id, row.try_get_by_index(1)?))
+        });
+        versions.collect()
     }
 
     /// Sets a post's options and status for a new generation.

@@ -6,6 +6,7 @@ pub mod cleanup;
 pub mod clock;
 pub mod config;
 pub mod database;
+pub mod events;
 pub mod log;
 pub mod metrics;
 pub mod migrate;

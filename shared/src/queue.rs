@@ -70,12 +70,12 @@ pub use delivery::{
 };
 pub use enqueue::{EnqueueError, JobQuota, NewJob, RequestOrigin, check_quota, enqueue, retry};
 pub use lease::{
-    Checkpoint, Lease, LeaseStatus, LockMode, MAX_LEASE, Progress, checkpoint, discard_steps,
-    renew, set_warnings,
+    AttemptUpdate, Checkpoint, Lease, LeaseStatus, LockMode, MAX_LEASE, Progress, UpdateResult,
+    checkpoint, discard_steps, set_warnings, update,
 };
 pub use rescue::{RescueOutcome, expired_leases, redeliver, rescue};
 pub use stats::{
     JobTimings, QueueDepth, QueuePosition, StatusCounts, depth, finished_since, oldest_queued,
     positions, status_counts,
 };
-pub use transition::JobError;
+pub use transition::{JobError, WrittenPost};

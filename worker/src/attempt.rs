@@ -3,26 +3,34 @@
 //! noticed. No transaction is open while the agent is called.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, LazyLock, PoisonError};
 use std::time::Duration;
 
 use entity::job::{self, Phase, Warning};
+use entity::post::PostContent;
 use entity::text::words_begun;
 use entity::{post, step};
-use shared::queue::{Checkpoint, ClaimedJob, Lease, LeaseStatus, Progress};
-use tokio::sync::Mutex;
-use tokio::time::{MissedTickBehavior, interval};
+use sea_orm::DbErr;
+use shared::queue::{
+    AttemptUpdate, Checkpoint, ClaimedJob, Lease, LeaseStatus, Progress, WrittenPost,
+};
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
+use tokio::time::{Instant, sleep_until};
 
 use crate::agent::{
     CallScope, Completion, CompletionRequest, Event, LimitedAgent, OnEvent, Prompt, Usage,
 };
 use crate::job_store::JobStore;
+use crate::live_text::{LiveText, PostView, progress_events, text_events};
 use crate::metrics::Metrics;
 use crate::outcome::AttemptError;
 
 /// How often the lease is renewed, and so the longest until a cancel is noticed.
 const LEASE_RENEW_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often new text is stored for those who watch, at most.
+const UPDATE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A larger count is a provider's error, and might overflow the sum.
 const MAX_TOKENS: u32 = 10_000_000;
@@ -36,7 +44,14 @@ pub(crate) struct Attempt {
     agent: Arc<LimitedAgent>,
     metrics: Arc<Metrics>,
     warnings: Mutex<Vec<Warning>>,
+    live: Arc<Mutex<LiveText>>,
 }
+
+/// The post as it is to be seen with the text of a call so far.
+pub(crate) type View<'a> = dyn Fn(&str) -> Option<PostView> + Sync + 'a;
+
+/// Of a call whose text is not to be seen.
+pub(crate) const UNSEEN: &View<'static> = &|_: &str| None;
 
 impl Attempt {
     pub(crate) fn new(
@@ -47,6 +62,7 @@ impl Attempt {
     ) -> Self {
         let warnings = job.warnings.as_deref().map(serde_json::from_str);
         Attempt {
+            live: Arc::new(Mutex::new(LiveText::new(&job))),
             warnings: Mutex::new(warnings.and_then(Result::ok).unwrap_or_default()),
             lease,
             job,
@@ -79,13 +95,15 @@ impl Attempt {
         Ok(self.store.finished_steps(self.job.id).await?)
     }
 
-    /// Calls the agent, and renews the lease meanwhile. When the job is canceled or
-    /// lost the call is dropped, which ends it.
+    /// Calls the agent. Meanwhile what it has written is stored for those who watch, and the
+    /// lease is renewed. When the job is canceled or lost the call is dropped, which ends it.
+    /// `view` is the post with the text of this call so far; None if that is not to be seen.
     pub(crate) async fn call(
         &self,
         prompt: Prompt,
         progress: &ProgressTracker,
         on_event: &OnEvent<'_>,
+        view: &View<'_>,
     ) -> Result<Completion, AttemptError> {
         let request = CompletionRequest {
             job_id: self.job.id,
@@ -98,18 +116,33 @@ impl Attempt {
             max_tokens: prompt.max_tokens,
         };
         let started = progress.read();
-        let on_event = |event| {
-            if matches!(event, Event::Discarded | Event::Restarted) {
-                progress.reset(started);
+        let text = std::sync::Mutex::new(String::new());
+        let text = || text.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_text = Notify::new();
+        let on_event = |event: Event| {
+            match &event {
+                Event::Text(piece) => {
+                    text().push_str(piece);
+                    has_text.notify_one();
+                }
+                Event::Discarded | Event::Restarted => {
+                    text().clear();
+                    progress.reset(started);
+                }
+                Event::Progress { .. } => {}
             }
             on_event(event);
+        };
+        let view = || {
+            let text = text().clone();
+            view(&text)
         };
         let call = self.agent.call(&request, &on_event);
         tokio::select! {
             reply = call => {
                 reply.map_err(|error| error.map_or(AttemptError::Released, AttemptError::Agent))
             }
-            stop = self.keep_lease_alive(progress) => Err(stop),
+            stop = self.keep_updating(progress, &view, &has_text) => Err(stop),
         }
     }
 
@@ -179,20 +212,53 @@ impl Attempt {
         check_lease(self.store.set_warnings(self.lease, &stored).await?)
     }
 
-    /// Stores how far the post is.
-    pub(crate) async fn report(&self, progress: Progress) -> Result<(), AttemptError> {
-        check_lease(self.store.report(self.lease, progress).await?)
+    /// Stores how far the post is, and how it is to be seen.
+    pub(crate) async fn show(
+        &self,
+        progress: Progress,
+        view: PostView,
+    ) -> Result<(), AttemptError> {
+        self.update(progress, Some(view))
+            .await
+            .unwrap_or_else(|error| {
+                tracing::warn!(%error, "can't store an attempt's progress; the next update will");
+                Ok(())
+            })
     }
 
-    /// Renews the lease until it is lost or the job is to be canceled.
-    async fn keep_lease_alive(&self, progress: &ProgressTracker) -> AttemptError {
-        let mut ticks = interval(LEASE_RENEW_INTERVAL.min(self.lease.length / 3));
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        ticks.tick().await;
+    /// The post as it is stored, with the events that complete what was told of it.
+    pub(crate) async fn finish(
+        &self,
+        content: PostContent,
+        view: PostView,
+    ) -> Result<WrittenPost, AttemptError> {
+        let mut live = self.live.lock().await;
+        let mut told = live.read(&self.store, self.job.id).await?;
+        let events = text_events(&told, &view);
+        events.iter().for_each(|event| told.apply(event));
+        Ok(WrittenPost {
+            content,
+            events,
+            after: live.last_event,
+            told,
+        })
+    }
+
+    /// Stores what is new whenever there is a text, and renews the lease, until it is lost or the
+    /// job is to be canceled.
+    async fn keep_updating(
+        &self,
+        progress: &ProgressTracker,
+        view: &(dyn Fn() -> Option<PostView> + Sync),
+        has_text: &Notify,
+    ) -> AttemptError {
+        let renew_interval = LEASE_RENEW_INTERVAL.min(self.lease.length / 3);
         loop {
-            ticks.tick().await;
-            let renewed = self.store.renew(self.lease, progress.read()).await;
-            match renewed.map(check_lease) {
+            tokio::select! {
+                () = sleep_until(next_multiple(renew_interval)) => {}
+                () = has_text.notified() => sleep_until(next_multiple(UPDATE_INTERVAL)).await,
+            }
+            match self.update(progress.read(), view()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(stop)) => return stop,
                 // The agent's work is worth more than one missed renewal. If the
@@ -201,6 +267,69 @@ impl Attempt {
             }
         }
     }
+
+    async fn update(
+        &self,
+        progress: Progress,
+        view: Option<PostView>,
+    ) -> Result<Result<(), AttemptError>, DbErr> {
+        let live = self.live.clone().lock_owned().await;
+        let (store, lease) = (self.store.clone(), self.lease);
+        // In a task of its own: whoever drops this may have begun it, and then what is stored must
+        // be known.
+        let update = tokio::spawn(live_update(live, store, lease, progress, view));
+        let status = update
+            .await
+            .unwrap_or_else(|panic| Err(DbErr::Custom(panic.to_string())))?;
+        Ok(check_lease(status))
+    }
+}
+
+/// Stores what is new in `view`, if anything is or the lease is to be renewed.
+async fn live_update(
+    mut live: OwnedMutexGuard<LiveText>,
+    store: Arc<JobStore>,
+    lease: Lease,
+    progress: Progress,
+    view: Option<PostView>,
+) -> Result<LeaseStatus, DbErr> {
+    let mut told = live.read(&store, lease.job).await?;
+    let mut events = view.map_or_else(Vec::new, |view| text_events(&told, &view));
+    let tells_progress = live.is_progress_due();
+    if tells_progress {
+        events.extend(progress_events(&told, progress));
+    }
+    if events.is_empty() && !live.is_renewal_due(lease) {
+        live.told = Some(told);
+        return Ok(LeaseStatus::Active);
+    }
+    let update = AttemptUpdate {
+        progress,
+        events: events.clone(),
+        after: live.last_event,
+    };
+    // If this fails, what is told is not known any more.
+    let result = store.update(lease, update).await?;
+    live.renewed = Instant::now();
+    if result.last_event == live.last_event + events.len() as i32 {
+        events.iter().for_each(|event| told.apply(event));
+        live.told = Some(told);
+        live.last_event = result.last_event;
+        if tells_progress {
+            live.progress_told = Some(Instant::now());
+        }
+    }
+    Ok(result.status)
+}
+
+/// The next multiple of `interval` since the process began: all attempts of a worker write at
+/// the same moments, so that they share transactions.
+fn next_multiple(interval: Duration) -> Instant {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let elapsed = START.elapsed().as_millis();
+    let interval = interval.as_millis().max(1);
+    let next = (elapsed / interval + 1) * interval;
+    *START + Duration::from_millis(next as u64)
 }
 
 /// How far an attempt is, set by the agent's events and read by the lease's renewal.

@@ -14,7 +14,7 @@ use shared::queue::LockMode;
 use tokio::sync::{mpsc, oneshot};
 
 /// So many share a transaction at most.
-const MAX_BATCH: usize = 64;
+const MAX_BATCH: usize = 256;
 
 /// Runs operations of one kind, many in a transaction.
 pub(crate) struct Batcher<I, O>(mpsc::UnboundedSender<(I, ResultSender<O>)>);

@@ -5,16 +5,17 @@ use std::ops::Range;
 use std::time::Duration;
 
 use entity::job::{Phase, Warning};
-use entity::{job, post, step};
+use entity::{job, job_event, step};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rand::RngExt;
 use sea_orm::DbErr;
 use sea_orm::prelude::Uuid;
 use shared::database::Database;
+use shared::events::{Compacted, Snapshot};
 use shared::queue::{
-    self, AttemptResult, Checkpoint, ClaimRequest, ClaimedJob, Lease, LeaseStatus, Progress,
-    RecordedOutcome,
+    self, AttemptResult, AttemptUpdate, Checkpoint, ClaimRequest, ClaimedJob, Lease, LeaseStatus,
+    RecordedOutcome, UpdateResult, WrittenPost,
 };
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -35,8 +36,9 @@ pub(crate) struct JobStore {
     /// Claims the next job, if one is queued.
     claims: Batcher<ClaimRequest, Option<ClaimedJob>>,
     checkpoints: Batcher<(Lease, Checkpoint), LeaseStatus>,
+    updates: Batcher<(Lease, AttemptUpdate), UpdateResult>,
     /// Stores posts; false if the attempt no longer holds its job.
-    posts: Batcher<(Lease, post::PostContent), bool>,
+    posts: Batcher<(Lease, WrittenPost), bool>,
     backoff: Duration,
     /// Canceled when running jobs are to be released.
     release: CancellationToken,
@@ -60,6 +62,9 @@ impl JobStore {
             }),
             checkpoints: Batcher::new(db.clone(), |tx, done, lock_mode| {
                 async move { queue::checkpoint(tx, &done, lock_mode).await }.boxed()
+            }),
+            updates: Batcher::new(db.clone(), |tx, updates, lock_mode| {
+                async move { queue::update(tx, &updates, lock_mode).await }.boxed()
             }),
             posts: Batcher::new(db.clone(), |tx, written, lock_mode| {
                 async move { queue::complete(tx, &written, lock_mode).await }.boxed()
@@ -94,24 +99,21 @@ impl JobStore {
             .await
     }
 
-    /// Stores how far an attempt is, and renews its lease.
-    pub(crate) async fn report(
-        &self,
-        lease: Lease,
-        progress: Progress,
-    ) -> Result<LeaseStatus, DbErr> {
-        self.retry(|| self.renew(lease, progress).boxed()).await
+    /// What a job's events have told, and the number of the last one.
+    pub(crate) async fn told(&self, job: Uuid) -> Result<(Snapshot, i32), DbErr> {
+        let rows = job_event::Entity::of_job(job).all(self.db.read()).await?;
+        let last = rows.last().map_or(0, |row| row.seq);
+        Ok((Compacted::of(&rows).state(), last))
     }
 
-    /// Renews a lease. This is not retried: the next renewal is soon enough.
-    pub(crate) async fn renew(
+    /// Stores how far an attempt is and what has happened in it, and renews its lease. This is not
+    /// retried: the next update is soon enough.
+    pub(crate) async fn update(
         &self,
         lease: Lease,
-        progress: Progress,
-    ) -> Result<LeaseStatus, DbErr> {
-        self.db
-            .transaction(async move |tx| queue::renew(tx, lease, progress).await)
-            .await
+        update: AttemptUpdate,
+    ) -> Result<UpdateResult, DbErr> {
+        self.updates.submit((lease, update)).await
     }
 
     /// Stores the warnings of an attempt's job, and renews its lease.
@@ -171,7 +173,7 @@ impl JobStore {
     ) -> Result<RecordedOutcome, DbErr> {
         match result {
             AttemptResult::Lost => return Ok(RecordedOutcome::Lost),
-            AttemptResult::Written(text) if self.posts.submit((lease, text.clone())).await? => {
+            AttemptResult::Written(post) if self.posts.submit((lease, post.clone())).await? => {
                 return Ok(RecordedOutcome::Succeeded);
             }
             _ => {}

@@ -10,6 +10,7 @@ mod batcher;
 pub mod config;
 pub mod init;
 mod job_store;
+mod live_text;
 pub mod maintenance;
 pub mod metrics;
 pub mod metrics_server;

@@ -2,10 +2,18 @@
 
 use std::time::Duration;
 
+use entity::job;
 use entity::text::word_count;
+use sea_orm::DbErr;
+use sea_orm::prelude::Uuid;
 use shared::events::{JobEvent, OutlineSection, Snapshot, SnapshotProgress, SnapshotSection};
-use shared::queue::Progress;
+use shared::queue::{Lease, Progress};
 use tokio::time::Instant;
+
+use crate::job_store::JobStore;
+
+/// A lease that was renewed so shortly before need not be renewed.
+const RENEW_AFTER: Duration = Duration::from_millis(500);
 
 /// How often progress is told.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
@@ -31,6 +39,38 @@ pub(crate) struct LiveText {
 }
 
 impl LiveText {
+    /// What was told of a job that an attempt has just claimed.
+    pub(crate) fn new(job: &job::Model) -> Self {
+        // Before the first attempt: that it was queued, has begun, and with which phase.
+        let is_first = job.last_event == 3;
+        LiveText {
+            told: is_first.then(|| Snapshot {
+                attempt: job.attempt,
+                status: job.status,
+                phase: job.phase,
+                ..Snapshot::default()
+            }),
+            last_event: job.last_event,
+            progress_told: None,
+            renewed: Instant::now(),
+        }
+    }
+
+    /// Takes what was told. It is to be put back once it is known what is told next.
+    pub(crate) async fn read(&mut self, store: &JobStore, job: Uuid) -> Result<Snapshot, DbErr> {
+        if let Some(told) = self.told.take() {
+            return Ok(told);
+        }
+        let (told, last_event) = store.told(job).await?;
+        self.last_event = last_event;
+        Ok(told)
+    }
+
+    /// Whether the lease is to be renewed even if there is nothing to tell.
+    pub(crate) fn is_renewal_due(&self, lease: Lease) -> bool {
+        self.renewed.elapsed() >= RENEW_AFTER.min(lease.length / 6)
+    }
+
     pub(crate) fn is_progress_due(&self) -> bool {
         self.progress_told
             .is_none_or(|told| told.elapsed() >= PROGRESS_INTERVAL)

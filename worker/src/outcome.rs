@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use entity::post;
 use sea_orm::DbErr;
-use shared::queue::{AttemptResult, JobError, RecordedOutcome};
+use shared::queue::{AttemptResult, JobError, RecordedOutcome, WrittenPost};
 
 use crate::agent::{AgentError, AgentErrorKind};
 
@@ -48,9 +47,9 @@ impl From<DbErr> for AttemptError {
 }
 
 /// What is to be recorded of an attempt.
-pub(crate) fn attempt_result(written: Result<post::PostContent, AttemptError>) -> AttemptResult {
+pub(crate) fn attempt_result(written: Result<WrittenPost, AttemptError>) -> AttemptResult {
     match written {
-        Ok(text) => AttemptResult::Written(text),
+        Ok(post) => AttemptResult::Written(post),
         Err(AttemptError::Agent(error)) => agent_failure(&error),
         Err(AttemptError::Database(_) | AttemptError::Panicked(_)) => internal_failure(),
         Err(AttemptError::CancelRequested) => AttemptResult::Canceled,

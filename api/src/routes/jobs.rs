@@ -1,6 +1,7 @@
 //! A user's generation jobs.
 
 pub(crate) mod cancel;
+pub(crate) mod events;
 pub(crate) mod list;
 pub(crate) mod read;
 mod response;

@@ -8,10 +8,11 @@ use entity::{attempt, post, queue_state, step};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, PaginatorTrait, QueryFilter,
 };
+use shared::events::Snapshot;
 use shared::queue::{
-    AttemptResult, Checkpoint, ClaimRequest, JobError, JobQuota, Lease, LeaseStatus, LockMode,
-    Progress, RecordedOutcome, RequestOrigin, RescueOutcome, cancel, checkpoint, claim, complete,
-    expired_leases, record, redeliver, renew, rescue, retry,
+    AttemptResult, AttemptUpdate, Checkpoint, ClaimRequest, JobError, JobQuota, Lease, LeaseStatus,
+    LockMode, Progress, RecordedOutcome, RequestOrigin, RescueOutcome, WrittenPost, cancel,
+    checkpoint, claim, complete, expired_leases, record, redeliver, rescue, retry, update,
 };
 use testing::{TestClient, text};
 use uuid::Uuid;
@@ -167,9 +168,29 @@ async fn first(tx: &DatabaseTransaction, worker: &str) -> Option<(Lease, job::Mo
     claim_jobs(tx, worker, &requests(1)).await.pop()
 }
 
+/// A post of whose text nothing was told.
+fn written(content: post::PostContent) -> WrittenPost {
+    WrittenPost {
+        content,
+        events: Vec::new(),
+        after: 0,
+        told: Snapshot::default(),
+    }
+}
+
+async fn renews(tx: &DatabaseTransaction, lease: Lease) -> LeaseStatus {
+    let half = AttemptUpdate {
+        progress: HALF,
+        events: Vec::new(),
+        after: 0,
+    };
+    let results = update(tx, &[(lease, half)], LockMode::Wait).await;
+    results.unwrap()[0].status
+}
+
 /// Whether the post was stored.
 async fn finishes(tx: &DatabaseTransaction, lease: &Lease, text: post::PostContent) -> bool {
-    complete(tx, &[(*lease, text)], LockMode::Wait)
+    complete(tx, &[(*lease, written(text))], LockMode::Wait)
         .await
         .unwrap()
         == [true]
@@ -220,7 +241,7 @@ async fn take(tx: &DatabaseTransaction, lease: &Lease, taken: Step) -> bool {
     let before = row(tx, lease.job).await;
     match taken {
         Step::Claim => first(tx, "w2").await.is_some(),
-        Step::Progress => renew(tx, *lease, HALF).await.unwrap() != LeaseStatus::Lost,
+        Step::Progress => renews(tx, *lease).await != LeaseStatus::Lost,
         Step::Checkpoint => keeps(tx, lease, section(1)).await != LeaseStatus::Lost,
         Step::Finish => finishes(tx, lease, new_text()).await,
         Step::Fail | Step::RetryLater | Step::Release | Step::Stopped => {
@@ -373,7 +394,7 @@ async fn a_worker_that_was_only_slow_keeps_its_job() {
     let found = expired_leases(&tx, 9).await.unwrap();
     assert_eq!(found.len(), 1);
     // It is heard of after all, just before it would be rescued.
-    assert_eq!(renew(&tx, lease, HALF).await.unwrap(), LeaseStatus::Active);
+    assert_eq!(renews(&tx, lease).await, LeaseStatus::Active);
     assert_eq!(
         rescue(&tx, &found[0]).await.unwrap(),
         RescueOutcome::Skipped
@@ -467,7 +488,7 @@ async fn posts_of_many_attempts_are_stored_together_each_under_its_own_lease() {
     let written = leases
         .iter()
         .enumerate()
-        .map(|(n, lease)| (*lease, text(n)));
+        .map(|(n, lease)| (*lease, self::written(text(n))));
     let stored = complete(&tx, &written.collect::<Vec<_>>(), LockMode::NoWait)
         .await
         .unwrap();
@@ -522,7 +543,7 @@ async fn how_an_attempt_ended_can_be_read_afterwards() {
     let tx = app.begin().await;
     assert!(finishes(&tx, &lease, new_text()).await);
     assert!(!finishes(&tx, &lease, new_text()).await);
-    let recorded = record_result(&tx, &lease, AttemptResult::Written(new_text())).await;
+    let recorded = record_result(&tx, &lease, AttemptResult::Written(written(new_text()))).await;
     assert_eq!(recorded, RecordedOutcome::Succeeded);
     tx.commit().await.unwrap();
     // Its delivery is still there.

@@ -20,6 +20,7 @@ mod connections;
 mod fairness;
 mod health;
 mod idempotency;
+mod job_events;
 mod job_state_machine;
 mod jobs;
 mod lists;

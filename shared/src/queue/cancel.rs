@@ -6,7 +6,8 @@ use sea_orm::entity::prelude::*;
 use sea_orm::{DatabaseTransaction, ExprTrait, QueryOrder, QuerySelect, QueryTrait};
 
 use super::delivery;
-use super::transition::{Ending, UNFINISHED, end_jobs};
+use super::transition::{Ending, UNFINISHED, count_events, end_jobs, status_event};
+use crate::events;
 
 /// How many jobs one transaction cancels at most, so that nobody has to wait long for it.
 pub const CANCEL_BATCH: u64 = 200;
@@ -42,11 +43,18 @@ async fn cancel_locked(tx: &DatabaseTransaction, jobs: &[Uuid]) -> Result<Vec<Mo
             .filter(Column::Status.eq(Status::Queued))
     })
     .await?;
-    let canceling = Entity::update_many()
+    let before = Entity::find()
+        .filter(Column::Id.is_in(jobs.iter().copied()))
+        .filter(Column::Status.eq(Status::Canceling));
+    canceled.extend(before.all(tx).await?);
+    let canceling = count_events(Entity::update_many(), 1)
         .col_expr(Column::Status, Expr::value(Status::Canceling))
         .filter(Column::Id.is_in(jobs.iter().copied()))
-        .filter(Column::Status.is_in([Status::Running, Status::Canceling]));
-    canceled.extend(canceling.exec_with_returning(tx).await?);
+        .filter(Column::Status.eq(Status::Running));
+    let canceling = canceling.exec_with_returning(tx).await?;
+    events::insert(tx, canceling.iter().map(status_event)).await?;
+    events::notify(tx).await?;
+    canceled.extend(canceling);
     Ok(canceled)
 }
 

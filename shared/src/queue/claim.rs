@@ -12,7 +12,9 @@ use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::Func;
 use sea_orm::{DatabaseTransaction, ExprTrait, QuerySelect, QueryTrait, Set};
 
+use super::transition::{count_events, numbered};
 use super::{Lease, delivery, fair_order};
+use crate::events::{self, JobEvent};
 
 /// A request for the next job, whichever that is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,7 +106,7 @@ async fn claim_jobs(
     let attempts = next.into_iter().zip(attempts);
     let attempts = attempts.map(|(job, attempt)| vec![job.into(), attempt.into()]);
     let backend = tx.get_database_backend();
-    let claimed = from_values(Entity::update_many(), attempts)
+    let claimed = from_values(count_events(Entity::update_many(), 2), attempts)
         .col_expr(Column::Status, Expr::value(Status::Running))
         .col_expr(Column::Phase, Expr::value(phase))
         .col_expr(Column::Attempt, Expr::col(Column::Attempt).add(1))
@@ -119,6 +121,14 @@ async fn claim_jobs(
         .await?;
     let mut claimed: Vec<_> = claimed.into_iter().filter_map(leased).collect();
     insert_attempts(tx, worker, &claimed).await?;
+    let told = claimed.iter().flat_map(|(_, job)| {
+        let status = JobEvent::Status {
+            status: job.status,
+            attempt: job.attempt,
+        };
+        numbered(job, vec![status, JobEvent::Phase { phase }])
+    });
+    events::insert(tx, told).await?;
     claimed.extend(held);
     Ok(claimed)
 }

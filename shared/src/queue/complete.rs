@@ -7,19 +7,20 @@ use entity::attempt::{self, Outcome};
 use entity::bulk_update::{from_values, value_column};
 use entity::clock::db_after;
 use entity::job::{Column, Entity, Model, Status};
-use entity::post::PostContent;
 use entity::step;
 use sea_orm::entity::prelude::*;
 use sea_orm::{DatabaseTransaction, ExprTrait, UpdateMany};
 
-use super::transition::{Ending, JobError, close_attempts, end_jobs, queue_job, set_error};
+use super::transition::{
+    Ending, JobError, WrittenPost, close_attempts, end_jobs, queue_job, set_error,
+};
 use super::{Lease, LeaseStatus, LockMode, lease::LockedJobs};
 
 /// How an attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AttemptResult {
     /// With a post.
-    Written(PostContent),
+    Written(WrittenPost),
     /// With an error; the next attempt is due after this delay at the earliest.
     Failed(JobError, Duration),
     /// Its worker is shutting down; the attempt does not count.
@@ -51,7 +52,7 @@ pub enum RecordedOutcome {
 /// longer holds, or that are to be canceled, of which nothing is stored.
 pub async fn complete(
     tx: &DatabaseTransaction,
-    written: &[(Lease, PostContent)],
+    written: &[(Lease, WrittenPost)],
     lock_mode: LockMode,
 ) -> Result<Vec<bool>, DbErr> {
     let locked = LockedJobs::lock(tx, written.iter().map(|(lease, _)| lease), lock_mode).await?;
@@ -61,21 +62,33 @@ pub async fn complete(
         .filter(|(lease, _)| is_active(lease))
         .collect();
     if !active.is_empty() {
+        let events = |lease: &Lease, post: &WrittenPost| match locked.job(lease) {
+            Some(job) if job.last_event == post.after => post.events.clone(),
+            // A write whose outcome was not known had been done: tell it all.
+            _ => post.told.retold(),
+        };
         let texts: HashMap<_, _> = active
             .iter()
-            .map(|(lease, text)| (lease.job, text))
+            .map(|(lease, post)| (lease.job, (&post.content, events(lease, post))))
             .collect();
-        let words = active.iter().map(|(lease, text)| {
+        let words = active.iter().map(|(lease, _)| {
+            let (content, events) = &texts[&lease.job];
             vec![
                 lease.job.into(),
                 lease.attempt.into(),
-                text.word_count.into(),
+                content.word_count.into(),
+                (events.len() as i32 + 1).into(),
             ]
         });
+        let words: Vec<_> = words.collect();
         let ended = end_jobs(tx, Ending::Succeeded(texts), |update| {
             from_values(set_error(update, None), words)
                 .col_expr(Column::Percent, Expr::value(100))
                 .col_expr(Column::Words, value_column(3))
+                .col_expr(
+                    Column::LastEvent,
+                    Expr::col(Column::LastEvent).add(value_column(4)),
+                )
                 .filter(Expr::col(Column::Id).eq(value_column(1)))
                 .filter(Expr::col(Column::AttemptId).eq(value_column(2)))
                 .filter(Column::Status.eq(Status::Running))

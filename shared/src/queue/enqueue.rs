@@ -8,8 +8,9 @@ use entity::{post, user};
 use sea_orm::entity::prelude::*;
 use sea_orm::{DatabaseTransaction, ExprTrait, QuerySelect, Set, SqlErr};
 
-use super::transition::{UNFINISHED, queue_job, set_error, sql_null};
+use super::transition::{UNFINISHED, queue_job, set_error, sql_null, status_event};
 use super::{delivery, fair_order};
+use crate::events;
 
 /// A job to insert.
 #[derive(Clone, Debug, PartialEq)]
@@ -138,6 +139,7 @@ pub async fn enqueue(
         traceparent: Set(new.origin.traceparent),
         input_tokens: Set(0),
         output_tokens: Set(0),
+        last_event: Set(1),
         created_at: Set(now()),
         // All others are null.
         ..Default::default()
@@ -145,6 +147,7 @@ pub async fn enqueue(
     let job = Entity::insert(row).exec_with_returning(tx).await;
     let job = job.map_err(unfinished_job)?;
     delivery::insert(tx, &delivery, &job, Duration::ZERO).await?;
+    events::insert(tx, [status_event(&job)]).await?;
     Ok(job)
 }
 
@@ -208,6 +211,7 @@ pub async fn retry(
         Ok(None) => return Err(EnqueueError::AlreadyRunning),
         Err(error) => return Err(unfinished_job(error)),
     };
+    events::replace_end(tx, before).await?;
     post::Entity::set_statuses(tx, [job.post_id].into_iter(), post::Status::Generating).await?;
     Ok(job)
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::time::Duration;
 
+use crate::events::{self, JobEvent};
 use entity::bulk_update::{from_values, value_column};
 use entity::clock::{db_after, now};
 use entity::job::{Column, Entity, Model, Phase, Status, Warning};
@@ -74,17 +75,83 @@ pub enum LockMode {
     Wait,
 }
 
-/// Records an attempt's progress, and renews its lease.
-pub async fn renew(
-    db: &impl ConnectionTrait,
-    lease: Lease,
-    progress: Progress,
-) -> Result<LeaseStatus, DbErr> {
-    let renewal = renewal(db, lease)
-        .col_expr(Column::Phase, Expr::value(progress.phase))
-        .col_expr(Column::Percent, Expr::value(progress.percent))
-        .col_expr(Column::Words, Expr::value(progress.words));
-    Ok(lease_status(renewal.exec_with_returning(db).await?.first()))
+/// What an attempt tells while it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptUpdate {
+    /// How far it is.
+    pub progress: Progress,
+    /// What has happened,
+    pub events: Vec<JobEvent>,
+    /// after the event with this number.
+    pub after: i32,
+}
+
+/// What became of an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpdateResult {
+    /// Whether the attempt still holds its job.
+    pub status: LeaseStatus,
+    /// The number of the job's last event. The update's events are stored if it is theirs.
+    pub last_event: i32,
+}
+
+/// Records how far attempts of one worker are and what has happened in them, and renews their
+/// leases. Events are not stored if there are others after the given one: an update whose outcome
+/// was not known had been done after all.
+pub async fn update(
+    tx: &DatabaseTransaction,
+    updates: &[(Lease, AttemptUpdate)],
+    lock_mode: LockMode,
+) -> Result<Vec<UpdateResult>, DbErr> {
+    let locked = LockedJobs::lock(tx, updates.iter().map(|(lease, _)| lease), lock_mode).await?;
+    let mut results = Vec::with_capacity(updates.len());
+    let mut renewed = Vec::with_capacity(updates.len());
+    let mut told = Vec::new();
+    for (
+        lease,
+        AttemptUpdate {
+            progress,
+            events,
+            after,
+        },
+    ) in updates
+    {
+        let status = locked.status(lease);
+        let mut last_event = locked.job(lease).map_or(0, |job| job.last_event);
+        if status == LeaseStatus::Active && last_event == *after {
+            for event in events {
+                last_event += 1;
+                told.push((lease.job, last_event, event.clone()));
+            }
+        }
+        if status != LeaseStatus::Lost {
+            renewed.push(vec![
+                lease.job.into(),
+                lease.attempt.into(),
+                progress.phase.to_value().into(),
+                progress.percent.into(),
+                progress.words.into(),
+                last_event.into(),
+            ]);
+        }
+        results.push(UpdateResult { status, last_event });
+    }
+    if let Some((Lease { length, .. }, _)) = updates.first().filter(|_| !renewed.is_empty()) {
+        from_values(extend_lease(tx, *length), renewed)
+            .col_expr(Column::Phase, value_column(3))
+            .col_expr(Column::Percent, value_column(4))
+            .col_expr(Column::Words, value_column(5))
+            .col_expr(Column::LastEvent, value_column(6))
+            .filter(Expr::col(Column::Id).eq(value_column(1)))
+            .filter(Expr::col(Column::AttemptId).eq(value_column(2)))
+            .exec(tx)
+            .await?;
+    }
+    if !told.is_empty() {
+        events::insert(tx, told).await?;
+        events::notify(tx).await?;
+    }
+    Ok(results)
 }
 
 /// Stores all warnings of an attempt's job, and renews its lease.

@@ -10,9 +10,10 @@ use entity::job::{Column, Entity, Model, Status};
 use entity::post::{self, PostContent};
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::SimpleExpr;
-use sea_orm::{DatabaseTransaction, UpdateMany};
+use sea_orm::{DatabaseTransaction, ExprTrait, UpdateMany};
 
 use super::delivery;
+use crate::events::{self, EndError, JobEvent, Snapshot};
 
 /// Literally the condition of the partial index.
 pub(super) const UNFINISHED: &str = "status IN ('queued', 'running', 'canceling')";
@@ -28,10 +29,23 @@ pub struct JobError {
     pub retryable: bool,
 }
 
+/// A finished post.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrittenPost {
+    /// What is stored.
+    pub content: PostContent,
+    /// The events that complete what was told of the text,
+    pub events: Vec<JobEvent>,
+    /// after the event with this number.
+    pub after: i32,
+    /// What all events together then tell.
+    pub told: Snapshot,
+}
+
 /// How a job ends.
 pub(super) enum Ending<'a> {
-    /// With these posts, by the ids of the jobs that wrote them.
-    Succeeded(HashMap<Uuid, &'a PostContent>),
+    /// With these posts, by the ids of the jobs that wrote them. The update counts their events.
+    Succeeded(HashMap<Uuid, (&'a PostContent, Vec<JobEvent>)>),
     /// Together with its last attempt, whose outcome and error this is.
     Failed(Outcome, &'a JobError),
     /// Together with its running attempt, whose outcome and error this is.
@@ -63,20 +77,26 @@ pub(super) async fn end_jobs(
     if let Ending::Failed(_, error) = &ending {
         update = set_error(update, Some(error));
     }
+    if !matches!(ending, Ending::Succeeded(_)) {
+        update = count_events(update, 1);
+    }
     let ended = select(update).exec_with_returning(tx).await?;
     if ended.is_empty() {
         return Ok(ended);
     }
     let jobs = ended.iter().map(|job| job.id);
     let posts = ended.iter().map(|job| job.post_id);
+    let mut texts = HashMap::new();
+    let mut versions = HashMap::new();
     match ending {
-        Ending::Succeeded(texts) => {
-            let texts = ended.iter().filter_map(|job| {
-                let text = texts.get(&job.id)?;
-                Some((job.post_id, *text))
+        Ending::Succeeded(written) => {
+            let contents = ended.iter().filter_map(|job| {
+                let (content, _) = written.get(&job.id)?;
+                Some((job.post_id, *content))
             });
-            post::Entity::set_contents(tx, texts).await?;
+            versions = post::Entity::set_contents(tx, contents).await?;
             close_attempts(tx, jobs, Outcome::Succeeded, None).await?;
+            texts = written;
         }
         Ending::Failed(outcome, error) => {
             post::Entity::set_statuses(tx, posts, post::Status::Failed).await?;
@@ -92,7 +112,51 @@ pub(super) async fn end_jobs(
             post::Entity::set_statuses(tx, posts, post::Status::Canceled).await?;
         }
     }
+    let told = ended.iter().flat_map(|job| {
+        let (_, mut events) = texts.remove(&job.id).unzip();
+        let mut events: Vec<JobEvent> = events.take().unwrap_or_default();
+        events.push(end_event(job, versions.get(&job.post_id).copied()));
+        numbered(job, events)
+    });
+    events::insert(tx, told.collect::<Vec<_>>()).await?;
+    events::notify(tx).await?;
     Ok(ended)
+}
+
+fn end_event(job: &Model, version: Option<i32>) -> JobEvent {
+    let error = |code: String| EndError {
+        code,
+        message: job.error_message.clone().unwrap_or_default(),
+        retryable: job.error_retryable.unwrap_or_default(),
+    };
+    JobEvent::End {
+        status: job.status,
+        error: job.error_code.clone().map(error),
+        version,
+    }
+}
+
+/// Events with their numbers, the last of which the job's row has just been given.
+pub(super) fn numbered(job: &Model, events: Vec<JobEvent>) -> Vec<(Uuid, i32, JobEvent)> {
+    let first = job.last_event + 1 - events.len() as i32;
+    let numbers = first..;
+    numbers
+        .zip(events)
+        .map(|(seq, event)| (job.id, seq, event))
+        .collect()
+}
+
+/// Tells of a job's new status. Its row has counted the event.
+pub(super) fn status_event(job: &Model) -> (Uuid, i32, JobEvent) {
+    let event = JobEvent::Status {
+        status: job.status,
+        attempt: job.attempt,
+    };
+    (job.id, job.last_event, event)
+}
+
+pub(super) fn count_events(update: UpdateMany<Entity>, events: i32) -> UpdateMany<Entity> {
+    update.col_expr(Column::LastEvent, Expr::col(Column::LastEvent).add(events))
 }
 
 /// Queues the job to which `select` restricts the update, to be claimed after `delay`, and inserts
@@ -103,12 +167,13 @@ pub(super) async fn queue_job(
     select: impl FnOnce(UpdateMany<Entity>) -> UpdateMany<Entity>,
 ) -> Result<Option<Model>, DbErr> {
     let id = delivery::new_id(delay);
-    let update = released()
+    let update = count_events(released(), 1)
         .col_expr(Column::Status, Expr::value(Status::Queued))
         .col_expr(Column::DeliveryId, Expr::value(id.as_str()));
     let queued = select(update).exec_with_returning(tx).await?.pop();
     if let Some(job) = &queued {
         delivery::insert(tx, &id, job, delay).await?;
+        events::insert(tx, [status_event(job)]).await?;
     }
     Ok(queued)
 }

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 mod client;
+mod event_reader;
 mod json;
 pub mod stub;
 pub mod stub_openai;
@@ -11,6 +12,7 @@ mod test_database;
 mod writing;
 
 pub use client::{PASSWORD, TestClient, TestResponse, job_path, post_path};
+pub use event_reader::EventReader;
 pub use json::{assert_fields, is_finished, outcomes, text, time};
 pub use test_database::{TestDatabase, block_in_thread};
 pub use writing::{HEADINGS, OUTLINE, at_first, requested_part, write_part};

@@ -8,7 +8,7 @@ use entity::{job, worker};
 use futures_util::FutureExt;
 use shared::cleanup::{CleanupSchedule, delete_in_batches};
 use shared::database::Database;
-use shared::queue;
+use shared::{events, queue};
 
 /// Workers that have been silent for so long are forgotten.
 const LOST_WORKER_TTL: TimeDelta = TimeDelta::days(1);
@@ -27,6 +27,10 @@ pub async fn run_once(db: &Database, keep: Duration) {
     let finished = now() - TimeDelta::from_std(keep).unwrap_or(TimeDelta::MAX);
     delete_in_batches(db, "jobs", move |tx, limit| {
         job::Entity::delete_finished(tx, finished, limit).boxed()
+    })
+    .await;
+    delete_in_batches(db, "events of finished jobs", |tx, limit| {
+        events::compact_finished(tx, limit).boxed()
     })
     .await;
     let silent = now() - LOST_WORKER_TTL;

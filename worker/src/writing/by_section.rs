@@ -1,6 +1,8 @@
 //! A long post by a plan: what each section is to tell, then section by section, each
 //! written with the plan and the end of the one before in view.
 
+use std::iter::repeat_with;
+
 use entity::job::{Phase, Warning, WarningCode};
 use entity::step;
 use entity::text::word_count;
@@ -13,7 +15,8 @@ use super::{
     PERCENT_PLANNED, PERCENT_WRITTEN, PostBrief, bad_output, chatter, prompts, sentences, steps,
 };
 use crate::agent::{Completion, Event, Usage};
-use crate::attempt::{Attempt, ProgressTracker};
+use crate::attempt::{Attempt, ProgressTracker, UNSEEN};
+use crate::live_text::PostView;
 use crate::outcome::AttemptError;
 
 /// Writes the draft, or what is missing of it.
@@ -30,21 +33,34 @@ pub(super) async fn write(
         None => write_plan(attempt, brief).await?,
     };
     let mut sections: Vec<String> = finished.take(plan.sections.len()).collect();
+    let (progress, view) = (progress(&plan, &sections), view(&plan, &sections, ""));
+    attempt.show(progress, view).await?;
     while sections.len() < plan.sections.len() {
         let section = write_section(attempt, brief, &plan, &sections).await?;
         sections.push(section);
     }
-    let headings = plan.sections.into_iter().map(|section| section.heading);
-    Ok(Draft {
-        title: Some(plan.title),
-        sections: headings
-            .zip(sections)
-            .map(|(heading, body)| Section {
-                heading: Some(heading),
+    Ok(draft(&plan, &sections))
+}
+
+/// The post with these of its sections written.
+fn draft(plan: &Plan, written: &[String]) -> Draft {
+    let bodies = written.iter().cloned().chain(repeat_with(String::new));
+    let sections = plan.sections.iter().zip(bodies);
+    Draft {
+        title: Some(plan.title.clone()),
+        sections: sections
+            .map(|(section, body)| Section {
+                heading: Some(section.heading.clone()),
                 body,
             })
             .collect(),
-    })
+    }
+}
+
+/// The post as it is to be seen while the next section comes.
+fn view(plan: &Plan, before: &[String], next: &str) -> PostView {
+    let bodies = [before, &[next.to_owned()]].concat();
+    draft(plan, &bodies).view(before.len())
 }
 
 async fn write_plan(attempt: &Attempt, brief: &PostBrief) -> Result<Plan, AttemptError> {
@@ -56,7 +72,7 @@ async fn write_plan(attempt: &Attempt, brief: &PostBrief) -> Result<Plan, Attemp
     let mut usage = Usage::default();
     for _ in 0..2 {
         let reply = attempt
-            .call(prompts::plan(brief), &tracker, &|_| {})
+            .call(prompts::plan(brief), &tracker, &|_| {}, UNSEEN)
             .await?;
         usage = usage.and(reply.usage);
         if let Some(plan) = Plan::read(&brief.topic, &reply.text) {
@@ -91,7 +107,12 @@ async fn write_section(
             tracker.raise_percent(start.percent + share * words / expected);
         };
         let prompt = prompts::section(brief, plan, before);
-        let reply = attempt.call(prompt, &tracker, &on_event).await?;
+        let view = |text: &str| {
+            let text = chatter::strip_chatter(text);
+            let body = without_heading(&text, &plan.sections[number].heading);
+            Some(view(plan, before, body))
+        };
+        let reply = attempt.call(prompt, &tracker, &on_event, &view).await?;
         usage = usage.and(reply.usage);
         let (body, warnings) = read_section(&plan.sections[number].heading, number, &reply);
         if body.chars().any(char::is_alphanumeric) {

@@ -201,6 +201,12 @@ fn without_greeting(text: &str, is_talk: fn(&str) -> bool) -> &str {
             rest = rest[line.len()..].trim_start();
             continue;
         }
+        // "Here it is:", and then the title.
+        let behind = rest[line.len()..].trim_start();
+        if is_greeting(line) && !line.starts_with('#') && behind.starts_with("# ") {
+            rest = behind;
+            continue;
+        }
         // "Sure! Tomatoes need sun."
         let first = sentences(line).first().copied().unwrap_or_default();
         if first.len() < line.len()
@@ -329,6 +335,7 @@ mod tests {
                 "Certainly! Below is an article about pots.\n\n# Pots",
                 "# Pots",
             ),
+            ("Sure! Here it is:\n\n# Pots\n\nClay.", "# Pots\n\nClay."),
         ] {
             assert_eq!(strip_chatter(answer), text);
         }

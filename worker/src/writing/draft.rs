@@ -4,6 +4,10 @@
 use std::ops::Range;
 
 use pulldown_cmark::{Event, Options, Parser, Tag};
+use shared::events::SnapshotSection;
+
+use super::title;
+use crate::live_text::PostView;
 
 use super::sentences::{is_ended, normalized};
 
@@ -57,6 +61,20 @@ impl Draft {
             first.drop_label();
         }
         Draft { title, sections }
+    }
+
+    /// The post as it is to be seen while it is written. The first `done` sections are.
+    pub(super) fn view(&self, done: usize) -> PostView {
+        let sections = self.sections.iter().enumerate();
+        let sections = sections.map(|(at, section)| SnapshotSection {
+            heading: section.heading.clone(),
+            text: section.body.clone(),
+            done: at < done,
+        });
+        PostView {
+            title: self.title.as_deref().and_then(title::clean),
+            sections: sections.collect(),
+        }
     }
 
     /// The post without its title, as it is stored.

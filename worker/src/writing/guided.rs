@@ -9,6 +9,8 @@ mod outline;
 mod prompts;
 mod section;
 
+use std::iter::repeat_with;
+
 use entity::job::{Phase, Warning, WarningCode};
 use entity::step;
 use entity::text::word_count;
@@ -21,7 +23,7 @@ use super::draft::{Draft, Section};
 use super::sentences::{normalized, sentences};
 use super::{PERCENT_PLANNED, PERCENT_WRITTEN, PostBrief, bad_output, steps};
 use crate::agent::{Event, Prompt, Usage};
-use crate::attempt::{Attempt, ProgressTracker};
+use crate::attempt::{Attempt, ProgressTracker, UNSEEN};
 use crate::outcome::AttemptError;
 
 /// Whether a stored plan is an outline of this way.
@@ -43,23 +45,31 @@ pub(super) async fn write(
         None => write_outline(attempt, brief).await?,
     };
     let mut sections: Vec<String> = finished.take(outline.headings.len()).collect();
-    if !sections.is_empty() {
-        attempt.report(progress_after(&outline, &sections)).await?;
-    }
+    let view = draft(&outline, &sections).view(sections.len());
+    attempt
+        .show(progress_after(&outline, &sections), view)
+        .await?;
     while let Some(prompt) = prompts::section(brief, &outline, &sections) {
         let section = write_section(attempt, &outline, &sections, prompt).await?;
         sections.push(section);
     }
-    let sections = outline.headings.into_iter().zip(sections);
-    Ok(Draft {
-        title: Some(outline.title),
+    Ok(draft(&outline, &sections))
+}
+
+/// The post with these of its sections written.
+fn draft(outline: &Outline, written: &[String]) -> Draft {
+    let bodies = written.iter().map(|body| body.trim().to_owned());
+    let bodies = bodies.chain(repeat_with(String::new));
+    let sections = outline.headings.iter().cloned().zip(bodies);
+    Draft {
+        title: Some(outline.title.clone()),
         sections: sections
             .map(|(heading, body)| Section {
                 heading: Some(heading),
-                body: body.trim().to_owned(),
+                body,
             })
             .collect(),
-    })
+    }
 }
 
 async fn write_outline(attempt: &Attempt, brief: &PostBrief) -> Result<Outline, AttemptError> {
@@ -69,7 +79,7 @@ async fn write_outline(attempt: &Attempt, brief: &PostBrief) -> Result<Outline, 
         words: 0,
     });
     let reply = attempt
-        .call(prompts::outline(brief), &progress, &|_| {})
+        .call(prompts::outline(brief), &progress, &|_| {}, UNSEEN)
         .await?;
     let outline = read_outline(brief, &reply.text, reply.truncated);
     let done = progress_after(&outline, &[]);
@@ -100,7 +110,13 @@ async fn write_section(
             let words = (progress.words() - start.words).min(expected_words);
             progress.raise_percent(start.percent + percent_to_come * words / expected_words);
         };
-        let reply = attempt.call(prompt.clone(), &progress, &on_event).await?;
+        let view = |text: &str| {
+            let bodies = [before, &[text.to_owned()]].concat();
+            Some(draft(outline, &bodies).view(before.len()))
+        };
+        let reply = attempt
+            .call(prompt.clone(), &progress, &on_event, &view)
+            .await?;
         usage = usage.and(reply.usage);
         if let Some(text) = read_section(outline, before, &reply.text, reply.truncated) {
             let sections = [before, std::slice::from_ref(&text)].concat();

@@ -16,6 +16,7 @@ use super::sentences::normalized;
 use super::{PERCENT_WRITTEN, PostBrief, bad_output, chatter, language, prompts, sentences, steps};
 use crate::agent::{Event, Prompt, Usage};
 use crate::attempt::{Attempt, ProgressTracker};
+use crate::live_text::PostView;
 use crate::outcome::AttemptError;
 
 /// A post takes so many calls at most: an answer that is cut off is continued.
@@ -64,6 +65,8 @@ pub(super) async fn write_draft(
     positions: Range<i32>,
 ) -> Result<Draft, AttemptError> {
     let last_step = positions.end - 1;
+    // A second draft takes the place of the first only when it is known to be better.
+    let is_seen = positions == steps::DRAFT;
     let steps: Vec<&step::Model> = finished
         .iter()
         .filter(|step| positions.contains(&step.position))
@@ -76,7 +79,7 @@ pub(super) async fn write_draft(
     let mut calls = 0;
     while !is_finished {
         calls += 1;
-        let answer = stream(attempt, brief, prompt(&text), &text, next_step).await?;
+        let answer = stream(attempt, brief, prompt(&text), &text, next_step, is_seen).await?;
         next_step += answer.saved_sections;
         usage = usage.and(answer.usage);
         let whole_sections = text.len() + answer.saved;
@@ -146,6 +149,7 @@ async fn stream(
     prompt: Prompt,
     before: &str,
     first_step: i32,
+    is_seen: bool,
 ) -> Result<Answer, AttemptError> {
     let tracker = ProgressTracker::new(progress(brief, before));
     let stream = Mutex::new(TextStream {
@@ -175,7 +179,8 @@ async fn stream(
                 let _ = send.send(signal);
             }
         };
-        attempt.call(prompt, &tracker, &on_event).await
+        let view = |text: &str| is_seen.then(|| view(&format!("{before}{text}")));
+        attempt.call(prompt, &tracker, &on_event, &view).await
     };
     let mut saved_sections = 0;
     let save = async {
@@ -221,6 +226,16 @@ async fn stream(
         end,
         usage,
     })
+}
+
+/// A post as it is to be seen while its text comes.
+pub(super) fn view(text: &str) -> PostView {
+    let (lines, last) = text.rsplit_once('\n').unwrap_or(("", text));
+    // What a heading is shows at its end.
+    let may_be_heading = lines.is_empty() || last.starts_with(['#', '*']);
+    let text = if may_be_heading { lines } else { text };
+    let draft = Draft::parse(&chatter::strip_chatter(text));
+    draft.view(draft.sections.len().saturating_sub(1))
 }
 
 /// The text of a post while it comes.

@@ -4,7 +4,7 @@
 use entity::job::Phase;
 use entity::post::PostContent;
 use entity::step;
-use shared::queue::Progress;
+use shared::queue::{Progress, WrittenPost};
 
 use super::draft::Draft;
 use super::ways::{Way, Ways};
@@ -28,7 +28,7 @@ pub(crate) fn first_phase(scope: CallScope) -> Phase {
 pub(crate) async fn write_post(
     attempt: &Attempt,
     ways: &Ways,
-) -> Result<PostContent, AttemptError> {
+) -> Result<WrittenPost, AttemptError> {
     let brief = PostBrief::new(attempt.topic(), attempt.options());
     let draft = match attempt.agent_scope() {
         CallScope::WholePost => write_by_program(attempt).await?,
@@ -40,7 +40,10 @@ pub(crate) async fn write_post(
     attempt.count_warnings().await;
     let title = draft.title.as_deref().and_then(title::clean);
     let title = title.unwrap_or_else(|| title::of_topic(&brief.topic));
-    Ok(PostContent::new(Some(title), draft.content()))
+    let mut view = draft.view(draft.sections.len());
+    view.title = Some(title.clone());
+    let content = PostContent::new(Some(title), draft.content());
+    attempt.finish(content, view).await
 }
 
 async fn write_by_model(
@@ -88,7 +91,10 @@ async fn write_by_program(attempt: &Attempt) -> Result<Draft, AttemptError> {
         Event::Text(text) => tracker.add_words(&text),
         Event::Discarded | Event::Restarted => {}
     };
-    let reply = attempt.call(Prompt::default(), &tracker, &on_event).await?;
+    let view = |text: &str| Some(one_call::view(text));
+    let reply = attempt
+        .call(Prompt::default(), &tracker, &on_event, &view)
+        .await?;
     let mut draft = Draft::parse(&reply.text);
     draft.title = reply
         .title

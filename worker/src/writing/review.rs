@@ -17,7 +17,7 @@ use super::draft::Draft;
 use super::one_call::is_in_other_language;
 use super::{PERCENT_WRITTEN, PostBrief, by_section, prompts, steps};
 use crate::agent::Event;
-use crate::attempt::{Attempt, ProgressTracker};
+use crate::attempt::{Attempt, ProgressTracker, UNSEEN};
 use crate::outcome::AttemptError;
 
 /// No more sections are written again, except if all are in the wrong language.
@@ -31,6 +31,10 @@ pub(super) async fn improve(
     mut draft: Draft,
 ) -> Result<Draft, AttemptError> {
     let found = all_faults(brief, &draft);
+    if !found.is_empty() {
+        let view = draft.view(draft.sections.len());
+        attempt.show(progress(&draft), view).await?;
+    }
     for (count, section) in sections_at_fault(&found).into_iter().enumerate() {
         let of_section: Vec<&Fault> = found.iter().filter(|f| f.section == section).collect();
         let is_foreign = of_section
@@ -107,7 +111,9 @@ async fn rewrite(
     let words = section_words(brief, draft, number);
     let prompt = prompts::rewrite(brief, title, &draft.sections, number, &advice, words);
     let tracker = ProgressTracker::new(progress(draft));
-    let reply = attempt.call(prompt, &tracker, &|_: Event| {}).await?;
+    let reply = attempt
+        .call(prompt, &tracker, &|_: Event| {}, UNSEEN)
+        .await?;
     let heading = section.heading.as_deref().unwrap_or_default();
     let (body, warnings) = by_section::read_section(heading, number, &reply);
     attempt.warn(warnings).await?;

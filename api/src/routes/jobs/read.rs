@@ -54,7 +54,7 @@ pub(crate) async fn get_job(
     job_response(&headers, &Job::load_one(db, job).await?)
 }
 
-fn max_wait(wait: Option<u64>) -> Result<Option<Duration>> {
+pub(super) fn max_wait(wait: Option<u64>) -> Result<Option<Duration>> {
     let Some(seconds) = wait else { return Ok(None) };
     let wait = Duration::from_secs(seconds);
     if wait > MAX_WAIT {

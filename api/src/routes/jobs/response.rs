@@ -106,8 +106,7 @@ pub(crate) struct Links {
     itself: String,
     blog: String,
     cancel: String,
-    /// Null: this server does not stream events.
-    events: Option<String>,
+    events: String,
 }
 
 impl Job {
@@ -116,9 +115,9 @@ impl Job {
         Job {
             links: Links {
                 cancel: format!("{itself}/cancel"),
+                events: format!("{itself}/events"),
                 itself,
                 blog: format!("/api/v1/blogs/{}", job.post_id),
-                events: None,
             },
             id: job.id,
             blog_id: job.post_id,

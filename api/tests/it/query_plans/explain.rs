@@ -37,8 +37,10 @@ impl Plans<'_> {
 }
 
 /// An index may be read from end to end only if what it holds are few: what the
-/// queue has, workers of the last day, or users of a kind that is rare.
-const SMALL_INDEXES: [&str; 6] = [
+/// queue has, jobs that have just finished, workers of the last day, or users of a kind
+/// that is rare.
+const SMALL_INDEXES: [&str; 7] = [
+    "job_events_ends",
     "job_workers_by_age",
     "users_admins",
     "users_disabled",

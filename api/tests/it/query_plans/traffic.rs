@@ -124,7 +124,11 @@ pub(super) async fn use_posts(ann: &TestClient) {
     for status in JOB_STATUSES {
         two_pages(ann, &format!("/jobs?limit=1&status={status}")).await;
     }
-    let post = ann.get("/blogs").await.items().remove(0);
+    let post = ann.get("/blogs?status=ready").await.items().remove(0);
+    let events = format!("{}/events?after=0", job_path(&ann.get_post(&post).await));
+    let events = ann.request(Method::GET, &events);
+    let events = events.header("accept", "application/json");
+    ann.send(events).await.expect(200);
     let status = format!("{}/status", post_path(&post));
     ann.get(&status).await.expect(200);
     let path = post_path(&post);

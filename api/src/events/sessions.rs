@@ -1,0 +1,107 @@
+//! The sessions of readers: a stream ends with the session that it was opened in.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use entity::{session, user};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{MAX_PER_USER, MAX_TOTAL};
+use crate::auth::current_user::CurrentUser;
+use crate::error::Result;
+
+/// How many ids one statement has: databases limit its parameters.
+const MAX_IDS: usize = 500;
+
+/// The sessions in which there are readers. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct WatchedSessions(Arc<Mutex<HashMap<Uuid, WatchedSession>>>);
+
+#[derive(Debug)]
+struct WatchedSession {
+    user: Uuid,
+    readers: usize,
+    ended: CancellationToken,
+}
+
+/// A reader's place, until it is dropped.
+#[derive(Debug)]
+pub(super) struct SessionGuard {
+    sessions: WatchedSessions,
+    id: Uuid,
+    ended: CancellationToken,
+}
+
+impl WatchedSessions {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, WatchedSession>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a reader. None if there are too many.
+    pub(super) fn watch(&self, me: &CurrentUser) -> Option<SessionGuard> {
+        let mut sessions = self.lock();
+        let of_user = sessions.values().filter(|s| s.user == me.user.id);
+        let of_user: usize = of_user.map(|session| session.readers).sum();
+        let in_all: usize = sessions.values().map(|session| session.readers).sum();
+        if of_user >= MAX_PER_USER || in_all >= MAX_TOTAL {
+            return None;
+        }
+        let id = me.session.id;
+        let session = sessions.entry(id).or_insert_with(|| WatchedSession {
+            user: me.user.id,
+            readers: 0,
+            ended: CancellationToken::new(),
+        });
+        session.readers += 1;
+        Some(SessionGuard {
+            sessions: self.clone(),
+            id,
+            ended: session.ended.clone(),
+        })
+    }
+
+    /// Ends the streams of sessions that are over, or whose users are disabled.
+    pub(super) async fn end_invalid(&self, db: &impl ConnectionTrait) -> Result<()> {
+        let ids: Vec<Uuid> = self.lock().keys().copied().collect();
+        for ids in ids.chunks(MAX_IDS) {
+            let valid = session::Entity::find()
+                .filter(session::Column::Id.is_in(ids.iter().copied()))
+                .find_also_related(user::Entity)
+                .all(db)
+                .await?;
+            let is_valid = |id: &Uuid| {
+                valid.iter().any(|(session, user)| {
+                    let is_enabled = user.as_ref().is_some_and(|u| u.disabled_at.is_none());
+                    session.id == *id && session.is_active() && is_enabled
+                })
+            };
+            let sessions = self.lock();
+            for id in ids.iter().filter(|id| !is_valid(id)) {
+                if let Some(session) = sessions.get(id) {
+                    session.ended.cancel();
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SessionGuard {
+    pub(super) async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+}
+
+impl Drop for SessionGuard {
+    fn drop(&mut self) {
+        let mut sessions = self.sessions.lock();
+        if let Some(session) = sessions.get_mut(&self.id) {
+            session.readers -= 1;
+            if session.readers == 0 {
+                sessions.remove(&self.id);
+            }
+        }
+    }
+}
