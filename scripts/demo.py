@@ -1,5 +1,5 @@
-"""Demonstrates the API: registers a user, creates a post, shows the job's progress and prints the
-post. `make demo TOPIC="..."`; BASE_URL is the service's address."""
+"""Demonstrates the API: registers a user, creates a post, and prints it as it is written.
+`make demo TOPIC="..."`; BASE_URL is the service's address."""
 
 import http.client
 import json
@@ -11,9 +11,7 @@ import urllib.error
 import urllib.request
 
 BASE_URL = os.environ.get("BASE_URL", "http://127.0.0.1:8000").rstrip("/")
-FINISHED = ("succeeded", "failed", "canceled")
-PHASES = {"outline": "planning", "writing": "writing", "assembling": "assembling"}
-LIVE = sys.stdout.isatty()
+WAITING_HINT_SECONDS = 15
 
 
 def call(method: str, path: str, body: dict | None = None, token: str = "") -> dict:
@@ -42,41 +40,72 @@ def reasons(refusal: urllib.error.HTTPError) -> str:
         return f"{refusal.code} {refusal.reason}"
 
 
-def stage(job: dict) -> str:
-    if job["status"] == "queued" and job["attempt"] > 0:
-        return f"waiting to try again ({job['attempt']} of {job['max_attempts']} attempts made)"
-    if job["status"] == "queued":
-        return "waiting for a worker"
-    return PHASES.get(job["phase"] or "", "running" if job["status"] == "running" else job["status"])
-
-
-def show(job: dict, seconds: float, shown: str) -> str:
-    """Draws the progress bar, or without a terminal one line per stage. Returns the stage."""
-    progress = job["progress"]
-    done = int(progress["percent"] / 100 * 30)
-    bar = "█" * done + "░" * (30 - done)
-    line = f"{bar} {progress['percent']:3.0f}%  {progress['words']} words  {seconds:3.0f} s  {stage(job)}"
-    if LIVE:
-        print(f"\r\033[K{line}", end="", flush=True)
-    elif stage(job) != shown:
-        print(line, flush=True)
-    return stage(job)
-
-
-def watch(job_id: str, token: str) -> dict:
-    """Polls until the job is finished. Not by long polling, so that the bar moves within a phase."""
-    started, shown, hinted = time.monotonic(), "", False
+def events(job_id: str, token: str):
+    """The events of a job. A connection that breaks is made again, and goes on where it was."""
+    last = None
     while True:
-        job = call("GET", f"/jobs/{job_id}", token=token)
-        seconds = time.monotonic() - started
-        shown = show(job, seconds, shown)
-        if job["status"] in FINISHED:
-            print()
-            return job
-        if seconds > 15 and not hinted and job["status"] == "queued" and job["attempt"] == 0:
-            print("\nNo worker has taken the job yet. Is one running? `make run` starts one.")
-            hinted = True
-        time.sleep(0.3)
+        request = urllib.request.Request(f"{BASE_URL}/api/v1/jobs/{job_id}/events")
+        request.add_header("Authorization", f"Bearer {token}")
+        if last is not None:
+            request.add_header("Last-Event-ID", last)
+        try:
+            # The server sends a comment every 15 seconds.
+            with urllib.request.urlopen(request, timeout=45) as stream:
+                event = {}
+                for line in stream:
+                    name, _, value = line.decode().rstrip("\r\n").partition(": ")
+                    if name:
+                        event[name] = value
+                    elif "data" in event:
+                        yield event["event"], json.loads(event["data"])
+                        last, event = event["id"], {}
+                    else:
+                        event = {}
+                        yield "waiting", {}
+        except urllib.error.HTTPError as refusal:
+            if refusal.code < 500:
+                sys.exit(f"Watching the job was refused: {reasons(refusal)}")
+        except (OSError, http.client.HTTPException):
+            print("\n(The connection is lost; trying again.)", flush=True)
+        time.sleep(1)
+
+
+class Printer:
+    """Prints a post as it is written. What is printed can't be taken back."""
+
+    def __init__(self) -> None:
+        self.title, self.sections, self.printed = None, [], ""
+        self.is_sound = True
+
+    def take(self, event: str, data: dict) -> None:
+        if event == "snapshot":
+            self.title, self.sections = data["title"], data["sections"]
+        elif event == "outline":
+            self.title = data["title"]
+            texts = [section["text"] for section in self.sections]
+            texts += [""] * (len(data["sections"]) - len(texts))
+            headings = [section["heading"] for section in data["sections"]]
+            self.sections = [{"heading": h, "text": t} for h, t in zip(headings, texts)]
+        elif event == "section.reset":
+            self.sections[data["section"]]["text"] = ""
+        elif event == "delta":
+            self.sections[data["section"]]["text"] += data["text"]
+        self.print_new()
+
+    def print_new(self) -> None:
+        written = [section for section in self.sections if section["text"]]
+        if not written:
+            return
+        text = f"# {self.title}\n" if self.title else ""
+        for section in written:
+            text += f"\n## {section['heading']}\n\n" if section["heading"] else "\n"
+            text += section["text"] + "\n"
+        text = text.rstrip("\n")
+        if text.startswith(self.printed):
+            print(text[len(self.printed) :], end="", flush=True)
+            self.printed = text
+        else:
+            self.is_sound = False
 
 
 def main() -> None:
@@ -91,23 +120,39 @@ def main() -> None:
     started = time.monotonic()
     post = call("POST", "/blogs", {"topic": topic}, token)
     print(f"Asked for a post about: {topic}\n")
-    job_id = post["job"]["id"]
+    job_id, printer = post["job"]["id"], Printer()
     try:
-        job = watch(job_id, token)
+        end = watch(job_id, token, printer)
     except KeyboardInterrupt:
         call("POST", f"/jobs/{job_id}/cancel", token=token)
         sys.exit("\nCanceled.")
 
-    if job["status"] != "succeeded":
-        error = job["error"] or {"message": f"The job was {job['status']}.", "code": job["status"]}
+    if end["status"] != "succeeded":
+        error = end["error"] or {"message": f"The job was {end['status']}.", "code": end["status"]}
         sys.exit(f"\nNo post: {error['message']} ({error['code']})")
 
     seconds = time.monotonic() - started
     post = call("GET", f"/blogs/{post['id']}", token=token)
-    content = post["content"].strip()
-    heading = "" if content.startswith("# ") else f"# {post['title']}\n\n"
-    print(f"\n{heading}{content}\n")
-    print(f"--- {post['word_count']} words in {seconds:.0f} seconds")
+    if not printer.is_sound:
+        print(f"\n\n--- Parts were written again. The post is:\n\n# {post['title']}\n\n{post['content']}")
+    print(f"\n--- {post['word_count']} words in {seconds:.0f} seconds")
+
+
+def watch(job_id: str, token: str, printer: Printer) -> dict:
+    """Prints what happens until the job is finished, and returns its end."""
+    started, is_hinted = time.monotonic(), False
+    for event, data in events(job_id, token):
+        printer.take(event, data)
+        if event == "end":
+            print()
+            return data
+        if event == "status" and data["status"] == "queued" and data["attempt"] > 0:
+            print(f"\n(Attempt {data['attempt']} failed; the next one will go on.)", flush=True)
+        is_waiting = event == "waiting" and time.monotonic() - started >= WAITING_HINT_SECONDS
+        if is_waiting and not printer.printed and not is_hinted:
+            is_hinted = True
+            print("No text yet. Is a worker running? `make run` starts one.", flush=True)
+    raise AssertionError("the events have no end")
 
 
 if __name__ == "__main__":

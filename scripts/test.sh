@@ -18,6 +18,15 @@ else
     say "The tests that run the last release beside this version are SKIPPED."
 fi
 
+# The npm package is for the test of the client in JavaScript.
+if EVENTSOURCE=$(scripts/setup-eventsource.sh); then
+    export EVENTSOURCE
+else
+    [ -z "${CI-}" ] || exit 1
+    unset EVENTSOURCE
+    say "The test of the client in JavaScript is SKIPPED."
+fi
+
 runner=(cargo test --workspace --locked)
 if command -v cargo-nextest >/dev/null; then
     runner=(cargo nextest run --workspace --locked)

@@ -17,6 +17,7 @@ mod cancel_and_retry;
 mod cleanup;
 mod client_ip;
 mod connections;
+mod example_clients;
 mod fairness;
 mod health;
 mod idempotency;
