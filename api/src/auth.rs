@@ -1,5 +1,6 @@
 //! Authentication: passwords, tokens, and the current user.
 
+pub(crate) mod api_keys;
 pub(crate) mod current_user;
 pub(crate) mod login_throttle;
 pub(crate) mod password;

@@ -32,10 +32,13 @@ pub enum Error {
     RefreshTokenReused,
     AccountDisabled,
     Forbidden,
+    /// An API key is not good for the request.
+    InsufficientScope,
     NotFound,
     JobPruned,
     MethodNotAllowed,
     UsernameTaken,
+    TooManyKeys,
     GenerationInProgress,
     JobFinished,
     NoContent,
@@ -121,10 +124,13 @@ impl Error {
             | Error::SessionRevoked
             | Error::InvalidCredentials
             | Error::RefreshTokenReused => StatusCode::UNAUTHORIZED,
-            Error::AccountDisabled | Error::Forbidden => StatusCode::FORBIDDEN,
+            Error::AccountDisabled | Error::Forbidden | Error::InsufficientScope => {
+                StatusCode::FORBIDDEN
+            }
             Error::NotFound | Error::JobPruned => StatusCode::NOT_FOUND,
             Error::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Error::UsernameTaken
+            | Error::TooManyKeys
             | Error::GenerationInProgress
             | Error::JobFinished
             | Error::NoContent
@@ -154,6 +160,8 @@ impl Error {
             Error::InvalidCredentials => "invalid_credentials",
             Error::RefreshTokenReused => "refresh_token_reused",
             Error::AccountDisabled | Error::Forbidden => "forbidden",
+            Error::InsufficientScope => "insufficient_scope",
+            Error::TooManyKeys => "too_many_keys",
             Error::NotFound | Error::JobPruned => "not_found",
             Error::MethodNotAllowed => "method_not_allowed",
             Error::UsernameTaken => "username_taken",
@@ -187,6 +195,11 @@ impl Error {
             }
             Error::AccountDisabled => "This account is disabled.",
             Error::Forbidden => "Admins only.",
+            Error::InsufficientScope => {
+                "The API key does not cover this request. No key is good for accounts, sessions and \
+                 keys."
+            }
+            Error::TooManyKeys => "You have as many API keys as allowed. Revoke one first.",
             Error::NotFound => "Not found.",
             Error::JobPruned => "The post exists, but its job is no longer kept.",
             Error::MethodNotAllowed => "Method not allowed; see Allow.",

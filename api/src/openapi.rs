@@ -69,7 +69,7 @@ pub(crate) fn base_document() -> OpenApi {
         .bearer_format("JWT")
         .description(Some(
             "An access token, from register, login or refresh: a JWT that is signed and verified \
-             as RFC8725 recommends.",
+             as RFC8725 recommends. Or an API key, except for accounts, sessions and keys.",
         ))
         .build();
     if let Some(components) = &mut document.components {

@@ -14,7 +14,9 @@ use crate::error::Error;
 use crate::middleware::rate_limit::RateLimit;
 use crate::middleware::{client_ip, panic, rate_limit, request_context, security_headers};
 use crate::openapi;
-use crate::routes::{account, admin, auth, health, jobs, metrics, models, posts, sessions};
+use crate::routes::{
+    account, admin, api_keys, auth, health, jobs, metrics, models, posts, sessions,
+};
 use crate::state::AppState;
 
 const MAX_BODY_BYTES: usize = 1024 * 1024;
@@ -33,6 +35,8 @@ pub fn app(state: AppState) -> Router {
             sessions::revoke_other_sessions
         ))
         .routes(routes!(sessions::revoke_session))
+        .routes(routes!(api_keys::list_api_keys, api_keys::create_api_key))
+        .routes(routes!(api_keys::revoke_api_key))
         .routes(routes!(posts::list::list_posts, posts::create::create_post))
         .routes(routes!(
             posts::read::get_post,

@@ -56,6 +56,10 @@ pub enum Action {
     PasswordChanged,
     /// A user deleted their account.
     AccountDeleted,
+    /// A user made an API key.
+    ApiKeyCreated,
+    /// A user revoked an API key.
+    ApiKeyRevoked,
     /// A user became an admin, or is one no longer.
     RoleChanged,
     /// A user was disabled.

@@ -6,6 +6,7 @@
 //! Rows are not what clients see: response types stand beside their handlers. Only the enums that
 //! clients see are declared here.
 
+pub mod api_key;
 pub mod attempt;
 pub mod audit;
 mod batch_delete;

@@ -21,6 +21,7 @@ use shared::private_file;
 use signature::{Signer, Verifier};
 use uuid::Uuid;
 
+use super::api_keys::{KeySigner, NewKey};
 use crate::error::{Error, Result};
 
 const ISSUER: &str = "blog-post-api";
@@ -67,6 +68,7 @@ pub struct SigningKeys {
     validation: Validation,
     cursors: hmac::Key,
     guard: hmac::Key,
+    api_keys: KeySigner,
 }
 
 impl std::fmt::Debug for SigningKeys {
@@ -98,6 +100,7 @@ impl SigningKeys {
             validation,
             cursors: derived(b"cursors"),
             guard: derived(b"guard"),
+            api_keys: KeySigner::new(derived(b"api keys")),
         }
     }
 
@@ -130,6 +133,16 @@ impl SigningKeys {
             }
             _ => Err(Error::Unauthenticated),
         }
+    }
+
+    /// A new API key for a user.
+    pub(crate) fn new_api_key(&self, user: Uuid) -> Result<NewKey> {
+        self.api_keys.new_key(user)
+    }
+
+    /// The user of an API key that was made with this secret, valid or not.
+    pub(crate) fn user_of_api_key(&self, key: &str) -> Option<Uuid> {
+        self.api_keys.user_of(key)
     }
 
     /// A signature for a cursor.

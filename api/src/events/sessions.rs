@@ -1,9 +1,9 @@
-//! The sessions of readers: a stream ends with the session that it was opened in.
+//! The sessions and API keys of readers: a stream ends with that which it was opened with.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use entity::{session, user};
+use entity::{api_key, session, user};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -15,7 +15,7 @@ use crate::error::Result;
 /// How many ids one statement has: databases limit its parameters.
 const MAX_IDS: usize = 500;
 
-/// The sessions in which there are readers. Clones share them.
+/// The sessions and API keys that readers have. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct WatchedSessions(Arc<Mutex<HashMap<Uuid, WatchedSession>>>);
 
@@ -48,7 +48,7 @@ impl WatchedSessions {
         if of_user >= MAX_PER_USER || in_all >= MAX_TOTAL {
             return None;
         }
-        let id = me.session.id;
+        let id = me.credential.id();
         let session = sessions.entry(id).or_insert_with(|| WatchedSession {
             user: me.user.id,
             readers: 0,
@@ -62,23 +62,33 @@ impl WatchedSessions {
         })
     }
 
-    /// Ends the streams of sessions that are over, or whose users are disabled.
+    /// Ends the streams of sessions and keys that are over, or whose users are disabled.
     pub(super) async fn end_invalid(&self, db: &impl ConnectionTrait) -> Result<()> {
         let ids: Vec<Uuid> = self.lock().keys().copied().collect();
         for ids in ids.chunks(MAX_IDS) {
-            let valid = session::Entity::find()
+            let sessions = session::Entity::find()
                 .filter(session::Column::Id.is_in(ids.iter().copied()))
                 .find_also_related(user::Entity)
                 .all(db)
                 .await?;
-            let is_valid = |id: &Uuid| {
-                valid.iter().any(|(session, user)| {
-                    let is_enabled = user.as_ref().is_some_and(|u| u.disabled_at.is_none());
-                    session.id == *id && session.is_active() && is_enabled
-                })
-            };
+            let keys = api_key::Entity::find()
+                .filter(api_key::Column::Id.is_in(ids.iter().copied()))
+                .find_also_related(user::Entity)
+                .all(db)
+                .await?;
+            let sessions = sessions
+                .into_iter()
+                .filter(|(session, _)| session.is_active());
+            let sessions = sessions.map(|(session, user)| (session.id, user));
+            let keys = keys.into_iter().filter(|(key, _)| key.is_valid());
+            let keys = keys.map(|(key, user)| (key.id, user));
+            let is_enabled = |user: user::Model| user.disabled_at.is_none();
+            let valid: HashSet<Uuid> = sessions
+                .chain(keys)
+                .filter_map(|(id, user)| user.is_some_and(is_enabled).then_some(id))
+                .collect();
             let sessions = self.lock();
-            for id in ids.iter().filter(|id| !is_valid(id)) {
+            for id in ids.iter().filter(|id| !valid.contains(id)) {
                 if let Some(session) = sessions.get(id) {
                     session.ended.cancel();
                 }

@@ -128,13 +128,17 @@ pub(crate) async fn rate_limit(
     response
 }
 
-/// The user of a valid token, or the address. Whether the session is still active would cost a
-/// query.
+/// The user of a valid token or of a key of ours, or the address. Whether the session or key is
+/// still active would cost a query.
 fn client_key(keys: &SigningKeys, request: &Request) -> ClientKey {
     let is_door = CREDENTIAL_ROUTES.contains(&request.uri().path());
     let token = bearer(request.headers()).filter(|_| !is_door);
-    if let Some(Ok(claims)) = token.map(|token| keys.read_access_token(token)) {
-        return ClientKey::User(claims.sub);
+    let user = token.and_then(|token| match keys.read_access_token(token) {
+        Ok(claims) => Some(claims.sub),
+        Err(_) => keys.user_of_api_key(token),
+    });
+    if let Some(user) = user {
+        return ClientKey::User(user);
     }
     let address = request.extensions().get::<ClientIp>();
     address.map_or(ClientKey::Shared, |ClientIp(address)| {

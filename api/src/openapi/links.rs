@@ -7,7 +7,7 @@ use utoipa::openapi::path::Operation;
 use utoipa::openapi::response::Response;
 
 /// A response's schema, which field of it is which parameter, and of which operations.
-const LINKS: [(&str, &str, &str, &[&str]); 15] = [
+const LINKS: [(&str, &str, &str, &[&str]); 17] = [
     ("Post", "id", "id", POST),
     ("Post", "job/id", "id", JOB),
     ("PostSummaryPage", "items/0/id", "id", POST),
@@ -17,6 +17,8 @@ const LINKS: [(&str, &str, &str, &[&str]); 15] = [
     ("JobPage", "items/0/id", "id", JOB),
     ("JobPage", "next_cursor", "cursor", &["list_jobs"]),
     ("Sessions", "items/0/id", "id", &["revoke_session"]),
+    ("ApiKeys", "items/0/id", "id", &["revoke_api_key"]),
+    ("NewApiKey", "id", "id", &["revoke_api_key"]),
     ("AdminJob", "id", "id", ANY_JOB),
     ("AdminJobPage", "items/0/id", "id", ANY_JOB),
     ("AdminJobPage", "next_cursor", "cursor", &["list_all_jobs"]),
@@ -42,7 +44,7 @@ const POST: &[&str] = &[
     "delete_blog",
     "regenerate_blog",
 ];
-const JOB: &[&str] = &["get_job", "cancel_job", "retry_job"];
+const JOB: &[&str] = &["get_job", "get_job_events", "cancel_job", "retry_job"];
 const ANY_JOB: &[&str] = &["get_any_job", "cancel_any_job", "retry_any_job"];
 
 /// Adds links to the successful responses.

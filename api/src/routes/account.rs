@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::timestamp;
-use crate::auth::current_user::CurrentUser;
+use crate::auth::current_user::SessionUser;
 use crate::auth::login_throttle::{AdmittedAttempt, LoginThrottle, PasswordCheck};
 use crate::auth::password::Verification;
 use crate::auth::password::rules::new_password;
@@ -88,7 +88,7 @@ impl FromFields for DeleteAccountRequest {
     get, path = "/users/me", tag = "users",
     responses((status = 200, body = User)),
 )]
-pub(crate) async fn get_me(me: CurrentUser) -> Json<User> {
+pub(crate) async fn get_me(me: SessionUser) -> Json<User> {
     Json(me.user.into())
 }
 
@@ -102,7 +102,7 @@ pub(crate) async fn get_me(me: CurrentUser) -> Json<User> {
 )]
 pub(crate) async fn change_password(
     State(state): State<AppState>,
-    me: CurrentUser,
+    me: SessionUser,
     client: ClientInfo,
     body: JsonBody,
 ) -> Result<StatusCode> {
@@ -137,7 +137,7 @@ pub(crate) async fn change_password(
 )]
 pub(crate) async fn delete_me(
     State(state): State<AppState>,
-    me: CurrentUser,
+    me: SessionUser,
     client: ClientInfo,
     ValidatedJson(given): ValidatedJson<DeleteAccountRequest>,
 ) -> Result<StatusCode> {

@@ -13,7 +13,7 @@ use sea_orm::{
 use serde_json::json;
 
 use super::account::set_password;
-use crate::auth::current_user::CurrentUser;
+use crate::auth::current_user::SessionUser;
 use crate::auth::login_throttle::{AdmittedAttempt, LoginThrottle, PasswordCheck};
 use crate::auth::password::Verification;
 use crate::auth::tokens::refresh_token_hash;
@@ -224,7 +224,7 @@ async fn revoke_reused_session(
     post, path = "/users/logout", tag = "users",
     responses((status = 204)),
 )]
-pub(crate) async fn logout(State(state): State<AppState>, me: CurrentUser) -> Result<StatusCode> {
+pub(crate) async fn logout(State(state): State<AppState>, me: SessionUser) -> Result<StatusCode> {
     let user = me.user.id;
     let session = me.session.id;
     state

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::timestamp;
-use crate::auth::current_user::CurrentUser;
+use crate::auth::current_user::SessionUser;
 use crate::error::{Error, Result};
 use crate::extract::path::PathId;
 use crate::state::AppState;
@@ -64,7 +64,7 @@ impl Session {
 )]
 pub(crate) async fn list_sessions(
     State(state): State<AppState>,
-    me: CurrentUser,
+    me: SessionUser,
 ) -> Result<Json<Sessions>> {
     let sessions = session::Entity::active_of(me.user.id)
         .order_by_desc(session::Column::Id)
@@ -85,7 +85,7 @@ pub(crate) async fn list_sessions(
 )]
 pub(crate) async fn revoke_session(
     State(state): State<AppState>,
-    me: CurrentUser,
+    me: SessionUser,
     PathId(id): PathId,
 ) -> Result<StatusCode> {
     let revoked = state
@@ -106,7 +106,7 @@ pub(crate) async fn revoke_session(
 )]
 pub(crate) async fn revoke_other_sessions(
     State(state): State<AppState>,
-    me: CurrentUser,
+    me: SessionUser,
 ) -> Result<StatusCode> {
     let user = me.user.id;
     let current = Some(me.session.id);

@@ -339,6 +339,8 @@ async fn a_resource_of_another_user_looks_like_a_missing_one() {
     let before = [ann.get_post(&ready).await, ann.get_post(&waiting).await];
     let session = ann.get("/users/me/sessions").await.expect(200);
     let session = text(&session["items"][0]["id"]);
+    let key = json!({ "name": "deploy", "scopes": ["read"] });
+    let key = text(&ann.post("/users/me/keys", key).await.expect(201)["id"]);
 
     let mut tried = 0;
     for route in documented_routes(&app).await {
@@ -353,6 +355,7 @@ async fn a_resource_of_another_user_looks_like_a_missing_one() {
                 .map(|post| text(&post["job"]["id"]))
                 .to_vec(),
             "/api/v1/users/me/sessions/{id}" => vec![session.clone()],
+            "/api/v1/users/me/keys/{id}" => vec![key.clone()],
             // They belong to no one, and are closed to both.
             path if path.starts_with("/api/v1/admin/") => continue,
             path => panic!("whose are the ids of {path}?"),

@@ -9,6 +9,7 @@ mod admin_queue;
 mod admin_users;
 mod agent_failures;
 mod agent_rate_limits;
+mod api_keys;
 mod attacks;
 mod audit;
 mod auth;

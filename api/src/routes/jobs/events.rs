@@ -35,7 +35,7 @@ const RECONNECT_AFTER: Duration = Duration::from_secs(1);
 #[into_params(parameter_in = Query)]
 pub(crate) struct EventsQuery {
     /// The number of the last event that the client has. Without one it gets a `snapshot` first.
-    #[param(minimum = 0)]
+    #[param(minimum = 0, maximum = 2147483647)]
     after: Option<i32>,
     /// Only with `Accept: application/json`: wait for so many seconds if there are no events yet.
     #[param(minimum = 0, maximum = 60)]

@@ -17,6 +17,13 @@ pub(super) async fn use_accounts(app: &TestApp) {
     lost.refresh(&lost.refresh_token).await.expect(200);
     lost.refresh(&lost.refresh_token).await.expect(401);
     ann.get("/users/me").await.expect(200);
+    let key = json!({ "name": "deploy", "scopes": ["read"] });
+    let key = ann.post("/users/me/keys", key).await.expect(201);
+    let program = ann.with_token(&text(&key["key"]));
+    program.get("/blogs").await.expect(200);
+    ann.get("/users/me/keys").await.expect(200);
+    let key = format!("/users/me/keys/{}", text(&key["id"]));
+    ann.delete(&key).await.expect(204);
     let sessions = ended.get("/users/me/sessions").await.items();
     let own = sessions.iter().find(|session| session["current"] == true);
     let own = format!("/users/me/sessions/{}", text(&own.unwrap()["id"]));
