@@ -98,7 +98,7 @@ impl EventHub {
         after: Option<i32>,
     ) -> Result<Option<EventReader>> {
         let session = self.0.sessions.watch(me).ok_or(Error::Overloaded)?;
-        let (watched, changes) = self.watch(job);
+        let (watched, changes) = self.watch(job)?;
         let reader = EventReader {
             changes: Some(changes),
             watched,
@@ -124,17 +124,16 @@ impl EventHub {
         self.0.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn watch(&self, job: &job::Model) -> (Arc<WatchedJob>, watch::Receiver<()>) {
+    fn watch(&self, job: &job::Model) -> Result<(Arc<WatchedJob>, watch::Receiver<()>)> {
+        let new = WatchedJob {
+            log: Mutex::new(EventLog::new(job.id, job.post_id, job.last_event > 0)?),
+            changes: watch::Sender::new(()),
+        };
         let mut jobs = self.jobs();
-        let watched = jobs.entry(job.id).or_insert_with(|| {
-            Arc::new(WatchedJob {
-                log: Mutex::new(EventLog::new(job.id, job.post_id)),
-                changes: watch::Sender::new(()),
-            })
-        });
+        let watched = jobs.entry(job.id).or_insert_with(|| Arc::new(new));
         let watched = (watched.clone(), watched.changes.subscribe());
         self.0.count.send_replace(jobs.len());
-        watched
+        Ok(watched)
     }
 
     async fn look_for_events(self, mut signal: EventSignal) {
@@ -342,11 +341,10 @@ async fn earlier(
 ) -> Result<Vec<Frame>> {
     let after = after.unwrap_or_default();
     let rows = job_event::Entity::after(hub.0.db.read(), &[(job, after)]).await?;
-    let mut log = EventLog::new(job, watched.log().post());
-    let is_next = rows.first().is_some_and(|row| row.seq == after + 1);
+    let mut log = EventLog::new(job, watched.log().post(), true)?;
     log.append(rows)?;
-    if is_next && let Next::Frames(frames) = log.next(Some(after))? {
-        return Ok(frames);
+    match log.next(Some(after))? {
+        Next::Frames(frames) if frames[0].seq == after + 1 => Ok(frames),
+        _ => watched.log().all_in_one(),
     }
-    watched.log().all_in_one()
 }

@@ -6,7 +6,7 @@ use sea_orm::{DbBackend, FromQueryResult, QueryOrder, QuerySelect, Statement};
 use crate::clock::Timestamp;
 use crate::job;
 
-/// A row of `job_events`.
+/// A row of `job_events`: events of a job that were stored together.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "job_events")]
@@ -14,12 +14,13 @@ pub struct Model {
     /// The job.
     #[sea_orm(primary_key, auto_increment = false)]
     pub job_id: Uuid,
-    /// 1, 2, 3, ... for each job, across its attempts.
+    /// The number of the last of them: 1, 2, 3, ... for each job, across its attempts. The first
+    /// event, that the job is queued, is never stored.
     #[sea_orm(primary_key, auto_increment = false)]
     pub seq: i32,
-    /// The name of the event.
+    /// `events`; `end` if the last one is the end; or `compacted`.
     pub kind: String,
-    /// Its data, as JSON.
+    /// The events, as a JSON array; or what has taken their place.
     pub data: String,
 }
 
@@ -91,23 +92,6 @@ impl Entity {
             .into_tuple()
             .all(db)
             .await
-    }
-
-    /// Replaces the end of a job, if it has one: the job goes on.
-    pub async fn replace_end(
-        db: &impl ConnectionTrait,
-        job: Uuid,
-        kind: &str,
-        data: &str,
-    ) -> Result<(), DbErr> {
-        Entity::update_many()
-            .col_expr(Column::Kind, Expr::value(kind))
-            .col_expr(Column::Data, Expr::value(data))
-            .filter(Column::JobId.eq(job))
-            .filter(Expr::cust("kind = 'end'"))
-            .exec(db)
-            .await?;
-        Ok(())
     }
 }
 

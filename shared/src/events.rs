@@ -8,7 +8,7 @@ mod snapshot;
 use entity::job::{self, Phase, Status};
 use entity::job_event;
 use sea_orm::entity::prelude::*;
-use sea_orm::{ConnectionTrait, Set};
+use sea_orm::{ConnectionTrait, IntoActiveModel, Set};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -111,43 +111,58 @@ pub struct EndError {
 }
 
 impl JobEvent {
-    /// The event's name and its data as a JSON object.
-    pub fn to_parts(&self) -> Result<(String, Json), DbErr> {
-        let error = |e: serde_json::Error| DbErr::Json(e.to_string());
-        let parts = serde_json::to_value(self).map_err(error)?;
-        let Parts { event, data } = serde_json::from_value(parts).map_err(error)?;
-        Ok((event, data))
+    /// An event that is stored as JSON. None if a newer version has written it.
+    pub fn read(event: &Json) -> Option<JobEvent> {
+        JobEvent::deserialize(event).ok()
     }
 
-    /// The event of a row. None if a newer version has written it.
-    pub fn read(row: &job_event::Model) -> Option<JobEvent> {
-        let parts = Parts {
-            event: row.kind.clone(),
-            data: serde_json::from_str(&row.data).ok()?,
-        };
-        serde_json::from_value(serde_json::to_value(parts).ok()?).ok()
+    /// The event that a job is queued, which is its first one.
+    pub fn queued() -> JobEvent {
+        JobEvent::Status {
+            status: Status::Queued,
+            attempt: 0,
+        }
     }
 }
 
-#[derive(Serialize, Deserialize)]
-struct Parts {
-    event: String,
-    data: Json,
+/// Events of one job that were stored together.
+#[derive(Debug)]
+pub struct StoredEvents {
+    /// The number of the first.
+    pub first: i32,
+    /// JSON objects with `event` and `data`.
+    pub events: Vec<Json>,
 }
 
-/// Inserts events with the numbers that their jobs' rows have counted in the same transaction.
+impl StoredEvents {
+    /// The events of a row.
+    pub fn read(row: &job_event::Model) -> serde_json::Result<StoredEvents> {
+        let events: Vec<Json> = serde_json::from_str(&row.data)?;
+        Ok(StoredEvents {
+            first: row.seq + 1 - events.len() as i32,
+            events,
+        })
+    }
+}
+
+/// The kinds of rows that are not compacted.
+const EVENTS: &str = "events";
+const END: &str = "end";
+
+/// Inserts the events of jobs, each with the number of its last one, which the job's row has
+/// counted in the same transaction.
 pub(crate) async fn insert(
     db: &impl ConnectionTrait,
-    events: impl IntoIterator<Item = (Uuid, i32, JobEvent)>,
+    events: impl IntoIterator<Item = (Uuid, i32, Vec<JobEvent>)>,
 ) -> Result<(), DbErr> {
     let mut rows = Vec::new();
-    for (job, seq, event) in events {
-        let (kind, data) = event.to_parts()?;
+    for (job, last, events) in events {
+        let is_end = matches!(events.last(), Some(JobEvent::End { .. }));
         rows.push(job_event::ActiveModel {
             job_id: Set(job),
-            seq: Set(seq),
-            kind: Set(kind),
-            data: Set(data.to_string()),
+            seq: Set(last),
+            kind: Set(if is_end { END } else { EVENTS }.to_owned()),
+            data: Set(to_json(&events)?),
         });
     }
     for some in rows.chunks(MAX_ROWS) {
@@ -160,12 +175,26 @@ pub(crate) async fn insert(
 
 /// Makes the end of a job, which is about to be queued again, a change of its status.
 pub(crate) async fn replace_end(db: &impl ConnectionTrait, job: &job::Model) -> Result<(), DbErr> {
-    let status = JobEvent::Status {
-        status: job.status,
-        attempt: job.attempt,
-    };
-    let (kind, data) = status.to_parts()?;
-    job_event::Entity::replace_end(db, job.id, &kind, &data.to_string()).await
+    let ends = job_event::Entity::of_job(job.id).filter(job_event::Column::Kind.eq(END));
+    for row in ends.all(db).await? {
+        let json = |error: serde_json::Error| DbErr::Json(error.to_string());
+        let mut events = StoredEvents::read(&row).map_err(json)?.events;
+        events.pop();
+        let status = JobEvent::Status {
+            status: job.status,
+            attempt: job.attempt,
+        };
+        events.push(serde_json::to_value(status).map_err(json)?);
+        let mut row = row.into_active_model();
+        row.kind = Set(EVENTS.to_owned());
+        row.data = Set(to_json(&events)?);
+        row.update(db).await?;
+    }
+    Ok(())
+}
+
+fn to_json(events: &impl Serialize) -> Result<String, DbErr> {
+    serde_json::to_string(events).map_err(|error| DbErr::Json(error.to_string()))
 }
 
 /// How many rows one statement has: databases limit its parameters.

@@ -253,6 +253,8 @@ impl Attempt {
         has_text: &Notify,
     ) -> AttemptError {
         let renew_interval = LEASE_RENEW_INTERVAL.min(self.lease.length / 3);
+        // What the call begins with, such as a plan, if it is not over at once.
+        has_text.notify_one();
         loop {
             tokio::select! {
                 () = sleep_until(next_multiple(renew_interval)) => {}

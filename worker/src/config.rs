@@ -90,9 +90,8 @@ pub struct Config {
     /// How models write: one-call (the whole post in one answer), by-example (the same, after
     /// an example), by-section (a plan, then section by section) or guided (for the smallest
     /// models). For all models, or for single ones: MODEL=WAY, separated by commas; without it,
-    /// guided below a billion parameters, by the model's name, else by-section above 1000
-    /// words, and up to that by-example below four billion parameters and one-call from there
-    /// on
+    /// guided below a billion parameters, by the model's name, by-example below four billion, and
+    /// else one-call up to 1000 words and by-section above
     #[arg(
         long,
         env = "AGENT_WRITING",

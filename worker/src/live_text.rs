@@ -154,7 +154,10 @@ mod tests {
     }
 
     fn names(events: &[JobEvent]) -> Vec<String> {
-        let names = events.iter().map(|event| event.to_parts().unwrap().0);
+        let json = events
+            .iter()
+            .map(|event| serde_json::to_value(event).unwrap());
+        let names = json.map(|event| event["event"].as_str().unwrap().to_owned());
         names.collect()
     }
 

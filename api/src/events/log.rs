@@ -6,7 +6,7 @@ use std::sync::Arc;
 use entity::job_event;
 use serde::Serialize;
 use serde_json::Value;
-use shared::events::{Compacted, JobEvent, Snapshot};
+use shared::events::{Compacted, JobEvent, Snapshot, StoredEvents};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -65,8 +65,9 @@ pub(super) struct EventLog {
 }
 
 impl EventLog {
-    pub(super) fn new(job: Uuid, post: Uuid) -> Self {
-        EventLog {
+    /// The log of a job, with its first event, which is not stored, if there are any.
+    pub(super) fn new(job: Uuid, post: Uuid, has_events: bool) -> Result<Self> {
+        let mut log = EventLog {
             post,
             job,
             snapshot: Snapshot::default(),
@@ -75,7 +76,12 @@ impl EventLog {
             recent: VecDeque::new(),
             recent_bytes: 0,
             is_deleted: false,
+        };
+        if has_events {
+            let queued = serde_json::to_value(JobEvent::queued()).map_err(Error::internal)?;
+            log.add(1, queued)?;
         }
+        Ok(log)
     }
 
     pub(super) fn post(&self) -> Uuid {
@@ -94,22 +100,28 @@ impl EventLog {
         self.is_deleted = true;
     }
 
-    /// Adds the next rows; those that it has already are ignored.
+    /// Adds the next rows; events that it has already are ignored.
     pub(super) fn append(&mut self, rows: Vec<job_event::Model>) -> Result<()> {
         for row in rows {
             if row.seq <= self.last {
                 continue;
             }
-            if let Some(compacted) = Compacted::read(&row) {
-                self.snapshot = compacted.snapshot;
-                self.recent.clear();
-                self.recent_bytes = 0;
-                match compacted.end {
-                    Some(end) => self.end(row.seq, end)?,
-                    None => self.last = row.seq,
+            let Some(compacted) = Compacted::read(&row) else {
+                let StoredEvents { first, events } =
+                    StoredEvents::read(&row).map_err(Error::internal)?;
+                for (seq, event) in (first..).zip(events) {
+                    if seq > self.last {
+                        self.add(seq, event)?;
+                    }
                 }
-            } else {
-                self.add(row)?;
+                continue;
+            };
+            self.snapshot = compacted.snapshot;
+            self.recent.clear();
+            self.recent_bytes = 0;
+            match compacted.end {
+                Some(end) => self.end(row.seq, end)?,
+                None => self.last = row.seq,
             }
         }
         Ok(())
@@ -125,27 +137,27 @@ impl EventLog {
         self.end(self.last + 1, end)
     }
 
-    fn add(&mut self, row: job_event::Model) -> Result<()> {
+    fn add(&mut self, seq: i32, mut event: Value) -> Result<()> {
         self.reopen()?;
-        match JobEvent::read(&row) {
-            Some(end @ JobEvent::End { .. }) => return self.end(row.seq, end),
+        match JobEvent::read(&event) {
+            Some(end @ JobEvent::End { .. }) => return self.end(seq, end),
             Some(event) => self.snapshot.apply(&event),
             // A newer version's: for clients that know it.
             None => {}
         }
-        let data = serde_json::from_str(&row.data).map_err(Error::internal)?;
-        self.push(frame(row.seq, row.kind, data));
+        let name = event["event"].as_str().unwrap_or_default().to_owned();
+        self.push(frame(seq, name, event["data"].take()));
         Ok(())
     }
 
     fn end(&mut self, seq: i32, end: JobEvent) -> Result<()> {
-        let (name, mut data) = end.to_parts()?;
+        let mut event = serde_json::to_value(&end).map_err(Error::internal)?;
         let links = EndLinks {
             itself: format!("/api/v1/jobs/{}", self.job),
             blog: format!("/api/v1/blogs/{}", self.post),
         };
-        data["links"] = serde_json::to_value(links).map_err(Error::internal)?;
-        self.push(frame(seq, name, data));
+        event["data"]["links"] = serde_json::to_value(links).map_err(Error::internal)?;
+        self.push(frame(seq, "end".to_owned(), event["data"].take()));
         self.end = Some(end);
         Ok(())
     }
@@ -160,9 +172,9 @@ impl EventLog {
             status: self.snapshot.status,
             attempt: self.snapshot.attempt,
         };
-        let (name, data) = status.to_parts()?;
+        let mut status = serde_json::to_value(status).map_err(Error::internal)?;
         if let Some(last) = self.recent.back_mut() {
-            *last = frame(last.seq, name, data);
+            *last = frame(last.seq, "status".to_owned(), status["data"].take());
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use sea_orm::entity::prelude::*;
 use sea_orm::{DatabaseTransaction, DbErr};
 use serde::{Deserialize, Serialize};
 
-use super::{JobEvent, Snapshot};
+use super::{JobEvent, Snapshot, StoredEvents};
 
 /// The kind of the row.
 const KIND: &str = "compacted";
@@ -49,11 +49,14 @@ impl Compacted {
             if let Some(earlier) = Compacted::read(row) {
                 snapshot = earlier.snapshot;
                 end = earlier.end;
-            } else if let Some(event) = JobEvent::read(row) {
-                // An end after which the job was retried was a change of status.
-                if let Some(earlier) = end.take() {
-                    snapshot.apply(&earlier);
-                }
+                continue;
+            }
+            // An end after which the job was retried was a change of status.
+            if let Some(earlier) = end.take() {
+                snapshot.apply(&earlier);
+            }
+            let events = StoredEvents::read(row).map_or(Vec::new(), |stored| stored.events);
+            for event in events.iter().filter_map(JobEvent::read) {
                 match event {
                     JobEvent::End { .. } => end = Some(event),
                     event => snapshot.apply(&event),

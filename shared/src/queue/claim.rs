@@ -12,7 +12,7 @@ use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::Func;
 use sea_orm::{DatabaseTransaction, ExprTrait, QuerySelect, QueryTrait, Set};
 
-use super::transition::{count_events, numbered};
+use super::transition::count_events;
 use super::{Lease, delivery, fair_order};
 use crate::events::{self, JobEvent};
 
@@ -121,12 +121,13 @@ async fn claim_jobs(
         .await?;
     let mut claimed: Vec<_> = claimed.into_iter().filter_map(leased).collect();
     insert_attempts(tx, worker, &claimed).await?;
-    let told = claimed.iter().flat_map(|(_, job)| {
+    let told = claimed.iter().map(|(_, job)| {
         let status = JobEvent::Status {
             status: job.status,
             attempt: job.attempt,
         };
-        numbered(job, vec![status, JobEvent::Phase { phase }])
+        let events = vec![status, JobEvent::Phase { phase }];
+        (job.id, job.last_event, events)
     });
     events::insert(tx, told).await?;
     claimed.extend(held);

@@ -8,7 +8,7 @@ use entity::{post, user};
 use sea_orm::entity::prelude::*;
 use sea_orm::{DatabaseTransaction, ExprTrait, QuerySelect, Set, SqlErr};
 
-use super::transition::{UNFINISHED, queue_job, set_error, sql_null, status_event};
+use super::transition::{UNFINISHED, queue_job, set_error, sql_null};
 use super::{delivery, fair_order};
 use crate::events;
 
@@ -139,6 +139,7 @@ pub async fn enqueue(
         traceparent: Set(new.origin.traceparent),
         input_tokens: Set(0),
         output_tokens: Set(0),
+        // That it is queued, which the row itself tells.
         last_event: Set(1),
         created_at: Set(now()),
         // All others are null.
@@ -147,7 +148,6 @@ pub async fn enqueue(
     let job = Entity::insert(row).exec_with_returning(tx).await;
     let job = job.map_err(unfinished_job)?;
     delivery::insert(tx, &delivery, &job, Duration::ZERO).await?;
-    events::insert(tx, [status_event(&job)]).await?;
     Ok(job)
 }
 

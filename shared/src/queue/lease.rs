@@ -118,11 +118,9 @@ pub async fn update(
     {
         let status = locked.status(lease);
         let mut last_event = locked.job(lease).map_or(0, |job| job.last_event);
-        if status == LeaseStatus::Active && last_event == *after {
-            for event in events {
-                last_event += 1;
-                told.push((lease.job, last_event, event.clone()));
-            }
+        if status == LeaseStatus::Active && last_event == *after && !events.is_empty() {
+            last_event += events.len() as i32;
+            told.push((lease.job, last_event, events.clone()));
         }
         if status != LeaseStatus::Lost {
             renewed.push(vec![

@@ -112,13 +112,13 @@ pub(super) async fn end_jobs(
             post::Entity::set_statuses(tx, posts, post::Status::Canceled).await?;
         }
     }
-    let told = ended.iter().flat_map(|job| {
+    let told = ended.iter().map(|job| {
         let (_, mut events) = texts.remove(&job.id).unzip();
         let mut events: Vec<JobEvent> = events.take().unwrap_or_default();
         events.push(end_event(job, versions.get(&job.post_id).copied()));
-        numbered(job, events)
+        (job.id, job.last_event, events)
     });
-    events::insert(tx, told.collect::<Vec<_>>()).await?;
+    events::insert(tx, told).await?;
     events::notify(tx).await?;
     Ok(ended)
 }
@@ -136,23 +136,13 @@ fn end_event(job: &Model, version: Option<i32>) -> JobEvent {
     }
 }
 
-/// Events with their numbers, the last of which the job's row has just been given.
-pub(super) fn numbered(job: &Model, events: Vec<JobEvent>) -> Vec<(Uuid, i32, JobEvent)> {
-    let first = job.last_event + 1 - events.len() as i32;
-    let numbers = first..;
-    numbers
-        .zip(events)
-        .map(|(seq, event)| (job.id, seq, event))
-        .collect()
-}
-
 /// Tells of a job's new status. Its row has counted the event.
-pub(super) fn status_event(job: &Model) -> (Uuid, i32, JobEvent) {
+pub(super) fn status_event(job: &Model) -> (Uuid, i32, Vec<JobEvent>) {
     let event = JobEvent::Status {
         status: job.status,
         attempt: job.attempt,
     };
-    (job.id, job.last_event, event)
+    (job.id, job.last_event, vec![event])
 }
 
 pub(super) fn count_events(update: UpdateMany<Entity>, events: i32) -> UpdateMany<Entity> {

@@ -35,9 +35,14 @@ struct Connection {
 impl EventReader {
     /// A reader of the job of a post.
     pub fn of(client: &TestClient, post: &Value) -> Self {
+        Self::of_job(client, &job_path(post))
+    }
+
+    /// A reader of the job at a path, such as `/jobs/{id}`.
+    pub fn of_job(client: &TestClient, path: &str) -> Self {
         EventReader {
             client: client.clone(),
-            path: format!("{}/events", job_path(post)),
+            path: format!("{path}/events"),
             connection: None,
             after: None,
             events: Vec::new(),
@@ -56,18 +61,24 @@ impl EventReader {
 
     /// Connects, and returns the status.
     pub async fn connect(&mut self) -> u16 {
-        let mut request = self.client.request(Method::GET, &self.path);
+        let client = self.client.clone();
+        self.try_connect(client.url()).await.unwrap()
+    }
+
+    /// Connects to the API at `url`. An error if it goes before it has answered.
+    pub async fn try_connect(&mut self, url: &str) -> reqwest::Result<u16> {
+        let mut request = self.client.at(url).request(Method::GET, &self.path);
         if let Some(after) = self.after {
             request = request.header("last-event-id", after);
         }
         let response = timeout(TIMEOUT, request.send()).await;
-        let response = response.expect("no answer").unwrap();
+        let response = response.expect("no answer")?;
         let status = response.status().as_u16();
         self.connection = (status == 200).then_some(Connection {
             response,
             buffer: String::new(),
         });
-        status
+        Ok(status)
     }
 
     /// A header of the current answer.

@@ -20,8 +20,8 @@ const EXAMPLE_TOPIC: &str = "Why bread goes stale";
 
 const SECTION_WORDS: u32 = 100;
 
-/// Writes a draft. One in the wrong language, or far from the length that was asked for, is
-/// written once more as a whole, and the better one is kept: asked for a section again, a
+/// Writes a draft. One in the wrong language, that repeats itself, or that is far from the length
+/// that was asked for, is written once more as a whole, and the better one is kept: asked for a section again, a
 /// small model often writes the whole post once more.
 pub(super) async fn write(
     attempt: &Attempt,
@@ -56,7 +56,9 @@ pub(super) async fn write(
 /// much to the other side.
 fn second_request(brief: &PostBrief, first: &Draft) -> Option<PostBrief> {
     let is_off = review::is_length_off(brief, first);
-    if !is_off && !one_call::is_in_other_language(brief, first) {
+    let is_of_no_use =
+        one_call::is_in_other_language(brief, first) || review::is_repetitive(brief, first);
+    if !is_off && !is_of_no_use {
         return None;
     }
     let mut request = brief.clone();

@@ -33,8 +33,6 @@ pub(super) async fn write(
         None => write_plan(attempt, brief).await?,
     };
     let mut sections: Vec<String> = finished.take(plan.sections.len()).collect();
-    let (progress, view) = (progress(&plan, &sections), view(&plan, &sections, ""));
-    attempt.show(progress, view).await?;
     while sections.len() < plan.sections.len() {
         let section = write_section(attempt, brief, &plan, &sections).await?;
         sections.push(section);

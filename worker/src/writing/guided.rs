@@ -45,10 +45,6 @@ pub(super) async fn write(
         None => write_outline(attempt, brief).await?,
     };
     let mut sections: Vec<String> = finished.take(outline.headings.len()).collect();
-    let view = draft(&outline, &sections).view(sections.len());
-    attempt
-        .show(progress_after(&outline, &sections), view)
-        .await?;
     while let Some(prompt) = prompts::section(brief, &outline, &sections) {
         let section = write_section(attempt, &outline, &sections, prompt).await?;
         sections.push(section);

@@ -92,9 +92,19 @@ pub(super) async fn warn(
 pub(super) fn rank(brief: &PostBrief, draft: &Draft) -> impl Ord + use<> {
     (
         is_in_other_language(brief, draft),
+        is_repetitive(brief, draft),
         is_length_off(brief, draft),
         faults(brief, draft).len(),
     )
+}
+
+/// A post that says so many things again is not worth reading.
+const MAX_REPETITIONS: usize = 2;
+
+pub(super) fn is_repetitive(brief: &PostBrief, draft: &Draft) -> bool {
+    let faults = faults(brief, draft).into_iter();
+    let repeated = faults.filter(|fault| fault.code == Some(WarningCode::Repeated));
+    repeated.count() > MAX_REPETITIONS
 }
 
 async fn rewrite(

@@ -71,8 +71,9 @@ impl Ways {
         let named = self.by_model.get(model).copied().or(self.of_all);
         named.unwrap_or_else(|| match billions_of_parameters(model) {
             Some(size) if size < 1.0 => Way::Guided,
-            _ if words > ONE_CALL_WORDS => Way::BySection,
+            // Asked for sections, these repeat themselves: a short post is the better one.
             Some(size) if size < 4.0 => Way::ByExample,
+            _ if words > ONE_CALL_WORDS => Way::BySection,
             _ => Way::OneCall,
         })
     }
@@ -105,7 +106,7 @@ mod tests {
             ("SmolLM2-135M-Instruct", 500, Way::Guided),
             ("qwen3:0.6b", 2000, Way::Guided),
             ("qwen2.5-coder-1.5b-instruct", 500, Way::ByExample),
-            ("qwen2.5-coder-1.5b-instruct", 1001, Way::BySection),
+            ("qwen2.5-coder-1.5b-instruct", 2500, Way::ByExample),
             ("qwen3:4b", 500, Way::OneCall),
             ("gpt-5", 1000, Way::OneCall),
             ("llama-3.3-70b-versatile", 3000, Way::BySection),

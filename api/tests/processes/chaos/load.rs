@@ -7,7 +7,7 @@ use std::time::Duration;
 use rand::RngExt;
 use reqwest::Method;
 use serde_json::{Value, json};
-use testing::{TIMEOUT, TestClient, TestResponse, is_finished, text};
+use testing::{EventReader, TIMEOUT, TestClient, TestResponse, is_finished, text};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -112,8 +112,11 @@ impl Member {
                 jobs.push(text(&post["job"]["id"]));
                 posts.push(text(&post["id"]));
             }
-            for job in jobs {
-                self.wait(&job).await;
+            for (n, job) in jobs.iter().enumerate() {
+                // From the beginning, or from a snapshot.
+                let after = (n % 2 == 0).then_some(0);
+                self.watch(job, after).await;
+                self.wait(job).await;
             }
         }
         posts
@@ -147,6 +150,37 @@ impl Member {
         let over = timeout(TIMEOUT, over).await;
         over.unwrap_or_else(|_| panic!("the job does not end: {present:#}"));
         assert_ne!(present["status"], "failed", "{present:#}");
+    }
+
+    /// Reads a job's events to the end, which tell of the very text that is stored.
+    async fn watch(&self, job: &str, after: Option<i64>) {
+        let mut reader = EventReader::of_job(&self.client, &format!("/jobs/{job}"));
+        reader.after = after;
+        let ended = async {
+            while reader.end.is_none() {
+                let url = self.api.borrow().clone();
+                match reader.try_connect(&url).await {
+                    Ok(200) => reader.read_until(|reader| reader.end.is_some()).await,
+                    Ok(503) => {}
+                    Ok(status) => panic!("{job}: {status}"),
+                    // The API has gone.
+                    Err(_) => {}
+                }
+                sleep(PAUSE).await;
+            }
+        };
+        let ended = timeout(TIMEOUT, ended).await;
+        ended.unwrap_or_else(|_| panic!("the events of {job} do not end"));
+        let end = reader.end.as_ref().unwrap();
+        if end["status"] == "succeeded" {
+            let job = self
+                .insist(Method::GET, &format!("/jobs/{job}"), None)
+                .await;
+            let path = format!("/blogs/{}", text(&job.body["blog_id"]));
+            let post = self.insist(Method::GET, &path, None).await.body;
+            assert_eq!(reader.content(), text(&post["content"]));
+            assert_eq!(json!(reader.title), post["title"]);
+        }
     }
 
     /// Sends a request until it is answered for good.
