@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run demo test eval chaos fuzz-api lint-api bench docs check fmt lint rules deny fuzz
+.PHONY: help run demo test eval chaos fuzz-api lint-api clients bench docs check fmt lint rules deny fuzz
 
 # The topic as typed: make must not expand it.
 override TOPIC := $(value TOPIC)
@@ -31,6 +31,9 @@ fuzz-api: ## Fuzz the programs with schemathesis, for FUZZ_SECONDS (300)
 lint-api: ## Lint the OpenAPI document with OWASP's and Redocly's rules
 	@scripts/lint-api.sh
 
+clients: ## Generate clients from the OpenAPI document, and run them
+	@scripts/check-clients.sh
+
 bench: ## Benchmark the release binaries, on both databases
 	cargo build --release --workspace --locked
 	@scripts/with-postgres.sh --durable cargo bench --package api --bench service --locked -- $(ONLY)
@@ -38,7 +41,7 @@ bench: ## Benchmark the release binaries, on both databases
 docs: ## Generate the table of settings and .env.example
 	@UPDATE_DOCS=1 cargo test --quiet --locked --package api --test processes settings_docs
 
-check: fmt lint rules deny lint-api fuzz test ## Run what CI runs: all checks, a minute of fuzzing, all tests
+check: fmt lint rules deny lint-api clients fuzz test ## Run what CI runs: all checks, a minute of fuzzing, all tests
 
 fmt:
 	cargo fmt --all --check

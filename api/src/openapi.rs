@@ -5,7 +5,7 @@ use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use utoipa::openapi::header::Header;
 use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
@@ -112,23 +112,37 @@ pub(crate) fn docs(mut document: OpenApi) -> Router<AppState> {
         .route(PATH, get(|| async { Json(document) }))
 }
 
-/// Adds to the data of events what each of them is sent with.
+/// Makes a schema of its own for each event and its data, with what they are sent with besides:
+/// generators can't name those that stand within others.
 fn complete_events(document: &mut Value) {
     let schemas = &mut document["components"]["schemas"];
-    let number = json!({ "type": "integer", "format": "int32", "description": "The event's id." });
-    let mut snapshot = schemas["JobSnapshot"].take();
-    let events = schemas["JobEvent"]["oneOf"].as_array_mut();
-    let events = events.into_iter().flatten();
-    for event in events {
-        let name = event["properties"]["event"]["enum"][0].clone();
-        let data = match name.as_str() {
-            Some("snapshot") => &mut snapshot,
-            _ => &mut event["properties"]["data"],
-        };
+    let number =
+        json!({ "type": "integer", "format": "int32", "description": "The event's number." });
+    let reference = |name: &str| json!({ "$ref": format!("#/components/schemas/{name}") });
+    let mut events = Vec::new();
+    let mut mapping = Map::new();
+    for mut event in schemas["JobEvent"]["oneOf"]
+        .take()
+        .as_array()
+        .cloned()
+        .unwrap_or_default()
+    {
+        let kind = event["properties"]["event"]["enum"][0]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        let words = kind
+            .split('.')
+            .map(|word| word[..1].to_uppercase() + &word[1..]);
+        let name = format!("JobEvent{}", words.collect::<String>());
+        let (mut data_name, mut data) = (format!("{name}Data"), event["properties"]["data"].take());
+        if kind == "snapshot" {
+            data_name = "JobSnapshot".to_owned();
+            data = schemas[&data_name].take();
+        }
         let mut added = vec![("seq", number.clone())];
-        if name == "end" {
-            let links = json!({ "$ref": "#/components/schemas/EndLinks" });
-            added.push(("links", links));
+        if kind == "end" {
+            added.push(("links", reference("EndLinks")));
         }
         for (field, schema) in added {
             data["properties"][field] = schema;
@@ -136,8 +150,16 @@ fn complete_events(document: &mut Value) {
                 required.push(field.into());
             }
         }
+        event["properties"]["id"] = number.clone();
+        event["properties"]["data"] = reference(&data_name);
+        event["required"] = json!(["id", "event", "data"]);
+        schemas[&data_name] = data;
+        schemas[&name] = event;
+        events.push(reference(&name));
+        mapping.insert(kind, format!("#/components/schemas/{name}").into());
     }
-    schemas["JobSnapshot"] = snapshot;
+    schemas["JobEvent"]["oneOf"] = events.into();
+    schemas["JobEvent"]["discriminator"] = json!({ "propertyName": "event", "mapping": mapping });
 }
 
 /// Expands [`VISIBLE`] in patterns to exclude all invisible characters.

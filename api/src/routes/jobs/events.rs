@@ -45,21 +45,11 @@ pub(crate) struct EventsQuery {
 /// Events of a job.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct EventList {
-    /// In order.
-    events: Vec<ListedEvent>,
+    /// In order; each as in the stream.
+    #[schema(value_type = Vec<JobEvent>)]
+    events: Vec<Value>,
     /// What to give as `after` for those that follow; null if there were none yet.
     next: Option<i32>,
-}
-
-/// An event of a job.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct ListedEvent {
-    /// 1, 2, 3, ... for each job.
-    id: i32,
-    /// As in the stream.
-    #[serde(flatten)]
-    #[schema(value_type = JobEvent)]
-    event: Value,
 }
 
 /// Watch a job
@@ -74,7 +64,10 @@ pub(crate) struct ListedEvent {
     params(
         ("id" = Uuid, Path),
         EventsQuery,
-        ("Last-Event-ID" = Option<i32>, Header, description = "Wins over `after`."),
+        (
+            "Last-Event-ID" = Option<i32>, Header, nullable = false, minimum = 0,
+            maximum = 2147483647, description = "Wins over `after`.",
+        ),
     ),
     responses(
         (status = 200, content(
@@ -148,8 +141,7 @@ async fn read_list(mut reader: EventReader, wait: Duration) -> Result<EventList>
     let frames = reader.next(wait).await?.unwrap_or_default();
     let event = |Frame { seq, name, data }: Frame| {
         let data: Value = serde_json::from_str(&data).map_err(Error::internal)?;
-        let event = json!({ "event": name, "data": data });
-        Ok(ListedEvent { id: seq, event })
+        Ok(json!({ "id": seq, "event": name, "data": data }))
     };
     Ok(EventList {
         events: frames.into_iter().map(event).collect::<Result<_>>()?,
