@@ -12,9 +12,7 @@ use entity::job::JobState;
 use entity::{job, job_event, post};
 use sea_orm::EntityTrait;
 use shared::database::Database;
-use shared::events::{
-    EndError, EventSignal, JobEvent, Snapshot, SnapshotProgress, SnapshotSection,
-};
+use shared::events::{EventSignal, JobEvent, Snapshot, SnapshotProgress, SnapshotSection};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
@@ -111,7 +109,7 @@ impl EventHub {
         // After the subscription, so that nothing is missed.
         self.refresh(vec![job.id]).await?;
         if job.status.is_finished() && !reader.watched.log().has_ended() {
-            self.add_missing_end(&reader.watched, job).await?;
+            self.add_missing_end(&reader.watched, job.id).await?;
         }
         let (has_ended, last) = {
             let log = reader.watched.log();
@@ -209,33 +207,30 @@ impl EventHub {
             }
             // It may have been told since the last look.
             self.refresh(vec![id]).await?;
-            let job = job::Entity::find_by_id(id).one(self.0.db.read()).await?;
-            if let Some(job) = job.filter(|job| job.status.is_finished())
-                && !watched.log().has_ended()
-            {
-                self.add_missing_end(&watched, &job).await?;
-            }
+            self.add_missing_end(&watched, id).await?;
         }
         Ok(())
     }
 
-    async fn add_missing_end(&self, watched: &WatchedJob, job: &job::Model) -> Result<()> {
+    /// Adds the end of a job that a worker of an earlier version has ended, if it was.
+    async fn add_missing_end(&self, watched: &WatchedJob, job: Uuid) -> Result<()> {
+        let job = job::Entity::find_by_id(job).one(self.0.db.read()).await?;
+        // What the job has counted is told, if not here yet.
+        let is_missing = |job: &job::Model| {
+            let log = watched.log();
+            job.status.is_finished() && !log.has_ended() && job.last_event <= log.last()
+        };
+        let Some(job) = job.filter(is_missing) else {
+            return Ok(());
+        };
         let post = post::Entity::find_by_id(job.post_id)
             .one(self.0.db.read())
             .await?;
-        let error = |code: String| EndError {
-            code,
-            message: job.error_message.clone().unwrap_or_default(),
-            retryable: job.error_retryable.unwrap_or_default(),
-        };
-        let has_text = job.status == job::Status::Succeeded;
-        let end = JobEvent::End {
-            status: job.status,
-            error: job.error_code.clone().map(error),
-            version: post.as_ref().filter(|_| has_text).map(|post| post.version),
-        };
+        let post = post.filter(|_| job.status == job::Status::Succeeded);
+        let end = JobEvent::end(&job, post.as_ref().map(|post| post.version));
         let mut log = watched.log();
-        let text = (log.last() == 0).then(|| snapshot(job, post.filter(|_| has_text)));
+        let tells_nothing = log.last() == 0 || post.is_some();
+        let text = tells_nothing.then(|| snapshot(&job, post));
         if !log.has_ended() {
             log.add_missing_end(text, end)?;
         }

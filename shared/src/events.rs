@@ -116,6 +116,28 @@ impl JobEvent {
         JobEvent::deserialize(event).ok()
     }
 
+    /// The event that a job has its present status.
+    pub fn status(job: &job::Model) -> JobEvent {
+        JobEvent::Status {
+            status: job.status,
+            attempt: job.attempt,
+        }
+    }
+
+    /// The event that a job has finished, with the version of the post that it has made.
+    pub fn end(job: &job::Model, version: Option<i32>) -> JobEvent {
+        let error = |code: String| EndError {
+            code,
+            message: job.error_message.clone().unwrap_or_default(),
+            retryable: job.error_retryable.unwrap_or_default(),
+        };
+        JobEvent::End {
+            status: job.status,
+            error: job.error_code.clone().map(error),
+            version,
+        }
+    }
+
     /// The event that a job is queued, which is its first one.
     pub fn queued() -> JobEvent {
         JobEvent::Status {
@@ -180,11 +202,7 @@ pub(crate) async fn replace_end(db: &impl ConnectionTrait, job: &job::Model) -> 
         let json = |error: serde_json::Error| DbErr::Json(error.to_string());
         let mut events = StoredEvents::read(&row).map_err(json)?.events;
         events.pop();
-        let status = JobEvent::Status {
-            status: job.status,
-            attempt: job.attempt,
-        };
-        events.push(serde_json::to_value(status).map_err(json)?);
+        events.push(serde_json::to_value(JobEvent::status(job)).map_err(json)?);
         let mut row = row.into_active_model();
         row.kind = Set(EVENTS.to_owned());
         row.data = Set(to_json(&events)?);

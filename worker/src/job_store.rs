@@ -101,7 +101,8 @@ impl JobStore {
 
     /// What a job's events have told, and the number of the last one.
     pub(crate) async fn told(&self, job: Uuid) -> Result<(Snapshot, i32), DbErr> {
-        let rows = job_event::Entity::of_job(job).all(self.db.read()).await?;
+        let read = || job_event::Entity::of_job(job).all(self.db.read()).boxed();
+        let rows = self.retry(read).await?;
         let last = rows.last().map_or(0, |row| row.seq);
         Ok((Compacted::of(&rows).state(), last))
     }

@@ -132,6 +132,8 @@ impl EventLog {
     pub(super) fn add_missing_end(&mut self, text: Option<Snapshot>, end: JobEvent) -> Result<()> {
         if let Some(text) = text {
             self.snapshot = text;
+            self.recent.clear();
+            self.recent_bytes = 0;
             self.last += 1;
         }
         self.end(self.last + 1, end)

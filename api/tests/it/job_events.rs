@@ -434,16 +434,22 @@ async fn jobs_of_others_and_numbers_that_are_none_are_refused() {
 }
 
 #[tokio::test]
-async fn a_job_of_an_earlier_version_is_told_in_one() {
+async fn a_job_that_a_worker_of_an_earlier_version_has_ended_is_told_in_one() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let post = app.ready_post(&ann, "Tomatoes").await;
     app.execute("DELETE FROM job_events").await;
-    app.execute("UPDATE generation_jobs SET last_event = 0")
+    // Its API knew of events, or did not.
+    for (last_event, after) in [(0, None), (1, None), (1, Some(0)), (1, Some(1))] {
+        app.execute(&format!(
+            "UPDATE generation_jobs SET last_event = {last_event}"
+        ))
         .await;
-    let mut reader = EventReader::of(&ann, &post);
-    reader.read_to_end().await;
-    assert_eq!(reader.snapshots, 1);
-    assert_has_stored_text(&ann, &post, &reader).await;
-    assert_eq!(reader.connect().await, 204);
+        let mut reader = EventReader::of(&ann, &post);
+        reader.after = after;
+        reader.read_to_end().await;
+        assert_eq!(reader.snapshots, 1);
+        assert_has_stored_text(&ann, &post, &reader).await;
+        assert_eq!(reader.connect().await, 204);
+    }
 }

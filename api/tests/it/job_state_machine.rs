@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use entity::job::{self, Phase, Status};
-use entity::{attempt, post, queue_state, step};
+use entity::{attempt, job_event, post, queue_state, step};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, PaginatorTrait, QueryFilter,
 };
-use shared::events::Snapshot;
+use shared::events::{Compacted, JobEvent, Snapshot, SnapshotSection, StoredEvents};
 use shared::queue::{
     AttemptResult, AttemptUpdate, Checkpoint, ClaimRequest, JobError, JobQuota, Lease, LeaseStatus,
-    LockMode, Progress, RecordedOutcome, RequestOrigin, RescueOutcome, WrittenPost, cancel,
-    checkpoint, claim, complete, expired_leases, record, redeliver, rescue, retry, update,
+    LockMode, Progress, RecordedOutcome, RequestOrigin, RescueOutcome, UpdateResult, WrittenPost,
+    cancel, checkpoint, claim, complete, expired_leases, record, redeliver, rescue, retry, update,
 };
 use testing::{TestClient, text};
 use uuid::Uuid;
@@ -562,4 +562,78 @@ async fn no_job_is_claimed_while_the_queue_is_paused() {
     assert!(first(&tx, "w1").await.is_some());
     tx.rollback().await.unwrap();
     app.run_jobs().await;
+}
+
+#[tokio::test]
+async fn events_are_stored_once_however_often_their_write_is_repeated() {
+    let mut app = TestApp::new().await;
+    app.allow_unfinished_jobs();
+    let ann = app.user("ann").await;
+    let lease = running(&app, &ann).await;
+    let tx = app.begin().await;
+    let begun = row(&tx, lease.job).await.last_event;
+    let text = |text: &str| JobEvent::Delta {
+        section: 0,
+        text: text.to_owned(),
+    };
+    let told = AttemptUpdate {
+        progress: HALF,
+        events: vec![text("Old"), text(" words")],
+        after: begun,
+    };
+    // The answer to the first was lost, say.
+    for _ in 0..2 {
+        let results = update(&tx, &[(lease, told.clone())], LockMode::Wait).await;
+        let expected = UpdateResult {
+            status: LeaseStatus::Active,
+            last_event: begun + 2,
+        };
+        assert_eq!(results.unwrap(), [expected]);
+    }
+    // So is what it does not know of when it ends.
+    let section = SnapshotSection {
+        heading: None,
+        text: "New words".to_owned(),
+        done: true,
+    };
+    let end = WrittenPost {
+        events: vec![text(" that would be wrong")],
+        after: begun,
+        told: Snapshot {
+            sections: vec![section.clone()],
+            ..Snapshot::default()
+        },
+        ..written(new_text())
+    };
+    let stored = complete(&tx, &[(lease, end)], LockMode::Wait).await;
+    assert_eq!(stored.unwrap(), [true]);
+    let rows = job_event::Entity::of_job(lease.job).all(&tx).await.unwrap();
+    let events = rows.iter().map(|row| StoredEvents::read(row).unwrap());
+    let numbers = events.flat_map(|stored| (stored.first..).take(stored.events.len()));
+    let last = row(&tx, lease.job).await.last_event;
+    assert_eq!(numbers.collect::<Vec<_>>(), (2..=last).collect::<Vec<_>>());
+    let told = Compacted::of(&rows).state();
+    assert_eq!(
+        (told.sections, told.status),
+        (vec![section], Status::Succeeded)
+    );
+}
+
+#[tokio::test]
+async fn nothing_is_told_of_an_attempt_that_has_lost_its_job() {
+    let mut app = TestApp::new().await;
+    app.allow_unfinished_jobs();
+    let ann = app.user("ann").await;
+    let lease = running(&app, &ann).await;
+    let tx = app.begin().await;
+    assert!(release(&tx, &lease).await);
+    let before = row(&tx, lease.job).await.last_event;
+    let late = AttemptUpdate {
+        progress: HALF,
+        events: vec![JobEvent::SectionReset { section: 0 }],
+        after: before,
+    };
+    let results = update(&tx, &[(lease, late)], LockMode::Wait).await.unwrap();
+    assert_eq!(results[0].status, LeaseStatus::Lost);
+    assert_eq!(row(&tx, lease.job).await.last_event, before);
 }

@@ -122,11 +122,7 @@ async fn claim_jobs(
     let mut claimed: Vec<_> = claimed.into_iter().filter_map(leased).collect();
     insert_attempts(tx, worker, &claimed).await?;
     let told = claimed.iter().map(|(_, job)| {
-        let status = JobEvent::Status {
-            status: job.status,
-            attempt: job.attempt,
-        };
-        let events = vec![status, JobEvent::Phase { phase }];
+        let events = vec![JobEvent::status(job), JobEvent::Phase { phase }];
         (job.id, job.last_event, events)
     });
     events::insert(tx, told).await?;

@@ -13,7 +13,7 @@ use sea_orm::sea_query::SimpleExpr;
 use sea_orm::{DatabaseTransaction, ExprTrait, UpdateMany};
 
 use super::delivery;
-use crate::events::{self, EndError, JobEvent, Snapshot};
+use crate::events::{self, JobEvent, Snapshot};
 
 /// Literally the condition of the partial index.
 pub(super) const UNFINISHED: &str = "status IN ('queued', 'running', 'canceling')";
@@ -115,7 +115,7 @@ pub(super) async fn end_jobs(
     let told = ended.iter().map(|job| {
         let (_, mut events) = texts.remove(&job.id).unzip();
         let mut events: Vec<JobEvent> = events.take().unwrap_or_default();
-        events.push(end_event(job, versions.get(&job.post_id).copied()));
+        events.push(JobEvent::end(job, versions.get(&job.post_id).copied()));
         (job.id, job.last_event, events)
     });
     events::insert(tx, told).await?;
@@ -123,26 +123,9 @@ pub(super) async fn end_jobs(
     Ok(ended)
 }
 
-fn end_event(job: &Model, version: Option<i32>) -> JobEvent {
-    let error = |code: String| EndError {
-        code,
-        message: job.error_message.clone().unwrap_or_default(),
-        retryable: job.error_retryable.unwrap_or_default(),
-    };
-    JobEvent::End {
-        status: job.status,
-        error: job.error_code.clone().map(error),
-        version,
-    }
-}
-
 /// Tells of a job's new status. Its row has counted the event.
 pub(super) fn status_event(job: &Model) -> (Uuid, i32, Vec<JobEvent>) {
-    let event = JobEvent::Status {
-        status: job.status,
-        attempt: job.attempt,
-    };
-    (job.id, job.last_event, vec![event])
+    (job.id, job.last_event, vec![JobEvent::status(job)])
 }
 
 pub(super) fn count_events(update: UpdateMany<Entity>, events: i32) -> UpdateMany<Entity> {
