@@ -124,6 +124,9 @@ const MANY_ROWS: &str = "
     SELECT gen_random_uuid(), 1, now() FROM generate_series(1, 1000);
     INSERT INTO sessions (id, user_id, created_at, last_used_at, expires_at)
     SELECT gen_random_uuid(), id, now(), now(), now() FROM users, generate_series(1, 20);
+    INSERT INTO api_keys (id, user_id, name, prefix, hash, scopes, created_at)
+    SELECT gen_random_uuid(), id, '', '', gen_random_uuid(), 'read', now()
+    FROM users, generate_series(1, 20);
     INSERT INTO refresh_tokens (hash, session_id, created_at, spent_at)
     SELECT gen_random_uuid(), id, now(), now() FROM sessions;
     INSERT INTO idempotency_keys (user_id, key, fingerprint, created_at)
@@ -142,6 +145,8 @@ const MANY_ROWS: &str = "
     SELECT gen_random_uuid(), '', '' FROM generation_jobs;
     INSERT INTO job_attempts (id, job_id, attempt, worker, started_at)
     SELECT gen_random_uuid(), id, 1, '', now() FROM generation_jobs;
+    INSERT INTO job_events (job_id, seq, kind, data)
+    SELECT id, 1000, 'compacted', '' FROM generation_jobs;
     ANALYZE";
 
 /// The types of the parameters of statements on Postgres, as they have been prepared.
