@@ -16,7 +16,7 @@ use shared::queue::{
     AttemptUpdate, Checkpoint, ClaimedJob, Lease, LeaseStatus, Progress, WrittenPost,
 };
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::agent::{
     CallScope, Completion, CompletionRequest, Event, LimitedAgent, OnEvent, Prompt, Usage,
@@ -31,6 +31,9 @@ const LEASE_RENEW_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often new text is stored for those who watch, at most.
 const UPDATE_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How long a call has run before anything of it is stored.
+const FIRST_UPDATE_AFTER: Duration = Duration::from_millis(100);
 
 /// A larger count is a provider's error, and might overflow the sum.
 const MAX_TOKENS: u32 = 10_000_000;
@@ -253,7 +256,9 @@ impl Attempt {
         has_text: &Notify,
     ) -> AttemptError {
         let renew_interval = LEASE_RENEW_INTERVAL.min(self.lease.length / 3);
-        // What the call begins with, such as a plan, if it is not over at once.
+        // A call that is over by then costs no update.
+        sleep(FIRST_UPDATE_AFTER).await;
+        // What it begins with, such as a plan, is new, too.
         has_text.notify_one();
         loop {
             tokio::select! {

@@ -35,7 +35,7 @@ pub(crate) struct CreateApiKeyRequest {
     #[schema(
         min_length = 1,
         max_length = 100,
-        pattern = "^[^\\x00]*[[:visible:]][^\\x00]*$"
+        pattern = "^[^\\x00]*[^\\s\\x00][^\\x00]*$"
     )]
     name: String,
     #[schema(min_items = 1, max_items = 3, example = json!(["read", "write"]))]
@@ -58,15 +58,14 @@ impl FromFields for CreateApiKeyRequest {
 }
 
 fn scopes(mut scopes: Vec<Scope>) -> std::result::Result<Vec<Scope>, Violation> {
-    let given = scopes.len();
-    scopes.sort();
-    scopes.dedup();
     if scopes.is_empty() {
         return Err(("too_short", "must not be empty".to_owned()));
     }
-    if scopes.len() < given {
-        return Err(("invalid", "must not have a scope twice".to_owned()));
+    if scopes.len() > Scope::ALL.len() {
+        return Err(("too_long", "must have at most 3 items".to_owned()));
     }
+    scopes.sort();
+    scopes.dedup();
     Ok(scopes)
 }
 

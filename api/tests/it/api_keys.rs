@@ -193,8 +193,8 @@ async fn invented_keys_are_refused_and_bad_requests_for_keys_make_none() {
             vec!["name: too_short", "scopes: too_short"],
         ),
         (
-            json!({ "name": "x", "scopes": ["read", "read"] }),
-            vec!["scopes: invalid"],
+            json!({ "name": "x", "scopes": ["read", "read", "read", "read"] }),
+            vec!["scopes: too_long"],
         ),
         (
             json!({ "name": "x", "scopes": ["all"] }),
