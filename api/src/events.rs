@@ -124,7 +124,7 @@ impl EventHub {
 
     fn watch(&self, job: &job::Model) -> Result<(Arc<WatchedJob>, watch::Receiver<()>)> {
         let new = WatchedJob {
-            log: Mutex::new(EventLog::new(job.id, job.post_id, job.last_event > 0)?),
+            log: Mutex::new(EventLog::new(job.id, job.post_id)?),
             changes: watch::Sender::new(()),
         };
         let mut jobs = self.jobs();
@@ -163,8 +163,12 @@ impl EventHub {
         let rows = job_event::Entity::after(self.0.db.read(), &known).await?;
         for rows in rows.chunk_by(|one, next| one.job_id == next.job_id) {
             let watched = self.jobs().get(&rows[0].job_id).cloned();
-            if let Some(watched) = watched {
-                watched.append(rows.to_vec())?;
+            if let Some(watched) = watched
+                && let Err(error) = watched.append(rows.to_vec())
+            {
+                tracing::error!(?error, job = %rows[0].job_id, "can't read events; ending their streams");
+                watched.log().delete();
+                watched.changes.send_replace(());
             }
         }
         Ok(())
@@ -226,11 +230,15 @@ impl EventHub {
         let post = post::Entity::find_by_id(job.post_id)
             .one(self.0.db.read())
             .await?;
-        let post = post.filter(|_| job.status == job::Status::Succeeded);
+        // The text may be a later job's.
+        let latest = job::Entity::of_post(job.post_id)
+            .one(self.0.db.read())
+            .await?;
+        let is_latest = latest.is_some_and(|latest| latest.id == job.id);
+        let post = post.filter(|_| is_latest && job.status == job::Status::Succeeded);
         let end = JobEvent::end(&job, post.as_ref().map(|post| post.version));
         let mut log = watched.log();
-        let tells_nothing = log.last() == 0 || post.is_some();
-        let text = tells_nothing.then(|| snapshot(&job, post));
+        let text = post.map(|post| snapshot(&job, post));
         if !log.has_ended() {
             log.add_missing_end(text, end)?;
         }
@@ -240,9 +248,8 @@ impl EventHub {
     }
 }
 
-/// A job of which no event tells.
-fn snapshot(job: &job::Model, post: Option<post::Model>) -> Snapshot {
-    let (title, content) = post.map_or((None, None), |post| (post.title, post.content));
+/// A job of whose text no event tells.
+fn snapshot(job: &job::Model, post: post::Model) -> Snapshot {
     let section = |content: String| SnapshotSection {
         heading: None,
         text: content.trim_end_matches('\n').to_owned(),
@@ -256,8 +263,8 @@ fn snapshot(job: &job::Model, post: Option<post::Model>) -> Snapshot {
             percent: job.percent,
             words: job.words,
         },
-        title,
-        sections: content.map(section).into_iter().collect(),
+        title: post.title,
+        sections: post.content.map(section).into_iter().collect(),
     }
 }
 
@@ -336,7 +343,7 @@ async fn earlier(
 ) -> Result<Vec<Frame>> {
     let after = after.unwrap_or_default();
     let rows = job_event::Entity::after(hub.0.db.read(), &[(job, after)]).await?;
-    let mut log = EventLog::new(job, watched.log().post(), true)?;
+    let mut log = EventLog::new(job, watched.log().post())?;
     log.append(rows)?;
     match log.next(Some(after))? {
         Next::Frames(frames) if frames[0].seq == after + 1 => Ok(frames),

@@ -71,8 +71,13 @@ pub fn app(state: AppState) -> Router {
         .nest("/api/v1", v1)
         .split_for_parts();
 
-    let limit = NonZeroU32::new(state.config.rate_limit_per_minute)
-        .map(|per_minute| Arc::new(RateLimit::new(per_minute, state.keys.clone())));
+    let limit = NonZeroU32::new(state.config.rate_limit_per_minute).map(|per_minute| {
+        Arc::new(RateLimit::new(
+            per_minute,
+            state.keys.clone(),
+            state.refused_keys.clone(),
+        ))
+    });
     router
         .merge(openapi::docs(document))
         .fallback(|| async { Error::NotFound })

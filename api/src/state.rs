@@ -9,6 +9,7 @@ use shared::database::Database;
 use shared::events::EventSignal;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::api_keys::RefusedKeys;
 use crate::auth::password::Passwords;
 use crate::auth::tokens::SigningKeys;
 use crate::cached::Cached;
@@ -23,6 +24,7 @@ use crate::metrics::Metrics;
 pub struct AppState {
     pub(crate) db: Database,
     pub(crate) keys: Arc<SigningKeys>,
+    pub(crate) refused_keys: RefusedKeys,
     pub(crate) passwords: Passwords,
     /// The first is the default.
     pub(crate) models: Arc<[Model]>,
@@ -56,6 +58,7 @@ impl AppState {
             long_polls: LongPollHub::new(db.clone(), changes, stop),
             db,
             keys: Arc::new(SigningKeys::new(secret)),
+            refused_keys: RefusedKeys::default(),
             passwords: Passwords::new()?,
             models: config.agent.models()?.into(),
             searches: PerUserLimit::new(MAX_SEARCHES),

@@ -89,6 +89,8 @@ impl Entity {
             .column(job::Column::Id)
             .filter(job::Column::Id.is_in(ended))
             .filter(job::Column::FinishedAt.lt(before))
+            // In the order in which several are locked.
+            .order_by_asc(job::Column::Id)
             .into_tuple()
             .all(db)
             .await

@@ -6,11 +6,12 @@ pub(crate) struct Migration;
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
-    /// What happened to each job, for those who watch it.
+    /// What happened to each job, for those who watch it. The first event, that it is queued,
+    /// has no row.
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let alter = Table::alter()
             .table("generation_jobs")
-            .add_column(integer("last_event").default(0))
+            .add_column(integer("last_event").default(1))
             .to_owned();
         manager.alter_table(alter).await?;
         let mut job = ForeignKey::create();

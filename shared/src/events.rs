@@ -8,7 +8,7 @@ mod snapshot;
 use entity::job::{self, Phase, Status};
 use entity::job_event;
 use sea_orm::entity::prelude::*;
-use sea_orm::{ConnectionTrait, IntoActiveModel, Set};
+use sea_orm::{ConnectionTrait, IntoActiveModel, QuerySelect, Set};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -169,7 +169,7 @@ impl StoredEvents {
 
 /// The kinds of rows that are not compacted.
 const EVENTS: &str = "events";
-const END: &str = "end";
+pub(crate) const END: &str = "end";
 
 /// Inserts the events of jobs, each with the number of its last one, which the job's row has
 /// counted in the same transaction.
@@ -198,7 +198,8 @@ pub(crate) async fn insert(
 /// Makes the end of a job, which is about to be queued again, a change of its status.
 pub(crate) async fn replace_end(db: &impl ConnectionTrait, job: &job::Model) -> Result<(), DbErr> {
     let ends = job_event::Entity::of_job(job.id).filter(job_event::Column::Kind.eq(END));
-    for row in ends.all(db).await? {
+    // It may be about to be compacted: then it is an end no more.
+    for row in ends.lock_exclusive().all(db).await? {
         let json = |error: serde_json::Error| DbErr::Json(error.to_string());
         let mut events = StoredEvents::read(&row).map_err(json)?.events;
         events.pop();

@@ -318,7 +318,7 @@ async fn live_update(
     // If this fails, what is told is not known any more.
     let result = store.update(lease, update).await?;
     live.renewed = Instant::now();
-    if result.last_event == live.last_event + events.len() as i32 {
+    if result.stored {
         events.iter().for_each(|event| told.apply(event));
         live.told = Some(told);
         live.last_event = result.last_event;

@@ -2,6 +2,9 @@
 //! the user, and a tag. The tag tells a key of ours from an invented one without a query, for the
 //! rate limit; whether it is valid, and for whom, the database says by its hash.
 
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use ring::rand::SecureRandom;
@@ -63,6 +66,29 @@ impl KeySigner {
 
     fn tag(&self, data: &[u8]) -> Vec<u8> {
         hmac::sign(&self.0, data).as_ref()[..TAG_BYTES].to_vec()
+    }
+}
+
+/// Hashes of keys that were refused, so that a revoked one uses up nothing of its owner's limit.
+/// Clones share them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RefusedKeys(Arc<Mutex<HashSet<String>>>);
+
+/// When there are more they are forgotten: each is refused again.
+const MAX_REFUSED: usize = 10_000;
+
+impl RefusedKeys {
+    pub(crate) fn add(&self, key: &str) {
+        let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if keys.len() >= MAX_REFUSED {
+            keys.clear();
+        }
+        keys.insert(hash(key));
+    }
+
+    pub(crate) fn contains(&self, key: &str) -> bool {
+        let keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.contains(&hash(key))
     }
 }
 

@@ -117,7 +117,13 @@ async fn find_key(state: &AppState, key: &str) -> Result<(user::Model, api_key::
         .await?;
     match found {
         Some((key, Some(user))) if key.is_valid() => Ok((user, key)),
-        _ => Err(Error::Unauthenticated),
+        _ => {
+            // Invented ones count for the address anyway.
+            if state.keys.user_of_api_key(key).is_some() {
+                state.refused_keys.add(key);
+            }
+            Err(Error::Unauthenticated)
+        }
     }
 }
 

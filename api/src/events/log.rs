@@ -65,8 +65,8 @@ pub(super) struct EventLog {
 }
 
 impl EventLog {
-    /// The log of a job, with its first event, which is not stored, if there are any.
-    pub(super) fn new(job: Uuid, post: Uuid, has_events: bool) -> Result<Self> {
+    /// The log of a job, with its first event, which is not stored.
+    pub(super) fn new(job: Uuid, post: Uuid) -> Result<Self> {
         let mut log = EventLog {
             post,
             job,
@@ -77,10 +77,8 @@ impl EventLog {
             recent_bytes: 0,
             is_deleted: false,
         };
-        if has_events {
-            let queued = serde_json::to_value(JobEvent::queued()).map_err(Error::internal)?;
-            log.add(1, queued)?;
-        }
+        let queued = serde_json::to_value(JobEvent::queued()).map_err(Error::internal)?;
+        log.add(1, queued)?;
         Ok(log)
     }
 
@@ -121,7 +119,10 @@ impl EventLog {
             self.recent_bytes = 0;
             match compacted.end {
                 Some(end) => self.end(row.seq, end)?,
-                None => self.last = row.seq,
+                None => {
+                    self.end = None;
+                    self.last = row.seq;
+                }
             }
         }
         Ok(())

@@ -18,6 +18,7 @@ use governor::middleware::StateInformationMiddleware;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use uuid::Uuid;
 
+use crate::auth::api_keys::RefusedKeys;
 use crate::auth::current_user::bearer;
 use crate::auth::tokens::SigningKeys;
 use crate::error::Error;
@@ -54,6 +55,7 @@ enum ClientKey {
 #[derive(Debug)]
 pub(crate) struct RateLimit {
     keys: Arc<SigningKeys>,
+    refused_keys: RefusedKeys,
     per_minute: NonZeroU32,
     known: DefaultKeyedRateLimiter<ClientKey, StateInformationMiddleware>,
     counted: AtomicUsize,
@@ -62,10 +64,15 @@ pub(crate) struct RateLimit {
 const MINUTE: u32 = 60;
 
 impl RateLimit {
-    pub(crate) fn new(per_minute: NonZeroU32, keys: Arc<SigningKeys>) -> Self {
+    pub(crate) fn new(
+        per_minute: NonZeroU32,
+        keys: Arc<SigningKeys>,
+        refused_keys: RefusedKeys,
+    ) -> Self {
         let known = RateLimiter::keyed(Quota::per_minute(per_minute));
         RateLimit {
             keys,
+            refused_keys,
             per_minute,
             known: known.with_middleware(),
             counted: AtomicUsize::new(0),
@@ -119,7 +126,7 @@ pub(crate) async fn rate_limit(
     let Some(limit) = limit.filter(|_| is_limited) else {
         return next.run(request).await;
     };
-    let counted = limit.count(client_key(&limit.keys, &request));
+    let counted = limit.count(client_key(&limit, &request));
     let mut response = match counted {
         Ok(_) => next.run(request).await,
         Err(seconds) => Error::RateLimited(seconds).into_response(),
@@ -130,12 +137,13 @@ pub(crate) async fn rate_limit(
 
 /// The user of a valid token or of a key of ours, or the address. Whether the session or key is
 /// still active would cost a query.
-fn client_key(keys: &SigningKeys, request: &Request) -> ClientKey {
+fn client_key(limit: &RateLimit, request: &Request) -> ClientKey {
     let is_door = CREDENTIAL_ROUTES.contains(&request.uri().path());
     let token = bearer(request.headers()).filter(|_| !is_door);
-    let user = token.and_then(|token| match keys.read_access_token(token) {
+    let user = token.and_then(|token| match limit.keys.read_access_token(token) {
         Ok(claims) => Some(claims.sub),
-        Err(_) => keys.user_of_api_key(token),
+        Err(_) if limit.refused_keys.contains(token) => None,
+        Err(_) => limit.keys.user_of_api_key(token),
     });
     if let Some(user) = user {
         return ClientKey::User(user);
@@ -152,7 +160,8 @@ mod tests {
 
     fn limit(per_minute: u32) -> RateLimit {
         let keys = SigningKeys::new(&"0123456789abcdef0123456789abcdef".into());
-        RateLimit::new(NonZeroU32::new(per_minute).unwrap(), Arc::new(keys))
+        let per_minute = NonZeroU32::new(per_minute).unwrap();
+        RateLimit::new(per_minute, Arc::new(keys), RefusedKeys::default())
     }
 
     fn address(n: u32) -> ClientKey {

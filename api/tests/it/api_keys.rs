@@ -231,3 +231,18 @@ async fn requests_with_keys_count_for_their_user() {
     assert!(refused >= 4, "{refused}");
     app.user("bob").await.get("/blogs").await.assert_status(200);
 }
+
+#[tokio::test]
+async fn a_revoked_key_uses_up_nothing_of_its_owners_limit() {
+    let app = TestApp::with(&["--rate-limit-per-minute=20"]).await;
+    let ann = app.user("ann").await;
+    let (created, program) = key(&ann, &["read"]).await;
+    let path = format!("/users/me/keys/{}", text(&created["id"]));
+    ann.delete(&path).await.assert_status(204);
+    let thief = program.from_ip(9);
+    for _ in 0..24 {
+        let refused = thief.get("/blogs").await.status;
+        assert!([401, 429].contains(&refused), "{refused}");
+    }
+    ann.get("/blogs").await.assert_status(200);
+}

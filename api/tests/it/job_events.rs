@@ -439,17 +439,49 @@ async fn a_job_that_a_worker_of_an_earlier_version_has_ended_is_told_in_one() {
     let ann = app.user("ann").await;
     let post = app.ready_post(&ann, "Tomatoes").await;
     app.execute("DELETE FROM job_events").await;
-    // Its API knew of events, or did not.
-    for (last_event, after) in [(0, None), (1, None), (1, Some(0)), (1, Some(1))] {
-        app.execute(&format!(
-            "UPDATE generation_jobs SET last_event = {last_event}"
-        ))
+    app.execute("UPDATE generation_jobs SET last_event = 1")
         .await;
+    for after in [None, Some(0), Some(1)] {
         let mut reader = EventReader::of(&ann, &post);
         reader.after = after;
         reader.read_to_end().await;
         assert_eq!(reader.snapshots, 1);
         assert_has_stored_text(&ann, &post, &reader).await;
         assert_eq!(reader.connect().await, 204);
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_is_retried_goes_on_from_its_compacted_events() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let begun: &'static str = format!("{BEGINNING}## Water\n\nHalf a sec").leak();
+    app.agent.set(StubBehavior::WriteAndHang(begun));
+    let post = ann.create_post("Tomatoes").await;
+    let worker = app.worker_with(ONE_CALL).await;
+    let mut reader = EventReader::of(&ann, &post);
+    assert_eq!(reader.connect().await, 200);
+    reader
+        .read_until(|reader| reader.content().contains("Half a sec"))
+        .await;
+    ann.cancel(&post).await.expect(202);
+    reader.read_to_end().await;
+    assert_eq!(reader.end.take().unwrap()["status"], "canceled");
+    app.execute("UPDATE generation_jobs SET finished_at = '2020-01-01T00:00:00+00:00'")
+        .await;
+    let compact = async |tx: &_| shared::events::compact_finished(tx, 9).await;
+    assert_eq!(app.db.transaction(compact).await.unwrap(), 1);
+
+    app.agent.set(StubBehavior::WriteText(REST));
+    ann.retry(&post).await.expect(202);
+    reader.read_to_end().await;
+    worker.stop().await;
+    assert_has_stored_text(&ann, &post, &reader).await;
+    for after in [None, Some(0), Some(3)] {
+        let mut late = EventReader::of(&ann, &post);
+        late.after = after;
+        late.read_to_end().await;
+        assert_eq!(late.snapshots, 1);
+        assert_has_stored_text(&ann, &post, &late).await;
     }
 }

@@ -582,11 +582,12 @@ async fn events_are_stored_once_however_often_their_write_is_repeated() {
         after: begun,
     };
     // The answer to the first was lost, say.
-    for _ in 0..2 {
+    for stored in [true, false] {
         let results = update(&tx, &[(lease, told.clone())], LockMode::Wait).await;
         let expected = UpdateResult {
             status: LeaseStatus::Active,
             last_event: begun + 2,
+            stored,
         };
         assert_eq!(results.unwrap(), [expected]);
     }

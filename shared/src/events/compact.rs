@@ -7,7 +7,7 @@ use sea_orm::entity::prelude::*;
 use sea_orm::{DatabaseTransaction, DbErr};
 use serde::{Deserialize, Serialize};
 
-use super::{JobEvent, Snapshot, StoredEvents};
+use super::{END, JobEvent, Snapshot, StoredEvents};
 
 /// The kind of the row.
 const KIND: &str = "compacted";
@@ -79,7 +79,8 @@ pub async fn compact_finished(tx: &DatabaseTransaction, limit: u64) -> Result<u6
 
 async fn compact(tx: &DatabaseTransaction, job: Uuid) -> Result<(), DbErr> {
     let rows = Entity::of_job(job).all(tx).await?;
-    let Some(last) = rows.last() else {
+    // It may have been retried since.
+    let Some(last) = rows.last().filter(|last| last.kind == END) else {
         return Ok(());
     };
     let compacted = serde_json::to_string(&Compacted::of(&rows));

@@ -91,8 +91,10 @@ pub struct AttemptUpdate {
 pub struct UpdateResult {
     /// Whether the attempt still holds its job.
     pub status: LeaseStatus,
-    /// The number of the job's last event. The update's events are stored if it is theirs.
+    /// The number of the job's last event.
     pub last_event: i32,
+    /// Whether the update's events are stored.
+    pub stored: bool,
 }
 
 /// Records how far attempts of one worker are and what has happened in them, and renews their
@@ -118,7 +120,8 @@ pub async fn update(
     {
         let status = locked.status(lease);
         let mut last_event = locked.job(lease).map_or(0, |job| job.last_event);
-        if status == LeaseStatus::Active && last_event == *after && !events.is_empty() {
+        let stored = status == LeaseStatus::Active && last_event == *after;
+        if stored && !events.is_empty() {
             last_event += events.len() as i32;
             told.push((lease.job, last_event, events.clone()));
         }
@@ -132,7 +135,11 @@ pub async fn update(
                 last_event.into(),
             ]);
         }
-        results.push(UpdateResult { status, last_event });
+        results.push(UpdateResult {
+            status,
+            last_event,
+            stored,
+        });
     }
     if let Some((Lease { length, .. }, _)) = updates.first().filter(|_| !renewed.is_empty()) {
         from_values(extend_lease(tx, *length), renewed)
