@@ -157,6 +157,7 @@ async fn stream(
         start: before.len(),
         saved: before.len(),
         sections: Vec::new(),
+        is_stopped: false,
     });
     let lock = || stream.lock().unwrap_or_else(PoisonError::into_inner);
     let (send, mut signals) = mpsc::unbounded_channel();
@@ -170,7 +171,7 @@ async fn stream(
                     tracker.raise_percent(percent(brief, tracker.words()));
                     lock().push(&text)
                 }
-                Event::Discarded => Some(lock().discard()),
+                Event::Discarded => lock().discard(),
                 Event::Restarted => lock().restart(),
                 Event::Progress { .. } => None,
             };
@@ -247,6 +248,8 @@ struct TextStream {
     saved: usize,
     /// These sections, for comparing.
     sections: Vec<String>,
+    /// Whether the call is to be dropped: what still comes of it counts no more.
+    is_stopped: bool,
 }
 
 enum Signal {
@@ -260,6 +263,9 @@ enum Signal {
 
 impl TextStream {
     fn push(&mut self, text: &str) -> Option<Signal> {
+        if self.is_stopped {
+            return None;
+        }
         self.text += text;
         if !text.contains('\n') && !self.text.len().is_multiple_of(256) {
             return None;
@@ -269,27 +275,38 @@ impl TextStream {
             let section = self.text[self.saved..whole].to_owned();
             self.sections.push(normalized(&section));
             if ends_in_a_loop(&self.sections) {
-                return Some(Signal::Stop(AnswerEnd::Looped));
+                return Some(self.stop(AnswerEnd::Looped));
             }
             self.saved = whole;
             return Some(Signal::Section(section));
         }
-        loop_start(&self.text[self.saved..]).map(|_| Signal::Stop(AnswerEnd::Looped))
+        loop_start(&self.text[self.saved..]).map(|_| self.stop(AnswerEnd::Looped))
+    }
+
+    fn stop(&mut self, end: AnswerEnd) -> Signal {
+        self.is_stopped = true;
+        Signal::Stop(end)
     }
 
     /// The text of this call so far is none of the post's.
-    fn discard(&mut self) -> Signal {
+    fn discard(&mut self) -> Option<Signal> {
+        if self.is_stopped {
+            return None;
+        }
         self.text.truncate(self.start);
         self.saved = self.start;
         self.sections.clear();
-        Signal::Discarded
+        Some(Signal::Discarded)
     }
 
     /// The call is made again, from its beginning. If sections of it are checkpoints
     /// already, another call has to go on behind them.
     fn restart(&mut self) -> Option<Signal> {
+        if self.is_stopped {
+            return None;
+        }
         if self.saved > self.start {
-            return Some(Signal::Stop(AnswerEnd::CutOff));
+            return Some(self.stop(AnswerEnd::CutOff));
         }
         self.text.truncate(self.start);
         None
