@@ -187,11 +187,12 @@ pub(crate) async fn insert(
             data: Set(to_json(&events)?),
         });
     }
-    for some in rows.chunks(MAX_ROWS) {
-        job_event::Entity::insert_many(some.to_vec())
-            .exec_without_returning(db)
-            .await?;
+    if rows.is_empty() {
+        return Ok(());
     }
+    job_event::Entity::insert_many(rows)
+        .exec_without_returning(db)
+        .await?;
     Ok(())
 }
 
@@ -215,6 +216,3 @@ pub(crate) async fn replace_end(db: &impl ConnectionTrait, job: &job::Model) -> 
 fn to_json(events: &impl Serialize) -> Result<String, DbErr> {
     serde_json::to_string(events).map_err(|error| DbErr::Json(error.to_string()))
 }
-
-/// How many rows one statement has: databases limit its parameters.
-const MAX_ROWS: usize = 1000;

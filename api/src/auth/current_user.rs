@@ -10,6 +10,7 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, Select};
 use uuid::Uuid;
 
 use super::api_keys;
+use super::tokens::secret_hash;
 use crate::error::{Error, Result};
 use crate::state::AppState;
 
@@ -111,7 +112,7 @@ async fn find_session(state: &AppState, token: &str) -> Result<(user::Model, ses
 
 async fn find_key(state: &AppState, key: &str) -> Result<(user::Model, api_key::Model)> {
     let found = api_key::Entity::find()
-        .filter(api_key::Column::Hash.eq(api_keys::hash(key)))
+        .filter(api_key::Column::Hash.eq(secret_hash(key)))
         .find_also_related(user::Entity)
         .one(state.db.read())
         .await?;
@@ -119,7 +120,7 @@ async fn find_key(state: &AppState, key: &str) -> Result<(user::Model, api_key::
         Some((key, Some(user))) if key.is_valid() => Ok((user, key)),
         _ => {
             // Invented ones count for the address anyway.
-            if state.keys.user_of_api_key(key).is_some() {
+            if api_keys::user_of(&state.keys, key).is_some() {
                 state.refused_keys.add(key);
             }
             Err(Error::Unauthenticated)

@@ -21,7 +21,6 @@ use shared::private_file;
 use signature::{Signer, Verifier};
 use uuid::Uuid;
 
-use super::api_keys::{KeySigner, NewKey};
 use crate::error::{Error, Result};
 
 const ISSUER: &str = "blog-post-api";
@@ -68,7 +67,7 @@ pub struct SigningKeys {
     validation: Validation,
     cursors: hmac::Key,
     guard: hmac::Key,
-    api_keys: KeySigner,
+    api_keys: hmac::Key,
 }
 
 impl std::fmt::Debug for SigningKeys {
@@ -100,7 +99,7 @@ impl SigningKeys {
             validation,
             cursors: derived(b"cursors"),
             guard: derived(b"guard"),
-            api_keys: KeySigner::new(derived(b"api keys")),
+            api_keys: derived(b"api keys"),
         }
     }
 
@@ -135,14 +134,12 @@ impl SigningKeys {
         }
     }
 
-    /// A new API key for a user.
-    pub(crate) fn new_api_key(&self, user: Uuid) -> Result<NewKey> {
-        self.api_keys.new_key(user)
-    }
-
-    /// The user of an API key that was made with this secret, valid or not.
-    pub(crate) fn user_of_api_key(&self, key: &str) -> Option<Uuid> {
-        self.api_keys.user_of(key)
+    /// A signature for an API key.
+    pub(super) fn api_key_tag(&self, data: &[u8]) -> [u8; 8] {
+        let tag = hmac::sign(&self.api_keys, data);
+        let mut short = [0; 8];
+        short.copy_from_slice(&tag.as_ref()[..8]);
+        short
     }
 
     /// A signature for a cursor.
@@ -164,8 +161,8 @@ pub(crate) fn new_refresh_token() -> Result<String> {
     random().map_err(Error::internal)
 }
 
-/// What is stored of a refresh token: its SHA-256, in hexadecimal.
-pub(crate) fn refresh_token_hash(token: &str) -> String {
+/// What is stored of a refresh token or an API key: its SHA-256, in hexadecimal.
+pub(crate) fn secret_hash(token: &str) -> String {
     hex(digest::digest(&digest::SHA256, token.as_bytes()).as_ref())
 }
 

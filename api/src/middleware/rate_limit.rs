@@ -18,7 +18,7 @@ use governor::middleware::StateInformationMiddleware;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use uuid::Uuid;
 
-use crate::auth::api_keys::RefusedKeys;
+use crate::auth::api_keys::{self, RefusedKeys};
 use crate::auth::current_user::bearer;
 use crate::auth::tokens::SigningKeys;
 use crate::error::Error;
@@ -143,7 +143,7 @@ fn client_key(limit: &RateLimit, request: &Request) -> ClientKey {
     let user = token.and_then(|token| match limit.keys.read_access_token(token) {
         Ok(claims) => Some(claims.sub),
         Err(_) if limit.refused_keys.contains(token) => None,
-        Err(_) => limit.keys.user_of_api_key(token),
+        Err(_) => api_keys::user_of(&limit.keys, token),
     });
     if let Some(user) = user {
         return ClientKey::User(user);

@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{optional_timestamp, timestamp};
+use crate::auth::api_keys;
 use crate::auth::current_user::SessionUser;
 use crate::error::{Error, Result};
 use crate::extract::client_info::ClientInfo;
@@ -142,7 +143,7 @@ pub(crate) async fn create_api_key(
     client: ClientInfo,
     ValidatedJson(request): ValidatedJson<CreateApiKeyRequest>,
 ) -> Result<(StatusCode, Json<NewApiKey>)> {
-    let new = state.keys.new_api_key(me.user.id)?;
+    let new = api_keys::new_key(&state.keys, me.user.id)?;
     let scopes: Vec<&str> = request.scopes.iter().map(|scope| scope.name()).collect();
     let row = api_key::ActiveModel {
         id: Set(new_id()),

@@ -16,7 +16,7 @@ use super::account::set_password;
 use crate::auth::current_user::SessionUser;
 use crate::auth::login_throttle::{AdmittedAttempt, LoginThrottle, PasswordCheck};
 use crate::auth::password::Verification;
-use crate::auth::tokens::refresh_token_hash;
+use crate::auth::tokens::secret_hash;
 use crate::error::{Error, Result, is_unique_violation};
 use crate::extract::client_info::ClientInfo;
 use crate::extract::json::ValidatedJson;
@@ -163,7 +163,7 @@ pub(crate) async fn refresh(
     client: ClientInfo,
     ValidatedJson(given): ValidatedJson<RefreshRequest>,
 ) -> Result<Json<TokenPair>> {
-    let hash = refresh_token_hash(&given.refresh_token);
+    let hash = secret_hash(&given.refresh_token);
     let db = state.db.clone();
     let pair = db
         .transaction(async move |tx| {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::auth::tokens::{new_refresh_token, refresh_token_hash};
+use crate::auth::tokens::{new_refresh_token, secret_hash};
 use crate::error::Result;
 use crate::extract::client_info::ClientInfo;
 use crate::routes::account::User;
@@ -67,7 +67,7 @@ pub(super) async fn issue_token_pair(
 ) -> Result<TokenPair> {
     let refresh_token = new_refresh_token()?;
     let row = refresh_token::ActiveModel {
-        hash: Set(refresh_token_hash(&refresh_token)),
+        hash: Set(secret_hash(&refresh_token)),
         session_id: Set(session),
         created_at: Set(now()),
         spent_at: Set(None),
