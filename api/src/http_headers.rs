@@ -41,12 +41,12 @@ pub(crate) fn accepted_format(headers: &HeaderMap) -> Format {
     best.map_or(Format::Json, |(format, _)| format)
 }
 
-/// Whether `Accept` asks for a list of events rather than for a stream of them.
-pub(crate) fn prefers_json_to_events(headers: &HeaderMap) -> bool {
+/// Whether `Accept` prefers JSON to `other`, which is sent by default.
+pub(crate) fn prefers_json_to(headers: &HeaderMap, other: &str) -> bool {
     let accept = headers.get(header::ACCEPT);
     let accept = accept.and_then(|accept| accept.to_str().ok());
     accept.is_some_and(|accept| {
-        quality(accept, "application/json") > quality(accept, "text/event-stream")
+        quality(accept, "application/json") > quality(accept, other)
     })
 }
 

@@ -41,10 +41,15 @@ pub fn app(state: AppState) -> Router {
         .routes(routes!(
             posts::read::get_post,
             posts::update::update_post,
+            posts::update::patch_post,
             posts::delete::delete_post
         ))
         .routes(routes!(posts::read::get_post_status))
         .routes(routes!(posts::regenerate::regenerate_post))
+        .routes(routes!(posts::revisions::list_revisions))
+        .routes(routes!(posts::revisions::get_revision))
+        .routes(routes!(posts::revisions::restore_revision))
+        .routes(routes!(posts::revision_diff::diff_revisions))
         .routes(routes!(models::list_models))
         .routes(routes!(jobs::list::list_jobs))
         .routes(routes!(jobs::read::get_job))

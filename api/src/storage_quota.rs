@@ -1,6 +1,6 @@
 //! Storage quotas.
 
-use entity::{idempotency, post, user};
+use entity::{idempotency, post, post_revision, user};
 use sea_orm::DatabaseTransaction;
 use uuid::Uuid;
 
@@ -43,14 +43,17 @@ impl StorageQuota {
     }
 
     /// Checks whether more text may be generated for existing posts, in `tx`, in which the user's
-    /// row is locked. Responses stored for replays hold copies of posts, and count.
+    /// row is locked. Responses stored for replays hold copies of posts, and count; revisions give
+    /// way.
     pub(crate) async fn allows_text(&self, tx: &DatabaseTransaction, user: Uuid) -> Result<()> {
         if self.bytes == i64::MAX {
             return Ok(());
         }
         let posts = post::Entity::usage(tx, user).await?.bytes;
         let answers = idempotency::Entity::stored_bytes(tx, user).await?;
-        check(posts.saturating_add(answers) < self.bytes)
+        let room = self.bytes.saturating_sub(posts.saturating_add(answers));
+        check(room > 0)?;
+        Ok(post_revision::Entity::trim(tx, user, room).await?)
     }
 
     /// Locks the row of a user who is about to change a post: users are locked before posts.
@@ -61,19 +64,22 @@ impl StorageQuota {
         Ok(())
     }
 
-    /// Checks whether a post's content may grow by so many bytes, in `tx`, in which the user's row
-    /// is locked. It may always shrink.
-    pub(crate) async fn allows_growth(
+    /// Checks a new text of a post, which has just been stored in `tx`, in which the user's row is
+    /// locked. It may always be shorter than the one before. Revisions give way to it, the oldest
+    /// first.
+    pub(crate) async fn allows_edit(
         &self,
         tx: &DatabaseTransaction,
         user: Uuid,
         growth: i64,
     ) -> Result<()> {
-        if growth <= 0 || self.is_unlimited() {
+        if self.bytes == i64::MAX {
             return Ok(());
         }
-        let usage = post::Entity::usage(tx, user).await?;
-        check(usage.bytes.saturating_add(growth) <= self.bytes)
+        let texts = post::Entity::usage(tx, user).await?.bytes;
+        check(growth <= 0 || texts <= self.bytes)?;
+        let room = (self.bytes - texts).max(0);
+        Ok(post_revision::Entity::trim(tx, user, room).await?)
     }
 }
 

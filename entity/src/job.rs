@@ -59,6 +59,10 @@ pub struct Model {
     pub last_event: i32,
     /// A JSON array of [`Warning`]s; null if there are none.
     pub warnings: Option<String>,
+    /// The version of the post's text from which it started; null if there was none.
+    pub base_version: Option<i32>,
+    /// Whether that text was replaced meanwhile, so that the job's text is a revision beside it.
+    pub superseded: bool,
     /// The API's code of the latest error.
     pub error_code: Option<String>,
     /// The latest error's message for the user.

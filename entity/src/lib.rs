@@ -18,6 +18,7 @@ pub mod job;
 pub mod job_event;
 pub mod login_throttle;
 pub mod post;
+pub mod post_revision;
 pub mod queue_state;
 pub mod refresh_token;
 pub mod session;

@@ -5,14 +5,15 @@ use std::collections::HashMap;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Func, Query};
 use sea_orm::{
-    DatabaseTransaction, DbBackend, ExprTrait, FromQueryResult, Iterable, QuerySelect, QueryTrait,
-    Statement,
+    DatabaseTransaction, DbBackend, ExprTrait, FromQueryResult, Iterable, QueryOrder, QuerySelect,
+    QueryTrait, Statement, UpdateMany,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::bulk_update::{from_values, value_column};
 use crate::clock::{Timestamp, now};
+use crate::post_revision::{self, Author};
 use crate::text;
 
 /// A row of `blog_posts`.
@@ -37,6 +38,17 @@ pub struct Model {
     pub excerpt: Option<String>,
     /// The number of words in the content.
     pub word_count: i32,
+    /// The version that brought the present title and content; null until there was one, or if a
+    /// release before revisions has brought it.
+    pub text_version: Option<i32>,
+    /// Who wrote them.
+    pub text_author: Option<Author>,
+    /// The model that did.
+    pub text_model: Option<String>,
+    /// The options that it had.
+    pub text_options: Option<Json>,
+    /// When they were stored.
+    pub text_at: Option<Timestamp>,
     /// The status.
     pub status: Status,
     /// Incremented by every change; the `ETag`.
@@ -76,7 +88,8 @@ impl ActiveModelBehavior for ActiveModel {}
 pub struct PostContent {
     /// Without one the post keeps the one that it has.
     pub title: Option<String>,
-    content: String,
+    /// Markdown.
+    pub content: String,
     excerpt: String,
     /// The number of words in the content.
     pub word_count: i32,
@@ -93,6 +106,40 @@ impl PostContent {
             content,
         }
     }
+
+    /// A post's content under another title; None if it has none.
+    pub fn with_title(post: &Model, title: String) -> Option<Self> {
+        Some(PostContent {
+            title: Some(title),
+            content: post.content.clone()?,
+            excerpt: post.excerpt.clone().unwrap_or_default(),
+            word_count: post.word_count,
+        })
+    }
+}
+
+/// A text that an agent has written for a post.
+#[derive(Clone, Copy, Debug)]
+pub struct AgentText<'a> {
+    /// The post.
+    pub post: Uuid,
+    /// The version of the text from which it started; None if there was none.
+    pub base_version: Option<i32>,
+    /// The text.
+    pub content: &'a PostContent,
+    /// The model that has written it.
+    pub model: &'a str,
+    /// The options that it had.
+    pub options: &'a Json,
+}
+
+/// What became of an agent's text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredText {
+    /// Its version.
+    pub version: i32,
+    /// Whether it is a revision beside a text that was stored meanwhile.
+    pub superseded: bool,
 }
 
 /// How much a user has stored.
@@ -129,60 +176,85 @@ impl Entity {
         Entity::find().filter(Column::UserId.eq(user))
     }
 
-    /// Sets a post's content and makes it ready. None if the post is gone, or `version` is given
-    /// and is not the current one.
-    pub async fn set_content(
-        db: &impl ConnectionTrait,
-        id: Uuid,
+    /// Stores a title and content that the owner has written, and keeps those before as a revision.
+    /// A post that is not being generated is then ready. The caller has locked its row.
+    pub async fn set_text(
+        tx: &DatabaseTransaction,
+        post: &Model,
         new: &PostContent,
-        version: Option<i32>,
-    ) -> Result<Option<Model>, DbErr> {
-        let mut update = update_with_version()
+    ) -> Result<Model, DbErr> {
+        post_revision::Entity::keep_texts(tx, &[post.id]).await?;
+        let status = "CASE status WHEN 'generating' THEN status ELSE 'ready' END";
+        let mut update = update_with_text(Author::User)
             .col_expr(Column::Content, Expr::value(new.content.clone()))
             .col_expr(Column::Excerpt, Expr::value(new.excerpt.clone()))
             .col_expr(Column::WordCount, Expr::value(new.word_count))
-            .col_expr(Column::Status, Expr::value(Status::Ready))
-            .filter(Column::Id.eq(id));
+            .col_expr(Column::TextModel, Expr::cust("NULL"))
+            .col_expr(Column::TextOptions, Expr::cust("NULL"))
+            .col_expr(Column::Status, Expr::cust(status))
+            .filter(Column::Id.eq(post.id));
         if let Some(title) = &new.title {
             update = update.col_expr(Column::Title, Expr::value(title.clone()));
         }
-        if let Some(version) = version {
-            update = update.filter(Column::Version.eq(version));
-        }
-        Ok(update.exec_with_returning(db).await?.pop())
+        let updated = update.exec_with_returning(tx).await?.pop();
+        updated.ok_or_else(|| DbErr::RecordNotFound("a locked post".to_owned()))
     }
 
-    /// Sets the contents of posts, makes them ready, and returns their new versions.
-    pub async fn set_contents(
+    /// Sets a post's topic. The caller has locked its row.
+    pub async fn set_topic(
         tx: &DatabaseTransaction,
-        contents: impl Iterator<Item = (Uuid, &PostContent)>,
-    ) -> Result<HashMap<Uuid, i32>, DbErr> {
-        let list = contents.map(|(id, new)| {
-            vec![
-                id.into(),
-                new.content.clone().into(),
-                new.excerpt.clone().into(),
-                new.word_count.into(),
-                new.title.clone().into(),
-            ]
+        post: &Model,
+        topic: String,
+    ) -> Result<Model, DbErr> {
+        let update = update_with_version()
+            .col_expr(Column::Topic, Expr::value(topic))
+            .filter(Column::Id.eq(post.id));
+        let updated = update.exec_with_returning(tx).await?.pop();
+        updated.ok_or_else(|| DbErr::RecordNotFound("a locked post".to_owned()))
+    }
+
+    /// Stores texts that agents have written, and makes their posts ready. A text takes the place of
+    /// the one from which it started, which is kept as a revision; if that was replaced meanwhile,
+    /// it becomes a revision itself. Returns what became of the texts, by their posts.
+    pub async fn store_agent_texts(
+        tx: &DatabaseTransaction,
+        texts: Vec<AgentText<'_>>,
+    ) -> Result<HashMap<Uuid, StoredText>, DbErr> {
+        let posts = Entity::find()
+            .select_only()
+            .columns([Column::Id, Column::TextVersion])
+            .expr(Expr::col(Column::Content).is_not_null())
+            .filter(Column::Id.is_in(texts.iter().map(|text| text.post)))
+            .order_by_asc(Column::Id)
+            .lock_exclusive();
+        let posts: Vec<(Uuid, Option<i32>, bool)> = posts.into_tuple().all(tx).await?;
+        let versions: HashMap<Uuid, Option<i32>> =
+            posts.iter().map(|(id, version, _)| (*id, *version)).collect();
+        let (timely, late): (Vec<_>, Vec<_>) = texts
+            .into_iter()
+            .filter(|text| versions.contains_key(&text.post))
+            .partition(|text| versions[&text.post] == text.base_version);
+        let replaced = posts.iter().filter(|(id, _, has_text)| {
+            *has_text && timely.iter().any(|text| text.post == *id)
         });
-        let title = Func::coalesce([value_column(5), Expr::col(Column::Title)]);
-        let mut set = from_values(update_with_version(), list)
-            .col_expr(Column::Content, value_column(2))
-            .col_expr(Column::Excerpt, value_column(3))
-            .col_expr(Column::WordCount, value_column(4))
-            .col_expr(Column::Title, title.into())
-            .col_expr(Column::Status, Expr::value(Status::Ready))
-            .filter(Expr::col(Column::Id).eq(value_column(1)));
-        // Not the contents, which are large.
-        let versions = Query::returning().columns([Column::Id, Column::Version]);
-        let update = QueryTrait::query(&mut set).returning(versions);
-        let rows = tx.query_all(&*update).await?;
-        let versions = rows.iter().map(|row| {
-            let id = row.try_get_by_index(0)?;
-            Ok((id, row.try_get_by_index(1)?))
-        });
-        versions.collect()
+        let replaced: Vec<Uuid> = replaced.map(|(id, ..)| *id).collect();
+        post_revision::Entity::keep_texts(tx, &replaced).await?;
+        let mut stored = HashMap::new();
+        for (post, version) in set_agent_texts(tx, &timely).await? {
+            let superseded = false;
+            stored.insert(post, StoredText { version, superseded });
+        }
+        for text in late {
+            let update = update_with_version()
+                .col_expr(Column::Status, Expr::value(Status::Ready))
+                .filter(Column::Id.eq(text.post));
+            if let Some(post) = update.exec_with_returning(tx).await?.pop() {
+                post_revision::Entity::insert_late(tx, &post, &text).await?;
+                let (version, superseded) = (post.version, true);
+                stored.insert(post.id, StoredText { version, superseded });
+            }
+        }
+        Ok(stored)
     }
 
     /// Sets a post's options and status for a new generation.
@@ -213,8 +285,57 @@ impl Entity {
     }
 }
 
+/// Replaces the texts of posts, and returns their new versions.
+async fn set_agent_texts(
+    tx: &DatabaseTransaction,
+    texts: &[AgentText<'_>],
+) -> Result<Vec<(Uuid, i32)>, DbErr> {
+    if texts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let list = texts.iter().map(|text| {
+        let new = text.content;
+        vec![
+            text.post.into(),
+            new.content.clone().into(),
+            new.excerpt.clone().into(),
+            new.word_count.into(),
+            new.title.clone().into(),
+            text.model.into(),
+            text.options.clone().into(),
+        ]
+    });
+    let title = Func::coalesce([value_column(5), Expr::col(Column::Title)]);
+    let mut set = from_values(update_with_text(Author::Agent), list)
+        .col_expr(Column::Content, value_column(2))
+        .col_expr(Column::Excerpt, value_column(3))
+        .col_expr(Column::WordCount, value_column(4))
+        .col_expr(Column::Title, title.into())
+        .col_expr(Column::TextModel, value_column(6))
+        .col_expr(Column::TextOptions, value_column(7))
+        .col_expr(Column::Status, Expr::value(Status::Ready))
+        .filter(Expr::col(Column::Id).eq(value_column(1)));
+    // Not the contents, which are large.
+    let versions = Query::returning().columns([Column::Id, Column::Version]);
+    let update = QueryTrait::query(&mut set).returning(versions);
+    let rows = tx.query_all(&*update).await?;
+    let versions = rows.iter().map(|row| {
+        let id = row.try_get_by_index(0)?;
+        Ok((id, row.try_get_by_index(1)?))
+    });
+    versions.collect()
+}
+
+/// An update that brings a new title or content.
+fn update_with_text(author: Author) -> UpdateMany<Entity> {
+    update_with_version()
+        .col_expr(Column::TextVersion, Expr::col(Column::Version).add(1))
+        .col_expr(Column::TextAuthor, Expr::value(author))
+        .col_expr(Column::TextAt, Expr::value(now()))
+}
+
 /// An update that increments the version, as every one must.
-fn update_with_version() -> sea_orm::UpdateMany<Entity> {
+fn update_with_version() -> UpdateMany<Entity> {
     Entity::update_many()
         .col_expr(Column::Version, Expr::col(Column::Version).add(1))
         .col_expr(Column::UpdatedAt, Expr::value(now()))

@@ -23,6 +23,7 @@ mod m20261127_000006_quotas_and_deletion;
 mod m20261129_000007_warnings;
 mod m20261130_000008_job_events;
 mod m20261130_000009_api_keys;
+mod m20261130_000010_revisions;
 
 /// The part of a migration's name by which programs that don't know it refuse the database.
 pub const BREAKING: &str = "breaking";
@@ -66,6 +67,7 @@ fn since() -> Vec<Box<dyn MigrationTrait>> {
         Box::new(m20261129_000007_warnings::Migration),
         Box::new(m20261130_000008_job_events::Migration),
         Box::new(m20261130_000009_api_keys::Migration),
+        Box::new(m20261130_000010_revisions::Migration),
     ]
 }
 

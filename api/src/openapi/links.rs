@@ -41,8 +41,10 @@ const POST: &[&str] = &[
     "get_blog",
     "get_blog_status",
     "update_blog",
+    "patch_blog",
     "delete_blog",
     "regenerate_blog",
+    "list_blog_revisions",
 ];
 const JOB: &[&str] = &["get_job", "get_job_events", "cancel_job", "retry_job"];
 const ANY_JOB: &[&str] = &["get_any_job", "cancel_any_job", "retry_any_job"];

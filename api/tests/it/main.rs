@@ -38,6 +38,7 @@ mod quota;
 mod rate_limit;
 mod request_ids;
 mod rescue;
+mod revisions;
 mod sessions;
 mod smoke;
 mod transactions;

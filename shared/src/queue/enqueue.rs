@@ -6,7 +6,8 @@ use entity::clock::{new_id, new_id_after, now};
 use entity::job::{ActiveModel, Column, Entity, Model, Status};
 use entity::{post, user};
 use sea_orm::entity::prelude::*;
-use sea_orm::{DatabaseTransaction, ExprTrait, QuerySelect, Set, SqlErr};
+use sea_orm::sea_query::SimpleExpr;
+use sea_orm::{DatabaseTransaction, ExprTrait, QuerySelect, QueryTrait, Set, SqlErr};
 
 use super::transition::{UNFINISHED, queue_job, set_error, sql_null};
 use super::{delivery, fair_order};
@@ -21,6 +22,8 @@ pub struct NewJob {
     pub user: Uuid,
     /// Whether the post is new, and so has no other job.
     pub is_first: bool,
+    /// The version of the text that it is to replace; None if the post has none.
+    pub base_version: Option<i32>,
     /// The client's options, as the HTTP contract names them.
     pub options: Json,
     /// The model to use.
@@ -141,6 +144,8 @@ pub async fn enqueue(
         output_tokens: Set(0),
         // That it is queued, which the row itself tells.
         last_event: Set(1),
+        base_version: Set(new.base_version),
+        superseded: Set(false),
         created_at: Set(now()),
         // All others are null.
         ..Default::default()
@@ -149,6 +154,15 @@ pub async fn enqueue(
     let job = job.map_err(unfinished_job)?;
     delivery::insert(tx, &delivery, &job, Duration::ZERO).await?;
     Ok(job)
+}
+
+/// Who retries a job has seen the text that it is to replace.
+fn present_version(post: Uuid) -> SimpleExpr {
+    let version = post::Entity::find_by_id(post)
+        .select_only()
+        .column(post::Column::TextVersion)
+        .into_query();
+    SimpleExpr::SubQuery(None, Box::new(version.into()))
 }
 
 /// A unique index refuses a second unfinished job of a post.
@@ -195,6 +209,7 @@ pub async fn retry(
                 Column::MaxAttempts,
                 Expr::col(Column::Attempt).add(attempts),
             )
+            .col_expr(Column::BaseVersion, present_version(before.post_id))
             .col_expr(Column::RetriedAt, Expr::value(now()))
             .col_expr(Column::StartedAt, sql_null())
             .col_expr(Column::FinishedAt, sql_null())

@@ -7,7 +7,7 @@ use std::time::Duration;
 use entity::attempt::{self, Outcome};
 use entity::clock::db_now;
 use entity::job::{Column, Entity, Model, Status};
-use entity::post::{self, PostContent};
+use entity::post::{self, AgentText, PostContent, StoredText};
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::SimpleExpr;
 use sea_orm::{DatabaseTransaction, ExprTrait, UpdateMany};
@@ -80,7 +80,7 @@ pub(super) async fn end_jobs(
     if !matches!(ending, Ending::Succeeded(_)) {
         update = count_events(update, 1);
     }
-    let ended = select(update).exec_with_returning(tx).await?;
+    let mut ended = select(update).exec_with_returning(tx).await?;
     if ended.is_empty() {
         return Ok(ended);
     }
@@ -90,11 +90,11 @@ pub(super) async fn end_jobs(
     let mut versions = HashMap::new();
     match ending {
         Ending::Succeeded(written) => {
-            let contents = ended.iter().filter_map(|job| {
+            let new = ended.iter().filter_map(|job| {
                 let (content, _) = written.get(&job.id)?;
-                Some((job.post_id, *content))
+                Some(agent_text(job, content))
             });
-            versions = post::Entity::set_contents(tx, contents).await?;
+            versions = post::Entity::store_agent_texts(tx, new.collect()).await?;
             close_attempts(tx, jobs, Outcome::Succeeded, None).await?;
             texts = written;
         }
@@ -112,15 +112,50 @@ pub(super) async fn end_jobs(
             post::Entity::set_statuses(tx, posts, post::Status::Canceled).await?;
         }
     }
+    mark_superseded(tx, &mut ended, &versions).await?;
     let told = ended.iter().map(|job| {
         let (_, mut events) = texts.remove(&job.id).unzip();
         let mut events: Vec<JobEvent> = events.take().unwrap_or_default();
-        events.push(JobEvent::end(job, versions.get(&job.post_id).copied()));
+        let stored = versions.get(&job.post_id);
+        events.push(JobEvent::end(job, stored.map(|stored| stored.version)));
         (job.id, job.last_event, events)
     });
     events::insert(tx, told).await?;
     events::notify(tx).await?;
     Ok(ended)
+}
+
+fn agent_text<'a>(job: &'a Model, content: &'a PostContent) -> AgentText<'a> {
+    AgentText {
+        post: job.post_id,
+        base_version: job.base_version,
+        content,
+        model: &job.model,
+        options: &job.options,
+    }
+}
+
+/// Marks the jobs whose texts did not become the present ones of their posts.
+async fn mark_superseded(
+    tx: &DatabaseTransaction,
+    ended: &mut [Model],
+    stored: &HashMap<Uuid, StoredText>,
+) -> Result<(), DbErr> {
+    let is_superseded = |job: &&mut Model| {
+        let stored = stored.get(&job.post_id);
+        stored.is_some_and(|stored| stored.superseded)
+    };
+    let mut jobs = Vec::new();
+    for job in ended.iter_mut().filter(is_superseded) {
+        job.superseded = true;
+        jobs.push(job.id);
+    }
+    // `IN ()` is written as `1 = 2`, for which the whole table is read.
+    if !jobs.is_empty() {
+        let update = Entity::update_many().col_expr(Column::Superseded, Expr::value(true));
+        update.filter(Column::Id.is_in(jobs)).exec(tx).await?;
+    }
+    Ok(())
 }
 
 /// Tells of a job's new status. Its row has counted the event.

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::events::{EventReader, Frame};
 use crate::extract::path::PathId;
 use crate::extract::query::ValidatedQuery;
-use crate::http_headers::prefers_json_to_events;
+use crate::http_headers::prefers_json_to;
 use crate::state::AppState;
 
 /// How often a comment is sent when nothing else is, so that proxies keep the connection.
@@ -95,7 +95,7 @@ pub(crate) async fn get_job_events(
     let Some(reader) = state.events.open(&me, &job, after).await? else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
-    if prefers_json_to_events(&headers) {
+    if prefers_json_to(&headers, "text/event-stream") {
         return Ok(Json(read_list(reader, wait).await?).into_response());
     }
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);

@@ -42,6 +42,9 @@ pub(crate) struct Job {
     error: Option<JobError>,
     /// What was cut from the model's answers, or is doubtful in the text.
     warnings: Vec<job::Warning>,
+    /// Whether the post was edited meanwhile: it keeps the edited text, and that of the job is a
+    /// revision beside it.
+    superseded: bool,
     /// The attempts, the earliest first.
     attempts: Vec<Attempt>,
     #[serde(serialize_with = "timestamp")]
@@ -138,6 +141,7 @@ impl Job {
             },
             error: error(job.error_code, job.error_message, job.error_retryable),
             warnings: warnings(job.warnings.as_deref()),
+            superseded: job.superseded,
             attempts: attempts.into_iter().map(Attempt::from).collect(),
             created_at: job.created_at,
             started_at: job.started_at,

@@ -71,6 +71,7 @@ pub(crate) async fn regenerate_post(
                 post: id,
                 user: me.user.id,
                 is_first: false,
+                base_version: post.text_version,
                 model: resolve_model(&options, &state.models)?,
                 options: options.clone(),
                 max_attempts: state.config.job_max_attempts,

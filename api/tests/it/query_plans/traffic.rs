@@ -142,6 +142,19 @@ pub(super) async fn use_posts(ann: &TestClient) {
     ann.put(&path, json!({ "content": "Mine." }))
         .await
         .expect(200);
+    let patch = json!({ "title": "Mine", "topic": "Growing mint" });
+    ann.patch(&path, patch).await.expect(200);
+    two_pages(ann, &format!("{path}/revisions?limit=1")).await;
+    let revisions = ann.get(&format!("{path}/revisions")).await.items();
+    let (last, first) = (&revisions[0]["version"], &revisions[1]["version"]);
+    for (method, what) in [
+        (Method::GET, format!("{first}")),
+        (Method::GET, format!("{first}/diff/{last}")),
+        (Method::POST, format!("{first}/restore")),
+    ] {
+        let request = ann.request(method, &format!("{path}/revisions/{what}"));
+        ann.send(request).await.assert_status(200);
+    }
     let queued = ann.create_post("Growing beans").await;
     let waits = format!("{}?wait=1", job_path(&queued));
     ann.get(&waits).await.expect(200);

@@ -22,7 +22,10 @@ impl Route {
     /// The path below the API's base, or as `TestClient::request` wants one
     /// outside of it.
     pub(crate) fn path(&self, id: &str) -> String {
-        let path = self.path.replace("{id}", id);
+        let mut path = self.path.replace("{id}", id);
+        for number in ["{version}", "{from}", "{to}"] {
+            path = path.replace(number, "1");
+        }
         match path.strip_prefix("/api/v1") {
             Some(inside) => inside.to_owned(),
             None => format!("/{path}"),
