@@ -99,6 +99,15 @@ pub(crate) fn resolve_model(options: &serde_json::Value, models: &[Model]) -> Re
     model.ok_or_else(|| Error::Internal("there are no models".to_owned()))
 }
 
+/// Whether there is an agent that writes parts of posts, such as an outline or a section.
+pub(crate) fn check_writes_parts(models: &[Model]) -> std::result::Result<(), Violation> {
+    if models.iter().all(|model| model.agent == "script") {
+        let message = "is not possible: the agent writes whole posts";
+        return Err(("unsupported", message.to_owned()));
+    }
+    Ok(())
+}
+
 fn validate_model(name: String, models: &[Model]) -> std::result::Result<String, Violation> {
     if models.iter().any(|model| model.id == name) {
         Ok(name)

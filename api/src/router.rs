@@ -46,6 +46,13 @@ pub fn app(state: AppState) -> Router {
         ))
         .routes(routes!(posts::read::get_post_status))
         .routes(routes!(posts::regenerate::regenerate_post))
+        .routes(routes!(
+            posts::outline::get_outline,
+            posts::outline::update_outline
+        ))
+        .routes(routes!(posts::outline::approve_outline))
+        .routes(routes!(posts::sections::list_sections))
+        .routes(routes!(posts::sections::regenerate_section))
         .routes(routes!(posts::revisions::list_revisions))
         .routes(routes!(posts::revisions::get_revision))
         .routes(routes!(posts::revisions::restore_revision))

@@ -52,6 +52,8 @@ pub enum Outcome {
     Canceled,
     /// The worker was shutting down, and released the job.
     Released,
+    /// The outline was written, and awaits its review.
+    AwaitingReview,
     /// The lease expired, and the job was rescued.
     Lost,
 }

@@ -1,5 +1,6 @@
 //! Generation jobs.
 
+mod outline;
 mod warning;
 
 use sea_orm::entity::prelude::*;
@@ -11,6 +12,7 @@ use utoipa::ToSchema;
 use crate::batch_delete::delete_selected;
 use crate::clock::Timestamp;
 
+pub use outline::{Outline, PlannedSection, Review, SectionTask};
 pub use warning::{Warning, WarningCode};
 
 /// A row of `generation_jobs`.
@@ -59,10 +61,21 @@ pub struct Model {
     pub last_event: i32,
     /// A JSON array of [`Warning`]s; null if there are none.
     pub warnings: Option<String>,
-    /// The version of the post's text from which it started; null if there was none.
+    /// The [`post::Model::text_version`](crate::post::Model) from which it started, 0 for null. Null
+    /// if a release before revisions has queued it: then its text replaces any other.
     pub base_version: Option<i32>,
     /// Whether that text was replaced meanwhile, so that the job's text is a revision beside it.
     pub superseded: bool,
+    /// Where the review of its outline is; null if there is none.
+    pub review: Option<Review>,
+    /// The [`Outline`] as JSON, once it is to be reviewed.
+    pub outline: Option<String>,
+    /// Incremented by every change of the outline.
+    pub outline_version: i32,
+    /// The [`SectionTask`] as JSON; null if the job writes the whole post.
+    pub section: Option<Json>,
+    /// Whether what it has written is kept when it is canceled.
+    pub keep_text: bool,
     /// The API's code of the latest error.
     pub error_code: Option<String>,
     /// The latest error's message for the user.
@@ -75,7 +88,7 @@ pub struct Model {
     pub traceparent: Option<String>,
     /// When it was created.
     pub created_at: Timestamp,
-    /// When a client last retried it after it had finished.
+    /// When a client last retried it after it had finished, or approved its outline.
     pub retried_at: Option<Timestamp>,
     /// When the first attempt since then started.
     pub started_at: Option<Timestamp>,
@@ -99,6 +112,8 @@ pub enum Status {
     Queued,
     /// A worker holds it.
     Running,
+    /// Its outline waits for the review of its owner. No worker holds it.
+    AwaitingReview,
     /// A worker holds it and has been asked to stop.
     Canceling,
     /// The post is stored.
@@ -153,9 +168,19 @@ pub enum Phase {
 impl ActiveModelBehavior for ActiveModel {}
 
 impl Model {
-    /// When its durations begin: when it was created or last retried.
+    /// When its durations begin: when it was created, last retried, or its outline approved.
     pub fn requested_at(&self) -> Timestamp {
         self.retried_at.unwrap_or(self.created_at)
+    }
+
+    /// Its outline, if it has one that is to be reviewed or was approved.
+    pub fn read_outline(&self) -> Option<Outline> {
+        serde_json::from_str(self.outline.as_deref()?).ok()
+    }
+
+    /// The section that it is to write; None if it writes the whole post.
+    pub fn section_task(&self) -> Option<SectionTask> {
+        serde_json::from_value(self.section.clone()?).ok()
     }
 }
 

@@ -21,6 +21,7 @@ pub mod post;
 pub mod post_revision;
 pub mod queue_state;
 pub mod refresh_token;
+pub mod sections;
 pub mod session;
 pub mod step;
 pub mod text;

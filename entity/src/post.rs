@@ -83,6 +83,13 @@ pub enum Status {
 
 impl ActiveModelBehavior for ActiveModel {}
 
+impl Model {
+    /// The `base_version` of a job that starts from the present text.
+    pub fn base_version(&self) -> i32 {
+        self.text_version.unwrap_or_default()
+    }
+}
+
 /// A title and content, with what is derived from the content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PostContent {
@@ -123,7 +130,7 @@ impl PostContent {
 pub struct AgentText<'a> {
     /// The post.
     pub post: Uuid,
-    /// The version of the text from which it started; None if there was none.
+    /// The job's [`base_version`](crate::job::Model).
     pub base_version: Option<i32>,
     /// The text.
     pub content: &'a PostContent,
@@ -169,6 +176,24 @@ impl Entity {
         let statement = Statement::from_sql_and_values(backend, sql, [user.into()]);
         let usage = Usage::find_by_statement(statement).one(db).await?;
         usage.ok_or_else(|| DbErr::RecordNotFound("a count".to_owned()))
+    }
+
+    /// The title and content from which a job with this `base_version` starts. None if they are not
+    /// kept any more.
+    pub async fn find_text(
+        db: &impl ConnectionTrait,
+        id: Uuid,
+        base_version: i32,
+    ) -> Result<Option<(Option<String>, String)>, DbErr> {
+        let Some(post) = Entity::find_by_id(id).one(db).await? else {
+            return Ok(None);
+        };
+        if post.base_version() == base_version {
+            return Ok(post.content.map(|content| (post.title, content)));
+        }
+        let revision = post_revision::Entity::find_by_id((id, base_version));
+        let revision = revision.one(db).await?;
+        Ok(revision.map(|revision| (revision.title, revision.content)))
     }
 
     /// The posts that `user` may see and change: their own.
@@ -233,7 +258,10 @@ impl Entity {
         let (timely, late): (Vec<_>, Vec<_>) = texts
             .into_iter()
             .filter(|text| versions.contains_key(&text.post))
-            .partition(|text| versions[&text.post] == text.base_version);
+            .partition(|text| {
+                let present = versions[&text.post].unwrap_or_default();
+                text.base_version.is_none_or(|base| base == present)
+            });
         let replaced = posts.iter().filter(|(id, _, has_text)| {
             *has_text && timely.iter().any(|text| text.post == *id)
         });

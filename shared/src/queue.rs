@@ -15,7 +15,9 @@
 //!    └────────────────────  retry ──────────────────────────┘
 //! ```
 //!
-//! A rescue may also end in `failed`, when the attempts are used up, or in `canceled`.
+//! A rescue may also end in `failed`, when the attempts are used up, or in `canceled`. A job whose
+//! outline is to be reviewed goes from `running` to `awaiting_review`, and from there back to
+//! `queued` when it is approved, or to `canceled`.
 //!
 //! **Deliveries.** apalis only wakes workers. A delivery is a row of its table, one for each queued
 //! job, which a worker receives when the job is due. Which job the worker then claims, if any, is
@@ -51,8 +53,10 @@ mod consumer;
 mod delivery;
 mod enqueue;
 mod fair_order;
+mod kept_text;
 mod lease;
 mod rescue;
+mod review;
 mod stats;
 mod transition;
 
@@ -74,6 +78,7 @@ pub use lease::{
     checkpoint, discard_steps, set_warnings, update,
 };
 pub use rescue::{RescueOutcome, expired_leases, redeliver, rescue};
+pub use review::{approve, set_outline};
 pub use stats::{
     JobTimings, QueueDepth, QueuePosition, StatusCounts, depth, finished_since, oldest_queued,
     positions, status_counts,

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, LazyLock, PoisonError};
 use std::time::Duration;
 
-use entity::job::{self, Phase, Warning};
+use entity::job::{self, Outline, Phase, Review, SectionTask, Warning};
 use entity::post::PostContent;
 use entity::text::words_begun;
 use entity::{post, step};
@@ -89,6 +89,36 @@ impl Attempt {
         &self.job.model
     }
 
+    /// Whether the outline is to be reviewed, or was.
+    pub(crate) fn has_review(&self) -> bool {
+        self.job.review.is_some()
+    }
+
+    /// The outline that its owner has approved, or may still change.
+    pub(crate) fn outline(&self) -> Option<Outline> {
+        self.job.read_outline()
+    }
+
+    /// Ends the attempt if the outline is to be reviewed before the post is written.
+    pub(crate) fn check_review(&self, outline: impl FnOnce() -> Outline) -> Result<(), AttemptError> {
+        match self.job.review {
+            Some(Review::Requested) => Err(AttemptError::AwaitingReview(outline())),
+            Some(Review::Approved) | None => Ok(()),
+        }
+    }
+
+    /// The section that is to be written, if it is not the whole post.
+    pub(crate) fn section_task(&self) -> Option<SectionTask> {
+        self.job.section_task()
+    }
+
+    /// The title and content from which the job starts; None if they are not kept any more.
+    pub(crate) async fn base_text(&self) -> Result<Option<(Option<String>, String)>, AttemptError> {
+        let version = self.job.base_version.unwrap_or_default();
+        let text = self.store.base_text(self.post.id, version);
+        Ok(text.await?)
+    }
+
     pub(crate) fn agent_scope(&self) -> CallScope {
         self.agent.scope()
     }
@@ -141,11 +171,20 @@ impl Attempt {
             view(&text)
         };
         let call = self.agent.call(&request, &on_event);
-        tokio::select! {
-            reply = call => {
-                reply.map_err(|error| error.map_or(AttemptError::Released, AttemptError::Agent))
+        let reply = tokio::select! {
+            reply = call => reply,
+            stop = self.keep_updating(progress, &view, &has_text) => return Err(stop),
+        };
+        match reply {
+            Ok(reply) => Ok(reply),
+            Err(None) => Err(AttemptError::Released),
+            Err(Some(error)) => {
+                // What there is may be kept, if the job is canceled before its next attempt.
+                if let Some(view) = view() {
+                    self.show(progress.read(), view).await?;
+                }
+                Err(AttemptError::Agent(error))
             }
-            stop = self.keep_updating(progress, &view, &has_text) => Err(stop),
         }
     }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use entity::job::{Phase, Warning};
-use entity::{job, job_event, step};
+use entity::{job, job_event, post, step};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rand::RngExt;
@@ -97,6 +97,16 @@ impl JobStore {
     pub(crate) async fn finished_steps(&self, job: Uuid) -> Result<Vec<step::Model>, DbErr> {
         self.retry(|| step::Entity::of_job(job).all(self.db.read()).boxed())
             .await
+    }
+
+    /// The title and content from which a job starts; None if they are not kept any more.
+    pub(crate) async fn base_text(
+        &self,
+        post: Uuid,
+        version: i32,
+    ) -> Result<Option<(Option<String>, String)>, DbErr> {
+        let find = || post::Entity::find_text(self.db.read(), post, version).boxed();
+        self.retry(find).await
     }
 
     /// What a job's events have told, and the number of the last one.

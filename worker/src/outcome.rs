@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use entity::job::Outline;
 use sea_orm::DbErr;
 use shared::queue::{AttemptResult, JobError, RecordedOutcome, WrittenPost};
 
@@ -11,6 +12,8 @@ use crate::agent::{AgentError, AgentErrorKind};
 #[derive(Debug)]
 pub(crate) enum AttemptError {
     Agent(AgentError),
+    /// The owner is to review this outline first.
+    AwaitingReview(Outline),
     /// The owner has canceled the job.
     CancelRequested,
     /// Another attempt holds the job, or it is deleted.
@@ -29,7 +32,10 @@ impl AttemptError {
             AttemptError::Agent(error) => tracing::warn!(%error, "the agent wrote no text"),
             AttemptError::Database(error) => tracing::error!(%error, "the database is unavailable"),
             AttemptError::Panicked(panic) => tracing::error!(panic, "an attempt panicked"),
-            AttemptError::CancelRequested | AttemptError::Lost | AttemptError::Released => {}
+            AttemptError::AwaitingReview(_)
+            | AttemptError::CancelRequested
+            | AttemptError::Lost
+            | AttemptError::Released => {}
         }
     }
 }
@@ -52,6 +58,7 @@ pub(crate) fn attempt_result(written: Result<WrittenPost, AttemptError>) -> Atte
         Ok(post) => AttemptResult::Written(post),
         Err(AttemptError::Agent(error)) => agent_failure(&error),
         Err(AttemptError::Database(_) | AttemptError::Panicked(_)) => internal_failure(),
+        Err(AttemptError::AwaitingReview(outline)) => AttemptResult::Planned(outline),
         Err(AttemptError::CancelRequested) => AttemptResult::Canceled,
         Err(AttemptError::Released) => AttemptResult::Released,
         Err(AttemptError::Lost) => AttemptResult::Lost,
@@ -63,6 +70,7 @@ pub(crate) fn attempt_result(written: Result<WrittenPost, AttemptError>) -> Atte
 pub(crate) fn metric_labels(record: Option<RecordedOutcome>) -> (&'static str, &'static str) {
     match record {
         Some(RecordedOutcome::Succeeded) => ("succeeded", ""),
+        Some(RecordedOutcome::AwaitingReview) => ("awaiting_review", ""),
         Some(RecordedOutcome::Failed(code)) => ("failed", code),
         Some(RecordedOutcome::Retried(code, _)) => ("retried", code),
         Some(RecordedOutcome::Released) => ("released", ""),
@@ -75,6 +83,7 @@ pub(crate) fn metric_labels(record: Option<RecordedOutcome>) -> (&'static str, &
 pub(crate) fn log_outcome(recorded: &Result<RecordedOutcome, DbErr>) {
     match recorded {
         Ok(RecordedOutcome::Succeeded) => tracing::info!("attempt succeeded"),
+        Ok(RecordedOutcome::AwaitingReview) => tracing::info!("the outline awaits its review"),
         Ok(RecordedOutcome::Failed(code)) => tracing::warn!(code, "job failed"),
         Ok(RecordedOutcome::Retried(code, delay)) => {
             tracing::warn!(code, ?delay, "attempt failed; the job will be retried");

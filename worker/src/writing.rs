@@ -3,7 +3,9 @@
 //! [`pipeline`] chooses how a post is written: a capable model writes it in one answer
 //! ([`one_call`]) or, if it is long, by a plan and section by section
 //! ([`by_section`]); a small one gets an example first ([`by_example`]); the smallest ones
-//! are led from question to question ([`guided`]). Then [`review`] finds what is wrong and has it written again.
+//! are led from question to question ([`guided`]). Then [`review`] finds what is wrong and has it
+//! written again. A post whose outline was reviewed is written section by section; [`one_section`]
+//! writes one section of a finished post again.
 //!
 //! Models answer as they like, whatever they were asked for. What is cut from an answer
 //! becomes a warning of the job; nothing is lost silently.
@@ -15,6 +17,7 @@ mod draft;
 mod guided;
 mod language;
 mod one_call;
+mod one_section;
 pub(crate) mod pipeline;
 mod plan;
 mod prompts;
@@ -101,6 +104,14 @@ impl PostBrief {
             words * 5 / 2 + 15
         }
     }
+}
+
+/// The agent can't do what is asked for.
+fn rejected(message: &str) -> AttemptError {
+    AttemptError::Agent(AgentError::Fatal {
+        failure: AgentErrorKind::Rejected,
+        message: message.to_owned(),
+    })
 }
 
 fn bad_output(message: &str) -> AttemptError {

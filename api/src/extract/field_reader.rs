@@ -3,6 +3,8 @@
 //! serde stops at the first error and knows no rules. Here each field is taken, converted and
 //! checked, violations are gathered, and a field that was not taken is unknown.
 
+use std::ops::RangeInclusive;
+
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -90,6 +92,34 @@ impl FieldReader {
             Some(value) => self.read_nested(name, value, read).map(Some),
             None => Some(None),
         }
+    }
+
+    /// Takes a list of objects, so many of them.
+    pub(crate) fn nested_list<T>(
+        &mut self,
+        name: &str,
+        length: RangeInclusive<usize>,
+        read: impl Fn(&mut FieldReader) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let Value::Array(values) = self.take_required(name)? else {
+            self.add_violation(name, ("invalid_type", "must be a list".to_owned()));
+            return None;
+        };
+        if !length.contains(&values.len()) {
+            let code = if values.len() < *length.start() {
+                "too_short"
+            } else {
+                "too_long"
+            };
+            let (start, end) = length.into_inner();
+            self.add_violation(name, (code, format!("must have {start} to {end} entries")));
+            return None;
+        }
+        let values = values.into_iter().enumerate();
+        let items = values.map(|(at, value)| self.read_nested(&format!("{name}.{at}"), value, &read));
+        // All of them, to find all violations.
+        let items: Vec<Option<T>> = items.collect();
+        items.into_iter().collect()
     }
 
     fn take(&mut self, name: &str) -> Option<Value> {

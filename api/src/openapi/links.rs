@@ -45,6 +45,9 @@ const POST: &[&str] = &[
     "delete_blog",
     "regenerate_blog",
     "list_blog_revisions",
+    "get_blog_outline",
+    "approve_blog_outline",
+    "list_blog_sections",
 ];
 const JOB: &[&str] = &["get_job", "get_job_events", "cancel_job", "retry_job"];
 const ANY_JOB: &[&str] = &["get_any_job", "cancel_any_job", "retry_any_job"];

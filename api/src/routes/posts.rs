@@ -3,10 +3,12 @@
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod list;
+pub(crate) mod outline;
 pub(crate) mod read;
 pub(crate) mod regenerate;
 pub(crate) mod revision_diff;
-pub(crate) mod revisions;
 mod response;
+pub(crate) mod revisions;
+pub(crate) mod sections;
 mod sort;
 pub(crate) mod update;

@@ -146,7 +146,7 @@ async fn an_admin_cannot_read_the_posts_of_others() {
         let path = route.path(id_for(&route, &post, &of_bob));
         let request = ann.request(route.method.clone(), &path);
         let request = match route.method {
-            Method::PUT => request.json(&json!({ "content": "Mine now." })),
+            Method::PUT | Method::PATCH => request.json(&route.some_body()),
             _ => request,
         };
         ann.send(request).await.assert_error(404, "not_found");
@@ -428,25 +428,31 @@ async fn a_token_or_cursor_is_good_for_its_own_purpose_only() {
 async fn a_cursor_is_good_for_nobody_else_and_for_no_other_list() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.admin("ann").await, app.admin("bob").await);
+    let mut posts = Vec::new();
     for client in [&ann, &bob] {
         client.create_post("Growing tomatoes").await;
-        client.create_post("Growing basil").await;
+        posts.push(client.create_post("Growing basil").await);
     }
     app.run_jobs().await;
+    for (client, post) in [&ann, &bob].into_iter().zip(&posts) {
+        let edit = json!({ "content": "Mine." });
+        client.put(&post_path(post), edit).await.expect(200);
+    }
     let routes = documented_routes(&app).await;
-    let lists: Vec<String> = routes
-        .iter()
-        .filter(|r| r.is_paged)
-        .map(|r| r.path(""))
-        .collect();
-    assert!(lists.len() >= 5, "{lists:?}");
-    for of in &lists {
+    let lists = |post: &Value| -> Vec<String> {
+        let paged = routes.iter().filter(|route| route.is_paged);
+        paged.map(|route| route.path(&text(&post["id"]))).collect()
+    };
+    let (of_ann, of_bob) = (lists(&posts[0]), lists(&posts[1]));
+    assert!(of_ann.len() >= 6, "{of_ann:?}");
+    for of in &of_ann {
         let page = ann.get(&format!("{of}?limit=1")).await.expect(200);
         let cursor = text(&page["next_cursor"]);
-        for list in &lists {
-            let path = format!("{list}?limit=1&cursor={cursor}");
+        for (list, of_bob) in of_ann.iter().zip(&of_bob) {
             let expected = if list == of { 200 } else { 400 };
+            let path = format!("{list}?limit=1&cursor={cursor}");
             ann.get(&path).await.expect(expected);
+            let path = format!("{of_bob}?limit=1&cursor={cursor}");
             bob.get(&path).await.assert_error(400, "invalid_cursor");
         }
         for length in 0..cursor.len() {

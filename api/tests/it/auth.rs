@@ -319,7 +319,7 @@ async fn every_route_but_a_few_is_closed_to_strangers() {
 async fn told(client: &TestClient, route: &Route, id: &str) -> (u16, Vec<String>, Value) {
     let request = client.request(route.method.clone(), &route.path(id));
     let request = match route.method {
-        Method::PUT | Method::PATCH => request.json(&json!({ "content": "Mine now." })),
+        Method::PUT | Method::PATCH => request.json(&route.some_body()),
         _ => request,
     };
     let mut answer = client.send(request).await;

@@ -195,19 +195,22 @@ async fn in_front(app: &TestApp, asked: &Value, count: usize) {
     let post = post::Entity::find_by_id(job.post_id).one(db).await;
     let post = post.unwrap().unwrap().into_active_model().reset_all();
     let ids: Vec<Uuid> = (0..count).map(|_| Uuid::now_v7()).collect();
-    let posts = ids.iter().map(|id| post::ActiveModel {
-        id: Set(*id),
-        ..post.clone()
-    });
-    post::Entity::insert_many(posts).exec(db).await.unwrap();
     let job = job.into_active_model().reset_all();
-    let jobs = ids.iter().map(|id| job::ActiveModel {
-        id: Set(*id),
-        post_id: Set(*id),
-        turn: Set(-1),
-        ..job.clone()
-    });
-    job::Entity::insert_many(jobs).exec(db).await.unwrap();
+    // Databases limit the parameters of a statement.
+    for ids in ids.chunks(500) {
+        let posts = ids.iter().map(|id| post::ActiveModel {
+            id: Set(*id),
+            ..post.clone()
+        });
+        post::Entity::insert_many(posts).exec(db).await.unwrap();
+        let jobs = ids.iter().map(|id| job::ActiveModel {
+            id: Set(*id),
+            post_id: Set(*id),
+            turn: Set(-1),
+            ..job.clone()
+        });
+        job::Entity::insert_many(jobs).exec(db).await.unwrap();
+    }
 }
 
 #[tokio::test]

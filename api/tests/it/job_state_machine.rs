@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use entity::job::{self, Phase, Status};
+use entity::job::{self, Outline, Phase, PlannedSection, Status};
 use entity::{attempt, job_event, post, queue_state, step};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, PaginatorTrait, QueryFilter,
@@ -12,7 +12,8 @@ use shared::events::{Compacted, JobEvent, Snapshot, SnapshotSection, StoredEvent
 use shared::queue::{
     AttemptResult, AttemptUpdate, Checkpoint, ClaimRequest, JobError, JobQuota, Lease, LeaseStatus,
     LockMode, Progress, RecordedOutcome, RequestOrigin, RescueOutcome, UpdateResult, WrittenPost,
-    cancel, checkpoint, claim, complete, expired_leases, record, redeliver, rescue, retry, update,
+    approve, cancel, checkpoint, claim, complete, expired_leases, record, redeliver, rescue, retry,
+    set_outline, update,
 };
 use testing::{TestClient, text};
 use uuid::Uuid;
@@ -37,9 +38,12 @@ enum Step {
     RescueOfTheLiving,
     RescueOfTheLost,
     Redeliver,
+    Plan,
+    ChangeOutline,
+    Approve,
 }
 
-const STEPS: [Step; 13] = [
+const STEPS: [Step; 16] = [
     Step::Claim,
     Step::Progress,
     Step::Checkpoint,
@@ -53,11 +57,15 @@ const STEPS: [Step; 13] = [
     Step::RescueOfTheLiving,
     Step::RescueOfTheLost,
     Step::Redeliver,
+    Step::Plan,
+    Step::ChangeOutline,
+    Step::Approve,
 ];
 
-const STATUSES: [Status; 6] = [
+const STATUSES: [Status; 7] = [
     Status::Queued,
     Status::Running,
+    Status::AwaitingReview,
     Status::Canceling,
     Status::Succeeded,
     Status::Failed,
@@ -66,10 +74,13 @@ const STATUSES: [Status; 6] = [
 
 /// What each step makes of a job; it changes nothing in any other status.
 fn allowed(status: Status, step: Step) -> Option<Status> {
-    use Status::{Canceled, Canceling, Failed, Queued, Running, Succeeded};
+    use Status::{AwaitingReview, Canceled, Canceling, Failed, Queued, Running, Succeeded};
     Some(match (status, step) {
         (Queued, Step::Claim) => Running,
-        (Queued, Step::Cancel) => Canceled,
+        (Queued | AwaitingReview, Step::Cancel) => Canceled,
+        (Running, Step::Plan) => AwaitingReview,
+        (AwaitingReview, Step::ChangeOutline) => AwaitingReview,
+        (AwaitingReview, Step::Approve) => Queued,
         (Queued, Step::Redeliver) => Queued,
         (Running, Step::Progress | Step::Checkpoint) => Running,
         (Running, Step::Finish) => Succeeded,
@@ -80,7 +91,7 @@ fn allowed(status: Status, step: Step) -> Option<Status> {
         (Canceling, Step::Progress | Step::Checkpoint) => Canceling,
         (Canceling, Step::Stopped | Step::RescueOfTheLost) => Canceled,
         // Whatever the attempt brings, the cancel came before it.
-        (Canceling, Step::Fail | Step::RetryLater | Step::Release) => Canceled,
+        (Canceling, Step::Fail | Step::RetryLater | Step::Release | Step::Plan) => Canceled,
         (Failed | Canceled, Step::Requeue) => Queued,
         _ => return None,
     })
@@ -116,6 +127,17 @@ async fn fail(tx: &DatabaseTransaction, lease: &Lease) -> bool {
 
 async fn confirm_cancel(tx: &DatabaseTransaction, lease: &Lease) -> bool {
     record_result(tx, lease, AttemptResult::Canceled).await == RecordedOutcome::Canceled
+}
+
+fn outline() -> Outline {
+    let section = PlannedSection {
+        heading: "One".to_owned(),
+        about: String::new(),
+    };
+    Outline {
+        title: "Title".to_owned(),
+        sections: vec![section],
+    }
 }
 
 fn new_text() -> post::PostContent {
@@ -218,10 +240,15 @@ async fn bring(tx: &DatabaseTransaction, lease: &Lease, status: Status) {
     match status {
         Status::Running => {}
         Status::Queued => assert!(release(tx, lease).await),
+        Status::AwaitingReview => {
+            let planned = AttemptResult::Planned(outline());
+            let recorded = record_result(tx, lease, planned).await;
+            assert_eq!(recorded, RecordedOutcome::AwaitingReview);
+        }
         Status::Succeeded => assert!(finishes(tx, lease, new_text()).await),
         Status::Failed => assert!(fail(tx, lease).await),
         Status::Canceling | Status::Canceled => {
-            let canceling = cancel(tx, lease.job).await.unwrap().unwrap();
+            let canceling = cancel(tx, lease.job, false).await.unwrap().unwrap();
             assert_eq!(canceling.status, Status::Canceling);
             if status == Status::Canceled {
                 assert!(confirm_cancel(tx, lease).await);
@@ -244,8 +271,9 @@ async fn take(tx: &DatabaseTransaction, lease: &Lease, taken: Step) -> bool {
         Step::Progress => renews(tx, *lease).await != LeaseStatus::Lost,
         Step::Checkpoint => keeps(tx, lease, section(1)).await != LeaseStatus::Lost,
         Step::Finish => finishes(tx, lease, new_text()).await,
-        Step::Fail | Step::RetryLater | Step::Release | Step::Stopped => {
+        Step::Fail | Step::RetryLater | Step::Release | Step::Stopped | Step::Plan => {
             let result = match taken {
+                Step::Plan => AttemptResult::Planned(outline()),
                 Step::Fail => failure(false),
                 Step::RetryLater => failure(true),
                 Step::Release => AttemptResult::Released,
@@ -254,7 +282,7 @@ async fn take(tx: &DatabaseTransaction, lease: &Lease, taken: Step) -> bool {
             record_result(tx, lease, result).await;
             row(tx, lease.job).await != before
         }
-        Step::Cancel => cancel(tx, lease.job).await.unwrap().is_some(),
+        Step::Cancel => cancel(tx, lease.job, false).await.unwrap().is_some(),
         Step::Requeue => {
             let origin = RequestOrigin::default();
             let retried = retry(tx, &before, JobQuota::Available, 5, origin).await;
@@ -264,6 +292,15 @@ async fn take(tx: &DatabaseTransaction, lease: &Lease, taken: Step) -> bool {
             rescue(tx, &before).await.unwrap() != RescueOutcome::Skipped
         }
         Step::Redeliver => redeliver(tx, &before).await.unwrap(),
+        Step::ChangeOutline => {
+            let changed = set_outline(tx, lease.job, &outline()).await;
+            changed.unwrap().is_some()
+        }
+        Step::Approve => {
+            let origin = RequestOrigin::default();
+            let approved = approve(tx, &before, JobQuota::Available, 5, origin).await;
+            approved.is_ok()
+        }
     }
 }
 
@@ -326,7 +363,9 @@ async fn assert_consistent(tx: &DatabaseTransaction, job: &job::Model, at: &str)
         .unwrap()
         .unwrap();
     let expected = match job.status {
-        Status::Queued | Status::Running | Status::Canceling => post::Status::Generating,
+        Status::Queued | Status::Running | Status::AwaitingReview | Status::Canceling => {
+            post::Status::Generating
+        }
         Status::Succeeded => post::Status::Ready,
         Status::Failed => post::Status::Failed,
         Status::Canceled => post::Status::Canceled,
@@ -362,6 +401,7 @@ async fn a_worker_that_was_replaced_writes_nothing_more() {
         Step::RetryLater,
         Step::Release,
         Step::Stopped,
+        Step::Plan,
     ] {
         assert!(!take(&tx, &late, step).await, "{step:?}");
         assert_eq!(row(&tx, late.job).await, before, "{step:?}");
@@ -413,7 +453,7 @@ async fn a_job_is_not_claimed_before_it_is_due() {
     let later = record_result(&tx, &lease, failure(true)).await;
     assert_eq!(later, RecordedOutcome::Retried("agent_timeout", MINUTE));
     assert_eq!(first(&tx, "w2").await, None);
-    let canceled = cancel(&tx, lease.job).await.unwrap().unwrap();
+    let canceled = cancel(&tx, lease.job, false).await.unwrap().unwrap();
     assert_eq!(canceled.status, Status::Canceled);
     tx.commit().await.unwrap();
     app.run_jobs().await;
@@ -449,7 +489,7 @@ async fn a_mixed_lot(app: &TestApp) -> Vec<Lease> {
     let claimed = claim_jobs(&tx, "w1", &requests(9)).await;
     let mut leases: Vec<Lease> = claimed.iter().map(|(lease, _)| *lease).collect();
     assert_eq!(leases.len(), 4);
-    let canceling = cancel(&tx, leases[2].job).await.unwrap().unwrap();
+    let canceling = cancel(&tx, leases[2].job, false).await.unwrap().unwrap();
     assert_eq!(canceling.status, Status::Canceling);
     assert!(release(&tx, &leases[3]).await);
     let (again, _) = first(&tx, "w1").await.unwrap();

@@ -30,6 +30,7 @@ async fn a_queued_job_shows_every_field() {
     let expected = json!({
         "id": job["id"],
         "blog_id": asked["id"],
+        "section": null,
         "status": "queued",
         "phase": null,
         "progress": { "percent": 0, "words": 0 },
@@ -39,7 +40,8 @@ async fn a_queued_job_shows_every_field() {
         "queue_position": 1,
         "model": "stub-large",
         "warnings": [],
-            "usage": { "input_tokens": 0, "output_tokens": 0 },
+        "superseded": false,
+        "usage": { "input_tokens": 0, "output_tokens": 0 },
         "error": null,
         "attempts": [],
         "created_at": job["created_at"],

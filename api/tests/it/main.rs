@@ -41,6 +41,7 @@ mod rescue;
 mod revisions;
 mod sessions;
 mod smoke;
+mod steering;
 mod transactions;
 mod users;
 mod ways_of_writing;

@@ -153,3 +153,19 @@ async fn a_script_that_is_not_there_fails_the_job_and_not_the_worker() {
     assert!(log.contains("/nowhere/agent"), "{log}");
     service.assert_at_rest().await;
 }
+
+#[tokio::test]
+async fn a_script_is_asked_for_no_parts_of_posts() {
+    let service = service(r#"echo '{"type": "post", "title": "Tea", "content": "Tea is hot."}'"#);
+    let (api, worker) = (service.api().await, service.worker().await);
+    let ann = api.user("ann").await;
+    let body = json!({ "topic": "A cup of tea", "outline": "review" });
+    let refused = ann.post("/blogs", body).await;
+    refused.assert_field_errors(&["outline: unsupported"]);
+    let post = ann.create_post("A cup of tea").await;
+    ann.wait_for_status(&post, "succeeded").await;
+    let section = format!("/blogs/{}/sections/0/regenerate", text(&post["id"]));
+    let refused = ann.post(&section, json!({})).await;
+    refused.assert_field_errors(&["number: unsupported"]);
+    worker.stop().await;
+}

@@ -14,9 +14,17 @@ pub const CANCEL_BATCH: u64 = 200;
 
 const NOT_CANCELING: &str = "status <> 'canceling'";
 
-/// Cancels a job: at once if it is queued, else by asking its worker to stop. None if it has
-/// finished already.
-pub async fn cancel(tx: &DatabaseTransaction, job: Uuid) -> Result<Option<Model>, DbErr> {
+/// Cancels a job: at once if no worker holds it, else by asking its worker to stop. What it has
+/// written becomes the post's text if `keep_text`. None if it has finished already.
+pub async fn cancel(
+    tx: &DatabaseTransaction,
+    job: Uuid,
+    keep_text: bool,
+) -> Result<Option<Model>, DbErr> {
+    if keep_text {
+        let keep = Entity::update_many().col_expr(Column::KeepText, Expr::value(true));
+        keep.filter(Column::Id.eq(job)).exec(tx).await?;
+    }
     Ok(cancel_locked(tx, &[job]).await?.pop())
 }
 
@@ -40,7 +48,7 @@ async fn cancel_locked(tx: &DatabaseTransaction, jobs: &[Uuid]) -> Result<Vec<Mo
     let mut canceled = end_jobs(tx, Ending::CanceledInQueue, |update| {
         update
             .filter(Column::Id.is_in(jobs.iter().copied()))
-            .filter(Column::Status.eq(Status::Queued))
+            .filter(Column::Status.is_in([Status::Queued, Status::AwaitingReview]))
     })
     .await?;
     let before = Entity::find()

@@ -6,7 +6,7 @@ use std::time::Duration;
 use entity::attempt::{self, Outcome};
 use entity::bulk_update::{from_values, value_column};
 use entity::clock::db_after;
-use entity::job::{Column, Entity, Model, Status};
+use entity::job::{Column, Entity, Model, Outline, Status};
 use entity::step;
 use sea_orm::entity::prelude::*;
 use sea_orm::{DatabaseTransaction, ExprTrait, UpdateMany};
@@ -14,13 +14,15 @@ use sea_orm::{DatabaseTransaction, ExprTrait, UpdateMany};
 use super::transition::{
     Ending, JobError, WrittenPost, close_attempts, end_jobs, queue_job, set_error,
 };
-use super::{Lease, LeaseStatus, LockMode, lease::LockedJobs};
+use super::{Lease, LeaseStatus, LockMode, lease::LockedJobs, review};
 
 /// How an attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AttemptResult {
     /// With a post.
     Written(WrittenPost),
+    /// With an outline that is to be reviewed.
+    Planned(Outline),
     /// With an error; the next attempt is due after this delay at the earliest.
     Failed(JobError, Duration),
     /// Its worker is shutting down; the attempt does not count.
@@ -36,6 +38,8 @@ pub enum AttemptResult {
 pub enum RecordedOutcome {
     /// The post is stored.
     Succeeded,
+    /// The outline is stored, and awaits its review.
+    AwaitingReview,
     /// The job has failed, with this code.
     Failed(&'static str),
     /// The job is queued for another attempt, due after this delay.
@@ -122,6 +126,10 @@ pub async fn record(
         AttemptResult::Failed(error, delay) => {
             schedule_retry(tx, lease, error, backoff.max(*delay)).await?
         }
+        AttemptResult::Planned(outline) => {
+            let is_stopped = review::await_review(tx, lease, outline).await?;
+            is_stopped.then_some(RecordedOutcome::AwaitingReview)
+        }
         AttemptResult::Released => release(tx, lease).await?,
         AttemptResult::Written(_) | AttemptResult::Canceled | AttemptResult::Lost => None,
     };
@@ -141,6 +149,9 @@ pub async fn record(
         }
         (Some(Outcome::Failed), AttemptResult::Failed(error, delay)) => {
             RecordedOutcome::Retried(error.code, *delay)
+        }
+        (Some(Outcome::AwaitingReview), AttemptResult::Planned(_)) => {
+            RecordedOutcome::AwaitingReview
         }
         (Some(Outcome::Released), AttemptResult::Released) => RecordedOutcome::Released,
         (Some(Outcome::Canceled), _) => RecordedOutcome::Canceled,
@@ -209,7 +220,7 @@ async fn confirm_cancel(tx: &DatabaseTransaction, lease: &Lease) -> Result<bool,
     Ok(!ended.await?.is_empty())
 }
 
-fn held_by(update: UpdateMany<Entity>, lease: &Lease) -> UpdateMany<Entity> {
+pub(super) fn held_by(update: UpdateMany<Entity>, lease: &Lease) -> UpdateMany<Entity> {
     update
         .filter(Column::Id.eq(lease.job))
         .filter(Column::AttemptId.eq(lease.attempt))

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use entity::clock::{new_id, new_id_after, now};
-use entity::job::{ActiveModel, Column, Entity, Model, Status};
+use entity::job::{ActiveModel, Column, Entity, Model, Review, SectionTask, Status};
 use entity::{post, user};
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::SimpleExpr;
@@ -22,8 +22,12 @@ pub struct NewJob {
     pub user: Uuid,
     /// Whether the post is new, and so has no other job.
     pub is_first: bool,
-    /// The version of the text that it is to replace; None if the post has none.
-    pub base_version: Option<i32>,
+    /// [`post::Model::base_version`] of the text that it is to replace; 0 for a new post.
+    pub base_version: i32,
+    /// Whether it is to stop for the review of its outline.
+    pub review: bool,
+    /// The section that it is to write; None for the whole post.
+    pub section: Option<SectionTask>,
     /// The client's options, as the HTTP contract names them.
     pub options: Json,
     /// The model to use.
@@ -75,7 +79,7 @@ pub enum JobQuota {
 }
 
 impl JobQuota {
-    fn check(self) -> Result<(), EnqueueError> {
+    pub(super) fn check(self) -> Result<(), EnqueueError> {
         match self {
             JobQuota::Available => Ok(()),
             JobQuota::Exceeded => Err(EnqueueError::QuotaExceeded),
@@ -84,7 +88,8 @@ impl JobQuota {
     }
 }
 
-/// Whether a user may have one more unfinished job, of at most `max_active`. Until `tx` ends the
+/// Whether a user may have one more unfinished job, of at most `max_active`; those that await the
+/// review of their outlines do not count. Until `tx` ends the
 /// user gets no other job, and is not disabled.
 pub async fn check_quota(
     tx: &DatabaseTransaction,
@@ -101,6 +106,7 @@ pub async fn check_quota(
         .column(Column::Id)
         .filter(Column::UserId.eq(user))
         .filter(Expr::cust(UNFINISHED))
+        .filter(Column::Status.ne(Status::AwaitingReview))
         .offset(u64::from(max_active.saturating_sub(1)))
         .into_tuple::<Uuid>()
         .one(tx)
@@ -124,6 +130,8 @@ pub async fn enqueue(
     } else {
         next_id(tx, new.post).await?
     };
+    let section = new.section.map(serde_json::to_value).transpose();
+    let section = section.map_err(|error| DbErr::Json(error.to_string()))?;
     let delivery = delivery::new_id(Duration::ZERO);
     let row = ActiveModel {
         id: Set(id),
@@ -144,8 +152,12 @@ pub async fn enqueue(
         output_tokens: Set(0),
         // That it is queued, which the row itself tells.
         last_event: Set(1),
-        base_version: Set(new.base_version),
+        base_version: Set(Some(new.base_version)),
         superseded: Set(false),
+        review: Set(new.review.then_some(Review::Requested)),
+        outline_version: Set(0),
+        section: Set(section),
+        keep_text: Set(false),
         created_at: Set(now()),
         // All others are null.
         ..Default::default()
@@ -160,7 +172,7 @@ pub async fn enqueue(
 fn present_version(post: Uuid) -> SimpleExpr {
     let version = post::Entity::find_by_id(post)
         .select_only()
-        .column(post::Column::TextVersion)
+        .expr(Expr::cust("COALESCE(text_version, 0)"))
         .into_query();
     SimpleExpr::SubQuery(None, Box::new(version.into()))
 }
@@ -202,6 +214,11 @@ pub async fn retry(
         None => quota.check()?,
     }
     let turn = fair_order::next_turn(tx, before.user_id).await?;
+    let base_version = match before.section {
+        // The number of the section is of that text.
+        Some(_) => Expr::col(Column::BaseVersion),
+        None => present_version(before.post_id),
+    };
     let queued = queue_job(tx, Duration::ZERO, |update| {
         set_error(update, None)
             .col_expr(Column::Turn, Expr::value(turn))
@@ -209,7 +226,8 @@ pub async fn retry(
                 Column::MaxAttempts,
                 Expr::col(Column::Attempt).add(attempts),
             )
-            .col_expr(Column::BaseVersion, present_version(before.post_id))
+            .col_expr(Column::BaseVersion, base_version)
+            .col_expr(Column::KeepText, Expr::value(false))
             .col_expr(Column::RetriedAt, Expr::value(now()))
             .col_expr(Column::StartedAt, sql_null())
             .col_expr(Column::FinishedAt, sql_null())

@@ -12,11 +12,12 @@ use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::SimpleExpr;
 use sea_orm::{DatabaseTransaction, ExprTrait, UpdateMany};
 
-use super::delivery;
+use super::{delivery, kept_text};
 use crate::events::{self, JobEvent, Snapshot};
 
 /// Literally the condition of the partial index.
-pub(super) const UNFINISHED: &str = "status IN ('queued', 'running', 'canceling')";
+pub(super) const UNFINISHED: &str =
+    "status IN ('queued', 'running', 'canceling', 'awaiting_review')";
 
 /// An error as the client reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +51,7 @@ pub(super) enum Ending<'a> {
     Failed(Outcome, &'a JobError),
     /// Together with its running attempt, whose outcome and error this is.
     Canceled(Outcome, Option<&'a JobError>),
-    /// While it was queued.
+    /// While no attempt ran.
     CanceledInQueue,
 }
 
@@ -86,8 +87,8 @@ pub(super) async fn end_jobs(
     }
     let jobs = ended.iter().map(|job| job.id);
     let posts = ended.iter().map(|job| job.post_id);
-    let mut texts = HashMap::new();
     let mut versions = HashMap::new();
+    let mut told = HashMap::new();
     match ending {
         Ending::Succeeded(written) => {
             let new = ended.iter().filter_map(|job| {
@@ -96,7 +97,7 @@ pub(super) async fn end_jobs(
             });
             versions = post::Entity::store_agent_texts(tx, new.collect()).await?;
             close_attempts(tx, jobs, Outcome::Succeeded, None).await?;
-            texts = written;
+            told = written.into_iter().map(|(id, (_, events))| (id, events)).collect();
         }
         Ending::Failed(outcome, error) => {
             post::Entity::set_statuses(tx, posts, post::Status::Failed).await?;
@@ -105,17 +106,18 @@ pub(super) async fn end_jobs(
         Ending::Canceled(outcome, error) => {
             post::Entity::set_statuses(tx, posts, post::Status::Canceled).await?;
             close_attempts(tx, jobs, outcome, error).await?;
+            (versions, told) = kept_text::store(tx, &mut ended).await?;
         }
         Ending::CanceledInQueue => {
             let deliveries = ended.iter().filter_map(|job| job.delivery_id.clone());
             delivery::delete_in_order(tx, deliveries.collect()).await?;
             post::Entity::set_statuses(tx, posts, post::Status::Canceled).await?;
+            (versions, told) = kept_text::store(tx, &mut ended).await?;
         }
     }
     mark_superseded(tx, &mut ended, &versions).await?;
     let told = ended.iter().map(|job| {
-        let (_, mut events) = texts.remove(&job.id).unzip();
-        let mut events: Vec<JobEvent> = events.take().unwrap_or_default();
+        let mut events: Vec<JobEvent> = told.remove(&job.id).unwrap_or_default();
         let stored = versions.get(&job.post_id);
         events.push(JobEvent::end(job, stored.map(|stored| stored.version)));
         (job.id, job.last_event, events)
@@ -125,7 +127,8 @@ pub(super) async fn end_jobs(
     Ok(ended)
 }
 
-fn agent_text<'a>(job: &'a Model, content: &'a PostContent) -> AgentText<'a> {
+/// A job's text.
+pub(super) fn agent_text<'a>(job: &'a Model, content: &'a PostContent) -> AgentText<'a> {
     AgentText {
         post: job.post_id,
         base_version: job.base_version,
@@ -187,7 +190,7 @@ pub(super) async fn queue_job(
 }
 
 /// An update after which no attempt holds the job.
-fn released() -> UpdateMany<Entity> {
+pub(super) fn released() -> UpdateMany<Entity> {
     Entity::update_many()
         .col_expr(Column::AttemptId, sql_null())
         .col_expr(Column::LeaseUntil, sql_null())

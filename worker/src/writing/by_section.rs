@@ -19,19 +19,22 @@ use crate::attempt::{Attempt, ProgressTracker, UNSEEN};
 use crate::live_text::PostView;
 use crate::outcome::AttemptError;
 
-/// Writes the draft, or what is missing of it.
+/// Writes the draft, or what is missing of it. An outline that was reviewed is the plan.
 pub(super) async fn write(
     attempt: &Attempt,
     brief: &PostBrief,
     finished: &[step::Model],
 ) -> Result<Draft, AttemptError> {
-    let mut finished = finished.iter().map(|step| step.content.clone());
-    let plan = match finished.next() {
-        Some(text) => {
-            Plan::from_text(&text).ok_or_else(|| bad_output("can't read the stored plan"))?
-        }
-        None => write_plan(attempt, brief).await?,
+    let stored = finished.iter().find(|step| step.position == steps::PLAN);
+    let plan = match (attempt.outline(), stored) {
+        (Some(outline), _) => Plan::from(outline),
+        (None, Some(step)) => Plan::from_text(&step.content)
+            .ok_or_else(|| bad_output("can't read the stored plan"))?,
+        (None, None) => write_plan(attempt, brief).await?,
     };
+    attempt.check_review(|| plan.clone().into())?;
+    let finished = finished.iter().filter(|step| step.position > steps::PLAN);
+    let finished = finished.map(|step| step.content.clone());
     let mut sections: Vec<String> = finished.take(plan.sections.len()).collect();
     while sections.len() < plan.sections.len() {
         let section = write_section(attempt, brief, &plan, &sections).await?;

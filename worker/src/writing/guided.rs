@@ -31,19 +31,23 @@ pub(super) fn is_outline(text: &str) -> bool {
     !text.contains("<!--") && Outline::from_text(text).is_some()
 }
 
-/// Writes the draft, or what is missing of it.
+/// Writes the draft, or what is missing of it. Of an outline that was reviewed it takes the title
+/// and the headings.
 pub(super) async fn write(
     attempt: &Attempt,
     brief: &PostBrief,
     finished: &[step::Model],
 ) -> Result<Draft, AttemptError> {
-    let mut finished = finished.iter().map(|step| step.content.clone());
-    let outline = match finished.next() {
-        Some(text) => {
-            Outline::from_text(&text).ok_or_else(|| bad_output("can't read the stored outline"))?
-        }
-        None => write_outline(attempt, brief).await?,
+    let stored = finished.iter().find(|step| step.position == steps::PLAN);
+    let outline = match (attempt.outline(), stored) {
+        (Some(reviewed), _) => Outline::from(reviewed),
+        (None, Some(step)) => Outline::from_text(&step.content)
+            .ok_or_else(|| bad_output("can't read the stored outline"))?,
+        (None, None) => write_outline(attempt, brief).await?,
     };
+    attempt.check_review(|| attempt.outline().unwrap_or_else(|| outline.clone().into()))?;
+    let finished = finished.iter().filter(|step| step.position > steps::PLAN);
+    let finished = finished.map(|step| step.content.clone());
     let mut sections: Vec<String> = finished.take(outline.headings.len()).collect();
     while let Some(prompt) = prompts::section(brief, &outline, &sections) {
         let section = write_section(attempt, &outline, &sections, prompt).await?;

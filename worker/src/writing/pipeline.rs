@@ -9,8 +9,8 @@ use shared::queue::{Progress, WrittenPost};
 use super::draft::Draft;
 use super::ways::{Way, Ways};
 use super::{
-    PERCENT_WRITTEN, PostBrief, bad_output, by_example, by_section, guided, one_call, review,
-    steps, title,
+    PERCENT_WRITTEN, PostBrief, bad_output, by_example, by_section, guided, one_call, one_section,
+    rejected, review, steps, title,
 };
 use crate::agent::{CallScope, Event, Prompt};
 use crate::attempt::{Attempt, ProgressTracker};
@@ -24,21 +24,33 @@ pub(crate) fn first_phase(scope: CallScope) -> Phase {
     }
 }
 
-/// Writes the post of an attempt's job.
+/// Writes the post of an attempt's job, or the section that the job is about.
 pub(crate) async fn write_post(
     attempt: &Attempt,
     ways: &Ways,
 ) -> Result<WrittenPost, AttemptError> {
     let brief = PostBrief::new(attempt.topic(), attempt.options());
-    let draft = match attempt.agent_scope() {
-        CallScope::WholePost => write_by_program(attempt).await?,
-        CallScope::Prompt => write_by_model(attempt, &brief, ways).await?,
+    let is_program = attempt.agent_scope() == CallScope::WholePost;
+    if is_program && (attempt.has_review() || attempt.section_task().is_some()) {
+        return Err(rejected("a program writes whole posts, and has no outline"));
+    }
+    if let Some(task) = attempt.section_task() {
+        return one_section::write(attempt, &brief, &task).await;
+    }
+    let draft = if is_program {
+        write_by_program(attempt).await?
+    } else {
+        write_by_model(attempt, &brief, ways).await?
     };
     if !draft.content().chars().any(char::is_alphanumeric) {
         return Err(bad_output("the post has no text"));
     }
     attempt.count_warnings().await;
-    let title = draft.title.as_deref().and_then(title::clean);
+    let title = match attempt.outline() {
+        // As its owner has written it.
+        Some(outline) => Some(outline.title),
+        None => draft.title.as_deref().and_then(title::clean),
+    };
     let title = title.unwrap_or_else(|| title::of_topic(&brief.topic));
     let mut view = draft.view(draft.sections.len());
     view.title = Some(title.clone());
@@ -52,7 +64,13 @@ async fn write_by_model(
     ways: &Ways,
 ) -> Result<Draft, AttemptError> {
     let finished = attempt.finished_steps().await?;
-    let draft = match way(ways.of(attempt.model(), brief.words()), &finished) {
+    let chosen = ways.of(attempt.model(), brief.words());
+    let way = if attempt.has_review() {
+        with_outline(chosen)
+    } else {
+        way(chosen, &finished)
+    };
+    let draft = match way {
         // These have checks of their own.
         Way::Guided => return guided::write(attempt, brief, &finished).await,
         Way::BySection => by_section::write(attempt, brief, &finished).await?,
@@ -60,6 +78,14 @@ async fn write_by_model(
         Way::ByExample => return by_example::write(attempt, brief, &finished).await,
     };
     review::improve(attempt, brief, &finished, draft).await
+}
+
+/// The way of writing to an outline: one that has exactly its headings.
+fn with_outline(chosen: Way) -> Way {
+    match chosen {
+        Way::Guided => Way::Guided,
+        Way::OneCall | Way::ByExample | Way::BySection => Way::BySection,
+    }
 }
 
 /// An attempt goes on in the way in which an earlier one has begun, if it can: a plan

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use entity::job::{Outline, PlannedSection};
+
 use super::chatter;
 
 /// More sections than that no post of ours has.
@@ -17,12 +19,16 @@ pub(super) struct Plan {
     pub(super) sections: Vec<PlannedSection>,
 }
 
-/// What a section is to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct PlannedSection {
-    pub(super) heading: String,
-    /// What it tells; empty if the plan does not say.
-    pub(super) about: String,
+impl From<Outline> for Plan {
+    fn from(Outline { title, sections }: Outline) -> Self {
+        Plan { title, sections }
+    }
+}
+
+impl From<Plan> for Outline {
+    fn from(Plan { title, sections }: Plan) -> Self {
+        Outline { title, sections }
+    }
 }
 
 impl Plan {

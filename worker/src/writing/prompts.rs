@@ -115,33 +115,76 @@ pub(super) fn rewrite(
     faults: &[String],
     words: u32,
 ) -> Prompt {
+    let name = name(&sections[number]);
+    let request = format!(
+        "What is wrong with it:\n- {faults}\n\n\
+         Write {name} anew, without these faults, in about {words} words.",
+        faults = faults.join("\n- "),
+    );
+    about_section(brief, title, sections, number, &request, words)
+}
+
+/// Asks for one section anew, as its owner wants it.
+pub(super) fn section_again(
+    brief: &PostBrief,
+    title: &str,
+    sections: &[Section],
+    number: usize,
+    wish: Option<&str>,
+    words: u32,
+) -> Prompt {
+    let name = name(&sections[number]);
+    let request = match wish {
+        Some(wish) => format!(
+            "What the author wants of it now: {wish}\n\n\
+             Write {name} anew, as the author wants it. If that says nothing of its length, write \
+             about {words} words."
+        ),
+        None => format!(
+            "Write {name} anew, better and in other words, in about {words} words. It tells the \
+             reader something that can be used."
+        ),
+    };
+    about_section(brief, title, sections, number, &request, words * 2)
+}
+
+/// A request about one section, which shows it and names the others.
+fn about_section(
+    brief: &PostBrief,
+    title: &str,
+    sections: &[Section],
+    number: usize,
+    request: &str,
+    max_words: u32,
+) -> Prompt {
     let section = &sections[number];
     let others: Vec<String> = sections
         .iter()
         .filter_map(|other| other.heading.as_ref().filter(|_| other != section))
         .map(|heading| format!("- {heading}"))
         .collect();
-    let name = match &section.heading {
-        Some(heading) => format!("the section \"{heading}\""),
-        None => "the introduction".to_owned(),
-    };
     let mut user = format!(
         "A blog post about \"{topic}\" has the title \"{title}\". This is {name}:\n\n{body}\n\n\
          The other sections are:\n{others}\n\n\
-         What is wrong with it:\n- {faults}\n\n\
-         Write {name} anew, without these faults, in about {words} words. Write only its text \
-         in Markdown, without a heading.",
+         {request} Write only its text in Markdown, without a heading.",
         topic = brief.topic,
+        name = name(section),
         body = section.body,
         others = others.join("\n"),
-        faults = faults.join("\n- "),
     );
     user += &wishes(brief);
     Prompt {
         system: system(brief),
         example: None,
         user,
-        max_tokens: brief.tokens(words) * 3 / 2 + SPARE_TOKENS,
+        max_tokens: brief.tokens(max_words) * 3 / 2 + SPARE_TOKENS,
+    }
+}
+
+fn name(section: &Section) -> String {
+    match &section.heading {
+        Some(heading) => format!("the section \"{heading}\""),
+        None => "the introduction".to_owned(),
     }
 }
 

@@ -89,7 +89,7 @@ pub(crate) async fn cancel_any_job(
         .db
         .transaction(async move |tx| {
             lock_for_update(tx, id).await?;
-            let job = queue::cancel(tx, id).await?.ok_or(Error::JobFinished)?;
+            let job = queue::cancel(tx, id, false).await?.ok_or(Error::JobFinished)?;
             record(tx, Action::JobCanceled, &me, &client, &job).await?;
             Ok::<_, Error>(job)
         })

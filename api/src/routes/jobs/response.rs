@@ -23,6 +23,8 @@ pub(crate) struct Job {
     id: Uuid,
     /// The post that it writes.
     blog_id: Uuid,
+    /// The section that it writes, counted from 0; null if it writes the whole post.
+    section: Option<u32>,
     status: job::Status,
     /// What the running attempt does; null if none is running.
     phase: Option<job::Phase>,
@@ -122,6 +124,7 @@ impl Job {
                 itself,
                 blog: format!("/api/v1/blogs/{}", job.post_id),
             },
+            section: job.section_task().map(|task| task.number),
             id: job.id,
             blog_id: job.post_id,
             status: job.status,
@@ -255,9 +258,9 @@ pub(super) fn accepted(job: &Job) -> Result<Response> {
 
 const POLL_INTERVAL_SECONDS: &str = "1";
 
-/// Tells when to poll again, while the job is not finished.
+/// Tells when to poll again, while the job goes on by itself.
 pub(in crate::routes) fn set_retry_after(headers: &mut HeaderMap, job: &Job) {
-    if !job.status.is_finished() {
+    if !job.status.is_finished() && job.status != job::Status::AwaitingReview {
         let soon = HeaderValue::from_static(POLL_INTERVAL_SECONDS);
         headers.insert(header::RETRY_AFTER, soon);
     }

@@ -6,7 +6,7 @@ use axum::response::Response;
 use entity::clock::{new_id, now};
 use entity::{job, post};
 use sea_orm::{EntityTrait, Set};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use shared::config::Model;
 use shared::queue::{self, NewJob};
 use utoipa::ToSchema;
@@ -19,7 +19,7 @@ use crate::extract::field_reader::FieldReader;
 use crate::extract::idempotency::{IdempotencyKey, IdempotentResponse};
 use crate::extract::json::JsonBody;
 use crate::extract::text_rules::trimmed_length;
-use crate::generation_options::{GenerationOptions, resolve_model};
+use crate::generation_options::{GenerationOptions, check_writes_parts, resolve_model};
 use crate::http_headers::preferred_wait;
 use crate::long_poll::LongPollPermit;
 use crate::middleware::request_context::current_origin;
@@ -39,6 +39,25 @@ pub(crate) struct CreatePostRequest {
     topic: String,
     #[schema(nullable)]
     options: Option<GenerationOptions>,
+    /// With `review` the job stops after its outline, until you approve it.
+    #[schema(nullable)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outline: Option<OutlineMode>,
+}
+
+/// What is to be done with the outline of a post.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum OutlineMode {
+    /// Its owner reads it, may change it, and approves it before the post is written.
+    Review,
+}
+
+impl OutlineMode {
+    /// Takes the field `outline`.
+    pub(super) fn from_fields(fields: &mut FieldReader, models: &[Model]) -> Option<Option<Self>> {
+        fields.optional("outline", |mode| check_writes_parts(models).map(|()| mode))
+    }
 }
 
 impl CreatePostRequest {
@@ -47,9 +66,11 @@ impl CreatePostRequest {
         let options = fields.nested("options", |fields| {
             GenerationOptions::from_fields(fields, models)
         });
+        let outline = OutlineMode::from_fields(fields, models);
         Some(CreatePostRequest {
             topic: topic?,
             options: options?,
+            outline: outline?,
         })
     }
 }
@@ -57,7 +78,7 @@ impl CreatePostRequest {
 /// Create a post
 ///
 /// The post is stored with its job, and answered at once. With `Prefer: wait=N` the response comes
-/// when the job has finished, or after N seconds, at most 60.
+/// when the job has finished or awaits your review, or after N seconds, at most 60.
 #[utoipa::path(
     post, path = "/blogs", tag = "blogs", operation_id = "create_blog",
     request_body = CreatePostRequest,
@@ -86,7 +107,9 @@ pub(crate) async fn create_post(
         post: id,
         user: me.user.id,
         is_first: true,
-        base_version: None,
+        base_version: 0,
+        review: new.outline.is_some(),
+        section: None,
         model: resolve_model(&options, &state.models)?,
         options: options.clone(),
         max_attempts: state.config.job_max_attempts,
@@ -150,7 +173,9 @@ async fn wait_until_finished(
     let job = job.ok_or(Error::NotFound)?;
     let applied = format!("wait={}", permit.max_wait.as_secs());
     permit
-        .wait_for(job.id, |now| now.status.is_finished())
+        .wait_for(job.id, |now| {
+            now.status.is_finished() || now.status == job::Status::AwaitingReview
+        })
         .await?;
     let post = me.post(id).one(db).await?.ok_or(Error::NotFound)?;
     let is_ready = post.status == post::Status::Ready;

@@ -7,6 +7,7 @@ use shared::config::Model;
 use shared::queue::{self, NewJob};
 use utoipa::ToSchema;
 
+use super::create::OutlineMode;
 use super::response::{Post, accepted};
 use crate::auth::current_user::CurrentUser;
 use crate::error::{Error, Result};
@@ -27,14 +28,22 @@ pub(crate) struct RegeneratePostRequest {
     /// By default those of the last time.
     #[schema(nullable)]
     options: Option<GenerationOptions>,
+    /// With `review` the job stops after its outline, until you approve it.
+    #[schema(nullable)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outline: Option<OutlineMode>,
 }
 
 impl RegeneratePostRequest {
     fn from_fields(fields: &mut FieldReader, models: &[Model]) -> Option<Self> {
         let options = fields.nested("options", |fields| {
             GenerationOptions::from_fields(fields, models)
-        })?;
-        Some(RegeneratePostRequest { options })
+        });
+        let outline = OutlineMode::from_fields(fields, models);
+        Some(RegeneratePostRequest {
+            options: options?,
+            outline: outline?,
+        })
     }
 }
 
@@ -63,6 +72,7 @@ pub(crate) async fn regenerate_post(
     db.transaction(async move |tx| {
         let work = async {
             let post = me.post(id).one(tx).await?.ok_or(Error::NotFound)?;
+            let base_version = post.base_version();
             let options = match again.options {
                 Some(options) => options.to_json()?,
                 None => post.options,
@@ -71,7 +81,9 @@ pub(crate) async fn regenerate_post(
                 post: id,
                 user: me.user.id,
                 is_first: false,
-                base_version: post.text_version,
+                base_version,
+                review: again.outline.is_some(),
+                section: None,
                 model: resolve_model(&options, &state.models)?,
                 options: options.clone(),
                 max_attempts: state.config.job_max_attempts,

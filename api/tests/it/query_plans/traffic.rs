@@ -82,10 +82,29 @@ pub(super) async fn write_posts(app: &TestApp, ann: &TestClient, bob: &TestClien
         ann.wait_for_status(&failed, "failed").await;
     }
 
+    app.agent.set(StubBehavior::Write);
+    let body = json!({ "topic": "Growing cress", "outline": "review" });
+    let reviewed = ann.post("/blogs", body).await.expect(202);
+    ann.wait_for_status(&reviewed, "awaiting_review").await;
+    let outline = format!("{}/outline", post_path(&reviewed));
+    ann.get(&outline).await.expect(200);
+    let change = json!({ "title": "Cress", "sections": [{ "heading": "First Things" }] });
+    ann.put(&outline, change).await.expect(200);
+    let approve = format!("{outline}/approve");
+    ann.post_empty(&approve).await.expect(202);
+    ann.wait_for_status(&reviewed, "succeeded").await;
+    let sections = format!("{}/sections", post_path(&reviewed));
+    ann.get(&sections).await.expect(200);
+    app.agent.set(StubBehavior::WriteText("Once more."));
+    let section = format!("{sections}/0/regenerate");
+    let again = ann.post(&section, json!({})).await.expect(202);
+    ann.wait_for_status(&again, "succeeded").await;
+
     app.agent.set(StubBehavior::Hang);
     let canceled = ann.create_post("Growing cress").await;
     ann.wait_for_status(&canceled, "running").await;
-    ann.cancel(&canceled).await.expect(202);
+    let keep = format!("{}/cancel?keep=true", job_path(&canceled));
+    ann.post_empty(&keep).await.expect(202);
     ann.wait_for_status(&canceled, "canceled").await;
     let released = ann.create_post("Growing beans").await;
     ann.wait_for_status(&released, "running").await;
@@ -163,9 +182,10 @@ pub(super) async fn use_posts(ann: &TestClient) {
     }
 }
 
-const JOB_STATUSES: [&str; 6] = [
+const JOB_STATUSES: [&str; 7] = [
     "queued",
     "running",
+    "awaiting_review",
     "canceling",
     "succeeded",
     "failed",

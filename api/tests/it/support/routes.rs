@@ -23,12 +23,21 @@ impl Route {
     /// outside of it.
     pub(crate) fn path(&self, id: &str) -> String {
         let mut path = self.path.replace("{id}", id);
-        for number in ["{version}", "{from}", "{to}"] {
+        for number in ["{version}", "{from}", "{to}", "{number}"] {
             path = path.replace(number, "1");
         }
         match path.strip_prefix("/api/v1") {
             Some(inside) => inside.to_owned(),
             None => format!("/{path}"),
+        }
+    }
+
+    /// A body that changes something of the user's own.
+    pub(crate) fn some_body(&self) -> Value {
+        if self.path.ends_with("/outline") {
+            json!({ "title": "Mine now", "sections": [{ "heading": "Mine now" }] })
+        } else {
+            json!({ "content": "Mine now." })
         }
     }
 

@@ -158,13 +158,18 @@ impl TestApp {
 
     /// Starts a worker with further settings, such as `--job-lease-secs=3`.
     pub(crate) async fn worker_with(&self, arguments: &[&str]) -> TestWorker {
+        let arguments_given = arguments;
         let url = self.agent.url();
         let ours = ["worker", "--agent=openai", "--agent-model", MODELS];
-        let quick = ["--job-backoff-base-ms=1", "--agent-url", &url];
+        let backoff = "--job-backoff-base-ms";
+        let names_backoff = arguments.iter().any(|a| a.starts_with(backoff));
+        let quick = (!names_backoff).then_some(&"--job-backoff-base-ms=1");
+        let agent = ["--agent-url", &url];
         // The stub answers the questions of this way, unless a test names another.
         let names_way = arguments.iter().any(|a| a.starts_with("--agent-writing"));
         let way = (!names_way).then_some(&"--agent-writing=guided");
-        let arguments = ours.iter().chain(&quick).chain(way).chain(arguments);
+        let arguments = ours.iter().chain(&agent).chain(quick).chain(way);
+        let arguments = arguments.chain(arguments_given);
         let config = worker::config::Config::parse_from(arguments);
         let agent = config.agent().unwrap();
         let metrics = Arc::new(Metrics::new(&config).unwrap());

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use entity::job;
 use serde_json::Value;
 
 use super::deduplicate::is_repetitive;
@@ -47,6 +48,29 @@ impl Outline {
             .collect();
         let headings = headings.filter(|headings| (1..=MAX_SECTIONS).contains(&headings.len()))?;
         Some(Outline { title, headings })
+    }
+}
+
+impl From<job::Outline> for Outline {
+    fn from(reviewed: job::Outline) -> Self {
+        let headings = reviewed.sections.into_iter();
+        Outline {
+            title: reviewed.title,
+            headings: headings.map(|section| section.heading).collect(),
+        }
+    }
+}
+
+impl From<Outline> for job::Outline {
+    fn from(Outline { title, headings }: Outline) -> Self {
+        let section = |heading| job::PlannedSection {
+            heading,
+            about: String::new(),
+        };
+        job::Outline {
+            title,
+            sections: headings.into_iter().map(section).collect(),
+        }
     }
 }
 

@@ -1,0 +1,192 @@
+//! The sections of a post, and writing one of them again.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use entity::job::SectionTask;
+use entity::post;
+use entity::sections::sections;
+use entity::text::word_count;
+use serde::Serialize;
+use shared::config::Model;
+use shared::queue::{self, NewJob};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::response::{Post, accepted};
+use crate::auth::current_user::CurrentUser;
+use crate::error::{Error, Result};
+use crate::extract::field_reader::FieldReader;
+use crate::extract::idempotency::{IdempotencyKey, IdempotentResponse};
+use crate::extract::json::JsonBody;
+use crate::extract::path::{PathId, PathParts};
+use crate::extract::text_rules::trimmed_length;
+use crate::generation_options::{GenerationOptions, check_writes_parts, resolve_model};
+use crate::http_headers::if_match_allows;
+use crate::middleware::request_context::current_origin;
+use crate::routes::jobs::Job;
+use crate::state::AppState;
+use crate::storage_quota::StorageQuota;
+
+/// The sections of a post's text.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PostSections {
+    /// In order. What stands under the highest headings is a section, and what stands before them.
+    items: Vec<PostSection>,
+}
+
+/// A section of a post.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PostSection {
+    /// Counted from 0.
+    number: u32,
+    /// Null for an introduction.
+    heading: Option<String>,
+    words: i32,
+}
+
+/// List the sections of a post
+#[utoipa::path(
+    get, path = "/blogs/{id}/sections", tag = "blogs", operation_id = "list_blog_sections",
+    params(("id" = Uuid, Path)),
+    responses((status = 200, body = PostSections)),
+)]
+pub(crate) async fn list_sections(
+    State(state): State<AppState>,
+    me: CurrentUser,
+    PathId(id): PathId,
+) -> Result<Json<PostSections>> {
+    let post = me.post(id).one(state.db.read()).await?;
+    let content = post.ok_or(Error::NotFound)?.content.unwrap_or_default();
+    let list = move || {
+        let sections = sections(&content);
+        let items = sections.iter().zip(0..).map(|(section, number)| PostSection {
+            number,
+            heading: section.heading.clone(),
+            words: word_count(section.text(&content)),
+        });
+        items.collect()
+    };
+    let items = state.renders.run_blocking(list).await?;
+    Ok(Json(PostSections { items }))
+}
+
+/// How to write a section this time.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RegenerateSectionRequest {
+    /// What you want of it now.
+    #[schema(
+        min_length = 1,
+        max_length = 2000,
+        pattern = "^[^\\x00]*[^\\s\\x00][^\\x00]*$"
+    )]
+    instructions: Option<String>,
+    /// By default those of the post.
+    #[schema(nullable)]
+    options: Option<GenerationOptions>,
+}
+
+impl RegenerateSectionRequest {
+    fn from_fields(fields: &mut FieldReader, models: &[Model]) -> Option<Self> {
+        let instructions = fields.optional("instructions", trimmed_length(1, 2000));
+        let options = fields.nested("options", |fields| {
+            GenerationOptions::from_fields(fields, models)
+        });
+        Some(RegenerateSectionRequest {
+            instructions: instructions?,
+            options: options?,
+        })
+    }
+}
+
+/// Regenerate a section of a post
+///
+/// A job writes this section again; all others stay as they are. The number is of the present text,
+/// which `If-Match` makes sure of.
+#[utoipa::path(
+    post, path = "/blogs/{id}/sections/{number}/regenerate", tag = "blogs",
+    operation_id = "regenerate_blog_section",
+    params(
+        ("id" = Uuid, Path),
+        ("number" = u32, Path, minimum = 0),
+        ("If-Match" = Option<String>, Header, nullable = false),
+        IdempotencyKey,
+    ),
+    request_body(content = Option<RegenerateSectionRequest>),
+    responses(
+        (status = 202, description = "Accepted.", body = Post),
+        (status = 409, description = "The post is being generated or has no content, or the first \
+            request with this Idempotency-Key is in progress."),
+        (status = 412, description = "The post has changed since."),
+    ),
+)]
+pub(crate) async fn regenerate_section(
+    State(state): State<AppState>,
+    me: CurrentUser,
+    PathParts((id, number)): PathParts<(Uuid, u32)>,
+    headers: HeaderMap,
+    key: IdempotencyKey,
+    body: JsonBody,
+) -> Result<IdempotentResponse> {
+    check_writes_parts(&state.models)
+        .map_err(|(code, message)| Error::invalid("number", code, message))?;
+    let again = body.read(|fields| RegenerateSectionRequest::from_fields(fields, &state.models))?;
+    let once = key.for_request(&me, &(number, &again))?;
+    let origin = current_origin();
+    let db = state.db.clone();
+    db.transaction(async move |tx| {
+        let work = async {
+            let post = me.post(id).one(tx).await?.ok_or(Error::NotFound)?;
+            if !if_match_allows(&headers, post.version) {
+                return Err(Error::VersionConflict);
+            }
+            check_section(&post, number)?;
+            let base_version = post.base_version();
+            let options = match again.options {
+                Some(options) => options.to_json()?,
+                None => post.options,
+            };
+            let job = NewJob {
+                post: id,
+                user: me.user.id,
+                is_first: false,
+                base_version,
+                review: false,
+                section: Some(SectionTask {
+                    number,
+                    instructions: again.instructions,
+                }),
+                model: resolve_model(&options, &state.models)?,
+                options,
+                max_attempts: state.config.job_max_attempts,
+                origin,
+            };
+            let job = queue::enqueue(tx, job, state.config.user_max_active_jobs).await?;
+            let quota = StorageQuota::new(&state.config);
+            quota.allows_text(tx, me.user.id).await?;
+            let generating = post::Status::Generating;
+            post::Entity::set_statuses(tx, [id].into_iter(), generating).await?;
+            let post = me.post(id).one(tx).await?.ok_or(Error::NotFound)?;
+            let job = Job::load_one(tx, job).await?;
+            Ok((accepted(Post::new(post, Some(job), &me)), id))
+        };
+        once.execute_once(tx, work).await
+    })
+    .await
+}
+
+/// # Errors
+/// [`Error::NotFound`] if the post has no such section; that it has no text at all yet says why.
+fn check_section(post: &post::Model, number: u32) -> Result<()> {
+    let Some(content) = &post.content else {
+        return Err(match post.status {
+            post::Status::Generating => Error::GenerationInProgress,
+            _ => Error::NoContent,
+        });
+    };
+    match sections(content).get(number as usize) {
+        Some(_) => Ok(()),
+        None => Err(Error::NotFound),
+    }
+}
