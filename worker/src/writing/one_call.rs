@@ -19,6 +19,9 @@ use crate::attempt::{Attempt, ProgressTracker};
 use crate::live_text::PostView;
 use crate::outcome::AttemptError;
 
+/// After so many bytes a text without line breaks is looked at.
+const CHECK_INTERVAL: usize = 256;
+
 /// A post takes so many calls at most: an answer that is cut off is continued.
 const MAX_CALLS: usize = 4;
 
@@ -266,8 +269,9 @@ impl TextStream {
         if self.is_stopped {
             return None;
         }
+        let checked = self.text.len() / CHECK_INTERVAL;
         self.text += text;
-        if !text.contains('\n') && !self.text.len().is_multiple_of(256) {
+        if !text.contains('\n') && self.text.len() / CHECK_INTERVAL == checked {
             return None;
         }
         let whole = whole_sections_end(&self.text);
@@ -325,4 +329,27 @@ fn progress(brief: &PostBrief, text: &str) -> Progress {
 fn percent(brief: &PostBrief, words: i32) -> i32 {
     let expected = brief.words() as i32;
     PERCENT_WRITTEN * words.min(expected) / expected
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loop_without_line_breaks_is_stopped_soon() {
+        let mut stream = TextStream {
+            text: String::new(),
+            start: 0,
+            saved: 0,
+            sections: Vec::new(),
+            is_stopped: false,
+        };
+        let words = "the pads press on the rim and "
+            .split_inclusive(' ')
+            .cycle();
+        let mut said = words.take(1000);
+        let stopped = said.find_map(|word| stream.push(word));
+        assert!(matches!(stopped, Some(Signal::Stop(AnswerEnd::Looped))));
+        assert!(stream.text.len() < 1000, "{}", stream.text.len());
+    }
 }
