@@ -1,6 +1,8 @@
 //! Refresh tokens, as hashes. Each can be used once: a second use means that two parties have it,
-//! and ends the session.
+//! and ends the session. A browser may use one twice at once: its tabs share it, and an answer may be
+//! lost on the way.
 
+use chrono::TimeDelta;
 use sea_orm::entity::prelude::*;
 use sea_orm::{QuerySelect, QueryTrait};
 
@@ -22,9 +24,16 @@ pub struct Model {
     pub created_at: Timestamp,
     /// When it was used.
     pub spent_at: Option<Timestamp>,
+    /// The browser that has used it, as a hash; null if a program has.
+    pub spent_by: Option<String>,
+    /// When that browser used it once more.
+    pub spent_again_at: Option<Timestamp>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}
+
+/// So long after its first use a browser may use a token once more.
+const REUSE_WINDOW: TimeDelta = TimeDelta::seconds(10);
 
 impl Entity {
     /// The session that a token renews, whether or not the token was used.
@@ -37,13 +46,35 @@ impl Entity {
         session::Entity::find().filter(session::Column::Id.in_subquery(token))
     }
 
-    /// Marks a token as used; false if it was used already, or does not exist. Of two concurrent
-    /// calls one returns true.
-    pub async fn consume(db: &impl ConnectionTrait, hash: &str) -> Result<bool, DbErr> {
+    /// Marks a token as used, by `browser` if that is one; false if it was used already, or does not
+    /// exist. Of two concurrent calls one returns true.
+    pub async fn consume(
+        db: &impl ConnectionTrait,
+        hash: &str,
+        browser: Option<&str>,
+    ) -> Result<bool, DbErr> {
         let consumed = Entity::update_many()
             .col_expr(Column::SpentAt, Expr::value(now()))
+            .col_expr(Column::SpentBy, Expr::value(browser))
             .filter(Column::Hash.eq(hash))
             .filter(Column::SpentAt.is_null())
+            .exec(db)
+            .await?;
+        Ok(consumed.rows_affected == 1)
+    }
+
+    /// Whether `browser` may use once more the token that it has just used.
+    pub async fn consume_again(
+        db: &impl ConnectionTrait,
+        hash: &str,
+        browser: &str,
+    ) -> Result<bool, DbErr> {
+        let consumed = Entity::update_many()
+            .col_expr(Column::SpentAgainAt, Expr::value(now()))
+            .filter(Column::Hash.eq(hash))
+            .filter(Column::SpentBy.eq(browser))
+            .filter(Column::SpentAt.gt(now() - REUSE_WINDOW))
+            .filter(Column::SpentAgainAt.is_null())
             .exec(db)
             .await?;
         Ok(consumed.rows_affected == 1)

@@ -1,8 +1,9 @@
 //! Registration, login, token refresh and logout.
 
-use axum::Json;
-use axum::extract::State;
-use axum::http::StatusCode;
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use chrono::TimeDelta;
 use entity::audit::Action;
 use entity::clock::{new_id, now};
@@ -13,6 +14,7 @@ use sea_orm::{
 use serde_json::json;
 
 use super::account::set_password;
+use crate::auth::browser;
 use crate::auth::current_user::SessionUser;
 use crate::auth::login_throttle::{AdmittedAttempt, LoginThrottle, PasswordCheck};
 use crate::auth::password::Verification;
@@ -40,8 +42,9 @@ use token_pair::{TokenPair, issue_token_pair, session_ttl, start_session};
 pub(crate) async fn register(
     State(state): State<AppState>,
     client: ClientInfo,
+    headers: HeaderMap,
     ValidatedJson(new): ValidatedJson<RegisterRequest>,
-) -> Result<(StatusCode, Json<TokenPair>)> {
+) -> Result<Response> {
     // Avoids hashing in vain; the unique index decides.
     let named = user::Entity::find_by_username(&new.username);
     if named.one(state.db.read()).await?.is_some() {
@@ -69,7 +72,7 @@ pub(crate) async fn register(
             start_session(&state, tx, user, client).await
         })
         .await?;
-    Ok((StatusCode::CREATED, Json(pair)))
+    pair.response(StatusCode::CREATED, new.client.is_some(), &headers)
 }
 
 /// Log in
@@ -85,12 +88,15 @@ pub(crate) async fn register(
 pub(crate) async fn login(
     State(state): State<AppState>,
     client: ClientInfo,
+    headers: HeaderMap,
     ValidatedJson(given): ValidatedJson<LoginRequest>,
-) -> Result<Json<TokenPair>> {
+) -> Result<Response> {
+    let is_browser = given.client.is_some();
     let throttle = LoginThrottle::new(&state.keys, &given.username, &client);
     let db = state.db.clone();
     let verify = |attempt| verify_and_start_session(state, given, client, attempt);
-    throttle.attempt(db, verify).await.map(Json)
+    let pair = throttle.attempt(db, verify).await?;
+    pair.response(StatusCode::OK, is_browser, &headers)
 }
 
 async fn verify_and_start_session(
@@ -148,10 +154,12 @@ async fn verify_and_start_session(
 
 /// Refresh the tokens
 ///
-/// A refresh token is valid once. Using it again ends its session.
+/// A refresh token is valid once. Using it again ends its session. A browser sends its cookie, with
+/// the header `X-Requested-With: blog`, and no body; it may do so twice within ten seconds, as two of
+/// its tabs do.
 #[utoipa::path(
     post, path = "/users/refresh", tag = "users", security(()),
-    request_body = RefreshRequest,
+    request_body(content = Option<RefreshRequest>),
     responses(
         (status = 200, body = TokenPair),
         (status = 401, description = "The token is invalid, expired or reused."),
@@ -161,16 +169,25 @@ async fn verify_and_start_session(
 pub(crate) async fn refresh(
     State(state): State<AppState>,
     client: ClientInfo,
+    headers: HeaderMap,
     ValidatedJson(given): ValidatedJson<RefreshRequest>,
-) -> Result<Json<TokenPair>> {
-    let hash = secret_hash(&given.refresh_token);
+) -> Result<Response> {
+    let cookie = browser::refresh_token(&headers);
+    let is_browser = given.refresh_token.is_none();
+    let token = match given.refresh_token.or(cookie) {
+        Some(token) => token,
+        None if browser::is_own_page(&headers) => return Err(Error::Unauthenticated),
+        None => return Err(Error::invalid("refresh_token", "required", "is required")),
+    };
+    let hash = secret_hash(&token);
+    let browser = is_browser.then(|| browser::fingerprint(&client));
     let db = state.db.clone();
     let pair = db
         .transaction(async move |tx| {
             // Sessions are locked before their tokens, here and wherever they end.
             let session = refresh_token::Entity::session_of(&hash).lock_exclusive();
             let session = session.one(tx).await?.ok_or(Error::Unauthenticated)?;
-            if !refresh_token::Entity::consume(tx, &hash).await? {
+            if !consume(tx, &hash, browser.as_deref()).await? {
                 tracing::warn!(session = %session.id, "refresh token reused: ending its session");
                 revoke_reused_session(tx, session, client).await?;
                 // Not an error, which would roll that back.
@@ -197,7 +214,19 @@ pub(crate) async fn refresh(
             Ok(Some(pair))
         })
         .await?;
-    pair.map(Json).ok_or(Error::RefreshTokenReused)
+    let pair = pair.ok_or(Error::RefreshTokenReused)?;
+    pair.response(StatusCode::OK, is_browser, &headers)
+}
+
+/// Uses a refresh token; false if that is not allowed any more.
+async fn consume(tx: &DatabaseTransaction, hash: &str, browser: Option<&str>) -> Result<bool> {
+    if refresh_token::Entity::consume(tx, hash, browser).await? {
+        return Ok(true);
+    }
+    let Some(browser) = browser else {
+        return Ok(false);
+    };
+    Ok(refresh_token::Entity::consume_again(tx, hash, browser).await?)
 }
 
 /// Ends a session whose refresh token was used twice, so two parties have it. Recorded once,
@@ -219,17 +248,32 @@ async fn revoke_reused_session(
 
 /// Log out
 ///
-/// The session ends at once, and its access tokens with it.
+/// The session ends at once, and its access tokens with it. A browser may send its cookie instead of
+/// an access token, with the header `X-Requested-With: blog`.
 #[utoipa::path(
     post, path = "/users/logout", tag = "users",
     responses((status = 204)),
 )]
-pub(crate) async fn logout(State(state): State<AppState>, me: SessionUser) -> Result<StatusCode> {
-    let user = me.user.id;
-    let session = me.session.id;
-    state
-        .db
-        .transaction(async move |tx| session::Entity::revoke(tx, user, session).await)
+pub(crate) async fn logout(State(state): State<AppState>, mut parts: Parts) -> Result<Response> {
+    let signed_in = SessionUser::from_request_parts(&mut parts, &state).await;
+    let cookie = browser::refresh_token(&parts.headers);
+    let (user, session) = match (signed_in, &cookie) {
+        (Ok(me), _) => (me.user.id, me.session.id),
+        (Err(_), Some(token)) => {
+            let session = refresh_token::Entity::session_of(&secret_hash(token));
+            let session = session.one(state.db.read()).await?;
+            let session = session.ok_or(Error::Unauthenticated)?;
+            (session.user_id, session.id)
+        }
+        (Err(error), None) => return Err(error),
+    };
+    let db = state.db.clone();
+    db.transaction(async move |tx| session::Entity::revoke(tx, user, session).await)
         .await?;
-    Ok(StatusCode::NO_CONTENT)
+    let mut headers = HeaderMap::new();
+    if cookie.is_some() {
+        let gone = browser::clear_cookie(&parts.headers)?;
+        headers.insert(header::SET_COOKIE, gone);
+    }
+    Ok((StatusCode::NO_CONTENT, headers).into_response())
 }

@@ -1,5 +1,6 @@
 //! The bodies of registration, login and refresh.
 
+use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::auth::password::rules::new_password;
@@ -16,6 +17,9 @@ pub(crate) struct RegisterRequest {
     /// Any characters; neither a common password nor the username.
     #[schema(min_length = 8, max_length = 128, format = Password)]
     pub(super) password: String,
+    /// `browser` to get the refresh token as a cookie.
+    #[schema(nullable)]
+    pub(super) client: Option<ClientKind>,
 }
 
 impl FromFields for RegisterRequest {
@@ -24,9 +28,11 @@ impl FromFields for RegisterRequest {
         let password = fields.required("password", |password| {
             new_password(password, username.as_deref().unwrap_or_default())
         });
+        let client = fields.optional("client", accept_any);
         Some(RegisterRequest {
             username: username?,
             password: password?,
+            client: client?,
         })
     }
 }
@@ -39,6 +45,9 @@ pub(crate) struct LoginRequest {
     pub(super) username: String,
     #[schema(max_length = 128, format = Password)]
     pub(super) password: String,
+    /// `browser` to get the refresh token as a cookie.
+    #[schema(nullable)]
+    pub(super) client: Option<ClientKind>,
 }
 
 impl FromFields for LoginRequest {
@@ -46,24 +55,34 @@ impl FromFields for LoginRequest {
         // It is looked up, so it must be valid for the database.
         let username = fields.required("username", length(0, usize::MAX));
         let password = fields.required("password", accept_any);
+        let client = fields.optional("client", accept_any);
         Some(LoginRequest {
             username: username?,
             password: password?,
+            client: client?,
         })
     }
 }
 
-/// A refresh token.
+/// A kind of client that is treated differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ClientKind {
+    /// A page in a browser.
+    Browser,
+}
+
+/// A refresh token. A browser sends none: it has the cookie.
 #[derive(Debug, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RefreshRequest {
     #[schema(max_length = 43, pattern = "^[A-Za-z0-9_-]{43}$")]
-    pub(super) refresh_token: String,
+    pub(super) refresh_token: Option<String>,
 }
 
 impl FromFields for RefreshRequest {
     fn from_fields(fields: &mut FieldReader) -> Option<Self> {
-        let refresh_token = fields.required("refresh_token", accept_any)?;
+        let refresh_token = fields.optional("refresh_token", accept_any)?;
         Some(RefreshRequest { refresh_token })
     }
 }

@@ -1,5 +1,8 @@
 //! Sessions and their tokens.
 
+use axum::Json;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::clock::{new_id, now};
 use entity::{refresh_token, session, user};
@@ -8,6 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::auth::browser;
 use crate::auth::tokens::{new_refresh_token, secret_hash};
 use crate::error::Result;
 use crate::extract::client_info::ClientInfo;
@@ -27,10 +31,27 @@ pub(crate) struct TokenPair {
     token_type: &'static str,
     /// The lifetime of the access token, in seconds.
     expires_in: u32,
-    /// Valid once.
-    refresh_token: String,
+    /// Valid once. Null for a browser, which gets it as a cookie.
+    refresh_token: Option<String>,
     /// The lifetime of the refresh token, in seconds.
     refresh_expires_in: u32,
+}
+
+impl TokenPair {
+    /// The response with the pair. `asked` are the headers of the request.
+    pub(super) fn response(
+        mut self,
+        status: StatusCode,
+        is_browser: bool,
+        asked: &HeaderMap,
+    ) -> Result<Response> {
+        let mut headers = HeaderMap::new();
+        if is_browser && let Some(token) = self.refresh_token.take() {
+            let cookie = browser::set_cookie(asked, &token, self.refresh_expires_in)?;
+            headers.insert(header::SET_COOKIE, cookie);
+        }
+        Ok((status, headers, Json(self)).into_response())
+    }
 }
 
 /// Starts a session, with its first pair of tokens.
@@ -71,6 +92,8 @@ pub(super) async fn issue_token_pair(
         session_id: Set(session),
         created_at: Set(now()),
         spent_at: Set(None),
+        spent_by: Set(None),
+        spent_again_at: Set(None),
     };
     refresh_token::Entity::insert(row).exec(tx).await?;
     let ttl = state.config.access_token_ttl();
@@ -78,7 +101,7 @@ pub(super) async fn issue_token_pair(
         access_token: state.keys.access_token(user.id, session, ttl)?,
         token_type: "Bearer",
         expires_in: state.config.access_token_ttl_secs,
-        refresh_token,
+        refresh_token: Some(refresh_token),
         refresh_expires_in: seconds_left,
         user: user.into(),
     })
