@@ -45,9 +45,7 @@ pub(crate) fn accepted_format(headers: &HeaderMap) -> Format {
 pub(crate) fn prefers_json_to(headers: &HeaderMap, other: &str) -> bool {
     let accept = headers.get(header::ACCEPT);
     let accept = accept.and_then(|accept| accept.to_str().ok());
-    accept.is_some_and(|accept| {
-        quality(accept, "application/json") > quality(accept, other)
-    })
+    accept.is_some_and(|accept| quality(accept, "application/json") > quality(accept, other))
 }
 
 /// The quality of a media type in `accept`, in thousandths, by the most specific range that matches

@@ -44,7 +44,7 @@ pub struct Model {
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// The post was stored.
+    /// The post was stored, or the outline that its owner is to review.
     Succeeded,
     /// The attempt failed with an error.
     Failed,
@@ -52,8 +52,6 @@ pub enum Outcome {
     Canceled,
     /// The worker was shutting down, and released the job.
     Released,
-    /// The outline was written, and awaits its review.
-    AwaitingReview,
     /// The lease expired, and the job was rescued.
     Lost,
 }

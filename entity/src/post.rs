@@ -39,9 +39,9 @@ pub struct Model {
     /// The number of words in the content.
     pub word_count: i32,
     /// The version that brought the present title and content; null until there was one, or if a
-    /// release before revisions has brought it.
+    /// release before revisions has brought it that still runs.
     pub text_version: Option<i32>,
-    /// Who wrote them.
+    /// Who wrote them; null if a release before revisions has stored them.
     pub text_author: Option<Author>,
     /// The model that did.
     pub text_model: Option<String>,
@@ -82,13 +82,6 @@ pub enum Status {
 }
 
 impl ActiveModelBehavior for ActiveModel {}
-
-impl Model {
-    /// The `base_version` of a job that starts from the present text.
-    pub fn base_version(&self) -> i32 {
-        self.text_version.unwrap_or_default()
-    }
-}
 
 /// A title and content, with what is derived from the content.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -188,7 +181,7 @@ impl Entity {
         let Some(post) = Entity::find_by_id(id).one(db).await? else {
             return Ok(None);
         };
-        if post.base_version() == base_version {
+        if post.text_version.unwrap_or_default() == base_version {
             return Ok(post.content.map(|content| (post.title, content)));
         }
         let revision = post_revision::Entity::find_by_id((id, base_version));
@@ -253,8 +246,10 @@ impl Entity {
             .order_by_asc(Column::Id)
             .lock_exclusive();
         let posts: Vec<(Uuid, Option<i32>, bool)> = posts.into_tuple().all(tx).await?;
-        let versions: HashMap<Uuid, Option<i32>> =
-            posts.iter().map(|(id, version, _)| (*id, *version)).collect();
+        let versions: HashMap<Uuid, Option<i32>> = posts
+            .iter()
+            .map(|(id, version, _)| (*id, *version))
+            .collect();
         let (timely, late): (Vec<_>, Vec<_>) = texts
             .into_iter()
             .filter(|text| versions.contains_key(&text.post))
@@ -262,15 +257,21 @@ impl Entity {
                 let present = versions[&text.post].unwrap_or_default();
                 text.base_version.is_none_or(|base| base == present)
             });
-        let replaced = posts.iter().filter(|(id, _, has_text)| {
-            *has_text && timely.iter().any(|text| text.post == *id)
-        });
+        let replaced = posts
+            .iter()
+            .filter(|(id, _, has_text)| *has_text && timely.iter().any(|text| text.post == *id));
         let replaced: Vec<Uuid> = replaced.map(|(id, ..)| *id).collect();
         post_revision::Entity::keep_texts(tx, &replaced).await?;
         let mut stored = HashMap::new();
         for (post, version) in set_agent_texts(tx, &timely).await? {
             let superseded = false;
-            stored.insert(post, StoredText { version, superseded });
+            stored.insert(
+                post,
+                StoredText {
+                    version,
+                    superseded,
+                },
+            );
         }
         for text in late {
             let update = update_with_version()
@@ -279,7 +280,13 @@ impl Entity {
             if let Some(post) = update.exec_with_returning(tx).await?.pop() {
                 post_revision::Entity::insert_late(tx, &post, &text).await?;
                 let (version, superseded) = (post.version, true);
-                stored.insert(post.id, StoredText { version, superseded });
+                stored.insert(
+                    post.id,
+                    StoredText {
+                        version,
+                        superseded,
+                    },
+                );
             }
         }
         Ok(stored)

@@ -9,8 +9,6 @@ use pulldown_cmark::{Event, Options, Parser, Tag};
 pub struct Section {
     /// The heading without its marks; None for the introduction.
     pub heading: Option<String>,
-    /// From its heading to the next section.
-    range: Range<usize>,
     /// Where its text is, without the heading and the blank lines around it. Where it has none, the
     /// end of the heading.
     body: Range<usize>,
@@ -26,8 +24,7 @@ pub fn sections(markdown: &str) -> Vec<Section> {
     if !markdown[introduction.clone()].trim().is_empty() {
         sections.push(Section {
             heading: None,
-            body: body(markdown, introduction.clone()),
-            range: introduction,
+            body: body(markdown, introduction),
         });
     }
     let ends = headings.ranges.iter().skip(1).map(|next| next.start);
@@ -35,14 +32,24 @@ pub fn sections(markdown: &str) -> Vec<Section> {
     for (heading, end) in headings.ranges.iter().zip(ends) {
         let line = &markdown[heading.clone()];
         let line_end = heading.start + line.trim_end().len();
-        let text = line.trim().trim_matches('#').trim();
         sections.push(Section {
-            heading: Some(text.to_owned()),
-            range: heading.start..end,
+            heading: Some(heading_text(line).to_owned()),
             body: body(markdown, line_end..end),
         });
     }
     sections
+}
+
+/// The text of a heading's line without its marks. Those behind it are none unless they stand alone:
+/// `## C#`.
+pub fn heading_text(line: &str) -> &str {
+    let text = line.trim().trim_start_matches('#').trim();
+    let bare = text.trim_end_matches('#');
+    if bare.is_empty() || bare.ends_with(char::is_whitespace) {
+        bare.trim_end()
+    } else {
+        text
+    }
 }
 
 impl Section {
@@ -51,10 +58,14 @@ impl Section {
         &markdown[self.body.clone()]
     }
 
+    /// What stands before its text in the content that it is of, and behind it.
+    pub fn around<'a>(&self, markdown: &'a str) -> (&'a str, &'a str) {
+        (&markdown[..self.body.start], &markdown[self.body.end..])
+    }
+
     /// The content that it is of with another text for it. All others stay byte for byte.
     pub fn with_text(&self, markdown: &str, text: &str) -> String {
-        let before = &markdown[..self.body.start];
-        let behind = &markdown[self.body.end..];
+        let (before, behind) = self.around(markdown);
         // A heading may have had no text.
         let gap = if self.heading.is_some() && self.body.is_empty() {
             "\n\n"
@@ -154,6 +165,18 @@ mod tests {
         assert_eq!(parts("# One\n\nA."), [(heading("One"), "A.")]);
         assert_eq!(parts("Just text."), [(None, "Just text.")]);
         assert_eq!(parts(" \n"), []);
+    }
+
+    #[test]
+    fn a_mark_that_belongs_to_a_word_stays() {
+        for (line, text) in [
+            ("## Using C#\n", "Using C#"),
+            ("## Using C# ##", "Using C#"),
+            ("##   Sun   ", "Sun"),
+            ("## ##", ""),
+        ] {
+            assert_eq!(heading_text(line), text);
+        }
     }
 
     #[test]

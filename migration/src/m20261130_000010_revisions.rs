@@ -9,8 +9,8 @@ pub(crate) struct Migration;
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
-    /// Earlier texts of posts. The present one stays with its post, which now says who wrote it;
-    /// null where it was written before.
+    /// Earlier texts of posts. The present one stays with its post, which now says who wrote it; null
+    /// where that is not known.
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         for column in [
             integer_null("text_version"),
@@ -21,6 +21,8 @@ impl MigrationTrait for Migration {
         ] {
             add_column(manager, "blog_posts", column).await?;
         }
+        let present = "UPDATE blog_posts SET text_version = version WHERE content IS NOT NULL";
+        manager.get_connection().execute_unprepared(present).await?;
         for column in [
             integer_null("base_version"),
             boolean("superseded").default(false).take(),
@@ -49,7 +51,8 @@ impl MigrationTrait for Migration {
             .to_owned();
         manager.create_table(revisions).await?;
         // How much text a user has, and which is the oldest.
-        let index = "CREATE INDEX post_revisions_by_user ON post_revisions (user_id, created_at, bytes)";
+        let index =
+            "CREATE INDEX post_revisions_by_user ON post_revisions (user_id, created_at, bytes)";
         manager.get_connection().execute_unprepared(index).await?;
         Ok(())
     }

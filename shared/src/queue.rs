@@ -72,7 +72,9 @@ pub use delivery::{
     Delivery, Payload, count_deliveries, delete_orphaned_deliveries, delete_stale_consumers,
     lateness, missing_deliveries, release_delivery,
 };
-pub use enqueue::{EnqueueError, JobQuota, NewJob, RequestOrigin, check_quota, enqueue, retry};
+pub use enqueue::{
+    EnqueueError, JobQuota, NewJob, RequestOrigin, RetriedBy, check_quota, enqueue, retry,
+};
 pub use lease::{
     AttemptUpdate, Checkpoint, Lease, LeaseStatus, LockMode, MAX_LEASE, Progress, UpdateResult,
     checkpoint, discard_steps, set_warnings, update,

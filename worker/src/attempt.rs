@@ -46,6 +46,8 @@ pub(crate) struct Attempt {
     store: Arc<JobStore>,
     agent: Arc<LimitedAgent>,
     metrics: Arc<Metrics>,
+    /// The outline that its owner has approved, or may still change.
+    outline: Option<Outline>,
     warnings: Mutex<Vec<Warning>>,
     live: Arc<Mutex<LiveText>>,
 }
@@ -66,6 +68,7 @@ impl Attempt {
         let warnings = job.warnings.as_deref().map(serde_json::from_str);
         Attempt {
             live: Arc::new(Mutex::new(LiveText::new(&job))),
+            outline: job.read_outline(),
             warnings: Mutex::new(warnings.and_then(Result::ok).unwrap_or_default()),
             lease,
             job,
@@ -95,12 +98,15 @@ impl Attempt {
     }
 
     /// The outline that its owner has approved, or may still change.
-    pub(crate) fn outline(&self) -> Option<Outline> {
-        self.job.read_outline()
+    pub(crate) fn outline(&self) -> Option<&Outline> {
+        self.outline.as_ref()
     }
 
     /// Ends the attempt if the outline is to be reviewed before the post is written.
-    pub(crate) fn check_review(&self, outline: impl FnOnce() -> Outline) -> Result<(), AttemptError> {
+    pub(crate) fn check_review(
+        &self,
+        outline: impl FnOnce() -> Outline,
+    ) -> Result<(), AttemptError> {
         match self.job.review {
             Some(Review::Requested) => Err(AttemptError::AwaitingReview(outline())),
             Some(Review::Approved) | None => Ok(()),
@@ -317,8 +323,11 @@ impl Attempt {
     async fn update(
         &self,
         progress: Progress,
-        view: Option<PostView>,
+        mut view: Option<PostView>,
     ) -> Result<Result<(), AttemptError>, DbErr> {
+        if let (Some(view), Some(outline)) = (&mut view, &self.outline) {
+            view.title = Some(outline.title.clone());
+        }
         let live = self.live.clone().lock_owned().await;
         let (store, lease) = (self.store.clone(), self.lease);
         // In a task of its own: whoever drops this may have begun it, and then what is stored must

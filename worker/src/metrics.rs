@@ -134,7 +134,14 @@ impl Metrics {
     /// What has not happened yet is there all the same: a rate needs to know
     /// that it was zero.
     fn show_zeros(&self) {
-        for outcome in ["succeeded", "awaiting_review", "released", "canceled", "lost", "unrecorded"] {
+        for outcome in [
+            "succeeded",
+            "awaiting_review",
+            "released",
+            "canceled",
+            "lost",
+            "unrecorded",
+        ] {
             self.attempts.with_label_values(&[outcome, ""]);
         }
         self.jobs.with_label_values(&["succeeded", ""]);

@@ -116,7 +116,8 @@ impl FieldReader {
             return None;
         }
         let values = values.into_iter().enumerate();
-        let items = values.map(|(at, value)| self.read_nested(&format!("{name}.{at}"), value, &read));
+        let items =
+            values.map(|(at, value)| self.read_nested(&format!("{name}.{at}"), value, &read));
         // All of them, to find all violations.
         let items: Vec<Option<T>> = items.collect();
         items.into_iter().collect()

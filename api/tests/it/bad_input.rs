@@ -644,7 +644,11 @@ async fn an_unknown_method_is_refused_with_those_allowed() {
         (Method::GET, format!("/users/me/sessions/{id}"), "DELETE"),
         (Method::DELETE, "/blogs".to_owned(), "GET,HEAD,POST"),
         (Method::OPTIONS, "/blogs".to_owned(), "GET,HEAD,POST"),
-        (Method::POST, format!("/blogs/{id}"), "DELETE,GET,HEAD,PATCH,PUT"),
+        (
+            Method::POST,
+            format!("/blogs/{id}"),
+            "DELETE,GET,HEAD,PATCH,PUT",
+        ),
         (Method::PUT, format!("/blogs/{id}/status"), "GET,HEAD"),
         (Method::GET, format!("/blogs/{id}/regenerate"), "POST"),
         (Method::DELETE, format!("/jobs/{id}"), "GET,HEAD"),

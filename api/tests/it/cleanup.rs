@@ -12,7 +12,7 @@ use sea_orm::{
     QueryFilter, Statement,
 };
 use serde_json::json;
-use shared::queue::{self, JobQuota, RequestOrigin};
+use shared::queue::{self, JobQuota, RequestOrigin, RetriedBy};
 use testing::{assert_fields, job_path, post_path, text};
 use uuid::Uuid;
 
@@ -98,7 +98,15 @@ async fn a_job_that_is_retried_at_this_moment_is_kept_however_old_it_is() {
     let job = job::Entity::find().one(app.db.read()).await.unwrap();
     let tx = app.begin().await;
     let origin = RequestOrigin::default();
-    let retried = queue::retry(&tx, &job.unwrap(), JobQuota::Available, 1, origin).await;
+    let retried = queue::retry(
+        &tx,
+        &job.unwrap(),
+        RetriedBy::Owner,
+        JobQuota::Available,
+        1,
+        origin,
+    )
+    .await;
     retried.expect("it can't be retried");
     let db = app.db.clone();
     let pruned =

@@ -11,9 +11,9 @@ use sea_orm::{
 use shared::events::{Compacted, JobEvent, Snapshot, SnapshotSection, StoredEvents};
 use shared::queue::{
     AttemptResult, AttemptUpdate, Checkpoint, ClaimRequest, JobError, JobQuota, Lease, LeaseStatus,
-    LockMode, Progress, RecordedOutcome, RequestOrigin, RescueOutcome, UpdateResult, WrittenPost,
-    approve, cancel, checkpoint, claim, complete, expired_leases, record, redeliver, rescue, retry,
-    set_outline, update,
+    LockMode, Progress, RecordedOutcome, RequestOrigin, RescueOutcome, RetriedBy, UpdateResult,
+    WrittenPost, approve, cancel, checkpoint, claim, complete, expired_leases, record, redeliver,
+    rescue, retry, set_outline, update,
 };
 use testing::{TestClient, text};
 use uuid::Uuid;
@@ -285,7 +285,15 @@ async fn take(tx: &DatabaseTransaction, lease: &Lease, taken: Step) -> bool {
         Step::Cancel => cancel(tx, lease.job, false).await.unwrap().is_some(),
         Step::Requeue => {
             let origin = RequestOrigin::default();
-            let retried = retry(tx, &before, JobQuota::Available, 5, origin).await;
+            let retried = retry(
+                tx,
+                &before,
+                RetriedBy::Owner,
+                JobQuota::Available,
+                5,
+                origin,
+            )
+            .await;
             retried.is_ok()
         }
         Step::RescueOfTheLiving | Step::RescueOfTheLost => {

@@ -14,6 +14,7 @@ mod attacks;
 mod audit;
 mod auth;
 mod bad_input;
+mod browser_sessions;
 mod cancel_and_retry;
 mod cleanup;
 mod client_ip;

@@ -8,7 +8,7 @@ use sea_orm::EntityTrait;
 use sea_orm::sea_query::Expr;
 use serde_json::{Value, json};
 use testing::stub_openai::StubBehavior;
-use testing::{EventReader, TestClient, assert_fields, at_first, post_path, text};
+use testing::{EventReader, TestClient, assert_fields, at_first, job_path, post_path, text};
 use tokio::sync::Notify;
 
 use crate::support::TestApp;
@@ -97,7 +97,11 @@ async fn single_fields_can_be_changed() {
 
     let faults = json!({ "title": "", "topic": "x", "body": "Mine." });
     let faults = patch(faults).await;
-    faults.assert_field_errors(&["title: too_short", "topic: too_short", "body: unknown_field"]);
+    faults.assert_field_errors(&[
+        "title: too_short",
+        "topic: too_short",
+        "body: unknown_field",
+    ]);
     let stale = ann
         .request(Method::PATCH, &post_path(&post))
         .header("if-match", "\"3\"");
@@ -196,7 +200,10 @@ async fn a_late_agent_never_overwrites_an_edit() {
     let worker = app.worker().await;
     app.agent.called(6).await;
     let edited = put(&ann, &again, "Mine.").await;
-    assert_fields(&edited, json!({ "status": "generating", "content": "Mine." }));
+    assert_fields(
+        &edited,
+        json!({ "status": "generating", "content": "Mine." }),
+    );
     gate.notify_one();
     reader.read_to_end().await;
     worker.stop().await;
@@ -238,6 +245,22 @@ async fn a_retry_replaces_what_its_user_has_seen() {
     assert_fields(&after["job"], json!({ "superseded": false }));
     assert_ne!(after["content"], "Mine.");
     assert_eq!(list(&ann, &post).await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_retry_by_an_admin_leaves_what_its_owner_has_written_meanwhile() {
+    let app = TestApp::new().await;
+    let (ann, root) = (app.user("ann").await, app.admin("root").await);
+    let post = app.ready_post(&ann, "Phoenixes").await;
+    let again = ann.regenerate(&post).await.expect(202);
+    ann.cancel(&again).await.expect(202);
+    put(&ann, &post, "Mine.").await;
+    let retry = format!("/admin{}/retry", job_path(&again));
+    root.post_empty(&retry).await.expect(202);
+    app.run_jobs().await;
+    let after = ann.get_post(&post).await;
+    assert_eq!(after["content"], "Mine.");
+    assert_eq!(after["job"]["superseded"], true);
 }
 
 #[tokio::test]

@@ -81,7 +81,7 @@ async fn an_outline_is_read_changed_and_approved() {
     assert_eq!(job.header("retry-after"), "");
     let expected = json!({ "status": "awaiting_review", "phase": null, "finished_at": null });
     job.assert_fields(200, expected);
-    assert_eq!(job.body["attempts"][0]["outcome"], "awaiting_review");
+    assert_eq!(job.body["attempts"][0]["outcome"], "succeeded");
     assert_eq!(ann.get_post(&post).await["status"], "generating");
 
     let outline = ann.get(&outline_path(&post)).await;
@@ -116,8 +116,7 @@ async fn an_outline_is_read_changed_and_approved() {
     let job = ann.wait_for_status(&post, "succeeded").await;
     worker.stop().await;
     let written = ann.get_post(&post).await;
-    let content =
-        "## Pots\n\nSix hours make them sweet.\n\n## Water # 2\n\nThe morning is best.\n";
+    let content = "## Pots\n\nSix hours make them sweet.\n\n## Water # 2\n\nThe morning is best.\n";
     assert_fields(&written, json!({ "title": title, "content": content }));
     assert_eq!(job["attempt"], 2);
     let calls = app.agent.calls();
@@ -185,7 +184,8 @@ async fn of_approvals_and_changes_at_once_each_is_whole() {
     for _ in 0..5 {
         let post = awaiting_review(&app, &ann, &[]).await;
         let changes = (0..4).map(async |n| {
-            let change = json!({ "title": format!("Title {n}"), "sections": [{ "heading": "One" }] });
+            let change =
+                json!({ "title": format!("Title {n}"), "sections": [{ "heading": "One" }] });
             ann.put(&outline_path(&post), change).await
         });
         let approvals = (0..4).map(|_| approve(&ann, &post));
@@ -298,7 +298,9 @@ async fn who_waits_for_a_post_is_told_that_its_outline_is_there() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let worker = app.worker().await;
-    let request = ann.request(Method::POST, "/blogs").header("prefer", "wait=30");
+    let request = ann
+        .request(Method::POST, "/blogs")
+        .header("prefer", "wait=30");
     let body = json!({ "topic": "Tomatoes", "outline": "review" });
     let answer = ann.send(request.json(&body)).await;
     answer.assert_fields(202, json!({ "status": "generating" }));
@@ -377,8 +379,16 @@ async fn sections_stay_however_their_text_is_formatted() {
     app.agent.set(StubBehavior::Write);
     for (content, number, expected) in [
         ("A.\n## Sun\nB.", 1, "A.\n## Sun\nNew.\n"),
-        ("## Sun\n\n\n\n## Water\n", 0, "## Sun\n\nNew.\n\n\n\n## Water\n"),
-        ("# T\n\n## Sun ##\r\n\r\nB.\r\n\r\n## Water\r\n\r\nC.\r\n", 0, "# T\n\n## Sun ##\r\n\r\nNew.\r\n\r\n## Water\r\n\r\nC.\r\n"),
+        (
+            "## Sun\n\n\n\n## Water\n",
+            0,
+            "## Sun\n\nNew.\n\n\n\n## Water\n",
+        ),
+        (
+            "# T\n\n## Sun ##\r\n\r\nB.\r\n\r\n## Water\r\n\r\nC.\r\n",
+            0,
+            "# T\n\n## Sun ##\r\n\r\nNew.\r\n\r\n## Water\r\n\r\nC.\r\n",
+        ),
         ("Just this.", 0, "New.\n"),
     ] {
         app.agent.set(StubBehavior::Write);
@@ -419,20 +429,64 @@ async fn a_section_of_an_edited_text_is_a_revision_beside_it() {
     let again = regenerate_section(&ann, &post, 0, json!({})).await;
     let calls = app.agent.calls().len();
     let path = post_path(&again.expect(202));
-    ann.put(&path, json!({ "content": "Mine." })).await.expect(200);
+    ann.put(&path, json!({ "content": "Mine." }))
+        .await
+        .expect(200);
     // It begins with the text that its number is of, not with the edited one.
     app.agent.set(StubBehavior::WriteText("New."));
     let worker = app.worker().await;
     app.agent.called(calls + 1).await;
-    let job = ann.wait_for_status(&ann.get_post(&post).await, "succeeded").await;
+    let job = ann
+        .wait_for_status(&ann.get_post(&post).await, "succeeded")
+        .await;
     worker.stop().await;
     assert_eq!(job["superseded"], true);
-    let revision = ann.get(&format!("{path}/revisions")).await.items().remove(0);
+    let revision = ann
+        .get(&format!("{path}/revisions"))
+        .await
+        .items()
+        .remove(0);
     let revision = format!("{path}/revisions/{}", revision["version"]);
     let revision = ann.get(&revision).await.expect(200);
     assert_fields(&revision, json!({ "title": "Pots", "current": false }));
     assert_eq!(revision["content"], POST.replace("Hello.", "New."));
     assert_eq!(ann.get_post(&post).await["content"], "Mine.");
+}
+
+#[tokio::test]
+async fn a_section_that_is_not_begun_is_not_lost_by_a_cancel() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let post = post_with(&app, &ann, POST).await;
+    app.agent.set(StubBehavior::Hang);
+    let again = regenerate_section(&ann, &post, 2, json!({}))
+        .await
+        .expect(202);
+    let calls = app.agent.calls().len();
+    let worker = app.worker().await;
+    app.agent.called(calls + 1).await;
+    cancel_and_keep(&ann, &again).await.assert_status(202);
+    ann.wait_for_status(&again, "canceled").await;
+    let expected = json!({ "status": "canceled", "content": POST });
+    assert_fields(&ann.get_post(&post).await, expected);
+
+    app.agent.set(StubBehavior::WriteAndHang("Every"));
+    let again = regenerate_section(&ann, &post, 2, json!({}))
+        .await
+        .expect(202);
+    let mut reader = EventReader::of(&ann, &again);
+    assert_eq!(reader.connect().await, 200);
+    reader
+        .read_until(|reader| reader.content().contains("Every"))
+        .await;
+    cancel_and_keep(&ann, &again).await.assert_status(202);
+    ann.wait_for_status(&again, "canceled").await;
+    worker.stop().await;
+    let kept = ann.get_post(&post).await;
+    assert_eq!(kept["content"], POST.replace("Daily.", "Every"));
+    assert_told(&ann, &kept).await;
+    // There is another text now than the one that the number is of.
+    ann.retry(&kept).await.assert_error(409, "job_finished");
 }
 
 #[tokio::test]
@@ -485,7 +539,10 @@ async fn what_was_written_before_a_cancel_is_kept() {
     assert_eq!(kept["job"]["status"], "canceled");
     assert_eq!(reader.content(), content);
     let end = reader.end.as_ref().unwrap();
-    assert_fields(end, json!({ "status": "canceled", "version": kept["version"] }));
+    assert_fields(
+        end,
+        json!({ "status": "canceled", "version": kept["version"] }),
+    );
     assert_told(&ann, &kept).await;
 }
 
@@ -527,9 +584,7 @@ async fn a_text_is_kept_though_its_worker_is_lost() {
     let post = ann.create_post("Tomatoes").await;
     let mut reader = EventReader::of(&ann, &post);
     assert_eq!(reader.connect().await, 200);
-    let worker = app
-        .worker_with(&[SHORT_LEASE, ONE_CALL].concat())
-        .await;
+    let worker = app.worker_with(&[SHORT_LEASE, ONE_CALL].concat()).await;
     reader
         .read_until(|reader| reader.content().contains("Even in"))
         .await;
@@ -542,6 +597,58 @@ async fn a_text_is_kept_though_its_worker_is_lost() {
     let kept = ann.get_post(&post).await;
     assert_fields(&kept, json!({ "status": "ready", "title": "Red Gold" }));
     assert_told(&ann, &kept).await;
+}
+
+#[tokio::test]
+async fn what_is_kept_is_a_revision_beside_an_edit() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let post = app.ready_post(&ann, "Tomatoes").await;
+    app.agent.set(StubBehavior::WriteAndHang(
+        "# Red Gold\n\nTomatoes grow anywhere.\n\nEven",
+    ));
+    let again = ann.regenerate(&post).await.expect(202);
+    let mut reader = EventReader::of(&ann, &again);
+    assert_eq!(reader.connect().await, 200);
+    let worker = app.worker_with(ONE_CALL).await;
+    reader
+        .read_until(|reader| reader.content().contains("Even"))
+        .await;
+    let edit = json!({ "content": "Mine." });
+    ann.put(&post_path(&post), edit).await.expect(200);
+    cancel_and_keep(&ann, &again).await.assert_status(202);
+    reader.read_to_end().await;
+    worker.stop().await;
+    let after = ann.get_post(&post).await;
+    assert_fields(&after, json!({ "content": "Mine.", "status": "ready" }));
+    assert_eq!(after["job"]["superseded"], true);
+    let version = &reader.end.as_ref().unwrap()["version"];
+    let kept = format!("{}/revisions/{version}", post_path(&post));
+    let kept = ann.get(&kept).await.expect(200);
+    assert_eq!(kept["content"], json!(reader.content()));
+    // The next attempt starts from the edit.
+    app.agent.set(StubBehavior::Write);
+    ann.retry(&again).await.expect(202);
+    app.run_jobs().await;
+    let after = ann.get_post(&post).await;
+    assert_eq!(after["job"]["superseded"], false);
+    assert_ne!(after["content"], "Mine.");
+}
+
+#[tokio::test]
+async fn an_outline_is_not_approved_where_storage_is_full() {
+    let app = TestApp::with(&["--user-max-bytes=5000"]).await;
+    let ann = app.user("ann").await;
+    let reviewed = awaiting_review(&app, &ann, &[]).await;
+    let other = ann.create_post("Basil").await;
+    let worker = app.worker().await;
+    ann.wait_for_status(&other, "succeeded").await;
+    worker.stop().await;
+    let full = json!({ "content": "x".repeat(5000) });
+    ann.put(&post_path(&other), full).await.expect(200);
+    let refused = approve(&ann, &reviewed).await;
+    refused.assert_error(429, "quota_exceeded");
+    ann.cancel(&reviewed).await.expect(202);
 }
 
 #[tokio::test]

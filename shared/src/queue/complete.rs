@@ -150,9 +150,7 @@ pub async fn record(
         (Some(Outcome::Failed), AttemptResult::Failed(error, delay)) => {
             RecordedOutcome::Retried(error.code, *delay)
         }
-        (Some(Outcome::AwaitingReview), AttemptResult::Planned(_)) => {
-            RecordedOutcome::AwaitingReview
-        }
+        (Some(Outcome::Succeeded), AttemptResult::Planned(_)) => RecordedOutcome::AwaitingReview,
         (Some(Outcome::Released), AttemptResult::Released) => RecordedOutcome::Released,
         (Some(Outcome::Canceled), _) => RecordedOutcome::Canceled,
         _ => RecordedOutcome::Lost,

@@ -6,8 +6,7 @@ use entity::clock::{new_id, new_id_after, now};
 use entity::job::{ActiveModel, Column, Entity, Model, Review, SectionTask, Status};
 use entity::{post, user};
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::SimpleExpr;
-use sea_orm::{DatabaseTransaction, ExprTrait, QuerySelect, QueryTrait, Set, SqlErr};
+use sea_orm::{DatabaseTransaction, ExprTrait, QuerySelect, Set, SqlErr};
 
 use super::transition::{UNFINISHED, queue_job, set_error, sql_null};
 use super::{delivery, fair_order};
@@ -22,8 +21,6 @@ pub struct NewJob {
     pub user: Uuid,
     /// Whether the post is new, and so has no other job.
     pub is_first: bool,
-    /// [`post::Model::base_version`] of the text that it is to replace; 0 for a new post.
-    pub base_version: i32,
     /// Whether it is to stop for the review of its outline.
     pub review: bool,
     /// The section that it is to write; None for the whole post.
@@ -117,7 +114,8 @@ pub async fn check_quota(
     })
 }
 
-/// Inserts a job and its delivery, for a user who may have `max_active` unfinished ones.
+/// Inserts a job and its delivery, for a user who may have `max_active` unfinished ones. It starts
+/// from the post's present text, which stays as it is until `tx` ends.
 pub async fn enqueue(
     tx: &DatabaseTransaction,
     new: NewJob,
@@ -152,7 +150,7 @@ pub async fn enqueue(
         output_tokens: Set(0),
         // That it is queued, which the row itself tells.
         last_event: Set(1),
-        base_version: Set(Some(new.base_version)),
+        base_version: Set(Some(0)),
         superseded: Set(false),
         review: Set(new.review.then_some(Review::Requested)),
         outline_version: Set(0),
@@ -163,18 +161,27 @@ pub async fn enqueue(
         ..Default::default()
     };
     let job = Entity::insert(row).exec_with_returning(tx).await;
-    let job = job.map_err(unfinished_job)?;
+    let mut job = job.map_err(unfinished_job)?;
+    if !new.is_first {
+        let base_version = lock_post(tx, new.post).await?;
+        let set = Entity::update_many().col_expr(Column::BaseVersion, Expr::value(base_version));
+        set.filter(Column::Id.eq(id)).exec(tx).await?;
+        job.base_version = Some(base_version);
+    }
     delivery::insert(tx, &delivery, &job, Duration::ZERO).await?;
     Ok(job)
 }
 
-/// Who retries a job has seen the text that it is to replace.
-fn present_version(post: Uuid) -> SimpleExpr {
-    let version = post::Entity::find_by_id(post)
+/// Locks a post after its job, and returns the version from which the job starts.
+async fn lock_post(tx: &DatabaseTransaction, post: Uuid) -> Result<i32, DbErr> {
+    let version: Option<Option<i32>> = post::Entity::find_by_id(post)
         .select_only()
-        .expr(Expr::cust("COALESCE(text_version, 0)"))
-        .into_query();
-    SimpleExpr::SubQuery(None, Box::new(version.into()))
+        .column(post::Column::TextVersion)
+        .lock_exclusive()
+        .into_tuple()
+        .one(tx)
+        .await?;
+    Ok(version.flatten().unwrap_or_default())
 }
 
 /// A unique index refuses a second unfinished job of a post.
@@ -197,12 +204,23 @@ async fn next_id(tx: &DatabaseTransaction, post: Uuid) -> Result<Uuid, DbErr> {
     Ok(latest.map_or_else(new_id, new_id_after))
 }
 
+/// Who retries a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetriedBy {
+    /// Its owner, who has seen the text that it is to replace.
+    Owner,
+    /// An admin: an edit of the owner's since the job was asked for stays.
+    Admin,
+}
+
 /// Queues a failed or canceled job again, which may have `attempts` more. The caller has locked it
 /// after it has checked its owner's `quota`. Finished steps are kept; the job's times start again,
-/// so that they do not include how long it was finished.
+/// so that they do not include how long it was finished. A job that writes a section is finished for
+/// good when there is another text than the one that its section is of.
 pub async fn retry(
     tx: &DatabaseTransaction,
     before: &Model,
+    by: RetriedBy,
     quota: JobQuota,
     attempts: i32,
     origin: RequestOrigin,
@@ -214,11 +232,13 @@ pub async fn retry(
         None => quota.check()?,
     }
     let turn = fair_order::next_turn(tx, before.user_id).await?;
-    let base_version = match before.section {
-        // The number of the section is of that text.
-        Some(_) => Expr::col(Column::BaseVersion),
-        None => present_version(before.post_id),
+    let base_version = match by {
+        RetriedBy::Owner => Some(lock_post(tx, before.post_id).await?),
+        RetriedBy::Admin => before.base_version,
     };
+    if before.section.is_some() && base_version != before.base_version {
+        return Err(EnqueueError::AlreadyFinished);
+    }
     let queued = queue_job(tx, Duration::ZERO, |update| {
         set_error(update, None)
             .col_expr(Column::Turn, Expr::value(turn))
@@ -226,7 +246,8 @@ pub async fn retry(
                 Column::MaxAttempts,
                 Expr::col(Column::Attempt).add(attempts),
             )
-            .col_expr(Column::BaseVersion, base_version)
+            .col_expr(Column::BaseVersion, Expr::value(base_version))
+            .col_expr(Column::Superseded, Expr::value(false))
             .col_expr(Column::KeepText, Expr::value(false))
             .col_expr(Column::RetriedAt, Expr::value(now()))
             .col_expr(Column::StartedAt, sql_null())

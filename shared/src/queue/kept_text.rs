@@ -28,9 +28,12 @@ pub(super) async fn store(
         let topic = post::Entity::find_by_id(job.post_id);
         let topic = post::without_content(topic).one(tx).await?;
         let topic = topic.map_or_else(String::new, |post| post.topic);
-        let Some(kept) = written(before.clone(), &topic) else {
-            continue;
+        let kept = match job.section_task() {
+            // All the other sections were there before.
+            Some(_) => has_open_text(&before).then(|| before.clone()),
+            None => written(before.clone(), &topic),
         };
+        let Some(kept) = kept else { continue };
         if kept.title != before.title || kept.sections.len() != before.sections.len() {
             count_events(Entity::update_many(), 1)
                 .filter(Column::Id.eq(job.id))
@@ -48,7 +51,6 @@ pub(super) async fn store(
 
 /// The text without sections that are only planned; None if nothing is written.
 fn written(mut told: Snapshot, topic: &str) -> Option<Snapshot> {
-    let has_text = |text: &str| text.contains(char::is_alphanumeric);
     let last = told
         .sections
         .iter()
@@ -57,6 +59,16 @@ fn written(mut told: Snapshot, topic: &str) -> Option<Snapshot> {
     let topic = || topic.chars().take(MAX_TITLE_CHARS).collect();
     told.title = Some(told.title.unwrap_or_else(topic));
     Some(told)
+}
+
+/// Whether something was told of a section that is not written to its end.
+fn has_open_text(told: &Snapshot) -> bool {
+    let open = told.sections.iter().filter(|section| !section.done);
+    open.map(|section| &section.text).any(|text| has_text(text))
+}
+
+fn has_text(text: &str) -> bool {
+    text.contains(char::is_alphanumeric)
 }
 
 fn outline(told: &Snapshot) -> JobEvent {

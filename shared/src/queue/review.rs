@@ -8,9 +8,7 @@ use sea_orm::entity::prelude::*;
 use sea_orm::{ExprTrait, UpdateMany};
 
 use super::enqueue::{EnqueueError, JobQuota, RequestOrigin};
-use super::transition::{
-    close_attempts, count_events, queue_job, released, set_error, sql_null,
-};
+use super::transition::{close_attempts, count_events, queue_job, released, set_error, sql_null};
 use super::{Lease, complete::held_by, fair_order};
 use crate::events::{self, JobEvent, OutlineSection};
 
@@ -32,7 +30,7 @@ pub(super) async fn await_review(
         return Ok(false);
     };
     let ids = [job.id].into_iter();
-    close_attempts(tx, ids, Outcome::AwaitingReview, None).await?;
+    close_attempts(tx, ids, Outcome::Succeeded, None).await?;
     let told = vec![outline_event(outline), JobEvent::status(job)];
     events::insert(tx, [(job.id, job.last_event, told)]).await?;
     events::notify(tx).await?;

@@ -97,7 +97,10 @@ pub(super) async fn end_jobs(
             });
             versions = post::Entity::store_agent_texts(tx, new.collect()).await?;
             close_attempts(tx, jobs, Outcome::Succeeded, None).await?;
-            told = written.into_iter().map(|(id, (_, events))| (id, events)).collect();
+            told = written
+                .into_iter()
+                .map(|(id, (_, events))| (id, events))
+                .collect();
         }
         Ending::Failed(outcome, error) => {
             post::Entity::set_statuses(tx, posts, post::Status::Failed).await?;

@@ -27,7 +27,7 @@ pub(super) async fn write(
 ) -> Result<Draft, AttemptError> {
     let stored = finished.iter().find(|step| step.position == steps::PLAN);
     let plan = match (attempt.outline(), stored) {
-        (Some(outline), _) => Plan::from(outline),
+        (Some(outline), _) => Plan::from(outline.clone()),
         (None, Some(step)) => Plan::from_text(&step.content)
             .ok_or_else(|| bad_output("can't read the stored plan"))?,
         (None, None) => write_plan(attempt, brief).await?,

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use entity::sections::heading_text;
 use pulldown_cmark::{Event, Options, Parser, Tag};
 use shared::events::SnapshotSection;
 
@@ -209,7 +210,7 @@ fn heading(tag: &Tag<'_>, source: &str, range: Range<usize>) -> Option<Heading> 
         Tag::Heading { level, .. } if line.starts_with('#') => Some(Heading {
             level: *level as u8,
             range,
-            text: plain(line.trim_matches('#')),
+            text: plain(heading_text(line)),
         }),
         Tag::Paragraph => {
             let inside = line
@@ -284,6 +285,12 @@ mod tests {
                 .map(|(heading, body)| (some(heading), body.to_owned()))
                 .collect(),
         )
+    }
+
+    #[test]
+    fn a_mark_at_the_end_of_a_heading_may_belong_to_it() {
+        let found = parts("# Learning C#\n\n## Why C# ##\n\nTyped.");
+        assert_eq!(found, post("Learning C#", [("Why C#", "Typed.")]));
     }
 
     #[test]

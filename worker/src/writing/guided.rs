@@ -40,12 +40,15 @@ pub(super) async fn write(
 ) -> Result<Draft, AttemptError> {
     let stored = finished.iter().find(|step| step.position == steps::PLAN);
     let outline = match (attempt.outline(), stored) {
-        (Some(reviewed), _) => Outline::from(reviewed),
+        (Some(reviewed), _) => Outline::from(reviewed.clone()),
         (None, Some(step)) => Outline::from_text(&step.content)
             .ok_or_else(|| bad_output("can't read the stored outline"))?,
         (None, None) => write_outline(attempt, brief).await?,
     };
-    attempt.check_review(|| attempt.outline().unwrap_or_else(|| outline.clone().into()))?;
+    attempt.check_review(|| match attempt.outline() {
+        Some(reviewed) => reviewed.clone(),
+        None => outline.clone().into(),
+    })?;
     let finished = finished.iter().filter(|step| step.position > steps::PLAN);
     let finished = finished.map(|step| step.content.clone());
     let mut sections: Vec<String> = finished.take(outline.headings.len()).collect();

@@ -8,9 +8,11 @@ use entity::text::word_count;
 use shared::events::{Snapshot, SnapshotSection};
 use shared::queue::{Progress, WrittenPost};
 
-use super::draft::{Draft, Section as DraftSection};
+use super::draft::{Draft, Section as DraftSection, without_heading};
 use super::sentences::normalized;
-use super::{PERCENT_WRITTEN, PostBrief, bad_output, by_section, chatter, prompts, rejected, steps, title};
+use super::{
+    PERCENT_WRITTEN, PostBrief, bad_output, by_section, chatter, prompts, rejected, steps, title,
+};
 use crate::agent::{Completion, Event, Usage};
 use crate::attempt::{Attempt, ProgressTracker};
 use crate::live_text::PostView;
@@ -23,16 +25,15 @@ pub(super) async fn write(
     task: &SectionTask,
 ) -> Result<WrittenPost, AttemptError> {
     let Some((title, content)) = attempt.base_text().await? else {
-        return Err(rejected("the text that the section is of is not kept any more"));
+        return Err(rejected(
+            "the text that the section is of is not kept any more",
+        ));
     };
-    let post = Post {
-        title: title.unwrap_or_else(|| title::of_topic(&brief.topic)),
-        sections: sections(&content),
-        content,
-    };
-    if post.sections.len() <= task.number as usize {
+    let title = title.unwrap_or_else(|| title::of_topic(&brief.topic));
+    let number = task.number as usize;
+    let Some(post) = Post::read(title, content, number) else {
         return Err(rejected("the post has no such section"));
-    }
+    };
     let finished = attempt.finished_steps().await?;
     let step = steps::FIRST_REWRITE + task.number as i32;
     let text = match finished.into_iter().find(|stored| stored.position == step) {
@@ -40,8 +41,7 @@ pub(super) async fn write(
         None => post.rewrite(attempt, brief, task, step).await?,
     };
     attempt.count_warnings().await;
-    let content = post.with_section(task, &text);
-    let view = view(&post.title, &content, None);
+    let (content, view) = post.with_section(&text);
     attempt
         .finish(PostContent::new(Some(post.title), content), view)
         .await
@@ -52,20 +52,67 @@ struct Post {
     title: String,
     content: String,
     sections: Vec<Section>,
+    /// Which of them is written again.
+    number: usize,
+    /// What is told of the post, so that it gives the content; None if nothing does but the content
+    /// in one piece, for its owner may have formatted it in any way.
+    told: Option<Told>,
+}
+
+/// The post in the form of events.
+struct Told {
+    sections: Vec<SnapshotSection>,
+    /// Which of them is written again.
+    open: usize,
 }
 
 impl Post {
-    fn section(&self, task: &SectionTask) -> &Section {
-        &self.sections[task.number as usize]
-    }
-
-    fn with_section(&self, task: &SectionTask, text: &str) -> String {
-        let mut content = self.section(task).with_text(&self.content, text);
-        // So that what the events tell is the stored text.
+    /// None if the content has no such section.
+    fn read(title: String, mut content: String, number: usize) -> Option<Self> {
+        // What events tell ends so.
         if !content.ends_with('\n') {
             content.push('\n');
         }
-        content
+        let sections = sections(&content);
+        let section = sections.get(number)?;
+        let forms = [
+            by_sections(&content, &sections, number),
+            in_three(&content, section),
+        ];
+        let told = forms.into_iter().find(|told| told.content() == content);
+        Some(Post {
+            title,
+            told,
+            content,
+            sections,
+            number,
+        })
+    }
+
+    /// The post with another text of the section, and as it is to be seen then.
+    fn with_section(&self, text: &str) -> (String, PostView) {
+        let Some(told) = &self.told else {
+            let content = self.sections[self.number].with_text(&self.content, text);
+            let whole = content.strip_suffix('\n').unwrap_or(&content);
+            let view = self.view(vec![section(None, whole)]);
+            return (content, view);
+        };
+        let told = told.with_text(text);
+        (told.content(), self.view(told.sections))
+    }
+
+    /// The post while the section is written. Before it has a text, it is as it was.
+    fn while_written(&self, text: &str) -> Option<PostView> {
+        let mut told = self.told.as_ref()?.with_text(text);
+        told.sections[told.open].done = false;
+        (!text.is_empty()).then(|| self.view(told.sections))
+    }
+
+    fn view(&self, sections: Vec<SnapshotSection>) -> PostView {
+        PostView {
+            title: Some(self.title.clone()),
+            sections,
+        }
     }
 
     async fn rewrite(
@@ -75,16 +122,17 @@ impl Post {
         task: &SectionTask,
         step: i32,
     ) -> Result<String, AttemptError> {
-        let section = self.section(task);
+        let section = &self.sections[self.number];
         let drafted = self.sections.iter().map(|section| DraftSection {
             heading: section.heading.clone(),
             body: section.text(&self.content).to_owned(),
         });
         let drafted: Vec<DraftSection> = drafted.collect();
-        let number = task.number as usize;
         let words = word_count(section.text(&self.content)).clamp(40, 800);
         let wish = task.instructions.as_deref();
-        let prompt = prompts::section_again(brief, &self.title, &drafted, number, wish, words as u32);
+        let number = self.number;
+        let prompt =
+            prompts::section_again(brief, &self.title, &drafted, number, wish, words as u32);
         let mut usage = Usage::default();
         for _ in 0..2 {
             let tracker = ProgressTracker::new(progress(0));
@@ -96,8 +144,8 @@ impl Post {
             };
             let view = |text: &str| {
                 let text = chatter::strip_chatter(text);
-                let content = self.with_section(task, text.trim());
-                Some(view(&self.title, &content, Some(number)))
+                let heading = section.heading.as_deref().unwrap_or_default();
+                self.while_written(without_heading(&text, heading))
             };
             let reply = attempt
                 .call(prompt.clone(), &tracker, &on_event, &view)
@@ -117,6 +165,61 @@ impl Post {
     }
 }
 
+impl Told {
+    fn with_text(&self, text: &str) -> Told {
+        let mut sections = self.sections.clone();
+        text.clone_into(&mut sections[self.open].text);
+        let open = self.open;
+        Told { sections, open }
+    }
+
+    fn content(&self) -> String {
+        let told = Snapshot {
+            sections: self.sections.clone(),
+            ..Snapshot::default()
+        };
+        told.content()
+    }
+}
+
+fn section(heading: Option<String>, text: &str) -> SnapshotSection {
+    SnapshotSection {
+        heading,
+        text: text.to_owned(),
+        done: true,
+    }
+}
+
+/// Each section as one.
+fn by_sections(content: &str, sections: &[Section], open: usize) -> Told {
+    let told = sections
+        .iter()
+        .map(|part| section(part.heading.clone(), part.text(content)));
+    Told {
+        sections: told.collect(),
+        open,
+    }
+}
+
+/// What stands before the section's text, that text, and what stands behind it.
+fn in_three(content: &str, part: &Section) -> Told {
+    let (before, behind) = part.around(content);
+    // These line breaks stand between sections, and at the end.
+    let before = before.strip_suffix("\n\n").unwrap_or(before);
+    let behind = behind.strip_suffix('\n').unwrap_or(behind);
+    let behind = behind.strip_prefix("\n\n").unwrap_or(behind);
+    let mut sections = Vec::new();
+    if !before.is_empty() {
+        sections.push(section(None, before));
+    }
+    let open = sections.len();
+    sections.push(section(None, part.text(content)));
+    if !behind.is_empty() {
+        sections.push(section(None, behind));
+    }
+    Told { sections, open }
+}
+
 /// The section's text in an answer. Some models write others, too.
 fn read_answer(
     section: &Section,
@@ -130,7 +233,10 @@ fn read_answer(
         (Some(other), Some(_)) => normalized(other) == normalized(heading),
         (other, asked) => other == asked,
     };
-    let headed = whole.sections.iter().filter(|other| other.heading.is_some());
+    let headed = whole
+        .sections
+        .iter()
+        .filter(|other| other.heading.is_some());
     let is_whole_post = headed.count() > 1;
     match whole.sections.iter().find(is_it) {
         Some(own) if is_whole_post => (own.body.clone(), warnings),
@@ -146,53 +252,34 @@ fn progress(words: i32) -> Progress {
     }
 }
 
-/// The post as it is to be seen: by its sections if that gives the content, else in one piece, for
-/// its owner may have formatted it in any way. Section `open` is being written.
-fn view(title: &str, content: &str, open: Option<usize>) -> PostView {
-    let told = |heading: Option<String>, text: &str, done| SnapshotSection {
-        heading,
-        text: text.to_owned(),
-        done,
-    };
-    let parts = sections(content);
-    let parts = parts.iter().enumerate().map(|(number, section)| {
-        let text = section.text(content);
-        told(section.heading.clone(), text, open != Some(number))
-    });
-    let mut post = Snapshot {
-        sections: parts.collect(),
-        ..Snapshot::default()
-    };
-    if post.content() != content {
-        let text = content.strip_suffix('\n').unwrap_or(content);
-        post.sections = vec![told(None, text, open.is_none())];
-    }
-    PostView {
-        title: Some(title.to_owned()),
-        sections: post.sections,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn what_is_told_gives_the_content_however_it_is_formatted() {
-        for (content, count) in [
-            ("Hello.\n\n## Sun\n\nMuch.\n\n## Water\n\nDaily.\n", 3),
-            ("Hello.\n\n\n## Sun\nMuch.\n", 1),
-            ("# Pots\n\n## Sun\n\nMuch.\n", 1),
-            ("### Sun\n\nMuch.\n", 1),
-            ("Hello.\n\n\n", 1),
+        for (content, number, told) in [
+            ("Hello.\n\n## Sun\n\nMuch.\n\n## Water\n\nDaily.\n", 1, 3),
+            ("Hello.\n\n\n## Sun\n\nMuch.\n", 1, 2),
+            ("# Pots\n\n## Sun\n\nMuch.\n\n## Water\n\nDaily.\n", 0, 3),
+            ("### Sun\n\nMuch.\n", 0, 2),
+            ("Hello.\n\n\n## Sun\n\nMuch.\n", 0, 2),
+            ("## Sun\n\n\n\n## Water\n\nDaily.\n", 0, 2),
+            ("Hello.\n## Sun\nMuch.\n", 1, 1),
+            ("Hello.", 0, 1),
         ] {
-            let view = view("Pots", content, None);
-            assert_eq!(view.sections.len(), count, "{content:?}");
-            let told = Snapshot {
-                sections: view.sections,
-                ..Snapshot::default()
-            };
-            assert_eq!(told.content(), content);
+            let post = Post::read("Pots".to_owned(), content.to_owned(), number).unwrap();
+            for text in ["New.", "```\nopen", "## Odd\n\nNew."] {
+                let (stored, view) = post.with_section(text);
+                assert_eq!(view.sections.len(), told, "{content:?}");
+                let told = Told {
+                    sections: view.sections,
+                    open: 0,
+                };
+                assert_eq!(told.content(), stored, "{content:?}");
+                assert!(stored.contains(text), "{stored:?}");
+            }
+            assert!(post.while_written("").is_none());
         }
     }
 }

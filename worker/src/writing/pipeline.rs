@@ -48,7 +48,7 @@ pub(crate) async fn write_post(
     attempt.count_warnings().await;
     let title = match attempt.outline() {
         // As its owner has written it.
-        Some(outline) => Some(outline.title),
+        Some(outline) => Some(outline.title.clone()),
         None => draft.title.as_deref().and_then(title::clean),
     };
     let title = title.unwrap_or_else(|| title::of_topic(&brief.topic));

@@ -7,7 +7,7 @@ use entity::audit::Action;
 use entity::{job, user};
 use sea_orm::{DatabaseTransaction, EntityTrait, QuerySelect};
 use serde_json::json;
-use shared::queue::{self, JobQuota};
+use shared::queue::{self, JobQuota, RetriedBy};
 use uuid::Uuid;
 
 use crate::auth::current_user::{AdminUser, CurrentUser};
@@ -89,7 +89,9 @@ pub(crate) async fn cancel_any_job(
         .db
         .transaction(async move |tx| {
             lock_for_update(tx, id).await?;
-            let job = queue::cancel(tx, id, false).await?.ok_or(Error::JobFinished)?;
+            let job = queue::cancel(tx, id, false)
+                .await?
+                .ok_or(Error::JobFinished)?;
             record(tx, Action::JobCanceled, &me, &client, &job).await?;
             Ok::<_, Error>(job)
         })
@@ -130,7 +132,7 @@ pub(crate) async fn retry_any_job(
                 return Err(Error::OwnerDisabled);
             }
             let job = lock_for_update(tx, id).await?;
-            let job = queue::retry(tx, &job, room, attempts, origin).await?;
+            let job = queue::retry(tx, &job, RetriedBy::Admin, room, attempts, origin).await?;
             record(tx, Action::JobRetried, &me, &client, &job).await?;
             Ok(job)
         })

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use sea_orm::QuerySelect;
-use shared::queue;
+use shared::queue::{self, RetriedBy};
 
 use super::response::{Job, accepted};
 use crate::auth::current_user::CurrentUser;
@@ -41,7 +41,15 @@ pub(crate) async fn retry_job(
             let room = queue::check_quota(tx, me.user.id, config.user_max_active_jobs).await?;
             let job = me.job(id).lock_exclusive();
             let job = job.one(tx).await?.ok_or(Error::NotFound)?;
-            let job = queue::retry(tx, &job, room, config.job_max_attempts, origin).await?;
+            let job = queue::retry(
+                tx,
+                &job,
+                RetriedBy::Owner,
+                room,
+                config.job_max_attempts,
+                origin,
+            )
+            .await?;
             StorageQuota::new(config)
                 .allows_text(tx, me.user.id)
                 .await?;

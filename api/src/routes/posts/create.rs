@@ -107,7 +107,6 @@ pub(crate) async fn create_post(
         post: id,
         user: me.user.id,
         is_first: true,
-        base_version: 0,
         review: new.outline.is_some(),
         section: None,
         model: resolve_model(&options, &state.models)?,

@@ -22,6 +22,7 @@ use crate::extract::text_rules::{length, trimmed_length};
 use crate::http_headers::{Format, if_match_allows, version_etag, with_etag};
 use crate::middleware::request_context::current_origin;
 use crate::state::AppState;
+use crate::storage_quota::StorageQuota;
 
 /// What a post is to tell.
 #[derive(Debug, Serialize, ToSchema)]
@@ -229,10 +230,11 @@ pub(crate) async fn approve_outline(
     state
         .db
         .transaction(async move |tx| {
-            let quota =
-                queue::check_quota(tx, owner.user.id, config.user_max_active_jobs).await?;
+            let quota = queue::check_quota(tx, owner.user.id, config.user_max_active_jobs).await?;
             let (job, _) = find(tx, &owner, id, Select::lock_exclusive).await?;
             check_review(&job, &headers)?;
+            let storage = StorageQuota::new(&config);
+            storage.allows_text(tx, owner.user.id).await?;
             let attempts = config.job_max_attempts;
             queue::approve(tx, &job, quota, attempts, origin).await?;
             Ok::<_, Error>(())

@@ -72,7 +72,6 @@ pub(crate) async fn regenerate_post(
     db.transaction(async move |tx| {
         let work = async {
             let post = me.post(id).one(tx).await?.ok_or(Error::NotFound)?;
-            let base_version = post.base_version();
             let options = match again.options {
                 Some(options) => options.to_json()?,
                 None => post.options,
@@ -81,7 +80,6 @@ pub(crate) async fn regenerate_post(
                 post: id,
                 user: me.user.id,
                 is_first: false,
-                base_version,
                 review: again.outline.is_some(),
                 section: None,
                 model: resolve_model(&options, &state.models)?,

@@ -96,9 +96,8 @@ pub(crate) async fn diff_revisions(
     let [old, new] = find_two(state.db.read(), &me, id, versions).await?;
     let vary = [(header::VARY, "Accept")];
     if prefers_json_to(&headers, UNIFIED_DIFF) {
-        let compare = move || diff_as_json(versions, old, new);
-        let diff = state.renders.run_blocking(compare).await?;
-        return Ok((vary, Json(diff)).into_response());
+        let compare = move || (vary, Json(diff_as_json(versions, old, new))).into_response();
+        return state.renders.run_blocking(compare).await;
     }
     let compare = move || unified_diff(versions, &old.1, &new.1);
     let diff = state.renders.run_blocking(compare).await?;
@@ -143,8 +142,10 @@ fn hunk(diff: &TextDiff<'_, '_, '_, str>, ops: &[DiffOp]) -> DiffHunk {
         },
         text: change.value().to_owned(),
     });
-    let start = |range: fn(&DiffOp) -> std::ops::Range<usize>| ops.first().map_or(0, |op| range(op).start);
-    let length = |range: fn(&DiffOp) -> std::ops::Range<usize>| ops.iter().map(|op| range(op).len()).sum();
+    let start =
+        |range: fn(&DiffOp) -> std::ops::Range<usize>| ops.first().map_or(0, |op| range(op).start);
+    let length =
+        |range: fn(&DiffOp) -> std::ops::Range<usize>| ops.iter().map(|op| range(op).len()).sum();
     DiffHunk {
         old_start: start(DiffOp::old_range) + 1,
         old_lines: length(DiffOp::old_range),

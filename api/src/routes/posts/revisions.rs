@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::{OriginalUri, State};
-use axum::http::{HeaderMap, Uri};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use chrono::{DateTime, Utc};
 use entity::post::{self, PostContent};
@@ -115,34 +115,29 @@ pub(crate) async fn list_revisions(
     let list = format!("revisions/{id}");
     let list = CursorCodec::new(&state.keys, me.user.id, &list);
     let page = PageRequest::new(list, query.limit, query.cursor.as_deref())?;
+    let before: i32 = page.after()?.unwrap_or(i32::MAX);
     let db = state.db.read();
     let post = post::without_content(me.post(id)).one(db).await?;
-    let post = post.ok_or(Error::NotFound)?;
-    list_page(db, &post, page, &uri, &me).await
-}
-
-async fn list_page(
-    db: &impl ConnectionTrait,
-    post: &post::Model,
-    page: PageRequest<'_>,
-    uri: &Uri,
-    me: &CurrentUser,
-) -> Result<PageResponse<RevisionSummary>> {
-    let before: i32 = page.after()?.unwrap_or(i32::MAX);
-    let rows = post_revision::Entity::of_post(post.id)
+    let current = current(&post.ok_or(Error::NotFound)?);
+    let rows = post_revision::Entity::of_post(id)
         .filter(post_revision::Column::Version.lt(before))
         .limit(page.rows_to_fetch())
         .into_partial_model::<post_revision::Summary>()
         .all(db)
         .await?;
-    let rows = rows.into_iter().map(|row| (row, false));
-    let current = current(post).filter(|current| current.version < before);
-    let mut rows: Vec<_> = rows.chain(current.map(|current| (current, true))).collect();
-    rows.sort_unstable_by_key(|(row, _)| std::cmp::Reverse(row.version));
-    let next = page.split(&mut rows, |(row, _)| row.version)?;
-    let rows = rows.into_iter();
-    let items = rows.map(|(row, current)| RevisionSummary::new(row, current, me));
-    Ok(Page::response(uri, items.collect(), next))
+    let is_current = |version| matches!(&current, Some(current) if current.version == version);
+    // It may have been replaced since it was read.
+    let rows = rows.into_iter().filter(|row| !is_current(row.version));
+    let shown = current.clone().filter(|current| current.version < before);
+    let mut rows: Vec<_> = rows.chain(shown).collect();
+    rows.sort_unstable_by_key(|row| std::cmp::Reverse(row.version));
+    let next = page.split(&mut rows, |row| row.version)?;
+    let item = |row: post_revision::Summary| {
+        let current = is_current(row.version);
+        RevisionSummary::new(row, current, &me)
+    };
+    let items = rows.into_iter().map(item).collect();
+    Ok(Page::response(&uri, items, next))
 }
 
 /// The present text of a post, if it has one.

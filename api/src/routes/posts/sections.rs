@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
 use entity::job::SectionTask;
 use entity::post;
 use entity::sections::sections;
@@ -55,20 +56,23 @@ pub(crate) async fn list_sections(
     State(state): State<AppState>,
     me: CurrentUser,
     PathId(id): PathId,
-) -> Result<Json<PostSections>> {
+) -> Result<Response> {
     let post = me.post(id).one(state.db.read()).await?;
     let content = post.ok_or(Error::NotFound)?.content.unwrap_or_default();
     let list = move || {
         let sections = sections(&content);
-        let items = sections.iter().zip(0..).map(|(section, number)| PostSection {
-            number,
-            heading: section.heading.clone(),
-            words: word_count(section.text(&content)),
-        });
-        items.collect()
+        let items = sections
+            .iter()
+            .zip(0..)
+            .map(|(section, number)| PostSection {
+                number,
+                heading: section.heading.clone(),
+                words: word_count(section.text(&content)),
+            });
+        let items = items.collect();
+        Json(PostSections { items }).into_response()
     };
-    let items = state.renders.run_blocking(list).await?;
-    Ok(Json(PostSections { items }))
+    state.renders.run_blocking(list).await
 }
 
 /// How to write a section this time.
@@ -138,11 +142,7 @@ pub(crate) async fn regenerate_section(
     db.transaction(async move |tx| {
         let work = async {
             let post = me.post(id).one(tx).await?.ok_or(Error::NotFound)?;
-            if !if_match_allows(&headers, post.version) {
-                return Err(Error::VersionConflict);
-            }
             check_section(&post, number)?;
-            let base_version = post.base_version();
             let options = match again.options {
                 Some(options) => options.to_json()?,
                 None => post.options,
@@ -151,7 +151,6 @@ pub(crate) async fn regenerate_section(
                 post: id,
                 user: me.user.id,
                 is_first: false,
-                base_version,
                 review: false,
                 section: Some(SectionTask {
                     number,
@@ -162,7 +161,16 @@ pub(crate) async fn regenerate_section(
                 max_attempts: state.config.job_max_attempts,
                 origin,
             };
+            let before = (post.version, post.text_version);
             let job = queue::enqueue(tx, job, state.config.user_max_active_jobs).await?;
+            // Only now it stays as it is.
+            let post = me.post(id).one(tx).await?.ok_or(Error::NotFound)?;
+            if !if_match_allows(&headers, post.version) {
+                return Err(Error::VersionConflict);
+            }
+            if before != (post.version, post.text_version) {
+                check_section(&post, number)?;
+            }
             let quota = StorageQuota::new(&state.config);
             quota.allows_text(tx, me.user.id).await?;
             let generating = post::Status::Generating;

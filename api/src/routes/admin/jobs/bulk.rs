@@ -12,7 +12,7 @@ use sea_orm::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use shared::queue::{self, EnqueueError, JobQuota, RequestOrigin};
+use shared::queue::{self, EnqueueError, JobQuota, RequestOrigin, RetriedBy};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -167,7 +167,16 @@ async fn retry_many(
         if !owners.contains(&job.user_id) {
             continue;
         }
-        match queue::retry(tx, &job, JobQuota::Available, attempts, origin.clone()).await {
+        match queue::retry(
+            tx,
+            &job,
+            RetriedBy::Admin,
+            JobQuota::Available,
+            attempts,
+            origin.clone(),
+        )
+        .await
+        {
             Ok(job) => retried.push(job),
             Err(EnqueueError::AlreadyFinished | EnqueueError::AlreadyRunning) => {}
             Err(error) => return Err(error.into()),
