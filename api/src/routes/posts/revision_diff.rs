@@ -1,5 +1,6 @@
 //! The difference between two revisions of a post.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use axum::Json;
@@ -38,10 +39,10 @@ pub(crate) struct DiffSide {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct DiffHunk {
     /// Counted from 1, as are the lines of the new content.
-    old_start: usize,
-    old_lines: usize,
-    new_start: usize,
-    new_lines: usize,
+    old_start: u32,
+    old_lines: u32,
+    new_start: u32,
+    new_lines: u32,
     lines: Vec<DiffLine>,
 }
 
@@ -81,8 +82,8 @@ const UNIFIED_DIFF: &str = "text/x-diff";
     operation_id = "diff_blog_revisions",
     params(
         ("id" = Uuid, Path),
-        ("from" = i32, Path, minimum = 1),
-        ("to" = i32, Path, minimum = 1),
+        ("from" = i32, Path, minimum = 1, maximum = 2147483647),
+        ("to" = i32, Path, minimum = 1, maximum = 2147483647),
     ),
     responses((status = 200, content((RevisionDiff = "application/json"), (String = "text/x-diff")))),
 )]
@@ -142,14 +143,19 @@ fn hunk(diff: &TextDiff<'_, '_, '_, str>, ops: &[DiffOp]) -> DiffHunk {
         },
         text: change.value().to_owned(),
     });
-    let start =
-        |range: fn(&DiffOp) -> std::ops::Range<usize>| ops.first().map_or(0, |op| range(op).start);
-    let length =
-        |range: fn(&DiffOp) -> std::ops::Range<usize>| ops.iter().map(|op| range(op).len()).sum();
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let start = |range: fn(&DiffOp) -> Range<usize>| {
+        let first = ops.first().map_or(0, |op| range(op).start);
+        count(first + 1)
+    };
+    let length = |range: fn(&DiffOp) -> Range<usize>| {
+        let lines = ops.iter().map(|op| range(op).len());
+        count(lines.sum())
+    };
     DiffHunk {
-        old_start: start(DiffOp::old_range) + 1,
+        old_start: start(DiffOp::old_range),
         old_lines: length(DiffOp::old_range),
-        new_start: start(DiffOp::new_range) + 1,
+        new_start: start(DiffOp::new_range),
         new_lines: length(DiffOp::new_range),
         lines: lines.collect(),
     }

@@ -171,7 +171,7 @@ fn current(post: &post::Model) -> Option<post_revision::Summary> {
 #[utoipa::path(
     get, path = "/blogs/{id}/revisions/{version}", tag = "blogs",
     operation_id = "get_blog_revision",
-    params(("id" = Uuid, Path), ("version" = i32, Path, minimum = 1)),
+    params(("id" = Uuid, Path), ("version" = i32, Path, minimum = 1, maximum = 2147483647)),
     responses((status = 200, body = Revision)),
 )]
 pub(crate) async fn get_revision(
@@ -225,7 +225,7 @@ async fn find_revision(
     operation_id = "restore_blog_revision",
     params(
         ("id" = Uuid, Path),
-        ("version" = i32, Path, minimum = 1),
+        ("version" = i32, Path, minimum = 1, maximum = 2147483647),
         ("If-Match" = Option<String>, Header, nullable = false),
     ),
     responses(

@@ -113,7 +113,7 @@ impl RegenerateSectionRequest {
     operation_id = "regenerate_blog_section",
     params(
         ("id" = Uuid, Path),
-        ("number" = u32, Path, minimum = 0),
+        ("number" = i32, Path, minimum = 0, maximum = 2147483647),
         ("If-Match" = Option<String>, Header, nullable = false),
         IdempotencyKey,
     ),
