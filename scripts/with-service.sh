@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs a command against the API and a worker, which are started for it, with a program as the agent,
-# and removed after it. Fails if the command does, or if a program has ended or logged an error.
+# Runs a command against the API and a worker, which are started for it, with a stub as the agent, and
+# removed after it. Fails if the command does, or if a program has ended or logged an error.
 #
 #   scripts/with-service.sh COMMAND...
 #
@@ -12,9 +12,9 @@ cd "$(dirname "$0")/.."
 cargo build --locked --bins
 
 folder=$(mktemp -d "${TMPDIR:-/tmp}/blog-service.XXXXXX")
-api='' worker=''
+api='' worker='' agent=''
 stop() {
-    kill $worker $api 2>/dev/null || true
+    kill $worker $api $agent 2>/dev/null || true
     for _ in {1..150}; do
         kill -0 $worker $api 2>/dev/null || break
         sleep 0.1
@@ -29,7 +29,7 @@ trap 'exit 1' INT TERM HUP
 start() { # program
     (cd "$folder" && exec env -i PATH="$PATH" NO_COLOR=1 DATA_DIR=. \
         SHUTDOWN_GRACE_SECS=5 ACCESS_TOKEN_TTL_SECS=86400 \
-        AGENT=script AGENT_MODEL=one AGENT_SCRIPT="sh agent.sh" \
+        AGENT=openai AGENT_MODEL=one AGENT_URL="$(cat agent.url)" \
         LISTEN_ADDR=127.0.0.1:0 METRICS_ADDR=off \
         RATE_LIMIT_PER_MINUTE=1000000 USER_MAX_ACTIVE_JOBS=1000000 \
         "$programs/$1" >"$1.log" 2>&1) &
@@ -41,7 +41,12 @@ fail() {
     exit 1
 }
 
-cp scripts/script-agent.sh "$folder/agent.sh"
+python3 scripts/stub_agent.py >"$folder/agent.url" &
+agent=$!
+until [ -s "$folder/agent.url" ]; do
+    kill -0 $agent 2>/dev/null || fail "The agent has not started."
+    sleep 0.1
+done
 programs=$(cd "${CARGO_TARGET_DIR:-target}/debug" && pwd)
 start api
 api=$!

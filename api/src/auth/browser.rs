@@ -16,18 +16,11 @@ const PATH: &str = "/api/v1/users";
 /// A header that another site can't send without asking us (CORS), which we never allow.
 const REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
-/// Whether the request says that it comes from a page of ours.
-pub(crate) fn is_own_page(headers: &HeaderMap) -> bool {
-    headers
-        .get(REQUESTED_WITH)
-        .is_some_and(|value| value == "blog")
-}
-
 /// The refresh token in the cookie of a request from a page of ours.
 pub(crate) fn refresh_token(headers: &HeaderMap) -> Option<String> {
-    if !is_own_page(headers) {
-        return None;
-    }
+    headers
+        .get(REQUESTED_WITH)
+        .filter(|value| *value == "blog")?;
     let cookies = headers.get_all(header::COOKIE).iter();
     let cookies = cookies.filter_map(|value| value.to_str().ok());
     let mut pairs = cookies

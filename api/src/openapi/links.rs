@@ -7,9 +7,11 @@ use utoipa::openapi::path::Operation;
 use utoipa::openapi::response::Response;
 
 /// A response's schema, which field of it is which parameter, and of which operations.
-const LINKS: [(&str, &str, &str, &[&str]); 17] = [
+const LINKS: [(&str, &str, &str, &[&str]); 19] = [
     ("Post", "id", "id", POST),
     ("Post", "job/id", "id", JOB),
+    ("PostSections", "items/0/number", "number", SECTION),
+    ("RevisionSummaryPage", "items/0/version", "version", REVISION),
     ("PostSummaryPage", "items/0/id", "id", POST),
     ("PostSummaryPage", "next_cursor", "cursor", &["list_blogs"]),
     ("Job", "id", "id", JOB),
@@ -45,10 +47,10 @@ const POST: &[&str] = &[
     "delete_blog",
     "regenerate_blog",
     "list_blog_revisions",
-    "get_blog_outline",
-    "approve_blog_outline",
     "list_blog_sections",
 ];
+const SECTION: &[&str] = &["regenerate_blog_section"];
+const REVISION: &[&str] = &["get_blog_revision", "restore_blog_revision"];
 const JOB: &[&str] = &["get_job", "get_job_events", "cancel_job", "retry_job"];
 const ANY_JOB: &[&str] = &["get_any_job", "cancel_any_job", "retry_any_job"];
 
@@ -72,7 +74,12 @@ fn add_to(response: &mut Response, answered: &str) {
     for (_, field, parameter, operations) in LINKS.iter().filter(|link| link.0 == answered) {
         let value = format!("$response.body#/{field}");
         for operation in *operations {
-            lead_to(operation, Link::builder().parameter(*parameter, &*value));
+            let mut link = Link::builder().parameter(*parameter, &*value);
+            if matches!(*parameter, "number" | "version") {
+                // Of the same post.
+                link = link.parameter("id", "$request.path.id");
+            }
+            lead_to(operation, link);
         }
     }
     if answered == "TokenPair" {

@@ -174,11 +174,7 @@ pub(crate) async fn refresh(
 ) -> Result<Response> {
     let cookie = browser::refresh_token(&headers);
     let is_browser = given.refresh_token.is_none();
-    let token = match given.refresh_token.or(cookie) {
-        Some(token) => token,
-        None if browser::is_own_page(&headers) => return Err(Error::Unauthenticated),
-        None => return Err(Error::invalid("refresh_token", "required", "is required")),
-    };
+    let token = given.refresh_token.or(cookie).ok_or(Error::Unauthenticated)?;
     let hash = secret_hash(&token);
     let browser = is_browser.then(|| browser::fingerprint(&client));
     let db = state.db.clone();

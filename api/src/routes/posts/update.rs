@@ -120,7 +120,7 @@ pub(crate) async fn update_post(
 #[utoipa::path(
     patch, path = "/blogs/{id}", tag = "blogs", operation_id = "patch_blog",
     params(("id" = Uuid, Path), ("If-Match" = Option<String>, Header, nullable = false)),
-    request_body = PatchPostRequest,
+    request_body(content = Option<PatchPostRequest>),
     responses(
         (status = 200, body = Post),
         (status = 409, description = "The post is being generated, or has no content for a title."),

@@ -1,0 +1,57 @@
+"""An OpenAI-compatible endpoint for checks. It mostly writes at once, sometimes after a delay, and
+sometimes refuses, so that jobs end in every way; about growing tomatoes it always writes. Prints its
+address, and serves until it is killed."""
+
+import hashlib
+import json
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+POST = "# A title\n\nA first paragraph.\n\n## Sun\n\nSix hours of it.\n\n## Water\n\nEach morning.\n"
+PLAN = "# A title\n## Sun: How much of it.\n## Water: When to give it.\n"
+SECTION = "A paragraph about that."
+
+
+def answer(prompt: str) -> str:
+    if "Plan a blog post" in prompt:
+        return PLAN
+    is_part = "Write section" in prompt or " anew" in prompt
+    return SECTION if is_part else POST
+
+
+def chance(prompt: str) -> int:
+    """The same for the same prompt."""
+    if "Growing tomatoes" in prompt:
+        return 0
+    return hashlib.sha256(prompt.encode()).digest()[0] % 10
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        prompt = body["messages"][-1]["content"]
+        if chance(prompt) == 3:
+            error = {"message": "not today", "type": "invalid_request_error", "code": None}
+            return self.respond(401, "application/json", json.dumps({"error": error}))
+        if chance(prompt) in (1, 2):
+            time.sleep(0.3)
+        delta = {"choices": [{"delta": {"content": answer(prompt)}, "finish_reason": "stop"}]}
+        events = [json.dumps(delta), "[DONE]"]
+        self.respond(200, "text/event-stream", "".join(f"data: {event}\n\n" for event in events))
+
+    def respond(self, status: int, kind: str, text: str) -> None:
+        data = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_) -> None:
+        pass
+
+
+if __name__ == "__main__":
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    print(f"http://127.0.0.1:{server.server_port}/v1", flush=True)
+    server.serve_forever()
