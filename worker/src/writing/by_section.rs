@@ -142,7 +142,8 @@ pub(super) fn read_section(
         .collect();
     let mut body = without_heading(&text, heading).to_owned();
     if let Some(start) = loop_start(&body) {
-        cuts.push((WarningCode::Loop, body.split_off(start)));
+        let end = sentences::whole(&body[..start]).len();
+        cuts.push((WarningCode::Loop, body.split_off(end)));
     } else if reply.truncated {
         let end = sentences::whole(&body).len();
         cuts.push((WarningCode::CutSentence, body.split_off(end)));
@@ -161,5 +162,23 @@ fn progress(plan: &Plan, sections: &[String]) -> Progress {
         phase: Phase::Writing,
         percent: PERCENT_PLANNED + share / plan.sections.len() as i32,
         words: sections.iter().map(|text| word_count(text)).sum(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_section_that_ends_in_a_loop_ends_with_a_sentence() {
+        let again = "To avoid harm, cut it at an angle, so that the stem is left alone. ";
+        let text = format!("Cut above a pair of leaves. {}To avoid", again.repeat(6));
+        let reply = Completion {
+            text,
+            ..Completion::default()
+        };
+        let (body, warnings) = read_section("Cutting", 1, &reply);
+        assert_eq!(body, format!("Cut above a pair of leaves. {}", again.trim_end()));
+        assert_eq!(warnings[0].code, WarningCode::Loop);
     }
 }

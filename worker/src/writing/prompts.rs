@@ -90,12 +90,14 @@ pub(super) fn section(brief: &PostBrief, plan: &Plan, before: &[String]) -> Prom
         user += &format!("The section before ends so:\n\n{}\n\n", ending(last));
     }
     user += &format!(
-        "Write section {number}, \"{heading}\", in about {words} words. It tells this: {about} \
-         Leave to the other sections what belongs to them, and do not introduce the topic \
-         again. Write only the text of this section in Markdown, without its heading.",
+        "Write section {number}, \"{heading}\".{notes} Make {paragraphs} of it, about {words} words \
+         in all, with a reason or an example for what they say. Leave to the other sections what \
+         belongs to them, and do not introduce the topic again. Write only the text of this section \
+         in Markdown, without a heading.",
         number = before.len() + 1,
         heading = next.heading,
-        about = full_stop(&next.about),
+        notes = notes(&next.about),
+        paragraphs = paragraphs(words),
     );
     user += &wishes(brief);
     Prompt {
@@ -239,6 +241,20 @@ fn ending(text: &str) -> &str {
     text.rfind("\n\n").map_or(text, |at| &text[at + 2..])
 }
 
-fn full_stop(text: &str) -> String {
-    format!("{}.", text.trim_end_matches('.'))
+/// What a section is to tell, as notes: told that a section tells this, a small model writes just
+/// this and no more.
+fn notes(about: &str) -> String {
+    let about = about.trim_end_matches('.');
+    if about.is_empty() {
+        return String::new();
+    }
+    format!(" These are the author's notes for it: {about}.\n\n")
+}
+
+/// A small model keeps to a number of paragraphs sooner than to one of words.
+fn paragraphs(words: u32) -> String {
+    match words / 70 {
+        0 | 1 => "a full paragraph".to_owned(),
+        count => format!("{count} full paragraphs", count = count.min(6)),
+    }
 }
