@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run demo test eval chaos fuzz-api lint-api clients bench docs check fmt lint rules deny fuzz
+.PHONY: help run demo test test-web eval chaos fuzz-api lint-api clients bench docs check fmt lint rules deny fuzz
 
 # The topic as typed: make must not expand it.
 override TOPIC := $(value TOPIC)
@@ -18,6 +18,9 @@ demo: ## Write a post against the running service: make demo TOPIC="..."
 
 test: ## Run all tests, on SQLite and on Postgres
 	@scripts/test.sh
+
+test-web: ## Use the page in Chromium, and take pictures of it
+	@scripts/test-web.sh
 
 eval: ## Measure the writing, beside the same model asked once: settings in scripts/eval/settings.py
 	@python3 scripts/eval/main.py
@@ -41,7 +44,7 @@ bench: ## Benchmark the release binaries, on both databases
 docs: ## Generate the table of settings and .env.example
 	@UPDATE_DOCS=1 cargo test --quiet --locked --package api --test processes settings_docs
 
-check: fmt lint rules deny lint-api clients fuzz test ## Run what CI runs: all checks, a minute of fuzzing, all tests
+check: fmt lint rules deny lint-api clients test-web fuzz test ## Run what CI runs: all checks, a minute of fuzzing, all tests
 
 fmt:
 	cargo fmt --all --check

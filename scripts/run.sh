@@ -213,6 +213,7 @@ base=''
 say "Ready. Ctrl-C stops everything."
 cat <<END
 
+    Open in a browser  http://$address/
     Write a post       make demo TOPIC="Growing tomatoes on a balcony"$base
     Try every call     http://$address/docs
     See metrics        http://$address/metrics

@@ -1,6 +1,6 @@
 """An OpenAI-compatible endpoint for checks. It mostly writes at once, sometimes after a delay, and
-sometimes refuses, so that jobs end in every way; about growing tomatoes it always writes. Prints its
-address, and serves until it is killed."""
+sometimes refuses, so that jobs end in every way; about growing tomatoes it always writes, and slowly
+if asked to. Prints its address, and serves until it is killed."""
 
 import hashlib
 import json
@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 POST = "# A title\n\nA first paragraph.\n\n## Sun\n\nSix hours of it.\n\n## Water\n\nEach morning.\n"
 PLAN = "# A title\n## Sun: How much of it.\n## Water: When to give it.\n"
 SECTION = "A paragraph about that."
+SLOW = ["# A title\n\n", *(f"word-{n} " for n in range(40))]
 
 
 def answer(prompt: str) -> str:
@@ -21,9 +22,13 @@ def answer(prompt: str) -> str:
 
 def chance(prompt: str) -> int:
     """The same for the same prompt."""
-    if "Growing tomatoes" in prompt:
+    if "Growing tomatoes" in prompt or "Growing slowly" in prompt:
         return 0
     return hashlib.sha256(prompt.encode()).digest()[0] % 10
+
+
+def delta(text: str, finish: str | None = "stop") -> str:
+    return json.dumps({"choices": [{"delta": {"content": text}, "finish_reason": finish}]})
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -35,9 +40,22 @@ class Handler(BaseHTTPRequestHandler):
             return self.respond(401, "application/json", json.dumps({"error": error}))
         if chance(prompt) in (1, 2):
             time.sleep(0.3)
-        delta = {"choices": [{"delta": {"content": answer(prompt)}, "finish_reason": "stop"}]}
-        events = [json.dumps(delta), "[DONE]"]
+        if "Growing slowly" in prompt:
+            return self.write_slowly()
+        events = [delta(answer(prompt)), "[DONE]"]
         self.respond(200, "text/event-stream", "".join(f"data: {event}\n\n" for event in events))
+
+    def write_slowly(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        try:
+            for piece in SLOW:
+                time.sleep(0.1)
+                self.wfile.write(f"data: {delta(piece, None)}\n\n".encode())
+            self.wfile.write(b"data: [DONE]\n\n")
+        except BrokenPipeError:
+            pass  # The job was canceled.
 
     def respond(self, status: int, kind: str, text: str) -> None:
         data = text.encode()

@@ -17,6 +17,7 @@ mod markdown;
 pub mod metrics;
 mod middleware;
 mod openapi;
+mod page;
 pub mod pagination;
 mod router;
 mod routes;

@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::middleware::rate_limit::RateLimit;
 use crate::middleware::{client_ip, panic, rate_limit, request_context, security_headers};
 use crate::openapi;
+use crate::page;
 use crate::routes::{
     account, admin, api_keys, auth, health, jobs, metrics, models, posts, sessions,
 };
@@ -92,6 +93,7 @@ pub fn app(state: AppState) -> Router {
     });
     router
         .merge(openapi::docs(document))
+        .merge(page::routes())
         .fallback(|| async { Error::NotFound })
         .method_not_allowed_fallback(|| async { Error::MethodNotAllowed })
         .layer(CatchPanicLayer::custom(panic::panic_response))

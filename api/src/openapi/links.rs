@@ -11,7 +11,12 @@ const LINKS: [(&str, &str, &str, &[&str]); 19] = [
     ("Post", "id", "id", POST),
     ("Post", "job/id", "id", JOB),
     ("PostSections", "items/0/number", "number", SECTION),
-    ("RevisionSummaryPage", "items/0/version", "version", REVISION),
+    (
+        "RevisionSummaryPage",
+        "items/0/version",
+        "version",
+        REVISION,
+    ),
     ("PostSummaryPage", "items/0/id", "id", POST),
     ("PostSummaryPage", "next_cursor", "cursor", &["list_blogs"]),
     ("Job", "id", "id", JOB),

@@ -174,7 +174,10 @@ pub(crate) async fn refresh(
 ) -> Result<Response> {
     let cookie = browser::refresh_token(&headers);
     let is_browser = given.refresh_token.is_none();
-    let token = given.refresh_token.or(cookie).ok_or(Error::Unauthenticated)?;
+    let token = given
+        .refresh_token
+        .or(cookie)
+        .ok_or(Error::Unauthenticated)?;
     let hash = secret_hash(&token);
     let browser = is_browser.then(|| browser::fingerprint(&client));
     let db = state.db.clone();

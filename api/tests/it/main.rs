@@ -32,6 +32,7 @@ mod long_poll;
 mod metrics;
 mod migrations;
 mod openapi;
+mod page;
 mod post_updates;
 mod posts;
 mod query_plans;

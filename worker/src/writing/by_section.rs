@@ -178,7 +178,10 @@ mod tests {
             ..Completion::default()
         };
         let (body, warnings) = read_section("Cutting", 1, &reply);
-        assert_eq!(body, format!("Cut above a pair of leaves. {}", again.trim_end()));
+        assert_eq!(
+            body,
+            format!("Cut above a pair of leaves. {}", again.trim_end())
+        );
         assert_eq!(warnings[0].code, WarningCode::Loop);
     }
 }

@@ -1,0 +1,231 @@
+import { text } from "./text.js";
+
+/**
+ * What the API answered instead of what was asked for.
+ */
+export class ApiError extends Error {
+  /**
+   * @param {number} status 0 if there was no answer
+   * @param {any} problem
+   */
+  constructor(status, problem) {
+    super(problem?.detail ?? text.offline);
+    this.status = status;
+    this.code = problem?.code ?? "offline";
+    /** @type {{ field: string, message: string }[]} */
+    this.errors = problem?.errors ?? [];
+  }
+}
+
+const BASE = "/api/v1";
+const OWN_PAGE = { "x-requested-with": "blog" };
+
+/** @type {string | null} in memory alone: the refresh token is a cookie that no script can read */
+let token = null;
+/** @type {any} */
+let user = null;
+/** @type {Promise<boolean> | null} */
+let refreshing = null;
+/** @type {() => void} */
+let onSignedOut = () => {};
+
+// Tabs share a session: they hand each other the access token, so that few of them refresh it.
+const tabs = new BroadcastChannel("blog");
+tabs.onmessage = (/** @type {MessageEvent} */ { data }) => {
+  if (data.kind === "ask" && token) tabs.postMessage({ kind: "token", token, user });
+  if (data.kind === "token") ({ token, user } = data);
+  if (data.kind === "signed-out" && user) forget();
+};
+
+function forget() {
+  token = user = null;
+  onSignedOut();
+}
+
+export const currentUser = () => user;
+
+/** @param {() => void} act */
+export const whenSignedOut = (act) => (onSignedOut = act);
+
+/** @param {any} pair */
+function take(pair) {
+  token = pair.access_token;
+  user = pair.user;
+  tabs.postMessage({ kind: "token", token, user });
+}
+
+/**
+ * Goes on with the session that the browser has, if it has one.
+ * @returns {Promise<boolean>}
+ */
+export async function resume() {
+  tabs.postMessage({ kind: "ask" });
+  await new Promise((resolve) => setTimeout(resolve, 60));
+  return token ? true : refresh();
+}
+
+/** @returns {Promise<boolean>} whether there is a session */
+function refresh() {
+  refreshing ??= refreshOnce().finally(() => (refreshing = null));
+  return refreshing;
+}
+
+async function refreshOnce() {
+  const spent = token;
+  /** @returns {Promise<boolean>} */
+  const act = async () => {
+    // Another tab may have done it meanwhile.
+    if (token !== spent) return true;
+    const answer = await fetchApi("/users/refresh", { method: "POST", headers: OWN_PAGE });
+    if (answer.status === 401 || answer.status === 403) return false;
+    if (!answer.ok) throw new ApiError(answer.status, await problem(answer));
+    take(await answer.json());
+    return true;
+  };
+  // Where the page is not served over https there are no locks; the API lets two tabs through.
+  return navigator.locks ? navigator.locks.request("blog-refresh", act) : act();
+}
+
+/**
+ * @param {"login" | "register"} how
+ * @param {string} username
+ * @param {string} password
+ */
+export async function signIn(how, username, password) {
+  const body = JSON.stringify({ username, password, client: "browser" });
+  const headers = { "content-type": "application/json" };
+  const answer = await fetchApi(`/users/${how}`, { method: "POST", headers, body });
+  if (!answer.ok) throw new ApiError(answer.status, await problem(answer));
+  take(await answer.json());
+}
+
+export async function signOut() {
+  await fetchApi("/users/logout", { method: "POST", headers: { ...OWN_PAGE, ...bearer() } });
+  tabs.postMessage({ kind: "signed-out" });
+  forget();
+}
+
+/** @returns {Record<string, string>} */
+const bearer = () => (token ? { authorization: `Bearer ${token}` } : {});
+
+/**
+ * @param {string} path
+ * @param {RequestInit} options
+ */
+async function fetchApi(path, options) {
+  try {
+    return await fetch(BASE + path, { ...options, cache: "no-store" });
+  } catch (error) {
+    if (options.signal?.aborted) throw error;
+    throw new ApiError(0, null);
+  }
+}
+
+/** @param {Response} answer */
+async function problem(answer) {
+  try {
+    return await answer.json();
+  } catch {
+    return null;
+  }
+}
+
+/**
+ * Sends a request of the signed-in user.
+ * @param {string} method
+ * @param {string} path
+ * @param {{ body?: any, headers?: Record<string, string>, signal?: AbortSignal }} [more]
+ * @returns {Promise<Response>}
+ */
+export async function send(method, path, { body, headers = {}, signal } = {}) {
+  /** @type {Record<string, string>} */
+  const json = body === undefined ? {} : { "content-type": "application/json" };
+  const attempt = () =>
+    fetchApi(path, {
+      method,
+      headers: { ...json, ...headers, ...bearer() },
+      body: body === undefined ? undefined : JSON.stringify(body),
+      signal,
+    });
+  let answer = await attempt();
+  if (answer.status === 401) {
+    if (!(await refresh())) {
+      forget();
+      throw new ApiError(401, { detail: text.sessionOver, code: "session_over" });
+    }
+    answer = await attempt();
+  }
+  if (!answer.ok) throw new ApiError(answer.status, await problem(answer));
+  return answer;
+}
+
+/**
+ * The JSON that a request brings.
+ * @param {string} method
+ * @param {string} path
+ * @param {{ body?: any, headers?: Record<string, string>, signal?: AbortSignal }} [more]
+ */
+export async function call(method, path, more) {
+  const answer = await send(method, path, more);
+  return answer.status === 204 ? null : answer.json();
+}
+
+/** @param {number} ms */
+export const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/**
+ * Watches a job to its end, over any break.
+ * @param {string} job
+ * @param {(event: string, data: any) => void} on
+ * @param {AbortSignal} signal
+ */
+export async function watch(job, on, signal) {
+  let after = "";
+  while (!signal.aborted) {
+    try {
+      /** @type {Record<string, string>} */
+      const headers = { accept: "text/event-stream" };
+      if (after) headers["last-event-id"] = after;
+      const answer = await send("GET", `/jobs/${job}/events`, { headers, signal });
+      if (answer.status === 204 || !answer.body) return;
+      for await (const { id, event, data } of eventsOf(answer.body)) {
+        after = id;
+        on(event, JSON.parse(data));
+        if (event === "end") return;
+      }
+    } catch (error) {
+      if (signal.aborted) return;
+      const lasting = error instanceof ApiError && [401, 403, 404].includes(error.status);
+      if (lasting) throw error;
+    }
+    await pause(1000);
+  }
+}
+
+/**
+ * The events of a stream.
+ * @param {ReadableStream<Uint8Array<ArrayBuffer>>} body
+ */
+async function* eventsOf(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let buffer = "";
+  try {
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      buffer += value;
+      for (let end = buffer.indexOf("\n\n"); end >= 0; end = buffer.indexOf("\n\n")) {
+        /** @type {Record<string, string>} */
+        const fields = {};
+        for (const line of buffer.slice(0, end).split("\n")) {
+          const at = line.indexOf(": ");
+          if (at > 0) fields[line.slice(0, at)] = line.slice(at + 2);
+        }
+        buffer = buffer.slice(end + 2);
+        if (fields.data) yield { id: fields.id, event: fields.event, data: fields.data };
+      }
+    }
+  } finally {
+    await reader.cancel().catch(() => {});
+  }
+}

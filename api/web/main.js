@@ -1,0 +1,88 @@
+import { currentUser, resume, signOut, whenSignedOut } from "./api.js";
+import { h, notify, setTitle } from "./dom.js";
+import { go, whenNavigated } from "./navigate.js";
+import { postView } from "./post.js";
+import { postsView } from "./posts.js";
+import { signInView } from "./sign-in.js";
+import { text } from "./text.js";
+import { writeView } from "./write.js";
+
+/**
+ * @typedef {(main: HTMLElement, signal: AbortSignal, ...parts: string[]) => void | Promise<void>} View
+ */
+
+/** @type {[RegExp, View][]} */
+const VIEWS = [
+  [/^\/(?:app\/)?$/, writeView],
+  [/^\/app\/posts$/, postsView],
+  [/^\/app\/posts\/([0-9a-f-]+)$/, postView],
+];
+
+const main = /** @type {HTMLElement} */ (document.getElementById("main"));
+const top_ = /** @type {HTMLElement} */ (document.getElementById("top"));
+let leaving = new AbortController();
+
+/** Shows what the address says. */
+function show() {
+  leaving.abort();
+  leaving = new AbortController();
+  main.replaceChildren();
+  drawTop();
+  if (!currentUser()) return signInView(main, show);
+  const found = VIEWS.map(([path, view]) => ({ view, match: path.exec(location.pathname) }));
+  const { view, match } = found.find(({ match }) => match) ?? {};
+  if (!view || !match) {
+    setTitle();
+    return main.append(h("h1", {}, text.notFound));
+  }
+  const { signal } = leaving;
+  Promise.resolve(view(main, signal, ...match.slice(1))).catch((error) => {
+    // What was left has no place any more.
+    if (signal.aborted) return;
+    main.replaceChildren(h("p", { class: "error", role: "alert" }, error.message));
+  });
+}
+
+function drawTop() {
+  const user = currentUser();
+  if (!user) return top_.replaceChildren();
+  const link = (/** @type {string} */ href, /** @type {string} */ label) =>
+    h("a", { href, "aria-current": isAt(href) && "page" }, label);
+  top_.replaceChildren(
+    h("nav", { "aria-label": text.title }, link("/app/", text.write), link("/app/posts", text.posts)),
+    h("span", { class: "soft" }, user.username),
+    h("button", { class: "plain", onclick: leave }, text.signOut),
+  );
+}
+
+/** @param {string} href */
+const isAt = (href) =>
+  href === "/app/" ? /^\/(app\/)?$/.test(location.pathname) : location.pathname.startsWith(href);
+
+async function leave() {
+  try {
+    await signOut();
+  } catch (error) {
+    notify(/** @type {Error} */ (error).message);
+  }
+}
+
+document.addEventListener("click", (event) => {
+  const link = event.target instanceof Element && event.target.closest("a");
+  const plain = event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey;
+  if (!link || !plain || link.origin !== location.origin || link.target) return;
+  if (link.hash && link.pathname === location.pathname) return;
+  if (!/^\/(app\/.*)?$/.test(link.pathname)) return;
+  event.preventDefault();
+  go(link.pathname + link.search);
+});
+addEventListener("popstate", show);
+whenNavigated(show);
+whenSignedOut(show);
+
+try {
+  await resume();
+} catch (error) {
+  notify(/** @type {Error} */ (error).message);
+}
+show();

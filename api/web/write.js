@@ -1,0 +1,94 @@
+import { ApiError, call } from "./api.js";
+import { field, h, setTitle } from "./dom.js";
+import { go } from "./navigate.js";
+import { text } from "./text.js";
+
+/**
+ * @param {HTMLElement} main
+ * @param {AbortSignal} signal
+ */
+export async function writeView(main, signal) {
+  setTitle(text.write);
+  const topic = h("textarea", { required: true, minlength: 3, maxlength: 500, dir: "auto" });
+  const option = (/** @type {string} */ value, /** @type {string} */ label) =>
+    h("option", { value }, label);
+  const tone = h("select", {}, option("", text.toneAny), ...text.tones.map((it) => option(it, it)));
+  const model = h("select");
+  const audience = h("input", { maxlength: 200, dir: "auto" });
+  const language = h("input", { maxlength: 35, autocapitalize: "none" });
+  const words = h("input", { type: "number", min: 100, max: 3000, inputmode: "numeric" });
+  const keywords = h("input", { dir: "auto" });
+  const instructions = h("textarea", { maxlength: 2000, dir: "auto" });
+  const review = h("input", { type: "checkbox", id: "review" });
+  const errors = h("div", { class: "error", role: "alert" });
+  const submit = h("button", { class: "main" }, text.writePost);
+  const models = field(text.model, model);
+  models.hidden = true;
+  main.append(
+    h("h1", {}, text.topic),
+    h(
+      "form",
+      { onsubmit: ask },
+      field(text.topicHint, topic),
+      h(
+        "details",
+        {},
+        h("summary", {}, text.options),
+        h(
+          "div",
+          { class: "grid" },
+          field(text.tone, tone),
+          field(text.words, words),
+          field(text.language, language, text.languageHint),
+          models,
+        ),
+        field(text.audience, audience),
+        field(text.keywords, keywords),
+        field(text.instructions, instructions),
+      ),
+      h("p", {}, h("label", { for: "review" }, review, text.review)),
+      errors,
+      h("p", { class: "row" }, submit),
+    ),
+  );
+  topic.focus();
+  const { items } = await call("GET", "/models", { signal });
+  models.hidden = items.length < 2;
+  model.append(...items.map((/** @type {any} */ it) => option(it.id, it.id)));
+
+  /** @param {SubmitEvent} event */
+  async function ask(event) {
+    event.preventDefault();
+    submit.disabled = true;
+    errors.replaceChildren();
+    const list = keywords.value.split(",").map((/** @type {string} */ word) => word.trim());
+    const given = {
+      tone: tone.value,
+      audience: audience.value.trim(),
+      language: language.value.trim(),
+      words: words.value && Number(words.value),
+      keywords: list.some(Boolean) && list.filter(Boolean),
+      instructions: instructions.value.trim(),
+      model: items.length > 1 && model.value,
+    };
+    const options = Object.fromEntries(Object.entries(given).filter(([, value]) => value));
+    const body = { topic: topic.value, options, ...(review.checked && { outline: "review" }) };
+    // The same request again, should the answer be lost.
+    const headers = { "idempotency-key": key };
+    try {
+      const post = await call("POST", "/blogs", { body, headers });
+      go(`/app/posts/${post.id}`);
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      const faults = error.errors.map((fault) => h("p", {}, `${fault.field}: ${fault.message}.`));
+      errors.append(...(faults.length ? faults : [h("p", {}, error.message)]));
+      submit.disabled = false;
+    } finally {
+      key = newKey();
+    }
+  }
+  let key = newKey();
+}
+
+const newKey = () =>
+  [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16)).join("");

@@ -1,0 +1,199 @@
+// The page in a real browser, as people use it.
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { after, before, beforeEach, test } from "node:test";
+import { chromium } from "playwright-core";
+
+const { API, CHROMIUM, PICTURES } = process.env;
+const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+let browser;
+let context;
+let page;
+/** What browsers complain of. */
+let complaints;
+let users = 0;
+
+before(async () => {
+  browser = await chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox"] });
+});
+after(() => browser.close());
+
+beforeEach(async () => {
+  await context?.close();
+  context = await browser.newContext({ viewport: { width: 1100, height: 900 } });
+  context.setDefaultTimeout(15_000);
+  complaints = [];
+  page = await open();
+});
+
+async function open() {
+  const tab = await context.newPage();
+  tab.on("pageerror", (error) => complaints.push(String(error)));
+  tab.on("console", (message) => {
+    // A refresh without a session is refused, which a browser tells as an error.
+    const isExpected = /401|409|412/.test(message.text());
+    if (message.type() === "error" && !isExpected) complaints.push(message.text());
+  });
+  await tab.goto(API);
+  return tab;
+}
+
+async function signUp() {
+  await page.getByRole("button", { name: "Create an account" }).click();
+  await page.getByLabel("Username").fill(`user-${process.pid}-${users++}`);
+  await page.getByLabel("Password").fill("correct horse battery");
+  await page.getByRole("button", { name: "Create an account" }).click();
+  await page.getByRole("button", { name: "Write the post" }).waitFor();
+}
+
+/** @param {string} topic */
+async function ask(topic, { review = false } = {}) {
+  await page.getByRole("link", { name: "Write", exact: true }).click();
+  await page.getByLabel("A topic of a few words").fill(topic);
+  if (review) await page.getByLabel("Show me the outline").check();
+  await page.getByRole("button", { name: "Write the post" }).click();
+}
+
+const title = (name = "A title") => page.getByRole("heading", { name, level: 1, exact: true });
+
+/** No fault of accessibility, and a picture. */
+async function look(name) {
+  // Run by the debugger: the page's own policy would not let it in.
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate("axe.run()");
+  const faults = violations.map((it) => `${it.id}: ${it.nodes.map((node) => node.html).join(" ")}`);
+  assert.deepEqual(faults, [], name);
+  await page.screenshot({ path: `${PICTURES}/${name}.png`, fullPage: true });
+}
+
+const calm = () => assert.deepEqual(complaints, []);
+
+test("a newcomer signs up, has a post written, and edits it", async () => {
+  await page.getByRole("heading", { name: "Sign in" }).waitFor();
+  await look("sign-in");
+  await signUp();
+  await look("write");
+  await ask("Growing tomatoes");
+  await page.getByRole("button", { name: "Edit" }).waitFor();
+  await title().waitFor();
+  await look("post");
+  await page.getByRole("button", { name: "Edit" }).click();
+  const saved = page.waitForResponse((answer) => answer.request().method() === "PUT");
+  await page.getByLabel("Text, in Markdown").fill("My **own** words.");
+  await saved;
+  await look("edit");
+  await page.getByRole("button", { name: "Done" }).click();
+  await page.locator("strong", { hasText: "own" }).waitFor();
+  await page.reload();
+  await page.locator("strong", { hasText: "own" }).waitFor();
+  calm();
+});
+
+test("the text appears as it comes, and after a reload goes on", async () => {
+  await signUp();
+  await ask("Growing slowly");
+  const text = page.getByRole("article");
+  await text.getByText("word-3 ").waitFor();
+  await look("writing");
+  await page.reload();
+  await text.getByText("word-3 ").waitFor();
+  await page.getByRole("button", { name: "Edit" }).waitFor();
+  await page.getByText("word-39").waitFor();
+  calm();
+});
+
+test("what is written so far can be kept", async () => {
+  await signUp();
+  await ask("Growing slowly");
+  await page.getByRole("article").getByText("word-3 ").waitFor();
+  await page.getByRole("button", { name: "Stop, and keep this" }).click();
+  await page.getByRole("button", { name: "Edit" }).waitFor();
+  assert.ok(!(await page.getByRole("article").innerText()).includes("word-39"));
+  calm();
+});
+
+test("an outline is changed and approved", async () => {
+  await signUp();
+  await ask("Growing tomatoes", { review: true });
+  const headings = page.getByLabel("Heading");
+  await headings.first().waitFor();
+  await look("outline");
+  await headings.first().fill("Pots");
+  await page.getByRole("button", { name: "Move down" }).first().click();
+  await page.getByRole("button", { name: "Write it" }).click();
+  await page.getByRole("button", { name: "Edit" }).waitFor();
+  const written = await page.getByRole("heading", { level: 2 }).allInnerTexts();
+  assert.deepEqual(written, ["Water", "Pots"]);
+  calm();
+});
+
+test("posts are found, and deleted with a way back", async () => {
+  await signUp();
+  for (const topic of ["Growing tomatoes", "Growing tomatoes <img src=x onerror=alert(1)>"]) {
+    await ask(topic);
+    await page.getByRole("button", { name: "Edit" }).waitFor();
+  }
+  await page.getByRole("link", { name: "My posts" }).click();
+  const items = page.getByRole("listitem");
+  await items.nth(1).waitFor();
+  await look("posts");
+  await page.getByLabel("Search").fill("onerror");
+  await items.nth(1).waitFor({ state: "detached" });
+  assert.match(page.url(), /\?q=onerror$/);
+  await page.getByRole("button", { name: /^Delete/ }).click();
+  await items.first().waitFor({ state: "hidden" });
+  await page.getByRole("button", { name: "Undo" }).click();
+  await items.first().waitFor();
+  await page.getByLabel("Search").fill("nothing like that");
+  await page.getByText("No post matches that.").waitFor();
+  calm();
+});
+
+test("signing out in one tab signs out the other", async () => {
+  await signUp();
+  const other = await open();
+  await other.getByRole("button", { name: "Write the post" }).waitFor();
+  await page.getByRole("button", { name: "Sign out" }).click();
+  for (const tab of [page, other]) {
+    await tab.getByRole("button", { name: "Sign in", exact: true }).waitFor();
+  }
+  await other.reload();
+  await other.getByRole("button", { name: "Sign in", exact: true }).waitFor();
+  calm();
+});
+
+test("of two edits at once neither is lost", async () => {
+  await signUp();
+  await ask("Growing tomatoes");
+  await page.getByRole("button", { name: "Edit" }).click();
+  const other = await open();
+  await other.goto(page.url());
+  await other.getByRole("button", { name: "Edit" }).click();
+  const saved = other.waitForResponse((answer) => answer.request().method() === "PUT");
+  await other.getByLabel("Text, in Markdown").fill("Theirs.");
+  await saved;
+  await page.getByLabel("Text, in Markdown").fill("Mine.");
+  await page.getByText("This post was changed elsewhere").waitFor();
+  await page.getByText("Theirs.").waitFor();
+  await look("conflict");
+  await page.getByRole("button", { name: "Keep mine" }).click();
+  await page.getByText("Saved", { exact: true }).waitFor();
+  await page.getByRole("button", { name: "Done" }).click();
+  await page.getByRole("article").getByText("Mine.").waitFor();
+  calm();
+});
+
+test("it fits a narrow screen, in the dark", async () => {
+  await page.setViewportSize({ width: 360, height: 740 });
+  await page.emulateMedia({ colorScheme: "dark" });
+  await signUp();
+  await look("write-narrow-dark");
+  await ask("Growing tomatoes");
+  await page.getByRole("button", { name: "Edit" }).waitFor();
+  await look("post-narrow-dark");
+  const isWide = await page.evaluate("document.documentElement.scrollWidth > innerWidth");
+  assert.equal(isWide, false);
+  calm();
+});
