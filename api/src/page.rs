@@ -22,10 +22,13 @@ const CSS: &str = "text/css; charset=utf-8";
 const JS: &str = "text/javascript; charset=utf-8";
 
 /// The files of the page, by their names.
-const FILES: [(&str, &str, &str); 13] = [
+const FILES: [(&str, &str, &str); 17] = [
     ("style.css", CSS, include_str!("../web/style.css")),
+    ("account.js", JS, include_str!("../web/account.js")),
     ("api.js", JS, include_str!("../web/api.js")),
+    ("console.js", JS, include_str!("../web/console.js")),
     ("dom.js", JS, include_str!("../web/dom.js")),
+    ("edit.js", JS, include_str!("../web/edit.js")),
     ("job.js", JS, include_str!("../web/job.js")),
     ("live.js", JS, include_str!("../web/live.js")),
     ("main.js", JS, include_str!("../web/main.js")),
@@ -35,6 +38,7 @@ const FILES: [(&str, &str, &str); 13] = [
     ("posts.js", JS, include_str!("../web/posts.js")),
     ("sign-in.js", JS, include_str!("../web/sign-in.js")),
     ("text.js", JS, include_str!("../web/text.js")),
+    ("versions.js", JS, include_str!("../web/versions.js")),
     ("write.js", JS, include_str!("../web/write.js")),
 ];
 

@@ -37,8 +37,10 @@ tabs.onmessage = (/** @type {MessageEvent} */ { data }) => {
   if (data.kind === "signed-out" && user) forget();
 };
 
-function forget() {
+/** The session is over, for all tabs. */
+export function forget() {
   token = user = null;
+  tabs.postMessage({ kind: "signed-out" });
   onSignedOut();
 }
 
@@ -101,7 +103,6 @@ export async function signIn(how, username, password) {
 
 export async function signOut() {
   await fetchApi("/users/logout", { method: "POST", headers: { ...OWN_PAGE, ...bearer() } });
-  tabs.postMessage({ kind: "signed-out" });
   forget();
 }
 

@@ -1,3 +1,5 @@
+import { accountView } from "./account.js";
+import { auditView, jobsView, jobView, queueView, usersView, workersView } from "./console.js";
 import { currentUser, resume, signOut, whenSignedOut } from "./api.js";
 import { h, notify, setTitle } from "./dom.js";
 import { go, whenNavigated } from "./navigate.js";
@@ -5,6 +7,7 @@ import { postView } from "./post.js";
 import { postsView } from "./posts.js";
 import { signInView } from "./sign-in.js";
 import { text } from "./text.js";
+import { versionsView } from "./versions.js";
 import { writeView } from "./write.js";
 
 /**
@@ -16,6 +19,14 @@ const VIEWS = [
   [/^\/(?:app\/)?$/, writeView],
   [/^\/app\/posts$/, postsView],
   [/^\/app\/posts\/([0-9a-f-]+)$/, postView],
+  [/^\/app\/posts\/([0-9a-f-]+)\/versions$/, versionsView],
+  [/^\/app\/account$/, accountView],
+  [/^\/app\/console$/, queueView],
+  [/^\/app\/console\/jobs$/, jobsView],
+  [/^\/app\/console\/jobs\/([0-9a-f-]+)$/, jobView],
+  [/^\/app\/console\/workers$/, workersView],
+  [/^\/app\/console\/users$/, usersView],
+  [/^\/app\/console\/audit$/, auditView],
 ];
 
 const main = /** @type {HTMLElement} */ (document.getElementById("main"));
@@ -27,6 +38,7 @@ function show() {
   leaving.abort();
   leaving = new AbortController();
   main.replaceChildren();
+  main.classList.remove("wide");
   drawTop();
   if (!currentUser()) return signInView(main, show);
   const found = VIEWS.map(([path, view]) => ({ view, match: path.exec(location.pathname) }));
@@ -49,8 +61,14 @@ function drawTop() {
   const link = (/** @type {string} */ href, /** @type {string} */ label) =>
     h("a", { href, "aria-current": isAt(href) && "page" }, label);
   top_.replaceChildren(
-    h("nav", { "aria-label": text.title }, link("/app/", text.write), link("/app/posts", text.posts)),
-    h("span", { class: "soft" }, user.username),
+    h(
+      "nav",
+      { "aria-label": text.title },
+      link("/app/", text.write),
+      link("/app/posts", text.posts),
+      user.role === "admin" && link("/app/console", text.console),
+    ),
+    link("/app/account", user.username),
     h("button", { class: "plain", onclick: leave }, text.signOut),
   );
 }

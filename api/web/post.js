@@ -1,8 +1,10 @@
-import { ApiError, call, send } from "./api.js";
+import { call, send } from "./api.js";
 import { date, field, h, notify, setTitle } from "./dom.js";
+import { editPost } from "./edit.js";
 import { watchJob } from "./job.js";
 import { go } from "./navigate.js";
 import { text } from "./text.js";
+import { difference } from "./versions.js";
 
 /**
  * A post: as it is written, to read, and to edit.
@@ -32,6 +34,7 @@ export async function postView(main, signal, id) {
     article.append(...page.body.childNodes);
     main.replaceChildren(
       article,
+      await rewriting(),
       h("p", { class: "soft" }, `${date(post.updated_at)} · ${text.words_(post.word_count)}`),
       ...(post.job?.warnings ?? []).map((/** @type {any} */ warning) =>
         h("p", { class: "soft" }, `${warning.code}: ${warning.text}`),
@@ -41,6 +44,7 @@ export async function postView(main, signal, id) {
         { class: "row" },
         h("button", { class: "main", onclick: edit }, text.edit),
         h("button", { onclick: copy }, text.copyMarkdown),
+        h("a", { href: `/app/posts/${id}/versions` }, text.versions),
         h("a", { download: `${slug(post.title ?? post.topic)}.md`, href: markdownUrl() }, text.download),
       ),
     );
@@ -80,87 +84,83 @@ export async function postView(main, signal, id) {
   }
 
   function edit() {
-    const title = h("input", { value: post.title ?? "", maxlength: 200, dir: "auto" });
-    const content = h("textarea", { value: post.content, class: "content", dir: "auto" });
-    const state = h("span", { class: "soft", role: "status" }, text.saved);
-    const conflict = h("div");
-    const done = h("button", { class: "main", onclick: finish }, text.done);
-    main.replaceChildren(
-      h("h1", { class: "unseen" }, text.edit),
-      h("div", { class: "status row" }, done, state),
-      conflict,
-      field(text.postTitle, title),
-      field(text.content, content),
+    editPost(main, signal, post, (saved) => {
+      post = saved;
+      read();
+    });
+  }
+
+  /** A form that has one section written again. */
+  async function rewriting() {
+    const { items } = await call("GET", `${path}/sections`, { signal });
+    const options = items.map((/** @type {any} */ it) =>
+      h("option", { value: it.number }, it.heading ?? text.introduction),
     );
-    content.focus();
-    let timer = 0;
-    /** @type {Promise<void> | null} */
-    let saving = null;
-    let isChanged = false;
-    for (const input of [title, content]) {
-      input.addEventListener("input", () => {
-        isChanged = true;
-        clearTimeout(timer);
-        timer = setTimeout(save, 1000);
-      });
-    }
-    const warn = (/** @type {BeforeUnloadEvent} */ event) => isChanged && event.preventDefault();
-    addEventListener("beforeunload", warn, { signal });
+    const section = h("select", {}, ...options);
+    const wish = h("textarea", { maxlength: 2000, dir: "auto" });
+    const submit = h("button", {}, text.rewrite);
+    return h(
+      "details",
+      {},
+      h("summary", {}, text.rewriteSection),
+      h(
+        "form",
+        { onsubmit: send },
+        field(text.section, section),
+        field(text.wish, wish),
+        h("p", { class: "row" }, submit),
+      ),
+    );
 
-    /** Saves what there is, and again if that has changed meanwhile: never two at once. */
-    function save() {
-      saving ??= saveOnce().finally(() => (saving = null));
-      return saving;
-    }
-
-    async function saveOnce() {
-      while (isChanged && !signal.aborted) {
-        isChanged = false;
-        state.textContent = text.saving;
-        const body = { content: content.value, ...(title.value.trim() && { title: title.value }) };
-        try {
-          post = await call("PUT", path, { body, headers: { "if-match": `"${post.version}"` } });
-          state.textContent = text.saved;
-        } catch (error) {
-          isChanged = true;
-          if (error instanceof ApiError && error.code === "version_conflict") return showConflict();
-          const isLasting = error instanceof ApiError && error.status >= 400 && error.status < 500;
-          state.textContent = isLasting ? error.message : text.notSaved;
-          if (isLasting) return;
-          await new Promise((resolve) => setTimeout(resolve, 2000));
-        }
+    /** @param {SubmitEvent} event */
+    async function send(event) {
+      event.preventDefault();
+      submit.disabled = true;
+      const before = await call("GET", `${path}/revisions?limit=1`);
+      const body = wish.value.trim() ? { instructions: wish.value } : {};
+      const headers = { "if-match": `"${post.version}"` };
+      try {
+        const asked = `${path}/sections/${section.value}/regenerate`;
+        post = await call("POST", asked, { body, headers });
+      } catch (error) {
+        submit.disabled = false;
+        return notify(/** @type {Error} */ (error).message);
       }
+      const end = await watchJob(main, post, signal);
+      if (signal.aborted) return;
+      post = await call("GET", path, { signal });
+      if (end?.status !== "succeeded") {
+        if (end?.error) notify(end.error.message);
+        return read();
+      }
+      await offer(before.items[0].version, end.version);
     }
+  }
 
-    async function showConflict() {
-      const other = await call("GET", path);
-      state.textContent = "";
-      const settle = (/** @type {boolean} */ takeOther) => () => {
-        post = other;
-        conflict.replaceChildren();
-        if (takeOther) [title.value, content.value] = [other.title ?? "", other.content];
-        isChanged = !takeOther;
-        state.textContent = text.saved;
-        save();
-      };
-      conflict.replaceChildren(
-        h("p", { role: "alert" }, text.conflict),
-        h("h2", { dir: "auto" }, other.title),
-        h("div", { class: "live", dir: "auto" }, other.content),
-        h(
-          "p",
-          { class: "row" },
-          h("button", { onclick: settle(false) }, text.keepMine),
-          h("button", { onclick: settle(true) }, text.takeOther),
-        ),
-      );
-    }
-
-    async function finish() {
-      clearTimeout(timer);
-      await save();
-      if (!isChanged) await read();
-    }
+  /**
+   * Shows what has changed, to be taken or refused.
+   * @param {number} before
+   * @param {number} after
+   */
+  async function offer(before, after) {
+    const refuse = async () => {
+      try {
+        post = await call("POST", `${path}/revisions/${before}/restore`);
+      } catch (error) {
+        notify(/** @type {Error} */ (error).message);
+      }
+      await read();
+    };
+    main.replaceChildren(
+      h("h1", { dir: "auto" }, post.title),
+      await difference(id, before, after, signal),
+      h(
+        "p",
+        { class: "row" },
+        h("button", { class: "main", onclick: read }, text.takeIt),
+        h("button", { onclick: refuse }, text.refuseIt),
+      ),
+    );
   }
 }
 

@@ -1,11 +1,13 @@
 // The page in a real browser, as people use it.
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { after, before, beforeEach, test } from "node:test";
+import { promisify } from "node:util";
 import { chromium } from "playwright-core";
 
-const { API, CHROMIUM, PICTURES } = process.env;
+const { API, CHROMIUM, FOLDER, PICTURES, PROGRAM } = process.env;
 const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
 let browser;
@@ -148,6 +150,87 @@ test("posts are found, and deleted with a way back", async () => {
   await items.first().waitFor();
   await page.getByLabel("Search").fill("nothing like that");
   await page.getByText("No post matches that.").waitFor();
+  calm();
+});
+
+test("a section is written again, and versions are compared and restored", async () => {
+  await signUp();
+  await ask("Growing tomatoes");
+  const rewrite = async () => {
+    await page.getByText("Have a section written again").click();
+    await page.getByLabel("Section", { exact: true }).selectOption("Sun");
+    await page.getByLabel("What you want of it").fill("Shorter.");
+    await page.getByRole("button", { name: "Write it again" }).click();
+    await page.locator("ins", { hasText: "A paragraph about that." }).waitFor();
+  };
+  await rewrite();
+  await look("offer");
+  await page.getByRole("button", { name: "Go back to the old text" }).click();
+  await page.getByRole("article").getByText("Six hours of it.").waitFor();
+  await rewrite();
+  await page.getByRole("button", { name: "Take it" }).click();
+  await page.getByRole("article").getByText("A paragraph about that.").waitFor();
+  await page.getByRole("link", { name: "Versions" }).click();
+  await page.getByRole("button", { name: /^Compare/ }).first().click();
+  await page.locator("del", { hasText: "A paragraph about that." }).or(page.locator("ins")).first().waitFor();
+  await look("versions");
+  await page.getByRole("button", { name: /^Restore/ }).last().click();
+  await page.getByRole("article").getByText("Six hours of it.").waitFor();
+  calm();
+});
+
+test("an account has keys, sessions, a password, and an end", async () => {
+  await signUp();
+  await page.getByRole("link", { name: /^user-/ }).click();
+  await page.getByLabel("Name of the program").fill("digest");
+  await page.getByRole("button", { name: "Make a key" }).click();
+  await page.getByText(/^bpk_/).first().waitFor();
+  await look("account");
+  await page.getByRole("button", { name: "Revoke: digest" }).click();
+  await page.getByRole("button", { name: "Revoke: digest" }).waitFor({ state: "detached" });
+  await page.getByLabel("Present password").first().fill("wrong password");
+  await page.getByLabel("New password").fill("another good horse");
+  await page.getByRole("button", { name: "Change", exact: true }).click();
+  await page.getByRole("alert").first().getByText(/./).waitFor();
+  await page.getByLabel("Present password").first().fill("correct horse battery");
+  await page.getByRole("button", { name: "Change", exact: true }).click();
+  await page.getByText("Changed. All other sessions are over.").waitFor();
+  await page.getByLabel("Present password").last().fill("another good horse");
+  await page.getByRole("button", { name: "Delete the account" }).click();
+  await page.getByRole("button", { name: "Sign in", exact: true }).waitFor();
+  calm();
+});
+
+test("an admin sees the queue and acts on it", async () => {
+  await signUp();
+  await ask("Growing tomatoes");
+  await page.getByRole("button", { name: "Edit" }).waitFor();
+  assert.equal(await page.getByRole("link", { name: "Console" }).count(), 0);
+  const name = await page.getByRole("link", { name: /^user-/ }).innerText();
+  await promisify(execFile)(PROGRAM, ["make-admin", name], { cwd: FOLDER, env: { DATA_DIR: "." } });
+  await page.reload();
+  await page.getByRole("link", { name: "Console" }).click();
+  await page.getByText("Workers take jobs.").waitFor();
+  await look("console");
+  await page.getByRole("button", { name: "Pause" }).click();
+  await page.getByText("workers take no jobs").waitFor();
+  await page.getByRole("button", { name: "Resume" }).click();
+  await page.getByText("Workers take jobs.").waitFor();
+  await page.getByRole("link", { name: "Jobs" }).click();
+  await page.getByLabel("Status", { exact: true }).selectOption("succeeded");
+  await page.getByRole("button", { name: "Search" }).click();
+  assert.match(page.url(), /\?status=succeeded$/);
+  const job = page.getByRole("row").nth(1).getByRole("link");
+  await job.waitFor();
+  await look("console-jobs");
+  await job.click();
+  await page.getByText("from there to the end").or(page.getByText("Tokens, in / out")).waitFor();
+  await look("console-job");
+  for (const tab of ["Workers", "Users", "Audit"]) {
+    await page.getByRole("link", { name: tab }).click();
+    await page.getByRole("row").nth(1).waitFor();
+    await look(`console-${tab.toLowerCase()}`);
+  }
   calm();
 });
 

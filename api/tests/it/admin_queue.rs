@@ -52,7 +52,10 @@ async fn the_queue_shows_its_counts_and_timings() {
     let (root, ann) = (app.admin("root").await, app.user("ann").await);
     let none = json!({
         "paused": false, "paused_at": null,
-        "counts": { "queued": 0, "running": 0, "canceling": 0, "succeeded": 0, "failed": 0, "canceled": 0 },
+        "counts": {
+            "queued": 0, "running": 0, "awaiting_review": 0, "canceling": 0,
+            "succeeded": 0, "failed": 0, "canceled": 0,
+        },
         "oldest_queued_at": null, "oldest_queued_seconds": null,
         "jobs_per_minute": 0.0, "pickup_ms": null, "duration_ms": null,
     });

@@ -83,6 +83,12 @@ async fn an_outline_is_read_changed_and_approved() {
     job.assert_fields(200, expected);
     assert_eq!(job.body["attempts"][0]["outcome"], "succeeded");
     assert_eq!(ann.get_post(&post).await["status"], "generating");
+    let root = app.admin("root").await;
+    let queue = root.get("/admin/queue").await.expect(200);
+    assert_fields(
+        &queue["counts"],
+        json!({ "awaiting_review": 1, "queued": 0 }),
+    );
 
     let outline = ann.get(&outline_path(&post)).await;
     assert_eq!(outline.header("etag"), "\"1\"");

@@ -54,6 +54,7 @@ async fn count_up_to<T: FromQueryResult>(
 pub struct StatusCounts {
     pub queued: i64,
     pub running: i64,
+    pub awaiting_review: i64,
     pub canceling: i64,
     pub succeeded: i64,
     pub failed: i64,

@@ -54,6 +54,7 @@ pub(crate) struct Queue {
 pub(crate) struct StatusCounts {
     queued: i64,
     running: i64,
+    awaiting_review: i64,
     canceling: i64,
     succeeded: i64,
     failed: i64,
@@ -73,6 +74,7 @@ impl From<queue::StatusCounts> for StatusCounts {
         StatusCounts {
             queued: counts.queued,
             running: counts.running,
+            awaiting_review: counts.awaiting_review,
             canceling: counts.canceling,
             succeeded: counts.succeeded,
             failed: counts.failed,
