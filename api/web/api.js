@@ -27,27 +27,37 @@ let user = null;
 /** @type {Promise<boolean> | null} */
 let refreshing = null;
 /** @type {() => void} */
-let onSignedOut = () => {};
+let onChange = () => {};
+let isStarted = false;
 
 // Tabs share a session: they hand each other the access token, so that few of them refresh it.
 const tabs = new BroadcastChannel("blog");
 tabs.onmessage = (/** @type {MessageEvent} */ { data }) => {
   if (data.kind === "ask" && token) tabs.postMessage({ kind: "token", token, user });
-  if (data.kind === "token") ({ token, user } = data);
-  if (data.kind === "signed-out" && user) forget();
+  if (data.kind === "token") {
+    // Somebody else has signed in: what is shown here is not theirs.
+    if (user && user.id !== data.user.id) return location.reload();
+    const isNew = !user;
+    ({ token, user } = data);
+    if (isNew && isStarted) onChange();
+  }
+  if (data.kind === "signed-out" && user?.id === data.user) {
+    token = user = null;
+    onChange();
+  }
 };
 
 /** The session is over, for all tabs. */
 export function forget() {
+  if (user) tabs.postMessage({ kind: "signed-out", user: user.id });
   token = user = null;
-  tabs.postMessage({ kind: "signed-out" });
-  onSignedOut();
+  onChange();
 }
 
 export const currentUser = () => user;
 
-/** @param {() => void} act */
-export const whenSignedOut = (act) => (onSignedOut = act);
+/** @param {() => void} act when somebody has signed in or out */
+export const whenSessionChanges = (act) => (onChange = act);
 
 /** @param {any} pair */
 function take(pair) {
@@ -61,9 +71,13 @@ function take(pair) {
  * @returns {Promise<boolean>}
  */
 export async function resume() {
-  tabs.postMessage({ kind: "ask" });
-  await new Promise((resolve) => setTimeout(resolve, 60));
-  return token ? true : refresh();
+  try {
+    tabs.postMessage({ kind: "ask" });
+    await pause(60);
+    return token ? true : await refresh();
+  } finally {
+    isStarted = true;
+  }
 }
 
 /** @returns {Promise<boolean>} whether there is a session */
@@ -84,8 +98,12 @@ async function refreshOnce() {
     take(await answer.json());
     return true;
   };
-  // Where the page is not served over https there are no locks; the API lets two tabs through.
-  return navigator.locks ? navigator.locks.request("blog-refresh", act) : act();
+  if (navigator.locks) return navigator.locks.request("blog-refresh", act);
+  // Where the page is not served over https there are no locks, and the API lets two tabs through.
+  await pause(Math.random() * 500);
+  tabs.postMessage({ kind: "ask" });
+  await pause(60);
+  return act();
 }
 
 /**
@@ -102,7 +120,9 @@ export async function signIn(how, username, password) {
 }
 
 export async function signOut() {
-  await fetchApi("/users/logout", { method: "POST", headers: { ...OWN_PAGE, ...bearer() } });
+  const headers = { ...OWN_PAGE, ...bearer() };
+  const answer = await fetchApi("/users/logout", { method: "POST", headers });
+  if (!answer.ok && answer.status !== 401) throw new ApiError(answer.status, await problem(answer));
   forget();
 }
 
@@ -131,32 +151,41 @@ async function problem(answer) {
   }
 }
 
+const EXPIRED = ["unauthenticated", "token_expired", "session_revoked"];
+
+/**
+ * @typedef {{ body?: any, headers?: Record<string, string>, signal?: AbortSignal, keepalive?: boolean }} More
+ */
+
 /**
  * Sends a request of the signed-in user.
  * @param {string} method
  * @param {string} path
- * @param {{ body?: any, headers?: Record<string, string>, signal?: AbortSignal }} [more]
+ * @param {More} [more]
  * @returns {Promise<Response>}
  */
-export async function send(method, path, { body, headers = {}, signal } = {}) {
+export async function send(method, path, { body, headers = {}, signal, keepalive } = {}) {
   /** @type {Record<string, string>} */
   const json = body === undefined ? {} : { "content-type": "application/json" };
-  const attempt = () =>
-    fetchApi(path, {
+  const attempt = async () => {
+    const answer = await fetchApi(path, {
       method,
       headers: { ...json, ...headers, ...bearer() },
       body: body === undefined ? undefined : JSON.stringify(body),
       signal,
+      keepalive,
     });
+    return answer.ok ? answer : new ApiError(answer.status, await problem(answer));
+  };
   let answer = await attempt();
-  if (answer.status === 401) {
+  if (answer instanceof ApiError && EXPIRED.includes(answer.code)) {
     if (!(await refresh())) {
       forget();
       throw new ApiError(401, { detail: text.sessionOver, code: "session_over" });
     }
     answer = await attempt();
   }
-  if (!answer.ok) throw new ApiError(answer.status, await problem(answer));
+  if (answer instanceof ApiError) throw answer;
   return answer;
 }
 
@@ -164,7 +193,7 @@ export async function send(method, path, { body, headers = {}, signal } = {}) {
  * The JSON that a request brings.
  * @param {string} method
  * @param {string} path
- * @param {{ body?: any, headers?: Record<string, string>, signal?: AbortSignal }} [more]
+ * @param {More} [more]
  */
 export async function call(method, path, more) {
   const answer = await send(method, path, more);
@@ -175,7 +204,8 @@ export async function call(method, path, more) {
 export const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /**
- * Watches a job to its end, over any break.
+ * Watches a job to its end, over any break. A hidden tab lets go of its stream: browsers have only six
+ * connections to a host, for all tabs.
  * @param {string} job
  * @param {(event: string, data: any) => void} on
  * @param {AbortSignal} signal
@@ -183,11 +213,19 @@ export const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 export async function watch(job, on, signal) {
   let after = "";
   while (!signal.aborted) {
+    if (document.hidden) {
+      await becomesVisible(signal);
+      continue;
+    }
+    const stream = new AbortController();
+    const letGo = () => document.hidden && stream.abort();
+    document.addEventListener("visibilitychange", letGo);
     try {
       /** @type {Record<string, string>} */
       const headers = { accept: "text/event-stream" };
       if (after) headers["last-event-id"] = after;
-      const answer = await send("GET", `/jobs/${job}/events`, { headers, signal });
+      const until = AbortSignal.any([signal, stream.signal]);
+      const answer = await send("GET", `/jobs/${job}/events`, { headers, signal: until });
       if (answer.status === 204 || !answer.body) return;
       for await (const { id, event, data } of eventsOf(answer.body)) {
         after = id;
@@ -198,10 +236,23 @@ export async function watch(job, on, signal) {
       if (signal.aborted) return;
       const lasting = error instanceof ApiError && [401, 403, 404].includes(error.status);
       if (lasting) throw error;
+    } finally {
+      document.removeEventListener("visibilitychange", letGo);
     }
-    await pause(1000);
+    if (!stream.signal.aborted) await pause(1000);
   }
 }
+
+/**
+ * @param {AbortSignal} signal
+ * @returns {Promise<void>}
+ */
+const becomesVisible = (signal) =>
+  new Promise((resolve) => {
+    const act = () => resolve();
+    document.addEventListener("visibilitychange", act, { once: true, signal });
+    signal.addEventListener("abort", act, { once: true });
+  });
 
 /**
  * The events of a stream.

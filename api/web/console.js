@@ -1,4 +1,4 @@
-import { call, currentUser, pause } from "./api.js";
+import { ApiError, call, currentUser, pause } from "./api.js";
 import { date, field, h, notify, setTitle } from "./dom.js";
 import { text } from "./text.js";
 
@@ -50,6 +50,21 @@ const table = (heads, rows) =>
   );
 
 /**
+ * Replaces what is shown, but not the reader's place in it: a table that was scrolled to the side stays
+ * so, and what has the focus keeps it.
+ * @param {HTMLElement} body
+ * @param {(Node | false)[]} nodes
+ */
+function redraw(body, nodes) {
+  const places = [...body.querySelectorAll(".scroll")].map((table) => table.scrollLeft);
+  const controls = () => [...body.querySelectorAll("button, .scroll")];
+  const focused = controls().indexOf(/** @type {Element} */ (document.activeElement));
+  body.replaceChildren(...nodes.filter((node) => node !== false));
+  body.querySelectorAll(".scroll").forEach((table, at) => (table.scrollLeft = places[at] ?? 0));
+  if (focused >= 0) /** @type {HTMLElement | undefined} */ (controls()[focused])?.focus();
+}
+
+/**
  * Does something each second, but not while nobody looks.
  * @param {AbortSignal} signal
  * @param {() => Promise<void>} act
@@ -61,8 +76,9 @@ async function eachSecond(signal, act) {
         await act();
       } catch (error) {
         if (signal.aborted) return;
+        if (error instanceof ApiError && [401, 403, 404].includes(error.status)) throw error;
         notify(/** @type {Error} */ (error).message);
-        await pause(4000);
+        await pause(9000);
       }
     }
     await pause(1000);
@@ -85,7 +101,8 @@ export async function queueView(main, signal) {
   /** @param {any} queue */
   function show(queue) {
     isPaused = queue.paused;
-    state.textContent = isPaused ? text.pausedSince(time(queue.paused_at)) : text.atWork;
+    const said = isPaused ? text.pausedSince(time(queue.paused_at)) : text.atWork;
+    if (state.textContent !== said) state.textContent = said;
     button.textContent = isPaused ? text.resume : text.pause;
     const counts = Object.entries(queue.counts).filter(([, count]) => typeof count === "number");
     const oldest = queue.oldest_queued_seconds;
@@ -156,6 +173,9 @@ export async function jobsView(main, signal) {
   );
   /** @type {string | null} */
   let next = null;
+  let round = 0;
+  /** What the list shows. */
+  let applied = filter();
   await load(null);
 
   function filter() {
@@ -166,16 +186,19 @@ export async function jobsView(main, signal) {
   /** @param {SubmitEvent} event */
   function submit(event) {
     event.preventDefault();
-    const query = new URLSearchParams(filter());
+    applied = filter();
+    const query = new URLSearchParams(applied);
     history.replaceState(null, "", query.size ? `?${query}` : location.pathname);
     load(null);
   }
 
   /** @param {string | null} cursor */
   async function load(cursor) {
-    const query = new URLSearchParams({ ...filter(), limit: "50", ...(cursor && { cursor }) });
+    const mine = ++round;
+    const query = new URLSearchParams({ ...applied, limit: "50", ...(cursor && { cursor }) });
     try {
       const page = await call("GET", `/admin/jobs?${query}`, { signal });
+      if (mine !== round) return;
       if (!cursor) rows.replaceChildren();
       rows.append(...page.items.map(row));
       next = page.next_cursor;
@@ -201,9 +224,9 @@ export async function jobsView(main, signal) {
 
   /** @param {string} action */
   async function change(action) {
-    if (!confirm(text.confirmAll(action, new URLSearchParams(filter()).toString() || text.everyJob))) return;
+    if (!confirm(text.confirmAll(action, new URLSearchParams(applied).toString() || text.everyJob))) return;
     try {
-      const done = await call("POST", "/admin/jobs/bulk", { body: { action, filter: filter() } });
+      const done = await call("POST", "/admin/jobs/bulk", { body: { action, filter: applied } });
       notify(text.changedOf(done.changed, done.matched, done.more));
       await load(null);
     } catch (error) {
@@ -249,11 +272,7 @@ export async function jobView(main, signal, id) {
       it.outcome ?? "–",
       it.error?.code ?? "–",
     ]);
-    // A button that has the focus keeps it.
-    const isFocused = body.contains(document.activeElement) && document.activeElement?.tagName === "BUTTON";
-    if (isFocused && body.dataset.status === job.status) return;
-    body.dataset.status = job.status;
-    body.replaceChildren(
+    redraw(body, [
       h("p", { dir: "auto" }, job.topic),
       h("p", { class: "soft" }, `${job.user.username} · ${id}`),
       h("dl", { class: "numbers" }, ...facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
@@ -264,7 +283,7 @@ export async function jobView(main, signal, id) {
         !isOver && h("button", { onclick: act("cancel") }, text.cancel),
         ["failed", "canceled"].includes(job.status) && h("button", { onclick: act("retry") }, text.retry),
       ),
-    );
+    ]);
   }
 }
 
@@ -284,7 +303,8 @@ export async function workersView(main, signal) {
       it.version,
       time(it.last_seen_at),
     ]);
-    body.replaceChildren(table([text.worker, text.status, text.running, text.agent, text.version, text.lastSeen], rows));
+    const heads = [text.worker, text.status, text.running, text.agent, text.version, text.lastSeen];
+    redraw(body, [table(heads, rows)]);
   });
 }
 

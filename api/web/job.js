@@ -14,7 +14,7 @@ import { text } from "./text.js";
 export async function watchJob(place, post, signal) {
   const { job } = post;
   const live = new LiveText();
-  const line = h("span", {}, text.queued);
+  const line = h("span", { role: "status" }, text.queued);
   const count = h("span", { class: "soft" });
   const bar = h("progress", { max: 100, value: 0, "aria-label": text.writing });
   const stop = (/** @type {boolean} */ keep) => async () => {
@@ -31,7 +31,7 @@ export async function watchJob(place, post, signal) {
   const controls = h("div", { class: "row" }, keep, discard);
   const review = h("div");
   place.replaceChildren(
-    h("div", { class: "status" }, h("div", { class: "row", role: "status" }, line, count), bar, controls),
+    h("div", { class: "status" }, h("div", { class: "row" }, line, count), bar, controls),
     review,
     live.element,
   );
@@ -65,7 +65,7 @@ export async function watchJob(place, post, signal) {
     bar.hidden = live.element.hidden = isReview;
     if (!isReview) return review.replaceChildren();
     line.textContent = text.awaitingReview;
-    reviewOutline(review, post.id, signal);
+    reviewOutline(review, post.id, signal).catch((error) => signal.aborted || notify(error.message));
   }
 
   /** @param {string | null} phase */

@@ -1,6 +1,6 @@
 import { accountView } from "./account.js";
 import { auditView, jobsView, jobView, queueView, usersView, workersView } from "./console.js";
-import { currentUser, resume, signOut, whenSignedOut } from "./api.js";
+import { currentUser, pause, resume, signOut, whenSessionChanges } from "./api.js";
 import { h, notify, setTitle } from "./dom.js";
 import { go, whenNavigated } from "./navigate.js";
 import { postView } from "./post.js";
@@ -32,9 +32,12 @@ const VIEWS = [
 const main = /** @type {HTMLElement} */ (document.getElementById("main"));
 const top_ = /** @type {HTMLElement} */ (document.getElementById("top"));
 let leaving = new AbortController();
+/** The address of what is shown. */
+let shown = "";
 
 /** Shows what the address says. */
 function show() {
+  shown = location.pathname + location.search;
   leaving.abort();
   leaving = new AbortController();
   main.replaceChildren();
@@ -94,13 +97,17 @@ document.addEventListener("click", (event) => {
   event.preventDefault();
   go(link.pathname + link.search);
 });
-addEventListener("popstate", show);
+// A link within the page is none of ours.
+addEventListener("popstate", () => location.pathname + location.search !== shown && show());
 whenNavigated(show);
-whenSignedOut(show);
+whenSessionChanges(show);
 
-try {
-  await resume();
-} catch (error) {
-  notify(/** @type {Error} */ (error).message);
+while (
+  !(await resume().then(
+    () => true,
+    (error) => void main.replaceChildren(h("p", { role: "alert" }, error.message)),
+  ))
+) {
+  await pause(2000);
 }
 show();

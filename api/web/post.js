@@ -1,6 +1,6 @@
-import { call, send } from "./api.js";
+import { call } from "./api.js";
 import { date, field, h, notify, setTitle } from "./dom.js";
-import { editPost } from "./edit.js";
+import { editPost, rendered } from "./edit.js";
 import { watchJob } from "./job.js";
 import { go } from "./navigate.js";
 import { text } from "./text.js";
@@ -28,10 +28,9 @@ export async function postView(main, signal, id) {
   async function read() {
     setTitle(post.title ?? post.topic);
     if (post.content === null) return sayWhy();
-    const html = await send("GET", path, { headers: { accept: "text/html" }, signal });
-    const page = new DOMParser().parseFromString(await html.text(), "text/html");
+    const html = await rendered(id, signal);
     const article = h("article", { class: "post", dir: "auto" }, h("h1", {}, post.title ?? post.topic));
-    article.append(...page.body.childNodes);
+    article.append(...html);
     main.replaceChildren(
       article,
       await rewriting(),
@@ -43,19 +42,22 @@ export async function postView(main, signal, id) {
         "p",
         { class: "row" },
         h("button", { class: "main", onclick: edit }, text.edit),
-        h("button", { onclick: copy }, text.copyMarkdown),
+        h("button", { onclick: () => copy(markdown()) }, text.copyMarkdown),
+        h("button", { onclick: () => copy(article.innerHTML) }, text.copyHtml),
+        h("button", { onclick: again }, text.writeAnew),
         h("a", { href: `/app/posts/${id}/versions` }, text.versions),
         h("a", { download: `${slug(post.title ?? post.topic)}.md`, href: markdownUrl() }, text.download),
       ),
     );
   }
 
-  async function copy() {
+  /** @param {string} value */
+  async function copy(value) {
     try {
-      await navigator.clipboard.writeText(markdown());
+      await navigator.clipboard.writeText(value);
     } catch {
       // Not over plain http from another machine.
-      const area = h("textarea", { value: markdown() });
+      const area = h("textarea", { value, "aria-label": text.copied });
       main.append(area);
       area.select();
       document.execCommand("copy");
@@ -116,24 +118,22 @@ export async function postView(main, signal, id) {
     async function send(event) {
       event.preventDefault();
       submit.disabled = true;
-      const before = await call("GET", `${path}/revisions?limit=1`);
       const body = wish.value.trim() ? { instructions: wish.value } : {};
       const headers = { "if-match": `"${post.version}"` };
       try {
+        const { items } = await call("GET", `${path}/revisions?limit=1`);
         const asked = `${path}/sections/${section.value}/regenerate`;
         post = await call("POST", asked, { body, headers });
+        const end = await watchJob(main, post, signal);
+        if (signal.aborted) return;
+        post = await call("GET", path, { signal });
+        if (end?.status === "succeeded") return await offer(items[0].version, end.version);
+        if (end?.error) notify(end.error.message);
+        await read();
       } catch (error) {
         submit.disabled = false;
-        return notify(/** @type {Error} */ (error).message);
+        if (!signal.aborted) notify(/** @type {Error} */ (error).message);
       }
-      const end = await watchJob(main, post, signal);
-      if (signal.aborted) return;
-      post = await call("GET", path, { signal });
-      if (end?.status !== "succeeded") {
-        if (end?.error) notify(end.error.message);
-        return read();
-      }
-      await offer(before.items[0].version, end.version);
     }
   }
 
@@ -143,21 +143,26 @@ export async function postView(main, signal, id) {
    * @param {number} after
    */
   async function offer(before, after) {
-    const refuse = async () => {
+    const restore = (/** @type {number} */ version) => async () => {
+      const headers = { "if-match": `"${post.version}"` };
       try {
-        post = await call("POST", `${path}/revisions/${before}/restore`);
+        post = await call("POST", `${path}/revisions/${version}/restore`, { headers });
       } catch (error) {
         notify(/** @type {Error} */ (error).message);
       }
       await read();
     };
+    // Edited meanwhile, the post keeps the edit until this is taken.
+    const isPresent = !post.job?.superseded;
+    const take = isPresent ? read : restore(after);
+    const refuse = isPresent ? restore(before) : read;
     main.replaceChildren(
       h("h1", { dir: "auto" }, post.title),
       await difference(id, before, after, signal),
       h(
         "p",
         { class: "row" },
-        h("button", { class: "main", onclick: read }, text.takeIt),
+        h("button", { class: "main", onclick: take }, text.takeIt),
         h("button", { onclick: refuse }, text.refuseIt),
       ),
     );

@@ -2,6 +2,9 @@ import { call } from "./api.js";
 import { date, field, h, notify, setTitle } from "./dom.js";
 import { text } from "./text.js";
 
+/** What is about to be deleted. */
+const deleting = new Set();
+
 /**
  * @param {HTMLElement} main
  * @param {AbortSignal} signal
@@ -65,7 +68,8 @@ export async function postsView(main, signal) {
       const page = await call("GET", `/blogs?${query}`, { signal });
       if (mine !== round) return;
       if (!cursor) list.replaceChildren();
-      list.append(...page.items.map(item));
+      const items = page.items.filter((/** @type {any} */ post) => !deleting.has(post.id));
+      list.append(...items.map(item));
       next = page.next_cursor;
       more.hidden = !next;
       const isFiltered = search.value.trim() || status.value;
@@ -109,11 +113,14 @@ export async function postsView(main, signal) {
    */
   function remove(post, entry) {
     entry.hidden = true;
+    deleting.add(post.id);
+    search.focus();
     const timer = setTimeout(act, 8000);
     addEventListener("pagehide", act, { once: true });
     notify(text.deleted, { label: text.undo, act: undo });
 
     function undo() {
+      deleting.delete(post.id);
       clearTimeout(timer);
       removeEventListener("pagehide", act);
       entry.hidden = false;
@@ -121,9 +128,9 @@ export async function postsView(main, signal) {
 
     async function act() {
       undo();
+      entry.remove();
       try {
-        await call("DELETE", `/blogs/${post.id}`);
-        entry.remove();
+        await call("DELETE", `/blogs/${post.id}`, { keepalive: true });
       } catch (error) {
         notify(/** @type {Error} */ (error).message);
       }

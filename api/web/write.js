@@ -52,9 +52,16 @@ export async function writeView(main, signal) {
     ),
   );
   topic.focus();
-  const { items } = await call("GET", "/models", { signal });
-  models.hidden = items.length < 2;
-  model.append(...items.map((/** @type {any} */ it) => option(it.id, it.id)));
+  /** @type {any[]} */
+  let items = [];
+  let key = newKey();
+  try {
+    ({ items } = await call("GET", "/models", { signal }));
+    models.hidden = items.length < 2;
+    model.append(...items.map((it) => option(it.id, it.id)));
+  } catch {
+    // The first model will do.
+  }
 
   /** @param {SubmitEvent} event */
   async function ask(event) {
@@ -73,7 +80,7 @@ export async function writeView(main, signal) {
     };
     const options = Object.fromEntries(Object.entries(given).filter(([, value]) => value));
     const body = { topic: topic.value, options, ...(review.checked && { outline: "review" }) };
-    // The same request again, should the answer be lost.
+    // The same request again has the same key, should its answer have been lost.
     const headers = { "idempotency-key": key };
     try {
       const post = await call("POST", "/blogs", { body, headers });
@@ -83,11 +90,9 @@ export async function writeView(main, signal) {
       const faults = error.errors.map((fault) => h("p", {}, `${fault.field}: ${fault.message}.`));
       errors.append(...(faults.length ? faults : [h("p", {}, error.message)]));
       submit.disabled = false;
-    } finally {
-      key = newKey();
+      if (error.status >= 400 && error.status < 500) key = newKey();
     }
   }
-  let key = newKey();
 }
 
 const newKey = () =>

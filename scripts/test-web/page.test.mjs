@@ -268,6 +268,61 @@ test("of two edits at once neither is lost", async () => {
   calm();
 });
 
+test("what is written while the network is away, or left in a hurry, is not lost", async () => {
+  await signUp();
+  await ask("Growing tomatoes");
+  await page.getByRole("button", { name: "Edit" }).click();
+  const content = page.getByLabel("Text, in Markdown");
+  await context.setOffline(true);
+  await content.fill("Written in a tunnel.");
+  await page.getByText("Not saved. Trying again …").waitFor();
+  await content.fill("Written in a long tunnel.");
+  await context.setOffline(false);
+  await page.getByText("Saved", { exact: true }).waitFor();
+  const saved = page.waitForResponse((answer) => answer.request().method() === "PUT");
+  await content.fill("Left at once.");
+  await page.getByRole("link", { name: "My posts" }).click();
+  await saved;
+  await page.getByRole("link", { name: "A title" }).click();
+  await page.getByRole("article").getByText("Left at once.").waitFor();
+  // A tab that is reloaded before it has saved has the text still.
+  await page.getByRole("button", { name: "Edit" }).click();
+  await context.setOffline(true);
+  await content.fill("A draft.");
+  await page.getByText("Not saved. Trying again …").waitFor();
+  await context.setOffline(false);
+  page.once("dialog", (dialog) => dialog.accept());
+  await page.reload();
+  await page.getByRole("button", { name: "Edit" }).click();
+  await page.getByText("Saved", { exact: true }).waitFor();
+  await page.getByRole("button", { name: "Preview" }).click();
+  await page.getByRole("article").getByText("A draft.").waitFor();
+  complaints = complaints.filter((it) => !it.includes("ERR_INTERNET_DISCONNECTED"));
+  calm();
+});
+
+test("the keyboard is enough", async () => {
+  await page.getByRole("heading", { name: "Sign in" }).waitFor();
+  const press = async (...keys) => {
+    for (const key of keys) await page.keyboard.press(key);
+  };
+  await page.getByRole("button", { name: "Create an account" }).focus();
+  await press("Enter");
+  await page.getByRole("heading", { name: "Create an account" }).waitFor();
+  await page.keyboard.type(`user-${process.pid}-${users++}`);
+  await press("Tab");
+  await page.keyboard.type("correct horse battery");
+  await press("Enter");
+  await page.getByRole("button", { name: "Write the post" }).waitFor();
+  await page.keyboard.type("Growing tomatoes");
+  await press("Tab", "Tab", "Tab", "Enter");
+  await page.getByRole("button", { name: "Edit" }).waitFor();
+  await press("Tab");
+  const focused = await page.evaluate("document.activeElement.tagName");
+  assert.equal(focused, "SUMMARY");
+  calm();
+});
+
 test("it fits a narrow screen, in the dark", async () => {
   await page.setViewportSize({ width: 360, height: 740 });
   await page.emulateMedia({ colorScheme: "dark" });
