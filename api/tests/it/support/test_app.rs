@@ -158,7 +158,6 @@ impl TestApp {
 
     /// Starts a worker with further settings, such as `--job-lease-secs=3`.
     pub(crate) async fn worker_with(&self, arguments: &[&str]) -> TestWorker {
-        let arguments_given = arguments;
         let url = self.agent.url();
         let ours = ["worker", "--agent=openai", "--agent-model", MODELS];
         let backoff = "--job-backoff-base-ms";
@@ -168,8 +167,8 @@ impl TestApp {
         // The stub answers the questions of this way, unless a test names another.
         let names_way = arguments.iter().any(|a| a.starts_with("--agent-writing"));
         let way = (!names_way).then_some(&"--agent-writing=guided");
-        let arguments = ours.iter().chain(&agent).chain(quick).chain(way);
-        let arguments = arguments.chain(arguments_given);
+        let ours = ours.iter().chain(&agent).chain(quick).chain(way);
+        let arguments = ours.chain(arguments);
         let config = worker::config::Config::parse_from(arguments);
         let agent = config.agent().unwrap();
         let metrics = Arc::new(Metrics::new(&config).unwrap());
