@@ -101,13 +101,6 @@ impl Snapshot {
 
     /// The events that tell the whole text anew, whatever was told before.
     pub(crate) fn retold(&self) -> Vec<JobEvent> {
-        let heading = |section: &SnapshotSection| OutlineSection {
-            heading: section.heading.clone(),
-        };
-        let outline = JobEvent::Outline {
-            title: self.title.clone(),
-            sections: self.sections.iter().map(heading).collect(),
-        };
         let sections = self.sections.iter().enumerate();
         let sections = sections.flat_map(|(at, SnapshotSection { heading, text, .. })| {
             let section = at as u32;
@@ -124,7 +117,18 @@ impl Snapshot {
                 },
             ]
         });
-        [outline].into_iter().chain(sections).collect()
+        [self.outline()].into_iter().chain(sections).collect()
+    }
+
+    /// The event that tells the title and the headings.
+    pub(crate) fn outline(&self) -> JobEvent {
+        let heading = |section: &SnapshotSection| OutlineSection {
+            heading: section.heading.clone(),
+        };
+        JobEvent::Outline {
+            title: self.title.clone(),
+            sections: self.sections.iter().map(heading).collect(),
+        }
     }
 
     fn set_status(&mut self, status: Status) {

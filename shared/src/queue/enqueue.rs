@@ -6,7 +6,7 @@ use entity::clock::{new_id, new_id_after, now};
 use entity::job::{ActiveModel, Column, Entity, Model, Review, SectionTask, Status};
 use entity::{post, user};
 use sea_orm::entity::prelude::*;
-use sea_orm::{DatabaseTransaction, ExprTrait, QuerySelect, Set, SqlErr};
+use sea_orm::{DatabaseTransaction, ExprTrait, QuerySelect, Set, SqlErr, UpdateMany};
 
 use super::transition::{UNFINISHED, queue_job, set_error, sql_null};
 use super::{delivery, fair_order};
@@ -86,8 +86,8 @@ impl JobQuota {
 }
 
 /// Whether a user may have one more unfinished job, of at most `max_active`; those that await the
-/// review of their outlines do not count. Until `tx` ends the
-/// user gets no other job, and is not disabled.
+/// review of their outlines do not count. Until `tx` ends the user gets no other job, and is not
+/// disabled.
 pub async fn check_quota(
     tx: &DatabaseTransaction,
     user: Uuid,
@@ -172,6 +172,26 @@ pub async fn enqueue(
     Ok(job)
 }
 
+/// What a client's request for further attempts sets: their number, the place in the queue, the
+/// origin, and when the job's times start again.
+pub(super) fn requested_again(
+    update: UpdateMany<Entity>,
+    turn: i64,
+    attempts: i32,
+    origin: RequestOrigin,
+) -> UpdateMany<Entity> {
+    update
+        .col_expr(Column::Turn, Expr::value(turn))
+        .col_expr(
+            Column::MaxAttempts,
+            Expr::col(Column::Attempt).add(attempts),
+        )
+        .col_expr(Column::RetriedAt, Expr::value(now()))
+        .col_expr(Column::StartedAt, sql_null())
+        .col_expr(Column::RequestId, Expr::value(origin.request_id))
+        .col_expr(Column::Traceparent, Expr::value(origin.traceparent))
+}
+
 /// Locks a post after its job, and returns the version from which the job starts.
 async fn lock_post(tx: &DatabaseTransaction, post: Uuid) -> Result<i32, DbErr> {
     let version: Option<Option<i32>> = post::Entity::find_by_id(post)
@@ -240,20 +260,11 @@ pub async fn retry(
         return Err(EnqueueError::AlreadyFinished);
     }
     let queued = queue_job(tx, Duration::ZERO, |update| {
-        set_error(update, None)
-            .col_expr(Column::Turn, Expr::value(turn))
-            .col_expr(
-                Column::MaxAttempts,
-                Expr::col(Column::Attempt).add(attempts),
-            )
+        requested_again(set_error(update, None), turn, attempts, origin)
             .col_expr(Column::BaseVersion, Expr::value(base_version))
             .col_expr(Column::Superseded, Expr::value(false))
             .col_expr(Column::KeepText, Expr::value(false))
-            .col_expr(Column::RetriedAt, Expr::value(now()))
-            .col_expr(Column::StartedAt, sql_null())
             .col_expr(Column::FinishedAt, sql_null())
-            .col_expr(Column::RequestId, Expr::value(origin.request_id))
-            .col_expr(Column::Traceparent, Expr::value(origin.traceparent))
             .filter(Column::Id.eq(before.id))
             .filter(Column::Status.is_in([Status::Failed, Status::Canceled]))
     });

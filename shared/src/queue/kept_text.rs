@@ -10,7 +10,7 @@ use sea_orm::DatabaseTransaction;
 use sea_orm::entity::prelude::*;
 
 use super::transition::{agent_text, count_events};
-use crate::events::{Compacted, JobEvent, OutlineSection, Snapshot};
+use crate::events::{Compacted, JobEvent, Snapshot};
 
 const MAX_TITLE_CHARS: usize = 200;
 
@@ -40,7 +40,7 @@ pub(super) async fn store(
                 .exec(tx)
                 .await?;
             job.last_event += 1;
-            told.insert(job.id, vec![outline(&kept)]);
+            told.insert(job.id, vec![kept.outline()]);
         }
         let content = PostContent::new(kept.title.clone(), kept.content());
         let texts = vec![agent_text(job, &content)];
@@ -69,16 +69,6 @@ fn has_open_text(told: &Snapshot) -> bool {
 
 fn has_text(text: &str) -> bool {
     text.contains(char::is_alphanumeric)
-}
-
-fn outline(told: &Snapshot) -> JobEvent {
-    let sections = told.sections.iter().map(|section| OutlineSection {
-        heading: section.heading.clone(),
-    });
-    JobEvent::Outline {
-        title: told.title.clone(),
-        sections: sections.collect(),
-    }
 }
 
 #[cfg(test)]

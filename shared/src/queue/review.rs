@@ -1,13 +1,14 @@
 //! The review of outlines: a job stops when it has one, and goes on when its owner has approved it.
 
+use std::time::Duration;
+
 use entity::attempt::Outcome;
-use entity::clock::now;
 use entity::job::{Column, Entity, Model, Outline, Review, Status};
 use sea_orm::DatabaseTransaction;
 use sea_orm::entity::prelude::*;
 use sea_orm::{ExprTrait, UpdateMany};
 
-use super::enqueue::{EnqueueError, JobQuota, RequestOrigin};
+use super::enqueue::{EnqueueError, JobQuota, RequestOrigin, requested_again};
 use super::transition::{close_attempts, count_events, queue_job, released, set_error, sql_null};
 use super::{Lease, complete::held_by, fair_order};
 use crate::events::{self, JobEvent, OutlineSection};
@@ -73,18 +74,9 @@ pub async fn approve(
     }
     quota.check()?;
     let turn = fair_order::next_turn(tx, before.user_id).await?;
-    let queued = queue_job(tx, std::time::Duration::ZERO, |update| {
-        update
+    let queued = queue_job(tx, Duration::ZERO, |update| {
+        requested_again(update, turn, attempts, origin)
             .col_expr(Column::Review, Expr::value(Review::Approved))
-            .col_expr(Column::Turn, Expr::value(turn))
-            .col_expr(
-                Column::MaxAttempts,
-                Expr::col(Column::Attempt).add(attempts),
-            )
-            .col_expr(Column::RetriedAt, Expr::value(now()))
-            .col_expr(Column::StartedAt, sql_null())
-            .col_expr(Column::RequestId, Expr::value(origin.request_id))
-            .col_expr(Column::Traceparent, Expr::value(origin.traceparent))
             .filter(Column::Id.eq(before.id))
             .filter(Column::Status.eq(Status::AwaitingReview))
     });
