@@ -82,7 +82,7 @@ pub use lease::{
 pub use rescue::{RescueOutcome, expired_leases, redeliver, rescue};
 pub use review::{approve, set_outline};
 pub use stats::{
-    JobTimings, QueueDepth, QueuePosition, StatusCounts, depth, finished_since, oldest_queued,
-    positions, status_counts,
+    FinishedCounts, JobTimings, QueueDepth, QueuePosition, StatusCounts, depth, finished_between,
+    finished_since, oldest_queued, positions, status_counts,
 };
 pub use transition::{JobError, WrittenPost};

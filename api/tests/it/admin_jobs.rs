@@ -271,6 +271,15 @@ async fn all_jobs_that_a_filter_matches_are_canceled_and_no_others() {
     ann.create_post("Onions").await;
     bob.create_post("Tomatoes, too").await;
     let filter = json!({ "user_id": app.id_of("ann").await, "q": "tomatoes" });
+    let events = trail(&app).await.len();
+    for (action, changed) in [("cancel", 60), ("retry", 0)] {
+        let body = json!({ "action": action, "filter": filter, "dry_run": true });
+        let outcome = root.post("/admin/jobs/bulk", body).await.expect(200);
+        let would = json!({ "matched": 60, "changed": changed, "more": false });
+        assert_fields(&outcome, would);
+    }
+    assert_eq!(list(&root, "status=queued").await.len(), 20);
+    assert_eq!(trail(&app).await.len(), events);
     let outcome = bulk(&root, "cancel", filter.clone()).await;
     assert_fields(
         &outcome,

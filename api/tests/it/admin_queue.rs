@@ -74,7 +74,20 @@ async fn the_queue_shows_its_counts_and_timings() {
         let [p50, p99] = ["p50", "p99"].map(|p| now[measured][p].as_i64().unwrap());
         assert!(0 <= p50 && p50 <= p99 && p99 < 30_000, "{measured}");
     }
+    let history = root.get("/admin/queue/history").await.items();
+    assert_eq!(history.len(), 61);
+    let finished: Vec<i64> = history
+        .iter()
+        .map(|minute| minute["finished"].as_i64().unwrap())
+        .collect();
+    // All in the last minute, or the clock has just begun another.
+    assert_eq!(finished.iter().sum::<i64>(), 3);
+    assert_eq!(finished[59] + finished[60], 3);
+    app.agent.set(StubBehavior::Fail(401, "invalid_api_key"));
     app.run_jobs().await;
+    let history = root.get("/admin/queue/history").await.items();
+    let failed = history.iter().map(|minute| minute["failed"].as_i64());
+    assert_eq!(failed.map(Option::unwrap).sum::<i64>(), 2);
 }
 
 /// As if all that has happened to jobs had happened two days earlier.

@@ -119,6 +119,40 @@ pub async fn finished_since(
         .await
 }
 
+/// How many jobs finished in a period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromQueryResult)]
+pub struct FinishedCounts {
+    /// In any way.
+    pub finished: i64,
+    /// By an error.
+    pub failed: i64,
+}
+
+/// Counts the jobs that finished in each of the periods between `times`, which ascend; `max` of a
+/// period means that many or more, the first of it.
+pub async fn finished_between(
+    db: &impl ConnectionTrait,
+    times: &[Timestamp],
+    max: u32,
+) -> Result<Vec<FinishedCounts>, DbErr> {
+    let period = |from: usize| {
+        format!(
+            "SELECT {from} AS period, COUNT(*) AS finished, \
+             COUNT(CASE WHEN status = 'failed' THEN 1 END) AS failed \
+             FROM (SELECT status FROM generation_jobs \
+             WHERE finished_at >= ${} AND finished_at < ${} \
+             ORDER BY finished_at LIMIT {max}) AS jobs",
+            from + 1,
+            from + 2
+        )
+    };
+    let periods: Vec<String> = (0..times.len().saturating_sub(1)).map(period).collect();
+    let sql = periods.join(" UNION ALL ") + " ORDER BY period";
+    let times = times.iter().map(|time| Value::from(*time));
+    let query = Statement::from_sql_and_values(db.get_database_backend(), sql, times);
+    FinishedCounts::find_by_statement(query).all(db).await
+}
+
 /// A job's position in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromQueryResult)]
 pub struct QueuePosition {

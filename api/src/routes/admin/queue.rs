@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use entity::audit::Action;
 use entity::clock::now;
 use entity::queue_state;
@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use crate::auth::current_user::{AdminUser, CurrentUser};
 use crate::error::{Error, Result};
 use crate::extract::client_info::ClientInfo;
-use crate::routes::optional_timestamp;
+use crate::routes::{optional_timestamp, timestamp};
 use crate::state::AppState;
 
 /// Jobs of a status are counted up to this number.
@@ -143,6 +143,63 @@ impl Percentiles {
             p99: at(99)?,
         })
     }
+}
+
+/// The last hour of the queue.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct QueueHistory {
+    /// Its minutes, 60 whole ones and the present one, the earliest first.
+    items: Vec<QueueMinute>,
+}
+
+/// The jobs that finished in a minute.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct QueueMinute {
+    /// When it began.
+    #[serde(serialize_with = "timestamp")]
+    start: DateTime<Utc>,
+    /// How many jobs finished, in any way; 10000 means that many or more.
+    #[schema(minimum = 0, maximum = 10000)]
+    finished: i64,
+    /// How many of them failed.
+    #[schema(minimum = 0, maximum = 10000)]
+    failed: i64,
+}
+
+const MINUTES: i64 = 60;
+
+impl QueueHistory {
+    async fn load(db: &impl ConnectionTrait) -> Result<QueueHistory> {
+        let present = now().duration_trunc(TimeDelta::minutes(1));
+        let present = present.map_err(|error| Error::Internal(error.to_string()))?;
+        let times: Vec<_> = (-MINUTES..=1)
+            .map(|minute| present + TimeDelta::minutes(minute))
+            .collect();
+        let counts = queue::finished_between(db, &times, MAX_COUNTED).await?;
+        let minutes = times.into_iter().zip(counts);
+        let items = minutes.map(|(start, counts)| QueueMinute {
+            start,
+            finished: counts.finished,
+            failed: counts.failed,
+        });
+        Ok(QueueHistory {
+            items: items.collect(),
+        })
+    }
+}
+
+/// Get the last hour of the queue
+///
+/// How many jobs finished in each minute.
+#[utoipa::path(
+    get, path = "/admin/queue/history", tag = "admin",
+    responses((status = 200, body = QueueHistory)),
+)]
+pub(crate) async fn get_queue_history(
+    State(state): State<AppState>,
+    _: AdminUser,
+) -> Result<Json<QueueHistory>> {
+    Ok(Json(QueueHistory::load(state.db.read()).await?))
 }
 
 /// Get the queue's state and statistics

@@ -38,6 +38,9 @@ const MAX_JOBS: usize = 10_000;
 pub(crate) struct BulkJobRequest {
     action: BulkAction,
     filter: JobFilter,
+    /// Only count what would be changed.
+    #[schema(value_type = Option<bool>, nullable = false)]
+    dry_run: bool,
 }
 
 /// An action on many jobs.
@@ -50,24 +53,36 @@ pub(crate) enum BulkAction {
     Retry,
 }
 
+impl BulkAction {
+    fn suits(self, job: &job::Model) -> bool {
+        match self {
+            BulkAction::Cancel => !job.status.is_finished(),
+            BulkAction::Retry => matches!(job.status, job::Status::Failed | job::Status::Canceled),
+        }
+    }
+}
+
 impl FromFields for BulkJobRequest {
     fn from_fields(fields: &mut FieldReader) -> Option<Self> {
         let action = fields.required("action", accept_any);
         let filter = fields.nested_required("filter", JobFilter::from_fields);
+        let dry_run = fields.optional("dry_run", accept_any);
         Some(BulkJobRequest {
             action: action?,
             filter: filter?,
+            dry_run: dry_run?.unwrap_or_default(),
         })
     }
 }
 
 /// The result.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub(crate) struct BulkJobResponse {
     /// How many jobs matched the filter.
     #[schema(format = Int32)]
     matched: usize,
     /// How many of them were changed. The others were finished already, or could not be retried.
+    /// After a dry run: how many have a status that the action changes.
     #[schema(format = Int32)]
     changed: usize,
     /// Whether the filter matches more. Repeat the request for those, with a filter that excludes
@@ -92,23 +107,24 @@ pub(crate) async fn change_jobs(
 ) -> Result<Json<BulkJobResponse>> {
     // Validated before anything is recorded.
     change.filter.rows(state.db.backend())?;
-    // Recorded first, since the work takes many transactions.
-    let details = Some(json!({ "action": change.action, "filter": change.filter }));
-    let event = client.audit_event(Action::JobsBulkChanged, Some(&me.user), None, details);
-    state
-        .db
-        .transaction(async move |tx| event.insert(tx).await)
-        .await?;
-    let mut outcome = BulkJobResponse {
-        matched: 0,
-        changed: 0,
-        more: false,
-    };
+    if !change.dry_run {
+        // Recorded first, since the work takes many transactions.
+        let details = Some(json!({ "action": change.action, "filter": change.filter }));
+        let event = client.audit_event(Action::JobsBulkChanged, Some(&me.user), None, details);
+        state
+            .db
+            .transaction(async move |tx| event.insert(tx).await)
+            .await?;
+    }
+    let mut outcome = BulkJobResponse::default();
     let mut after = None;
     loop {
         let (jobs, next) = next_batch(&state, &change.filter, after).await?;
         outcome.matched += jobs.len();
-        outcome.changed += apply(&state, change.action, jobs).await?;
+        outcome.changed += match change.dry_run {
+            true => jobs.iter().filter(|job| change.action.suits(job)).count(),
+            false => apply(&state, change.action, jobs).await?,
+        };
         outcome.more = next.is_some() && outcome.matched >= MAX_JOBS;
         after = next;
         if after.is_none() || outcome.more {
