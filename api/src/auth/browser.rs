@@ -10,6 +10,9 @@ use super::tokens::secret_hash;
 
 const COOKIE: &str = "refresh_token";
 
+/// Its name over https: browsers let no one set a cookie with that prefix who speaks plain http.
+const SECURE_COOKIE: &str = "__Secure-refresh_token";
+
 /// Only the calls that use the token are sent it.
 const PATH: &str = "/api/v1/users";
 
@@ -23,11 +26,14 @@ pub(crate) fn refresh_token(headers: &HeaderMap) -> Option<String> {
         .filter(|value| *value == "blog")?;
     let cookies = headers.get_all(header::COOKIE).iter();
     let cookies = cookies.filter_map(|value| value.to_str().ok());
-    let mut pairs = cookies
+    let pairs: Vec<_> = cookies
         .flat_map(|list| list.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='));
-    let (_, token) = pairs.find(|(name, token)| *name == COOKIE && !token.is_empty())?;
-    Some(token.to_owned())
+        .filter_map(|pair| pair.trim().split_once('='))
+        .filter(|(_, token)| !token.is_empty())
+        .collect();
+    let named = |wanted| pairs.iter().find(|(name, _)| *name == wanted);
+    let (_, token) = named(SECURE_COOKIE).or_else(|| named(COOKIE))?;
+    Some((*token).to_owned())
 }
 
 /// The `Set-Cookie` header that hands a browser its refresh token, for so many seconds. `asked` are
@@ -36,9 +42,12 @@ pub(crate) fn set_cookie(asked: &HeaderMap, token: &str, seconds: u32) -> Result
     let is_https = asked
         .get(header::ORIGIN)
         .is_some_and(|origin| origin.as_bytes().starts_with(b"https://"));
-    let secure = if is_https { "; Secure" } else { "" };
+    let (name, secure) = match is_https {
+        true => (SECURE_COOKIE, "; Secure"),
+        false => (COOKIE, ""),
+    };
     let cookie = format!(
-        "{COOKIE}={token}; Path={PATH}; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"
+        "{name}={token}; Path={PATH}; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"
     );
     HeaderValue::try_from(cookie).map_err(Error::internal)
 }
@@ -76,6 +85,13 @@ mod tests {
         let own = (REQUESTED_WITH, "blog");
         let found = refresh_token(&headers(&[cookie, own]));
         assert_eq!(found.as_deref(), Some("abc"));
+        // Anyone on the way may have set the one without the prefix.
+        let both = (
+            header::COOKIE,
+            "refresh_token=theirs; __Secure-refresh_token=abc",
+        );
+        let found = refresh_token(&headers(&[both, (REQUESTED_WITH, "blog")]));
+        assert_eq!(found.as_deref(), Some("abc"));
     }
 
     #[test]
@@ -86,6 +102,6 @@ mod tests {
         };
         let plain = "refresh_token=abc; Path=/api/v1/users; Max-Age=9; HttpOnly; SameSite=Strict";
         assert_eq!(over("http://host:8000"), plain);
-        assert_eq!(over("https://host"), format!("{plain}; Secure"));
+        assert_eq!(over("https://host"), format!("__Secure-{plain}; Secure"));
     }
 }

@@ -225,6 +225,25 @@ async fn no_route_accepts_internal_fields() {
 }
 
 #[tokio::test]
+async fn no_answer_can_be_read_by_another_site() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    for (method, path) in [
+        (Method::GET, "/users/me"),
+        (Method::OPTIONS, "/users/refresh"),
+    ] {
+        let request = ann
+            .request(method, path)
+            .header("origin", "https://elsewhere.example")
+            .header("access-control-request-method", "POST")
+            .header("access-control-request-headers", "x-requested-with");
+        let answer = request.send().await.unwrap();
+        let lets_in = |name: &str| name.starts_with("access-control-");
+        assert!(!answer.headers().keys().any(|name| lets_in(name.as_str())));
+    }
+}
+
+#[tokio::test]
 async fn no_header_changes_the_user_or_the_method_of_a_request() {
     let app = TestApp::new().await;
     let (ann, bob) = (app.admin("ann").await, app.user("bob").await);

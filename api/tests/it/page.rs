@@ -34,7 +34,9 @@ async fn the_page_is_at_the_root_and_below_app() {
         assert_eq!(header(&page, "cache-control"), "no-store");
         let policy = header(&page, "content-security-policy").to_owned();
         assert!(policy.starts_with("default-src 'none'; script-src 'self';"));
+        assert!(policy.contains("; frame-ancestors 'none'"), "{policy}");
         assert!(!policy.contains("unsafe"), "{policy}");
+        assert_eq!(header(&page, "referrer-policy"), "no-referrer");
         pages.push(page.text().await.unwrap());
     }
     pages.dedup();
@@ -58,5 +60,27 @@ async fn its_files_are_kept_for_good_under_the_hash_of_their_content() {
         for wrong in [format!("/assets/0/{name}"), format!("{folder}/nothing.js")] {
             assert_eq!(get(&app, &wrong).await.status(), 404, "{wrong}");
         }
+    }
+}
+
+#[tokio::test]
+async fn password_fields_hide_what_is_typed_and_work_with_password_managers() {
+    let app = TestApp::new().await;
+    let html = get(&app, "/").await.text().await.unwrap();
+    let links = links(&html);
+    let (folder, _) = links[0].rsplit_once('/').unwrap();
+    for (module, fields) in [("sign-in.js", 1), ("account.js", 3)] {
+        let url = format!("{}{folder}/{module}", app.url);
+        let source = reqwest::get(url).await.unwrap().text().await.unwrap();
+        assert_eq!(
+            source.matches("type: \"password\"").count(),
+            fields,
+            "{module}"
+        );
+        assert!(
+            source.matches("-password\"").count() > fields / 2,
+            "{module}"
+        );
+        assert!(!source.contains("paste"), "{module}");
     }
 }
