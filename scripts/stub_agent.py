@@ -1,6 +1,6 @@
 """An OpenAI-compatible endpoint for checks. It mostly writes at once, sometimes after a delay, and
-sometimes refuses, so that jobs end in every way; about growing tomatoes it always writes, and slowly
-if asked to. Prints its address, and serves until it is killed."""
+sometimes refuses, so that jobs end in every way; about growing tomatoes it always writes; "Growing
+slowly" it streams slowly, and "Growing at length" a long post fast. Prints its address, and serves until it is killed."""
 
 import hashlib
 import json
@@ -10,7 +10,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 POST = "# A title\n\nA first paragraph.\n\n## Sun\n\nSix hours of it.\n\n## Water\n\nEach morning.\n"
 PLAN = "# A title\n## Sun: How much of it.\n## Water: When to give it.\n"
 SECTION = "A paragraph about that."
-SLOW = ["# A title\n\n", *(f"word-{n} " for n in range(40))]
+SLOW = ["# A title\n\n", "It is **not hard**.\n\n", *(f"word-{n} " for n in range(40))]
+LONG = ["# A title\n\n"] + [
+    (f"\n\n## Part {n // 250}\n\n" if n % 250 == 0 else "")
+    + ("\n\n- **point**: " if n % 50 == 0 else "")
+    + f"word-{n} "
+    for n in range(5000)
+]
 
 
 def answer(prompt: str) -> str:
@@ -22,7 +28,7 @@ def answer(prompt: str) -> str:
 
 def chance(prompt: str) -> int:
     """The same for the same prompt."""
-    if "Growing tomatoes" in prompt or "Growing slowly" in prompt:
+    if any(topic in prompt for topic in ("Growing tomatoes", "Growing slowly", "Growing at length")):
         return 0
     return hashlib.sha256(prompt.encode()).digest()[0] % 10
 
@@ -41,17 +47,19 @@ class Handler(BaseHTTPRequestHandler):
         if chance(prompt) in (1, 2):
             time.sleep(0.3)
         if "Growing slowly" in prompt:
-            return self.write_slowly()
+            return self.stream(SLOW, 0.1)
+        if "Growing at length" in prompt:
+            return self.stream(LONG, 0.002)
         events = [delta(answer(prompt)), "[DONE]"]
         self.respond(200, "text/event-stream", "".join(f"data: {event}\n\n" for event in events))
 
-    def write_slowly(self) -> None:
+    def stream(self, pieces: list[str], pause: float) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
         try:
-            for piece in SLOW:
-                time.sleep(0.1)
+            for piece in pieces:
+                time.sleep(pause)
                 self.wfile.write(f"data: {delta(piece, None)}\n\n".encode())
             self.wfile.write(b"data: [DONE]\n\n")
         except BrokenPipeError:

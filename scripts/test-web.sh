@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Checks the types of the page's modules, and uses the page in Chromium as people do, against the
-# real programs. Pictures of it are in target/test-web/pictures.
+# Checks the form and the types of the page's modules, and uses the page in Chromium as people do,
+# against the real programs. Pictures of it are in target/test-web/pictures.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 folder=target/test-web
-packages=(playwright-core@1.56.1 axe-core@4.11.0 typescript@5.9.3)
+packages=(playwright-core@1.56.1 axe-core@4.11.0 typescript@5.9.3 @biomejs/biome@2.6.8
+    streaming-markdown@0.2.15)
 
 leave_out() {
     echo "The page is NOT tested: $*"
@@ -28,9 +29,13 @@ if [ "$(cat $folder/installed 2>/dev/null)" != "${packages[*]}" ]; then
     echo "${packages[*]}" >$folder/installed
 fi
 
-$folder/node_modules/.bin/tsc --project api/web/jsconfig.json
+tools=$PWD/$folder/node_modules
+(cd api/web && "$tools/.bin/biome" ci --error-on-warnings . ../../scripts/test-web)
+"$tools/.bin/tsc" --project api/web/jsconfig.json
+cmp "$tools/streaming-markdown/smd.min.js" api/web/vendor/streaming-markdown.js
 rm -rf $folder/pictures
 mkdir -p $folder/pictures
+rm -f $folder/*.mjs
 cp scripts/test-web/*.mjs $folder
 CHROMIUM=$chromium PICTURES=$PWD/$folder/pictures \
-    scripts/with-service.sh node --test --test-reporter=spec $folder/page.test.mjs
+    scripts/with-service.sh node --test --test-concurrency=1 --test-reporter=spec $folder/*.test.mjs

@@ -22,13 +22,40 @@ const CSS: &str = "text/css; charset=utf-8";
 const JS: &str = "text/javascript; charset=utf-8";
 
 /// The files of the page, by their names.
-const FILES: [(&str, &str, &str); 17] = [
+const FILES: [(&str, &str, &str); 26] = [
     ("style.css", CSS, include_str!("../web/style.css")),
     ("account.js", JS, include_str!("../web/account.js")),
     ("api.js", JS, include_str!("../web/api.js")),
+    (
+        "console-audit.js",
+        JS,
+        include_str!("../web/console-audit.js"),
+    ),
+    ("console-job.js", JS, include_str!("../web/console-job.js")),
+    (
+        "console-jobs.js",
+        JS,
+        include_str!("../web/console-jobs.js"),
+    ),
+    (
+        "console-queue.js",
+        JS,
+        include_str!("../web/console-queue.js"),
+    ),
+    (
+        "console-users.js",
+        JS,
+        include_str!("../web/console-users.js"),
+    ),
+    (
+        "console-workers.js",
+        JS,
+        include_str!("../web/console-workers.js"),
+    ),
     ("console.js", JS, include_str!("../web/console.js")),
     ("dom.js", JS, include_str!("../web/dom.js")),
     ("edit.js", JS, include_str!("../web/edit.js")),
+    ("events.js", JS, include_str!("../web/events.js")),
     ("job.js", JS, include_str!("../web/job.js")),
     ("live.js", JS, include_str!("../web/live.js")),
     ("main.js", JS, include_str!("../web/main.js")),
@@ -37,9 +64,15 @@ const FILES: [(&str, &str, &str); 17] = [
     ("post.js", JS, include_str!("../web/post.js")),
     ("posts.js", JS, include_str!("../web/posts.js")),
     ("sign-in.js", JS, include_str!("../web/sign-in.js")),
+    ("sources.js", JS, include_str!("../web/sources.js")),
     ("text.js", JS, include_str!("../web/text.js")),
     ("versions.js", JS, include_str!("../web/versions.js")),
     ("write.js", JS, include_str!("../web/write.js")),
+    (
+        "vendor/streaming-markdown.js",
+        JS,
+        include_str!("../web/vendor/streaming-markdown.js"),
+    ),
 ];
 
 /// A hash of all files, which is part of their addresses: what is cached is never outdated.
@@ -75,7 +108,7 @@ pub(crate) fn routes() -> Router<AppState> {
         .route("/", get(index))
         .route("/app/", get(index))
         .route("/app/{*path}", get(index))
-        .route("/assets/{version}/{name}", get(file))
+        .route("/assets/{version}/{*name}", get(file))
 }
 
 /// The page, which shows what its address says.

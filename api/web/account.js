@@ -16,7 +16,11 @@ export async function accountView(main, signal) {
     passwordForm(),
     h("h2", {}, text.sessions),
     sessions,
-    h("p", {}, h("button", { onclick: () => act("DELETE", "/users/me/sessions", listSessions) }, text.endOthers)),
+    h(
+      "p",
+      {},
+      h("button", { onclick: () => act("DELETE", "/users/me/sessions", listSessions) }, text.endOthers),
+    ),
     h("h2", {}, text.keys),
     h("p", { class: "soft" }, text.keysHint),
     keys,
@@ -53,7 +57,11 @@ export async function accountView(main, signal) {
             { class: "soft row" },
             it.current ? text.thisSession : text.lastUsed(date(it.last_used_at)),
             !it.current &&
-              h("button", { class: "plain", onclick: () => act("DELETE", `/users/me/sessions/${it.id}`, listSessions) }, text.end),
+              h(
+                "button",
+                { class: "plain", onclick: () => act("DELETE", `/users/me/sessions/${it.id}`, listSessions) },
+                text.end,
+              ),
           ),
         ),
       ),

@@ -46,9 +46,11 @@ export function field(label, control, hint) {
  */
 export function notify(message, action) {
   const close = () => shown.remove();
-  const button =
-    action &&
-    h("button", { class: "plain", onclick: () => (close(), action.act()) }, action.label);
+  const act = () => {
+    close();
+    action?.act();
+  };
+  const button = action && h("button", { class: "plain", onclick: act }, action.label);
   const shown = h("div", {}, message, button);
   document.getElementById("messages")?.append(shown);
   setTimeout(close, action ? 8000 : 4000);
@@ -56,8 +58,7 @@ export function notify(message, action) {
 }
 
 /** @param {string} value an RFC 3339 time */
-export const date = (value) =>
-  new Date(value).toLocaleDateString(undefined, { dateStyle: "medium" });
+export const date = (value) => new Date(value).toLocaleDateString(undefined, { dateStyle: "medium" });
 
 /** @param {string} [title] */
 export function setTitle(title) {

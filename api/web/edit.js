@@ -36,26 +36,29 @@ export function editPost(main, signal, post, onDone) {
   /** @type {Promise<void> | null} */
   let saving = null;
   let isChanged = false;
+  /**
+   * What was sent since the last answer: one of these may have been stored.
+   * @type {{ content: string, title: string }[]}
+   */
+  let unanswered = [];
   restoreDraft();
   for (const input of [title, content]) {
     input.addEventListener("input", () => {
       isChanged = true;
       keepDraft();
-      clearTimeout(timer);
-      timer = setTimeout(save, 1000);
+      timer ||= setTimeout(save, 1000);
     });
   }
   const warn = (/** @type {Event} */ event) => (isChanged || saving) && event.preventDefault();
   addEventListener("beforeunload", warn, { signal });
   signal.addEventListener("abort", () => {
-    clearTimeout(timer);
     if (isChanged) save();
   });
 
   /** What is not saved yet survives a reload of this tab. */
   function keepDraft() {
     try {
-      sessionStorage.setItem(draft, JSON.stringify([title.value, content.value]));
+      sessionStorage.setItem(draft, JSON.stringify([title.value, content.value, post.version]));
     } catch {
       // There may be no room; the text is in the editor still.
     }
@@ -64,7 +67,10 @@ export function editPost(main, signal, post, onDone) {
   function restoreDraft() {
     const kept = sessionStorage.getItem(draft);
     if (!kept) return;
-    [title.value, content.value] = JSON.parse(kept);
+    const [keptTitle, keptContent, version] = JSON.parse(kept);
+    [title.value, content.value] = [keptTitle, keptContent];
+    // What was saved elsewhere since is a conflict.
+    post = { ...post, version };
     isChanged = true;
     save();
   }
@@ -74,6 +80,8 @@ export function editPost(main, signal, post, onDone) {
    * conflict is settled.
    */
   async function save() {
+    clearTimeout(timer);
+    timer = 0;
     if (conflict.hasChildNodes()) return;
     saving ??= saveOnce().finally(() => (saving = null));
     await saving;
@@ -83,20 +91,29 @@ export function editPost(main, signal, post, onDone) {
     while (isChanged) {
       isChanged = false;
       state.textContent = text.saving;
-      const body = { content: content.value, ...(title.value.trim() && { title: title.value }) };
+      const sent = { content: content.value, title: title.value.trim() };
+      unanswered.push(sent);
+      const body = { content: sent.content, ...(sent.title && { title: sent.title }) };
       try {
         post = await call("PUT", path, { body, headers: { "if-match": `"${post.version}"` } });
+        unanswered = [];
         if (!isChanged) sessionStorage.removeItem(draft);
-        state.textContent = text.saved;
+        state.textContent = title.value.trim() ? text.saved : text.titleNeeded;
       } catch (error) {
         isChanged = true;
         if (error instanceof ApiError && error.code === "version_conflict") {
           // If that fails, the next save comes here again.
-          return await showConflict().catch(() => void (state.textContent = text.notSaved));
+          return await showConflict().catch(() => {
+            state.textContent = text.notSaved;
+            timer ||= setTimeout(save, 2000);
+          });
         }
         const isLasting =
-          error instanceof ApiError && error.status >= 400 && error.status < 500 && !RETRYABLE.has(error.status);
-        state.textContent = isLasting ? error.errors[0]?.message ?? error.message : text.notSaved;
+          error instanceof ApiError &&
+          error.status >= 400 &&
+          error.status < 500 &&
+          !RETRYABLE.has(error.status);
+        state.textContent = isLasting ? (error.errors[0]?.message ?? error.message) : text.notSaved;
         // Who has left finds the draft when they come back.
         if (isLasting || signal.aborted) return;
         await pause(2000);
@@ -107,12 +124,17 @@ export function editPost(main, signal, post, onDone) {
   async function showConflict() {
     if (signal.aborted) return;
     const other = await call("GET", path);
-    // The answer to an earlier save was lost.
-    if (other.content === content.value && other.title === title.value.trim()) {
+    // The answer to an earlier save was lost; what was typed since is not saved yet.
+    const isStored = (/** @type {{ content: string, title: string }} */ sent) =>
+      other.content === sent.content && (!sent.title || other.title === sent.title);
+    const stored = unanswered.find(isStored);
+    if (stored) {
       post = other;
-      isChanged = false;
-      sessionStorage.removeItem(draft);
-      state.textContent = text.saved;
+      unanswered = [];
+      isChanged = content.value !== stored.content || title.value.trim() !== stored.title;
+      if (!isChanged) sessionStorage.removeItem(draft);
+      state.textContent = isChanged ? text.saving : text.saved;
+      timer ||= isChanged ? setTimeout(save, 0) : 0;
       return;
     }
     const changes = difference(post.id, post.version, other.version, signal);
@@ -143,10 +165,9 @@ export function editPost(main, signal, post, onDone) {
   async function turn() {
     const isShown = preview.getAttribute("aria-pressed") === "true";
     if (!isShown) {
-      clearTimeout(timer);
       await save();
       try {
-        shown.replaceChildren(...(await rendered(post.id, signal)));
+        shown.replaceChildren(...(await rendered(post.id, signal)).nodes);
       } catch (error) {
         return notify(/** @type {Error} */ (error).message);
       }
@@ -157,19 +178,26 @@ export function editPost(main, signal, post, onDone) {
   }
 
   async function finish() {
-    clearTimeout(timer);
     await save();
     if (!isChanged && !signal.aborted) onDone(post);
   }
 }
 
 /**
- * A post's content as the API renders it.
+ * A post's content as the API renders it, and as elements.
  * @param {string} post
  * @param {AbortSignal} signal
  */
 export async function rendered(post, signal) {
   const answer = await send("GET", `/blogs/${post}`, { headers: { accept: "text/html" }, signal });
-  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-  return [...page.body.childNodes];
+  const html = await answer.text();
+  // The page's policy lets no style stand in an element. In text there is no `<`.
+  const aligned = html.replace(
+    /(<t[dh]\b[^>]*) style="text-align: ?(left|center|right);?"/g,
+    '$1 class="$2"',
+  );
+  const page = new DOMParser().parseFromString(aligned, "text/html");
+  // What is wider than the page scrolls, for the keyboard, too.
+  for (const wide of page.querySelectorAll("pre, table")) wide.setAttribute("tabindex", "0");
+  return { html, nodes: [...page.body.childNodes] };
 }

@@ -1,5 +1,6 @@
-import { ApiError, call, watch } from "./api.js";
+import { ApiError, call } from "./api.js";
 import { h, notify } from "./dom.js";
+import { watch } from "./events.js";
 import { LiveText } from "./live.js";
 import { reviewOutline } from "./outline.js";
 import { text } from "./text.js";
@@ -28,7 +29,9 @@ export async function watchJob(place, post, signal) {
   };
   const keep = h("button", { hidden: true, onclick: stop(true) }, text.stopKeep);
   const discard = h("button", { onclick: stop(false) }, text.stopDiscard);
-  const controls = h("div", { class: "row" }, keep, discard);
+  const follow = () => live.follow();
+  const newest = h("button", { class: "plain", hidden: true, onclick: follow }, text.newest);
+  const controls = h("div", { class: "row" }, keep, discard, newest);
   const review = h("div");
   place.replaceChildren(
     h("div", { class: "status" }, h("div", { class: "row" }, line, count), bar, controls),
@@ -46,7 +49,7 @@ export async function watchJob(place, post, signal) {
    */
   const on = (event, data) => {
     live.apply(event, data);
-    if (live.hasText()) keep.hidden = false;
+    if (keep.hidden && live.hasText()) keep.hidden = newest.hidden = false;
     if (event === "snapshot") {
       setStatus(data.status);
       setPhase(data.phase);
@@ -70,6 +73,8 @@ export async function watchJob(place, post, signal) {
 
   /** @param {string | null} phase */
   function setPhase(phase) {
+    if (phase === "reading") line.textContent = text.reading;
+    if (phase === "checking") line.textContent = text.checking;
     if (phase === "outline") line.textContent = text.outlinePhase;
     if (phase === "writing") line.textContent = text.writing;
     if (phase === "assembling") line.textContent = text.assembling;

@@ -1,6 +1,11 @@
 import { accountView } from "./account.js";
-import { auditView, jobsView, jobView, queueView, usersView, workersView } from "./console.js";
 import { currentUser, pause, resume, signOut, whenSessionChanges } from "./api.js";
+import { auditView } from "./console-audit.js";
+import { jobView } from "./console-job.js";
+import { jobsView } from "./console-jobs.js";
+import { queueView } from "./console-queue.js";
+import { usersView } from "./console-users.js";
+import { workersView } from "./console-workers.js";
 import { h, notify, setTitle } from "./dom.js";
 import { go, whenNavigated } from "./navigate.js";
 import { postView } from "./post.js";

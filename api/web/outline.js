@@ -13,7 +13,7 @@ export async function reviewOutline(place, post, signal) {
   let outline = await call("GET", path, { signal });
   const title = h("input", { value: outline.title, maxlength: 200, required: true, dir: "auto" });
   const list = h("ol", { class: "outline" });
-  outline.sections.forEach((/** @type {any} */ section) => list.append(item(section)));
+  list.append(...outline.sections.map(item));
   const submit = h("button", { class: "main" }, text.approve);
   place.replaceChildren(
     h("h1", {}, text.outline),

@@ -3,6 +3,7 @@ import { date, field, h, notify, setTitle } from "./dom.js";
 import { editPost, rendered } from "./edit.js";
 import { watchJob } from "./job.js";
 import { go } from "./navigate.js";
+import { linkCitations, sourceList } from "./sources.js";
 import { text } from "./text.js";
 import { difference } from "./versions.js";
 
@@ -21,6 +22,7 @@ export async function postView(main, signal, id) {
     if (signal.aborted) return;
     post = await call("GET", path, { signal });
   }
+  const tell = (/** @type {Error} */ error) => signal.aborted || notify(error.message);
   const markdown = () => `# ${post.title ?? post.topic}\n\n${post.content}`;
   const markdownUrl = () => URL.createObjectURL(new Blob([markdown()], { type: "text/markdown" }));
   if (!signal.aborted) await read();
@@ -28,11 +30,14 @@ export async function postView(main, signal, id) {
   async function read() {
     setTitle(post.title ?? post.topic);
     if (post.content === null) return sayWhy();
-    const html = await rendered(id, signal);
+    const { html, nodes } = await rendered(id, signal);
     const article = h("article", { class: "post", dir: "auto" }, h("h1", {}, post.title ?? post.topic));
-    article.append(...html);
+    const copyable = article.innerHTML + html;
+    article.append(...nodes);
+    linkCitations(article, post, signal);
     main.replaceChildren(
       article,
+      sourceList(post) || "",
       await rewriting(),
       h("p", { class: "soft" }, `${date(post.updated_at)} · ${text.words_(post.word_count)}`),
       ...(post.job?.warnings ?? []).map((/** @type {any} */ warning) =>
@@ -43,7 +48,7 @@ export async function postView(main, signal, id) {
         { class: "row" },
         h("button", { class: "main", onclick: edit }, text.edit),
         h("button", { onclick: () => copy(markdown()) }, text.copyMarkdown),
-        h("button", { onclick: () => copy(article.innerHTML) }, text.copyHtml),
+        h("button", { onclick: () => copy(copyable) }, text.copyHtml),
         h("button", { onclick: again }, text.writeAnew),
         h("a", { href: `/app/posts/${id}/versions` }, text.versions),
         h("a", { download: `${slug(post.title ?? post.topic)}.md`, href: markdownUrl() }, text.download),
@@ -71,7 +76,8 @@ export async function postView(main, signal, id) {
     main.replaceChildren(
       h("h1", { dir: "auto" }, post.topic),
       h("p", {}, post.status === "failed" ? text.failed : text.canceled),
-      why && h("p", { class: "soft" }, why),
+      why ? h("p", { class: "soft" }, why) : "",
+      sourceList(post) || "",
       h("p", { class: "row" }, h("button", { class: "main", onclick: again }, text.tryAgain)),
     );
   }
@@ -88,7 +94,7 @@ export async function postView(main, signal, id) {
   function edit() {
     editPost(main, signal, post, (saved) => {
       post = saved;
-      read();
+      read().catch(tell);
     });
   }
 
@@ -150,12 +156,13 @@ export async function postView(main, signal, id) {
       } catch (error) {
         notify(/** @type {Error} */ (error).message);
       }
-      await read();
+      await read().catch(tell);
     };
     // Edited meanwhile, the post keeps the edit until this is taken.
     const isPresent = !post.job?.superseded;
-    const take = isPresent ? read : restore(after);
-    const refuse = isPresent ? restore(before) : read;
+    const keep = () => read().catch(tell);
+    const take = isPresent ? keep : restore(after);
+    const refuse = isPresent ? restore(before) : keep;
     main.replaceChildren(
       h("h1", { dir: "auto" }, post.title),
       await difference(id, before, after, signal),
@@ -171,4 +178,7 @@ export async function postView(main, signal, id) {
 
 /** @param {string} title */
 const slug = (title) =>
-  title.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-+|-+$/g, "") || "post";
+  title
+    .toLowerCase()
+    .replace(/[^\p{L}\p{N}]+/gu, "-")
+    .replace(/^-+|-+$/g, "") || "post";

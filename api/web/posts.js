@@ -12,8 +12,7 @@ const deleting = new Set();
 export async function postsView(main, signal) {
   setTitle(text.posts);
   const asked = new URLSearchParams(location.search);
-  const option = (/** @type {string} */ value, /** @type {string} */ label) =>
-    h("option", { value }, label);
+  const option = (/** @type {string} */ value, /** @type {string} */ label) => h("option", { value }, label);
   const search = h("input", { type: "search", value: asked.get("q") ?? "", dir: "auto" });
   const statuses = Object.entries(text.statuses).map(([value, label]) => option(value, label));
   const status = h("select", {}, option("", text.anyStatus), ...statuses);
@@ -27,7 +26,11 @@ export async function postsView(main, signal) {
     h("h1", {}, text.posts),
     h(
       "form",
-      { class: "grid filters", role: "search", onsubmit: (/** @type {Event} */ event) => event.preventDefault() },
+      {
+        class: "grid filters",
+        role: "search",
+        onsubmit: (/** @type {Event} */ event) => event.preventDefault(),
+      },
       field(text.search, search),
       field(text.status, status),
       field(text.sort, sort),
@@ -98,7 +101,11 @@ export async function postsView(main, signal) {
         `${date(post.created_at)} · ${state}`,
         h(
           "button",
-          { class: "plain", onclick: () => remove(post, entry), "aria-label": `${text.delete}: ${post.title ?? post.topic}` },
+          {
+            class: "plain",
+            onclick: () => remove(post, entry),
+            "aria-label": `${text.delete}: ${post.title ?? post.topic}`,
+          },
           text.delete,
         ),
       ),

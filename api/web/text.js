@@ -1,3 +1,7 @@
+/**
+ * @typedef {{ changed: number, matched: number, more: boolean }} Change what was done to many jobs
+ */
+
 /** All texts of the page. */
 export const text = {
   title: "Blog posts",
@@ -24,13 +28,39 @@ export const text = {
   keywords: "Words that are to occur, separated by commas",
   instructions: "Anything else the writer should know",
   model: "Model",
+  sources: "Sources",
+  addresses: "Addresses of pages, one a line",
+  addressesHint: "The post is written from them, and each fact that it takes names its source.",
+  addText: "Add a text",
+  sourceTitle: "Title of the text",
+  sourceText: "The text",
+  sourceStatuses: {
+    unread: "not read yet",
+    read: "read",
+    empty: "has no text",
+    unreachable: "can't be reached",
+    refused: "is none that this service reads from",
+    too_large: "is too large",
+    unsupported: "is of a kind that can't be read",
+    disallowed: "does not want to be read by programs",
+  },
+  cited: "cited",
+  writtenFrom: "Written from",
+  grounding: (/** @type {{ sentences: number, cited: number, supported: number }} */ it) =>
+    `${it.supported} of ${it.sentences} sentences were found in a source.`,
+  openSource: (/** @type {number} */ number) => `What source ${number} says`,
+  unsupported: "The source that this named does not say so.",
+  close: "Close",
   review: "Show me the outline before the post is written",
   writePost: "Write the post",
   stopKeep: "Stop, and keep this",
   stopDiscard: "Stop, and discard it",
+  newest: "Go to the newest words",
   writing: "Writing …",
   queued: "Waiting for a worker …",
   position: (/** @type {number} */ n) => `Waiting for a worker, at position ${n} …`,
+  reading: "Reading the sources …",
+  checking: "Looking for what has to do with the topic …",
   outlinePhase: "Making the outline …",
   assembling: "Reading it once more …",
   canceling: "Stopping …",
@@ -73,6 +103,7 @@ export const text = {
   undo: "Undo",
   saved: "Saved",
   saving: "Saving …",
+  titleNeeded: "Saved, with the old title: a post needs one.",
   notSaved: "Not saved. Trying again …",
   conflict: "This post was changed elsewhere meanwhile. Your text is below; this is the other change:",
   keepMine: "Keep mine",
@@ -129,13 +160,21 @@ export const text = {
   perMinute: "jobs a minute",
   pickup: "until pickup, p50 / p95 / p99",
   lasted: "from there to the end",
-  filters: {
-    q: "Words in the topic",
-    status: "Status",
-    error_code: "Error code",
-    model: "Model",
-    user_id: "User's id",
-  },
+  lastHour: "The last hour",
+  hour: (/** @type {number} */ finished, /** @type {number} */ failed, /** @type {string} */ most) =>
+    `${finished.toLocaleString()} jobs finished, ${failed.toLocaleString()} of them failed; at most ${most} in a minute`,
+  minute: (/** @type {string} */ start, /** @type {string} */ finished, /** @type {number} */ failed) =>
+    `${start}: ${finished} finished, ${failed.toLocaleString()} failed`,
+  hourAgo: "an hour ago",
+  now: "now",
+  searchJobs: "Find jobs",
+  searchJobsHint:
+    "Words of the topic or the user's name, status:failed, error:agent_timeout, model:…, user: and an id, or a job's id.",
+  refreshes: "Refresh each second",
+  newJobs: (/** @type {number} */ count, /** @type {boolean} */ more) =>
+    `Show ${count}${more ? " or more" : ""} new`,
+  matchesNoMore: "matches no more",
+  noJobs: "No job matches that.",
   topicOf: "Topic",
   worker: "Worker",
   attempts: "Attempts",
@@ -146,15 +185,24 @@ export const text = {
   took: "Took",
   outcome: "Outcome",
   tokens: "Tokens, in / out",
+  request: "Request",
   error: "Error",
   cancel: "Cancel",
   retry: "Retry",
-  all: (/** @type {string} */ action) => (action === "cancel" ? "Cancel all that match" : "Retry all that match"),
-  confirmAll: (/** @type {string} */ action, /** @type {string} */ filter) =>
-    `${action === "cancel" ? "Cancel" : "Retry"} all jobs that match (${filter})? Up to 10,000 at once.`,
+  all: (/** @type {string} */ action) =>
+    action === "cancel" ? "Cancel all that match" : "Retry all that match",
+  confirmAll: (
+    /** @type {string} */ action,
+    /** @type {Change} */ { changed, matched, more },
+    /** @type {string} */ filter,
+  ) =>
+    `${action === "cancel" ? "Cancel" : "Retry"} ${changed.toLocaleString()} jobs, ` +
+    `of ${matched.toLocaleString()}${more ? " or more" : ""} that match (${filter})?`,
+  noneToChange: (/** @type {string} */ action) =>
+    action === "cancel" ? "All that match have finished." : "None that match can be retried.",
   everyJob: "every job",
-  changedOf: (/** @type {number} */ changed, /** @type {number} */ matched, /** @type {boolean} */ more) =>
-    `${changed} of ${matched} jobs changed${more ? "; there are more" : ""}.`,
+  changedOf: (/** @type {Change} */ { changed, matched, more }) =>
+    `${changed.toLocaleString()} of ${matched.toLocaleString()} jobs changed${more ? "; there are more" : ""}.`,
   alive: "alive",
   gone: "gone",
   running: "Running",

@@ -25,7 +25,11 @@ export async function versionsView(main, signal, id) {
     const who = author.kind === "user" ? text.you : (author.model ?? text.aModel);
     const shown = h("div");
     const compare = async () => {
-      shown.replaceChildren(await difference(id, revision.version, current.version, signal));
+      try {
+        shown.replaceChildren(await difference(id, revision.version, current.version, signal));
+      } catch (error) {
+        if (!signal.aborted) notify(/** @type {Error} */ (error).message);
+      }
     };
     const restore = async () => {
       try {

@@ -1,6 +1,7 @@
 import { ApiError, call } from "./api.js";
 import { field, h, setTitle } from "./dom.js";
 import { go } from "./navigate.js";
+import { sourceFields } from "./sources.js";
 import { text } from "./text.js";
 
 /**
@@ -10,8 +11,7 @@ import { text } from "./text.js";
 export async function writeView(main, signal) {
   setTitle(text.write);
   const topic = h("textarea", { required: true, minlength: 3, maxlength: 500, dir: "auto" });
-  const option = (/** @type {string} */ value, /** @type {string} */ label) =>
-    h("option", { value }, label);
+  const option = (/** @type {string} */ value, /** @type {string} */ label) => h("option", { value }, label);
   const tone = h("select", {}, option("", text.toneAny), ...text.tones.map((it) => option(it, it)));
   const model = h("select");
   const audience = h("input", { maxlength: 200, dir: "auto" });
@@ -20,6 +20,7 @@ export async function writeView(main, signal) {
   const keywords = h("input", { dir: "auto" });
   const instructions = h("textarea", { maxlength: 2000, dir: "auto" });
   const review = h("input", { type: "checkbox", id: "review" });
+  const sources = sourceFields();
   const errors = h("div", { class: "error", role: "alert" });
   const submit = h("button", { class: "main" }, text.writePost);
   const models = field(text.model, model);
@@ -46,11 +47,17 @@ export async function writeView(main, signal) {
         field(text.keywords, keywords),
         field(text.instructions, instructions),
       ),
+      sources.element,
       h("p", {}, h("label", { for: "review" }, review, text.review)),
       errors,
       h("p", { class: "row" }, submit),
     ),
   );
+  // What is folded away can't be pointed at.
+  const unfold = (/** @type {Event} */ event) => {
+    if (event.target instanceof Element) event.target.closest("details")?.setAttribute("open", "");
+  };
+  main.addEventListener("invalid", unfold, { capture: true, signal });
   topic.focus();
   /** @type {any[]} */
   let items = [];
@@ -79,7 +86,13 @@ export async function writeView(main, signal) {
       model: items.length > 1 && model.value,
     };
     const options = Object.fromEntries(Object.entries(given).filter(([, value]) => value));
-    const body = { topic: topic.value, options, ...(review.checked && { outline: "review" }) };
+    const from = sources.read();
+    const body = {
+      topic: topic.value,
+      options,
+      ...(review.checked && { outline: "review" }),
+      ...(from.length > 0 && { sources: from }),
+    };
     // The same request again has the same key, should its answer have been lost.
     const headers = { "idempotency-key": key };
     try {
