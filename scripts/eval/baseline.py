@@ -40,6 +40,10 @@ def prompt(topic: Topic) -> str:
         lines.append(f"Use these keywords: {', '.join(keywords)}.")
     if instructions := options.get("instructions"):
         lines.append(instructions)
+    if topic.sources:
+        lines.append("Cite these sources as [1], [2] and so on:")
+        texts = enumerate(topic.sources, start=1)
+        lines += [f"[{number}] {source['title']}: {source['text']}" for number, source in texts]
     lines.append("Write in Markdown and begin with a title as a heading.")
     return "\n".join(lines)
 

@@ -15,6 +15,7 @@ import blind
 import page
 import report
 from baseline import Baseline
+from citations import measure_citations
 from local_model import local_model
 from metrics import measure
 from processes import Refused
@@ -32,6 +33,9 @@ class Evaluation:
 
     def add(self, side: str, topic: Topic, run: dict) -> None:
         run["measures"] = measure(topic, run["title"], run["content"])
+        if topic.facts:
+            found = run.get("citations", []), run.get("grounding")
+            run["facts"] = measure_citations(topic, run["content"], *found)
         self.sides.setdefault(side, {})[topic.id] = run
         cached = " (cached)" if run.pop("cached", False) else ""
         words, seconds = run["measures"]["words"], run["seconds"]

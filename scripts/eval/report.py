@@ -28,6 +28,11 @@ def _keywords(run: Run) -> tuple[int, int]:
     return _kept(run, "keywords", "keywords_missing")
 
 
+def _facts(runs: list[Run], kept: str, of: str) -> str:
+    facts = [run["facts"] for run in runs if "facts" in run]
+    return _sums([(fact[kept], fact[of]) for fact in facts]) if facts else "-"
+
+
 def _expectations(run: Run) -> tuple[int, int]:
     return _kept(run, "expectations", "expectations_missed")
 
@@ -62,6 +67,9 @@ COLUMNS: list[tuple[str, Callable[[Run], str]]] = [
     ("fig", lambda r: f"{r['measures']['figures']:.0f}"),
     ("kw", lambda r: _share(*_keywords(r))),
     ("exp", lambda r: _share(*_expectations(r))),
+    ("facts", lambda r: _facts([r], "facts", "known_facts")),
+    ("prec", lambda r: _facts([r], "cited_facts", "cited")),
+    ("rec", lambda r: _facts([r], "fact_sentences_cited", "fact_sentences")),
     ("lang", lambda r: _mark(r["measures"]["language_kept"])),
     ("intro", lambda r: _mark(r["measures"]["introduction"])),
     ("concl", lambda r: _mark(r["measures"]["conclusion"])),
@@ -78,7 +86,8 @@ words: by script (zh, ja, th: characters / 1.7, 2.2, 3.5); api: the API's word_c
 own: headings that the model made; rep5: runs of 5 words that come again; open3: sentences that begin with
 the same 3 words as another; dup: near-duplicate sentences; again: sections after the first that begin with
 the topic again; stock, fig: stock phrases and figures in 1000 words; kw, exp: keywords and expectations
-kept; lang, intro, concl: language kept, an introduction, a conclusion; warn: the job's warnings"""
+kept; facts: known facts of the sources that are told, prec: sentences that cite a source and tell a fact
+of it, rec: sentences with a known fact that cite its source; lang, intro, concl: language kept, an introduction, a conclusion; warn: the job's warnings"""
 
 
 def _count(runs: list[Run], measure: str) -> str:
@@ -114,6 +123,9 @@ def summary(runs: list[Run]) -> dict[str, str]:
         "conclusion": _count(runs, "conclusion"),
         "keywords": _sums([_keywords(run) for run in runs]),
         "expectations": _sums([_expectations(run) for run in runs]),
+        "known facts told": _facts(runs, "facts", "known_facts"),
+        "citations with a known fact": _facts(runs, "cited_facts", "cited"),
+        "known facts cited": _facts(runs, "fact_sentences_cited", "fact_sentences"),
         "fallback headings": _share(
             sum(len(m["fallback_headings"]) for m in measures), sum(m["headings"] for m in measures)
         ),

@@ -103,7 +103,10 @@ class Service:
         """Has one post written; tells what came of it and what it took."""
         before = self._counters()
         started = time.monotonic()
-        post = self._call("POST", "/blogs", {"topic": topic.topic, "options": topic.options})
+        body = {"topic": topic.topic, "options": topic.options}
+        if topic.sources:
+            body["sources"] = topic.sources
+        post = self._call("POST", "/blogs", body)
         job = self._wait(post["job"], started + self._settings.timeout)
         seconds = time.monotonic() - started
         post = self._call("GET", f"/blogs/{post['id']}")
@@ -117,6 +120,8 @@ class Service:
             "content": post["content"] or "",
             "api_words": post["word_count"],
             "warnings": job.get("warnings") or [],
+            "citations": post.get("citations") or [],
+            "grounding": post.get("grounding"),
             "attempts": job["attempt"],
             "calls": round(spent.get("blog_agent_calls_total", 0)),
             "input_tokens": round(spent.get("blog_agent_tokens_total in", 0)),

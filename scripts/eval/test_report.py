@@ -8,6 +8,7 @@ import page
 import report
 import settings
 from baseline import prompt, split_title
+from citations import measure_citations
 from metrics import measure
 from render import inline, render
 from service import sum_counters
@@ -25,6 +26,21 @@ def run(content: str = "Tee ist gut.", **fields) -> dict:
     }
     values |= fields
     return values | {"measures": measure(TOPIC, values["title"], values["content"])}
+
+
+class Citations(unittest.TestCase):
+    def test_a_citation_is_worth_the_known_fact_that_it_stands_with(self):
+        facts = [{"source": 1, "words": ["412", "metres"]}, {"source": 2, "words": ["8 June"]}]
+        topic = Topic("bridge", "sources", "en", "The bridge", {}, facts=facts)
+        content = (
+            "It is 412 metres long.[1] It opened on 8 June. It was 412 metres long.[2]\n\n## Cost\n\n"
+            "It cost much.[1] It is 1412 metres long.\n\n## Sources\n\n- \\[1\\] 8 June\n"
+        )
+        found = measure_citations(topic, content, [{"verdict": "exact"}], None)
+        kept = {name: found[name] for name in ("facts", "cited", "cited_facts", "fact_sentences",
+                                               "fact_sentences_cited")}
+        self.assertEqual(kept, {"facts": 2, "cited": 3, "cited_facts": 1, "fact_sentences": 3,
+                                "fact_sentences_cited": 1})
 
 
 class Baseline(unittest.TestCase):

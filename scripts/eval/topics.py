@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-FILE = Path(__file__).with_name("topics.json")
+FILES = [Path(__file__).with_name(name) for name in ("topics.json", "sources.json")]
 DEFAULT_WORDS = 500  # what the service writes when nothing is asked for
 
 
@@ -19,6 +19,8 @@ class Topic:
     options: dict
     expects: dict = field(default_factory=dict)
     quick: bool = False
+    sources: list = field(default_factory=list)  # as POST /blogs takes them
+    facts: list = field(default_factory=list)  # words that a sentence has, and the source that has them
 
     @property
     def words(self) -> int:
@@ -29,8 +31,9 @@ class Topic:
         return self.expects.get("form") == "poem"
 
 
-def load(file: Path = FILE) -> list[Topic]:
-    return [Topic(**entry) for entry in json.loads(file.read_text(encoding="utf-8"))]
+def load() -> list[Topic]:
+    entries = [entry for file in FILES for entry in json.loads(file.read_text(encoding="utf-8"))]
+    return [Topic(**entry) for entry in entries]
 
 
 def choose(topics: list[Topic], only: str) -> list[Topic]:
