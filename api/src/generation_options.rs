@@ -48,6 +48,34 @@ pub(crate) struct GenerationOptions {
     #[schema(min_length = 1, max_length = 200, pattern = "^[^\\x00]*$")]
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<String>,
+    /// Whether the post is written from sources. By default it is where there are any.
+    #[schema(nullable)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    research: Option<Research>,
+    /// What to do when nothing in the sources has to do with the topic; by default `fail`.
+    #[schema(nullable)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    without_sources: Option<WithoutSources>,
+}
+
+/// What a post is written from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Research {
+    /// What the model knows.
+    None,
+    /// The sources that come with the post.
+    Sources,
+}
+
+/// What to do when nothing in the sources has to do with the topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum WithoutSources {
+    /// The job fails with `no_sources`.
+    Fail,
+    /// The post is written from what the model knows.
+    Write,
 }
 
 /// The tone of a post.
@@ -73,6 +101,8 @@ impl GenerationOptions {
         let keywords = fields.optional("keywords", keywords);
         let instructions = fields.optional("instructions", trimmed_length(1, 2000));
         let model = fields.optional("model", |name| validate_model(name, models));
+        let research = fields.optional("research", research);
+        let without_sources = fields.optional("without_sources", accept_any);
         Some(GenerationOptions {
             tone: tone?,
             audience: audience?,
@@ -81,13 +111,66 @@ impl GenerationOptions {
             keywords: keywords?,
             instructions: instructions?,
             model: model?,
+            research: research?,
+            without_sources: without_sources?,
         })
+    }
+
+    /// The options of a post that has sources, or none.
+    ///
+    /// # Errors
+    /// A violation if it is to be written from sources and has none.
+    pub(crate) fn with_sources(mut self, has_sources: bool) -> Result<Self> {
+        match self.research {
+            None if has_sources => self.research = Some(Research::Sources),
+            Some(Research::Sources) if !has_sources => {
+                let message = "needs sources: give some in the field sources";
+                return Err(Error::invalid("options.research", "required", message));
+            }
+            _ => {}
+        }
+        Ok(self)
     }
 
     /// The options as they are stored, with the post and its jobs.
     pub(crate) fn to_json(&self) -> Result<serde_json::Value> {
         serde_json::to_value(self).map_err(Error::internal)
     }
+}
+
+fn research(name: String) -> std::result::Result<Research, Violation> {
+    match name.as_str() {
+        "none" => Ok(Research::None),
+        "sources" => Ok(Research::Sources),
+        "web" => {
+            let message = "is not possible: this service has no search; give sources instead";
+            Err(("unsupported", message.to_owned()))
+        }
+        _ => Err(("invalid", "must be none or sources".to_owned())),
+    }
+}
+
+/// Stored options for a post that has sources now, or none. If they are `new` they are to be used.
+pub(crate) fn with_sources(
+    mut options: serde_json::Value,
+    has_sources: bool,
+    new: bool,
+) -> serde_json::Value {
+    match (has_sources, options.as_object_mut()) {
+        (true, Some(fields)) if new || !fields.contains_key("research") => {
+            fields.insert("research".to_owned(), "sources".into());
+        }
+        (false, Some(fields)) if fields.get("research").is_some_and(|it| it == "sources") => {
+            fields.remove("research");
+        }
+        _ => {}
+    }
+    options
+}
+
+/// Whether a post with these stored options is written from sources.
+pub(crate) fn uses_sources(options: &serde_json::Value) -> bool {
+    options["research"] == "sources"
 }
 
 /// The model for stored options: the one that they name, or the default if they name none or one

@@ -7,7 +7,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use tower_http::catch_panic::CatchPanicLayer;
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
 use crate::error::Error;
@@ -21,6 +21,9 @@ use crate::routes::{
 use crate::state::AppState;
 
 const MAX_BODY_BYTES: usize = 1024 * 1024;
+
+/// The same where sources come along: 20 texts of 200,000 bytes, of which JSON may make twice as many.
+const MAX_BODY_BYTES_WITH_SOURCES: usize = 8 * 1024 * 1024;
 
 /// The API with its middleware. The OpenAPI document is generated from the same routes.
 pub fn app(state: AppState) -> Router {
@@ -38,7 +41,10 @@ pub fn app(state: AppState) -> Router {
         .routes(routes!(sessions::revoke_session))
         .routes(routes!(api_keys::list_api_keys, api_keys::create_api_key))
         .routes(routes!(api_keys::revoke_api_key))
-        .routes(routes!(posts::list::list_posts, posts::create::create_post))
+        .routes(
+            routes!(posts::list::list_posts, posts::create::create_post)
+                .layer(DefaultBodyLimit::max(MAX_BODY_BYTES_WITH_SOURCES)),
+        )
         .routes(routes!(
             posts::read::get_post,
             posts::update::update_post,
@@ -46,7 +52,10 @@ pub fn app(state: AppState) -> Router {
             posts::delete::delete_post
         ))
         .routes(routes!(posts::read::get_post_status))
-        .routes(routes!(posts::regenerate::regenerate_post))
+        .routes(
+            routes!(posts::regenerate::regenerate_post)
+                .layer(DefaultBodyLimit::max(MAX_BODY_BYTES_WITH_SOURCES)),
+        )
         .routes(routes!(
             posts::outline::get_outline,
             posts::outline::update_outline
@@ -58,6 +67,7 @@ pub fn app(state: AppState) -> Router {
         .routes(routes!(posts::revisions::get_revision))
         .routes(routes!(posts::revisions::restore_revision))
         .routes(routes!(posts::revision_diff::diff_revisions))
+        .routes(routes!(posts::sources::get_source))
         .routes(routes!(models::list_models))
         .routes(routes!(jobs::list::list_jobs))
         .routes(routes!(jobs::read::get_job))
@@ -73,6 +83,7 @@ pub fn app(state: AppState) -> Router {
         .routes(routes!(admin::jobs::retry_any_job))
         .routes(routes!(admin::workers::list_workers))
         .routes(routes!(admin::queue::get_queue))
+        .routes(routes!(admin::queue::get_queue_history))
         .routes(routes!(admin::queue::pause_queue))
         .routes(routes!(admin::queue::resume_queue))
         .routes(routes!(admin::audit::list_audit_events));

@@ -157,6 +157,10 @@ impl Status {
 #[serde(rename_all = "snake_case")]
 #[schema(as = JobPhase)]
 pub enum Phase {
+    /// Reading the sources.
+    Reading,
+    /// Finding what in them has to do with the topic.
+    Checking,
     /// Title and headings.
     Outline,
     /// The sections, one after the other.

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 
 use crate::bulk_update::{from_values, value_column};
 use crate::clock::{Timestamp, now};
+use crate::grounding::Grounding;
 use crate::post_revision::{self, Author};
 use crate::text;
 
@@ -49,6 +50,8 @@ pub struct Model {
     pub text_options: Option<Json>,
     /// When they were stored.
     pub text_at: Option<Timestamp>,
+    /// How the citations of the agent's latest text hold: [`Grounding`] as JSON. What the owner has edited since is not in it.
+    pub text_grounding: Option<Json>,
     /// The status.
     pub status: Status,
     /// Incremented by every change; the `ETag`.
@@ -93,6 +96,8 @@ pub struct PostContent {
     excerpt: String,
     /// The number of words in the content.
     pub word_count: i32,
+    /// How its citations hold: [`Grounding`] as JSON.
+    grounding: Option<Json>,
 }
 
 impl PostContent {
@@ -103,8 +108,16 @@ impl PostContent {
             title,
             excerpt: text::excerpt(&content),
             word_count: text::word_count(&content),
+            grounding: None,
             content,
         }
+    }
+
+    /// The same text, whose citations hold so.
+    pub fn with_grounding(mut self, grounding: &Grounding) -> Self {
+        // Its fields are strings and numbers: this can't fail.
+        self.grounding = serde_json::to_value(grounding).ok();
+        self
     }
 
     /// A post's content under another title; None if it has none.
@@ -114,6 +127,7 @@ impl PostContent {
             content: post.content.clone()?,
             excerpt: post.excerpt.clone().unwrap_or_default(),
             word_count: post.word_count,
+            grounding: None,
         })
     }
 }
@@ -147,7 +161,7 @@ pub struct StoredText {
 pub struct Usage {
     /// The number of posts, of any status.
     pub posts: i64,
-    /// The bytes of their contents, in UTF-8.
+    /// The bytes of their contents and sources, in UTF-8.
     pub bytes: i64,
 }
 
@@ -157,11 +171,13 @@ impl Entity {
         // On SQLite the index has this very expression. Neither database reads the contents.
         let sql = match db.get_database_backend() {
             DbBackend::Postgres => {
-                "SELECT COUNT(*) AS posts, COALESCE(SUM(octet_length(content)), 0)::bigint AS bytes \
+                "SELECT COUNT(*) AS posts, COALESCE(SUM(octet_length(content)), 0)::bigint + \
+                 (SELECT COALESCE(SUM(bytes), 0) FROM post_sources WHERE user_id = $1) AS bytes \
                  FROM blog_posts WHERE user_id = $1"
             }
             _ => {
-                "SELECT COUNT(*) AS posts, COALESCE(SUM(length(CAST(content AS BLOB))), 0) AS bytes \
+                "SELECT COUNT(*) AS posts, COALESCE(SUM(length(CAST(content AS BLOB))), 0) + \
+                 (SELECT COALESCE(SUM(bytes), 0) FROM post_sources WHERE user_id = $1) AS bytes \
                  FROM blog_posts WHERE user_id = $1"
             }
         };
@@ -305,6 +321,15 @@ impl Entity {
         Ok(())
     }
 
+    /// Forgets how the citations of a post hold, when its sources are replaced.
+    pub async fn forget_grounding(db: &impl ConnectionTrait, id: Uuid) -> Result<(), DbErr> {
+        let update = Entity::update_many()
+            .col_expr(Column::TextGrounding, Expr::cust("NULL"))
+            .filter(Column::Id.eq(id));
+        update.exec(db).await?;
+        Ok(())
+    }
+
     /// Sets the status of posts.
     pub async fn set_statuses(
         db: &impl ConnectionTrait,
@@ -338,6 +363,7 @@ async fn set_agent_texts(
             new.title.clone().into(),
             text.model.into(),
             text.options.clone().into(),
+            new.grounding.clone().into(),
         ]
     });
     let title = Func::coalesce([value_column(5), Expr::col(Column::Title)]);
@@ -348,6 +374,7 @@ async fn set_agent_texts(
         .col_expr(Column::Title, title.into())
         .col_expr(Column::TextModel, value_column(6))
         .col_expr(Column::TextOptions, value_column(7))
+        .col_expr(Column::TextGrounding, value_column(8))
         .col_expr(Column::Status, Expr::value(Status::Ready))
         .filter(Expr::col(Column::Id).eq(value_column(1)));
     // Not the contents, which are large.
@@ -378,7 +405,9 @@ fn update_with_version() -> UpdateMany<Entity> {
 
 /// Selects null instead of the content, which is large, where it is not needed.
 pub fn without_content(posts: Select<Entity>) -> Select<Entity> {
-    let others = Column::iter().filter(|column| !matches!(column, Column::Content));
+    let is_large = |column: &Column| matches!(column, Column::Content | Column::TextGrounding);
+    let others = Column::iter().filter(|column| !is_large(column));
     let posts = posts.select_only().columns(others);
-    posts.expr_as(Expr::cust("CAST(NULL AS TEXT)"), "content")
+    let posts = posts.expr_as(Expr::cust("CAST(NULL AS TEXT)"), "content");
+    posts.expr_as(Expr::cust("NULL"), "text_grounding")
 }

@@ -26,6 +26,7 @@ mod m20261130_000009_api_keys;
 mod m20261130_000010_revisions;
 mod m20261130_000011_steering;
 mod m20261130_000012_browser_sessions;
+mod m20261130_000013_sources;
 
 /// The part of a migration's name by which programs that don't know it refuse the database.
 pub const BREAKING: &str = "breaking";
@@ -72,6 +73,7 @@ fn since() -> Vec<Box<dyn MigrationTrait>> {
         Box::new(m20261130_000010_revisions::Migration),
         Box::new(m20261130_000011_steering::Migration),
         Box::new(m20261130_000012_browser_sessions::Migration),
+        Box::new(m20261130_000013_sources::Migration),
     ]
 }
 

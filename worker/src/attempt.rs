@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use entity::job::{self, Outline, Phase, Review, SectionTask, Warning};
 use entity::post::PostContent;
+use entity::source::{self, ReadSource};
 use entity::text::words_begun;
 use entity::{post, step};
 use sea_orm::DbErr;
@@ -25,6 +26,7 @@ use crate::job_store::JobStore;
 use crate::live_text::{LiveText, PostView, progress_events, text_events};
 use crate::metrics::Metrics;
 use crate::outcome::AttemptError;
+use crate::writing::unchecked;
 
 /// How often the lease is renewed, and so the longest until a cancel is noticed.
 const LEASE_RENEW_INTERVAL: Duration = Duration::from_secs(1);
@@ -127,6 +129,41 @@ impl Attempt {
 
     pub(crate) fn agent_scope(&self) -> CallScope {
         self.agent.scope()
+    }
+
+    /// Whether the post is written from sources. Until it is checked its text is shown without
+    /// citations and addresses: it may be kept as it is shown.
+    pub(crate) fn is_sourced(&self) -> bool {
+        self.job.options["research"] == "sources"
+    }
+
+    /// The sources of the post.
+    pub(crate) async fn sources(&self) -> Result<Vec<source::Model>, AttemptError> {
+        Ok(self.store.sources(self.post.id).await?)
+    }
+
+    /// Stores what was found in a source, for this attempt and all that follow.
+    pub(crate) async fn store_source(
+        &self,
+        source: &source::Model,
+        found: ReadSource,
+    ) -> Result<(), AttemptError> {
+        Ok(self.store.store_source(source, found).await?)
+    }
+
+    /// Does something beside calling the agent, and keeps the lease meanwhile.
+    pub(crate) async fn run<T>(
+        &self,
+        progress: &ProgressTracker,
+        work: impl Future<Output = T>,
+    ) -> Result<T, AttemptError> {
+        let is_over = self.update(progress.read(), None).await?;
+        is_over?;
+        let has_no_text = Notify::new();
+        tokio::select! {
+            done = work => Ok(done),
+            stop = self.keep_updating(progress, &|| None, &has_no_text) => Err(stop),
+        }
     }
 
     /// The steps that this and earlier attempts have finished.
@@ -327,6 +364,11 @@ impl Attempt {
     ) -> Result<Result<(), AttemptError>, DbErr> {
         if let (Some(view), Some(outline)) = (&mut view, &self.outline) {
             view.title = Some(outline.title.clone());
+        }
+        if let Some(view) = view.as_mut().filter(|_| self.is_sourced()) {
+            for section in view.sections.iter_mut() {
+                section.text = unchecked(&section.text);
+            }
         }
         let live = self.live.clone().lock_owned().await;
         let (store, lease) = (self.store.clone(), self.lease);

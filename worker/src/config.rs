@@ -100,6 +100,11 @@ pub struct Config {
     )]
     pub agent_writing: Ways,
 
+    /// Hosts that sources of posts may be read from although their addresses are private, separated
+    /// by commas: names, or addresses as they stand in a URL. All others must be public
+    #[arg(long, env = "SOURCE_PRIVATE_HOSTS", value_delimiter = ',')]
+    pub source_private_hosts: Vec<String>,
+
     /// Where things are kept.
     #[command(flatten)]
     pub storage: StorageSettings,

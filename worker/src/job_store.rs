@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use entity::job::{Phase, Warning};
+use entity::source::{self, ReadSource};
 use entity::{job, job_event, post, step};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -107,6 +108,27 @@ impl JobStore {
     ) -> Result<Option<(Option<String>, String)>, DbErr> {
         let find = || post::Entity::find_text(self.db.read(), post, version).boxed();
         self.retry(find).await
+    }
+
+    /// The sources of a post.
+    pub(crate) async fn sources(&self, post: Uuid) -> Result<Vec<source::Model>, DbErr> {
+        self.retry(|| source::Entity::of_post(post).all(self.db.read()).boxed())
+            .await
+    }
+
+    /// Stores what was found in a source.
+    pub(crate) async fn store_source(
+        &self,
+        source: &source::Model,
+        found: ReadSource,
+    ) -> Result<(), DbErr> {
+        self.retry(|| {
+            let (source, found) = (source.clone(), found.clone());
+            let stored =
+                async move |tx: &_| source::Entity::set_read(tx, &source, found.clone()).await;
+            self.db.transaction(stored).boxed()
+        })
+        .await
     }
 
     /// What a job's events have told, and the number of the last one.

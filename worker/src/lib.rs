@@ -16,7 +16,9 @@ pub mod metrics;
 pub mod metrics_server;
 mod outcome;
 mod runner;
+mod sources;
 mod telemetry;
 pub mod writing;
 
 pub use runner::run;
+pub use sources::Fetcher;

@@ -12,6 +12,8 @@ use crate::agent::{AgentError, AgentErrorKind};
 #[derive(Debug)]
 pub(crate) enum AttemptError {
     Agent(AgentError),
+    /// Nothing in the sources has to do with the topic.
+    NoSources,
     /// The owner is to review this outline first.
     AwaitingReview(Outline),
     /// The owner has canceled the job.
@@ -33,6 +35,7 @@ impl AttemptError {
             AttemptError::Database(error) => tracing::error!(%error, "the database is unavailable"),
             AttemptError::Panicked(panic) => tracing::error!(panic, "an attempt panicked"),
             AttemptError::AwaitingReview(_)
+            | AttemptError::NoSources
             | AttemptError::CancelRequested
             | AttemptError::Lost
             | AttemptError::Released => {}
@@ -57,6 +60,7 @@ pub(crate) fn attempt_result(written: Result<WrittenPost, AttemptError>) -> Atte
     match written {
         Ok(post) => AttemptResult::Written(post),
         Err(AttemptError::Agent(error)) => agent_failure(&error),
+        Err(AttemptError::NoSources) => no_sources(),
         Err(AttemptError::Database(_) | AttemptError::Panicked(_)) => internal_failure(),
         Err(AttemptError::AwaitingReview(outline)) => AttemptResult::Planned(outline),
         Err(AttemptError::CancelRequested) => AttemptResult::Canceled,
@@ -121,6 +125,15 @@ fn user_message(kind: AgentErrorKind) -> &'static str {
         AgentErrorKind::Timeout => "The writing agent took too long.",
         AgentErrorKind::BadOutput => "The writing agent brought nothing usable.",
     }
+}
+
+fn no_sources() -> AttemptResult {
+    let failure = JobError {
+        code: "no_sources",
+        message: "Nothing that could be read in the sources has to do with the topic.".to_owned(),
+        retryable: false,
+    };
+    AttemptResult::Failed(failure, Duration::ZERO)
 }
 
 fn internal_failure() -> AttemptResult {

@@ -4,7 +4,7 @@
 //! ([`one_call`]) or, if it is long, by a plan and section by section
 //! ([`by_section`]); a small one gets an example first ([`by_example`]); the smallest ones
 //! are led from question to question ([`guided`]). Then [`review`] finds what is wrong and has it
-//! written again. A post whose outline was reviewed is written section by section; [`one_section`]
+//! written again, and [`grounding`] binds what is written from sources to them. A post whose outline was reviewed is written section by section; [`one_section`]
 //! writes one section of a finished post again.
 //!
 //! Models answer as they like, whatever they were asked for. What is cut from an answer
@@ -14,6 +14,7 @@ mod by_example;
 mod by_section;
 mod chatter;
 mod draft;
+mod grounding;
 mod guided;
 mod language;
 mod one_call;
@@ -27,11 +28,16 @@ mod sentences;
 mod title;
 mod ways;
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 
 use crate::agent::{AgentError, AgentErrorKind};
 use crate::outcome::AttemptError;
+use crate::sources::{Passage, Sources};
 
+pub(crate) use grounding::{is_function_word, unchecked};
+pub(crate) use sentences::sentences;
 pub use ways::{Way, Ways};
 
 /// The checkpoints of a post, by their positions.
@@ -46,6 +52,8 @@ mod steps {
     pub(super) const SECOND_DRAFT: Range<i32> = 1000..2000;
     /// Sections that were written again, in their order.
     pub(super) const FIRST_REWRITE: i32 = 2000;
+    /// Sections that were written again because of their citations, in their order.
+    pub(super) const FIRST_GROUNDED: i32 = 3000;
 }
 
 /// How far a post is when its plan stands.
@@ -63,6 +71,8 @@ struct PostBrief {
     topic: String,
     /// How it is to be written.
     options: WritingOptions,
+    /// What it is written from, if there is anything.
+    sources: Option<Arc<Sources>>,
 }
 
 /// The client's options, as the HTTP contract names them. What is not about the
@@ -87,7 +97,23 @@ impl PostBrief {
         PostBrief {
             topic: topic.split_whitespace().collect::<Vec<_>>().join(" "),
             options: serde_json::from_value(options.clone()).unwrap_or_default(),
+            sources: None,
         }
+    }
+
+    /// The passages of its sources that have to do with `query`, of up to so many words.
+    fn passages(&self, query: &str, max_words: i32) -> Vec<&Passage> {
+        let sources = self.sources.as_deref();
+        sources.map_or_else(Vec::new, |sources| sources.passages.about(query, max_words))
+    }
+
+    /// All that the client has written.
+    fn own_words(&self) -> String {
+        let options = &self.options;
+        let instructions = options.instructions.as_deref().unwrap_or_default();
+        let audience = options.audience.as_deref().unwrap_or_default();
+        let keywords = options.keywords.as_deref().unwrap_or_default().join(" ");
+        format!("{} {instructions} {audience} {keywords}", self.topic)
     }
 
     /// About how many words the post is to have.

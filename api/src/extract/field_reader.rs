@@ -101,7 +101,31 @@ impl FieldReader {
         length: RangeInclusive<usize>,
         read: impl Fn(&mut FieldReader) -> Option<T>,
     ) -> Option<Vec<T>> {
-        let Value::Array(values) = self.take_required(name)? else {
+        let value = self.take_required(name)?;
+        self.read_list(name, value, length, read)
+    }
+
+    /// Takes a list of objects that may be missing or null: `Some(None)` then.
+    pub(crate) fn optional_list<T>(
+        &mut self,
+        name: &str,
+        length: RangeInclusive<usize>,
+        read: impl Fn(&mut FieldReader) -> Option<T>,
+    ) -> Option<Option<Vec<T>>> {
+        match self.take(name) {
+            Some(value) => self.read_list(name, value, length, read).map(Some),
+            None => Some(None),
+        }
+    }
+
+    fn read_list<T>(
+        &mut self,
+        name: &str,
+        value: Value,
+        length: RangeInclusive<usize>,
+        read: impl Fn(&mut FieldReader) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let Value::Array(values) = value else {
             self.add_violation(name, ("invalid_type", "must be a list".to_owned()));
             return None;
         };

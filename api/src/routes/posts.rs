@@ -11,4 +11,5 @@ pub(crate) mod revision_diff;
 pub(crate) mod revisions;
 pub(crate) mod sections;
 mod sort;
+pub(crate) mod sources;
 pub(crate) mod update;

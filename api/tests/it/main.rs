@@ -43,6 +43,7 @@ mod rescue;
 mod revisions;
 mod sessions;
 mod smoke;
+mod sources;
 mod steering;
 mod transactions;
 mod users;

@@ -32,17 +32,26 @@ pub enum WarningCode {
     WrongLanguage,
     /// The post is more than a quarter longer or shorter than asked for.
     Length,
+    /// A source that there is not, or an address of the model's own, was taken out.
+    InventedSource,
+    /// Nothing in the sources has to do with the topic; the post was written without any.
+    NoSources,
+    /// The source that the sentence named does not bear it; it names none any more.
+    UnsupportedCitation,
 }
 
 impl WarningCode {
     /// All of them.
-    pub const ALL: [WarningCode; 6] = [
+    pub const ALL: [WarningCode; 9] = [
         WarningCode::Loop,
         WarningCode::Chatter,
         WarningCode::CutSentence,
         WarningCode::Repeated,
         WarningCode::WrongLanguage,
         WarningCode::Length,
+        WarningCode::InventedSource,
+        WarningCode::NoSources,
+        WarningCode::UnsupportedCitation,
     ];
 
     /// Its name in the contract and in metrics.
@@ -54,6 +63,9 @@ impl WarningCode {
             WarningCode::Repeated => "repeated",
             WarningCode::WrongLanguage => "wrong_language",
             WarningCode::Length => "length",
+            WarningCode::InventedSource => "invented_source",
+            WarningCode::NoSources => "no_sources",
+            WarningCode::UnsupportedCitation => "unsupported_citation",
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use entity::clock::{new_id, new_id_after, now};
 use entity::job::{ActiveModel, Column, Entity, Model, Review, SectionTask, Status};
-use entity::{post, user};
+use entity::{post, source, user};
 use sea_orm::entity::prelude::*;
 use sea_orm::{DatabaseTransaction, ExprTrait, QuerySelect, Set, SqlErr, UpdateMany};
 
@@ -163,6 +163,7 @@ pub async fn enqueue(
     let job = Entity::insert(row).exec_with_returning(tx).await;
     let mut job = job.map_err(unfinished_job)?;
     if !new.is_first {
+        source::Entity::forget_failures(tx, new.post).await?;
         let base_version = lock_post(tx, new.post).await?;
         let set = Entity::update_many().col_expr(Column::BaseVersion, Expr::value(base_version));
         set.filter(Column::Id.eq(id)).exec(tx).await?;
@@ -276,6 +277,7 @@ pub async fn retry(
         Ok(None) => return Err(EnqueueError::AlreadyRunning),
         Err(error) => return Err(unfinished_job(error)),
     };
+    source::Entity::forget_failures(tx, job.post_id).await?;
     events::replace_end(tx, before).await?;
     post::Entity::set_statuses(tx, [job.post_id].into_iter(), post::Status::Generating).await?;
     Ok(job)

@@ -6,7 +6,7 @@ use entity::step;
 use entity::text::word_count;
 
 use super::draft::{Draft, Section};
-use super::prompts::{continuation, post_tokens, system, wishes};
+use super::prompts::{POST_PASSAGE_WORDS, continuation, passages, post_tokens, system, wishes};
 use super::repetition::{prose_sentences, repeated_sentences};
 use super::{PostBrief, WritingOptions, one_call, review, steps};
 use crate::agent::{Example, Prompt};
@@ -83,7 +83,9 @@ fn whole_post(brief: &PostBrief, so_far: &str) -> Prompt {
             prompt: request(&example),
             answer,
         }),
-        user: request(brief) + &continuation(so_far),
+        user: request(brief)
+            + &passages(brief, &brief.topic, POST_PASSAGE_WORDS)
+            + &continuation(so_far),
         max_tokens: post_tokens(brief, so_far),
     }
 }
@@ -136,6 +138,7 @@ fn example(brief: &PostBrief) -> (PostBrief, String) {
     let example = PostBrief {
         topic: EXAMPLE_TOPIC.to_owned(),
         options: example_options(&brief.options, words),
+        sources: None,
     };
     (example, text)
 }

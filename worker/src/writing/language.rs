@@ -66,6 +66,53 @@ pub(super) fn name(tag: &str) -> String {
     }
 }
 
+/// The word over a list of sources, by the first part of a language's tag.
+const SOURCES: &[(&str, &str)] = &[
+    ("ar", "المصادر"),
+    ("bg", "Източници"),
+    ("ca", "Fonts"),
+    ("cs", "Zdroje"),
+    ("da", "Kilder"),
+    ("de", "Quellen"),
+    ("el", "Πηγές"),
+    ("en", "Sources"),
+    ("es", "Fuentes"),
+    ("et", "Allikad"),
+    ("fa", "منابع"),
+    ("fi", "Lähteet"),
+    ("he", "מקורות"),
+    ("hi", "स्रोत"),
+    ("hr", "Izvori"),
+    ("hu", "Források"),
+    ("id", "Sumber"),
+    ("it", "Fonti"),
+    ("ja", "出典"),
+    ("ko", "출처"),
+    ("nb", "Kilder"),
+    ("nl", "Bronnen"),
+    ("no", "Kilder"),
+    ("pl", "Źródła"),
+    ("pt", "Fontes"),
+    ("ro", "Surse"),
+    ("ru", "Источники"),
+    ("sk", "Zdroje"),
+    ("sl", "Viri"),
+    ("sr", "Извори"),
+    ("sv", "Källor"),
+    ("th", "แหล่งข้อมูล"),
+    ("tr", "Kaynaklar"),
+    ("uk", "Джерела"),
+    ("vi", "Nguồn"),
+    ("zh", "参考资料"),
+];
+
+/// The heading of a list of sources. French has the English word; where we know none, so has the post.
+pub(super) fn word_for_sources(tag: Option<&str>) -> &'static str {
+    let code = tag.and_then(known).map(|(code, ..)| *code);
+    let word = SOURCES.iter().find(|(known, _)| Some(*known) == code);
+    word.map_or("Sources", |(_, word)| word)
+}
+
 /// Whether a post with this option is to be English; without one, who knows.
 pub(super) fn is_english(tag: Option<&str>) -> bool {
     tag.is_none_or(|tag| known(tag).is_some_and(|(code, ..)| *code == "en"))

@@ -11,7 +11,8 @@ use shared::queue::{Progress, WrittenPost};
 use super::draft::{Draft, Section as DraftSection, without_heading};
 use super::sentences::normalized;
 use super::{
-    PERCENT_WRITTEN, PostBrief, bad_output, by_section, chatter, prompts, rejected, steps, title,
+    PERCENT_WRITTEN, PostBrief, bad_output, by_section, chatter, grounding, prompts, rejected,
+    steps, title,
 };
 use crate::agent::{Completion, Event, Usage};
 use crate::attempt::{Attempt, ProgressTracker};
@@ -40,11 +41,24 @@ pub(super) async fn write(
         Some(stored) => stored.content,
         None => post.rewrite(attempt, brief, task, step).await?,
     };
+    let text = match &brief.sources {
+        Some(sources) => {
+            grounding::ground_section(attempt, brief, sources, task.number, &text).await?
+        }
+        None => text,
+    };
     attempt.count_warnings().await;
     let (content, view) = post.with_section(&text);
-    attempt
-        .finish(PostContent::new(Some(post.title), content), view)
-        .await
+    let sections = sections(&content);
+    let bodies = sections
+        .iter()
+        .map(|section| section.text(&content).to_owned());
+    let bodies: Vec<String> = bodies.collect();
+    let mut content = PostContent::new(Some(post.title), content);
+    if let Some(sources) = &brief.sources {
+        content = content.with_grounding(&grounding::measure(attempt, sources, bodies).await?);
+    }
+    attempt.finish(content, view).await
 }
 
 /// The post as it was.

@@ -1,6 +1,8 @@
 //! Writes a post: a draft in the way that suits the model, then its review. Each finished
 //! step is a checkpoint, so an attempt continues where an earlier one has ended.
 
+use std::sync::Arc;
+
 use entity::job::Phase;
 use entity::post::PostContent;
 use entity::step;
@@ -9,12 +11,13 @@ use shared::queue::{Progress, WrittenPost};
 use super::draft::Draft;
 use super::ways::{Way, Ways};
 use super::{
-    PERCENT_WRITTEN, PostBrief, bad_output, by_example, by_section, guided, one_call, one_section,
-    rejected, review, steps, title,
+    PERCENT_WRITTEN, PostBrief, bad_output, by_example, by_section, grounding, guided, one_call,
+    one_section, rejected, review, steps, title,
 };
 use crate::agent::{CallScope, Event, Prompt};
 use crate::attempt::{Attempt, ProgressTracker};
 use crate::outcome::AttemptError;
+use crate::sources::{self, Fetcher};
 
 /// The phase in which an attempt begins, before it is known what earlier ones have done.
 pub(crate) fn first_phase(scope: CallScope) -> Phase {
@@ -28,20 +31,27 @@ pub(crate) fn first_phase(scope: CallScope) -> Phase {
 pub(crate) async fn write_post(
     attempt: &Attempt,
     ways: &Ways,
+    fetcher: &Fetcher,
 ) -> Result<WrittenPost, AttemptError> {
-    let brief = PostBrief::new(attempt.topic(), attempt.options());
+    let mut brief = PostBrief::new(attempt.topic(), attempt.options());
     let is_program = attempt.agent_scope() == CallScope::WholePost;
     if is_program && (attempt.has_review() || attempt.section_task().is_some()) {
         return Err(rejected("a program writes whole posts, and has no outline"));
     }
+    brief.sources = sources::read(attempt, fetcher).await?.map(Arc::new);
     if let Some(task) = attempt.section_task() {
         return one_section::write(attempt, &brief, &task).await;
     }
-    let draft = if is_program {
+    let mut draft = if is_program {
         write_by_program(attempt).await?
     } else {
         write_by_model(attempt, &brief, ways).await?
     };
+    let mut grounding = None;
+    if let Some(sources) = brief.sources.clone().filter(|_| !is_program) {
+        let grounded = grounding::ground(attempt, &brief, &sources, draft).await?;
+        (draft, grounding) = (grounded.0, Some(grounded.1));
+    }
     if !draft.content().chars().any(char::is_alphanumeric) {
         return Err(bad_output("the post has no text"));
     }
@@ -54,7 +64,10 @@ pub(crate) async fn write_post(
     let title = title.unwrap_or_else(|| title::of_topic(&brief.topic));
     let mut view = draft.view(draft.sections.len());
     view.title = Some(title.clone());
-    let content = PostContent::new(Some(title), draft.content());
+    let mut content = PostContent::new(Some(title), draft.content());
+    if let Some(grounding) = grounding {
+        content = content.with_grounding(&grounding);
+    }
     attempt.finish(content, view).await
 }
 

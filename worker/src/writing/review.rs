@@ -135,7 +135,7 @@ async fn rewrite(
 
 /// Whether what was written anew is a section still, and not the whole post once more, which
 /// small models write when they are asked for a part of it.
-fn is_one_section(before: &str, after: &str, words: u32) -> bool {
+pub(super) fn is_one_section(before: &str, after: &str, words: u32) -> bool {
     let has_headings = |text: &str| {
         let sections = Draft::parse(text).sections;
         sections.iter().any(|section| section.heading.is_some())

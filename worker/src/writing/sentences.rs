@@ -21,7 +21,7 @@ const ABBREVIATIONS: &[&str] = &[
 
 /// The text in sentences. Each keeps the space behind it, so that together they
 /// are the text again; what follows the last end is a sentence too.
-pub(super) fn sentences(text: &str) -> Vec<&str> {
+pub(crate) fn sentences(text: &str) -> Vec<&str> {
     let mut rest = 0;
     let mut found = Vec::new();
     for end in ends(text) {

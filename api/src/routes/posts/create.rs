@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use entity::clock::{new_id, now};
+use entity::source::{self, NewSource};
 use entity::{job, post};
 use sea_orm::{EntityTrait, Set};
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::response::{Post, accepted};
+use super::sources::SourceRequest;
 use crate::auth::current_user::CurrentUser;
 use crate::error::{Error, Result};
 use crate::extract::field_reader::FieldReader;
@@ -43,6 +45,10 @@ pub(crate) struct CreatePostRequest {
     #[schema(nullable)]
     #[serde(skip_serializing_if = "Option::is_none")]
     outline: Option<OutlineMode>,
+    /// What the post is to be written from.
+    #[schema(nullable, max_items = 20)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sources: Option<Vec<SourceRequest>>,
 }
 
 /// What is to be done with the outline of a post.
@@ -67,10 +73,12 @@ impl CreatePostRequest {
             GenerationOptions::from_fields(fields, models)
         });
         let outline = OutlineMode::from_fields(fields, models);
+        let sources = SourceRequest::from_fields(fields);
         Some(CreatePostRequest {
             topic: topic?,
             options: options?,
             outline: outline?,
+            sources: sources?,
         })
     }
 }
@@ -102,7 +110,9 @@ pub(crate) async fn create_post(
     let once = key.for_request(&me, &new)?.with_pending_until(max_wait);
 
     let id = new_id();
-    let options = new.options.unwrap_or_default().to_json()?;
+    let sources: Vec<NewSource> = new.sources.into_iter().flatten().map(Into::into).collect();
+    let options = new.options.unwrap_or_default();
+    let options = options.with_sources(!sources.is_empty())?.to_json()?;
     let job = NewJob {
         post: id,
         user: me.user.id,
@@ -128,6 +138,7 @@ pub(crate) async fn create_post(
         text_model: Set(None),
         text_options: Set(None),
         text_at: Set(None),
+        text_grounding: Set(None),
         status: Set(post::Status::Generating),
         version: Set(1),
         created_at: Set(now()),
@@ -142,10 +153,14 @@ pub(crate) async fn create_post(
         .transaction(async move |tx| {
             let work = async {
                 let post = post::Entity::insert(post).exec_with_returning(tx).await?;
+                if !sources.is_empty() {
+                    source::Entity::replace(tx, id, owner.user.id, sources).await?;
+                }
                 let job = queue::enqueue(tx, job, max_active_jobs).await?;
                 quota.allows_post(tx, owner.user.id).await?;
                 let job = Job::load_one(tx, job).await?;
-                Ok((accepted(Post::new(post, Some(job), &owner)), id))
+                let post = Post::load_with_job(tx, post, Some(job), &owner).await?;
+                Ok((accepted(post), id))
             };
             first.execute_once(tx, work).await
         })

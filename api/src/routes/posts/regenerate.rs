@@ -1,7 +1,8 @@
 //! Regenerating a post.
 
 use axum::extract::State;
-use entity::post;
+use entity::{post, source};
+use sea_orm::DatabaseTransaction;
 use serde::Serialize;
 use shared::config::Model;
 use shared::queue::{self, NewJob};
@@ -9,13 +10,14 @@ use utoipa::ToSchema;
 
 use super::create::OutlineMode;
 use super::response::{Post, accepted};
+use super::sources::SourceRequest;
 use crate::auth::current_user::CurrentUser;
 use crate::error::{Error, Result};
 use crate::extract::field_reader::FieldReader;
 use crate::extract::idempotency::{IdempotencyKey, IdempotentResponse};
 use crate::extract::json::JsonBody;
 use crate::extract::path::PathId;
-use crate::generation_options::{GenerationOptions, resolve_model};
+use crate::generation_options::{GenerationOptions, resolve_model, with_sources};
 use crate::middleware::request_context::current_origin;
 use crate::routes::jobs::Job;
 use crate::state::AppState;
@@ -32,6 +34,10 @@ pub(crate) struct RegeneratePostRequest {
     #[schema(nullable)]
     #[serde(skip_serializing_if = "Option::is_none")]
     outline: Option<OutlineMode>,
+    /// What the post is to be written from; by default what it was the last time.
+    #[schema(nullable, max_items = 20)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sources: Option<Vec<SourceRequest>>,
 }
 
 impl RegeneratePostRequest {
@@ -40,9 +46,11 @@ impl RegeneratePostRequest {
             GenerationOptions::from_fields(fields, models)
         });
         let outline = OutlineMode::from_fields(fields, models);
+        let sources = SourceRequest::from_fields(fields);
         Some(RegeneratePostRequest {
             options: options?,
             outline: outline?,
+            sources: sources?,
         })
     }
 }
@@ -72,10 +80,7 @@ pub(crate) async fn regenerate_post(
     db.transaction(async move |tx| {
         let work = async {
             let post = me.post(id).one(tx).await?.ok_or(Error::NotFound)?;
-            let options = match again.options {
-                Some(options) => options.to_json()?,
-                None => post.options,
-            };
+            let options = next_options(tx, &post, again.options, again.sources.as_deref()).await?;
             let job = NewJob {
                 post: id,
                 user: me.user.id,
@@ -88,14 +93,42 @@ pub(crate) async fn regenerate_post(
                 origin,
             };
             let job = queue::enqueue(tx, job, state.config.user_max_active_jobs).await?;
+            if let Some(sources) = again.sources {
+                let sources = sources.into_iter().map(Into::into).collect();
+                source::Entity::replace(tx, id, me.user.id, sources).await?;
+                // The present text cites what is gone.
+                post::Entity::forget_grounding(tx, id).await?;
+            }
             let quota = StorageQuota::new(&state.config);
             quota.allows_text(tx, me.user.id).await?;
             post::Entity::regenerate(tx, id, options).await?;
             let post = me.post(id).one(tx).await?.ok_or(Error::NotFound)?;
             let job = Job::load_one(tx, job).await?;
-            Ok((accepted(Post::new(post, Some(job), &me)), id))
+            let post = Post::load_with_job(tx, post, Some(job), &me).await?;
+            Ok((accepted(post), id))
         };
         once.execute_once(tx, work).await
     })
     .await
+}
+
+/// The options of the next generation: those that are `given`, or those of the last one.
+pub(super) async fn next_options(
+    tx: &DatabaseTransaction,
+    post: &post::Model,
+    given: Option<GenerationOptions>,
+    sources: Option<&[SourceRequest]>,
+) -> Result<serde_json::Value> {
+    let has_sources = match sources {
+        Some(sources) => !sources.is_empty(),
+        None => source::Entity::of_post(post.id).one(tx).await?.is_some(),
+    };
+    match given {
+        Some(options) => options.with_sources(has_sources)?.to_json(),
+        None => Ok(with_sources(
+            post.options.clone(),
+            has_sources,
+            sources.is_some(),
+        )),
+    }
 }

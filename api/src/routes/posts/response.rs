@@ -6,14 +6,17 @@ use axum::Json;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
+use entity::grounding::{Citation, Grounding, Verdict};
 use entity::{job, post};
 use sea_orm::ConnectionTrait;
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::sources::SourceSummary;
 use crate::auth::current_user::CurrentUser;
 use crate::error::Result;
+use crate::generation_options::uses_sources;
 use crate::routes::jobs::{Job, set_retry_after};
 use crate::routes::timestamp;
 
@@ -24,6 +27,28 @@ pub(crate) struct Post {
     summary: PostSummary,
     /// Markdown; null until it is ready.
     content: Option<String>,
+    /// What it is written from.
+    sources: Vec<SourceSummary>,
+    /// The sentences that name a source, or did before it was found not to bear them. Those that were
+    /// edited since are left out.
+    citations: Vec<Citation>,
+    /// How much of the text its sources bear; null if it was written without any.
+    grounding: Option<GroundingCounts>,
+}
+
+/// How much of a text its sources bear, when it was written.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Grounding)]
+pub(crate) struct GroundingCounts {
+    /// How many sentences it has.
+    #[schema(minimum = 0, maximum = 2147483647)]
+    sentences: u32,
+    /// How many of them cite a source, or did before it was found not to bear them.
+    #[schema(minimum = 0, maximum = 2147483647)]
+    cited: u32,
+    /// How many of them a source bears.
+    #[schema(minimum = 0, maximum = 2147483647)]
+    supported: u32,
 }
 
 /// A blog post without its content.
@@ -59,8 +84,16 @@ pub(crate) struct Author {
 const WORDS_PER_MINUTE: i32 = 200;
 
 impl Post {
-    pub(super) fn new(post: post::Model, job: Option<Job>, me: &CurrentUser) -> Self {
+    fn new(post: post::Model, job: Option<Job>, me: &CurrentUser) -> Self {
+        let grounding = grounding(&post);
         Post {
+            citations: citations(&post),
+            grounding: grounding.map(|it| GroundingCounts {
+                sentences: it.sentences,
+                cited: it.cited,
+                supported: it.supported,
+            }),
+            sources: Vec::new(),
             content: post.content,
             summary: PostSummary {
                 id: post.id,
@@ -89,7 +122,22 @@ impl Post {
     ) -> Result<Self> {
         let job = job::Entity::of_post(post.id).one(db).await?;
         let job = Job::load(db, Vec::from_iter(job)).await?.pop();
-        Ok(Post::new(post, job, me))
+        Post::load_with_job(db, post, job, me).await
+    }
+
+    /// Loads what belongs to a post beside its latest job.
+    pub(super) async fn load_with_job(
+        db: &impl ConnectionTrait,
+        post: post::Model,
+        job: Option<Job>,
+        me: &CurrentUser,
+    ) -> Result<Self> {
+        let sources = match uses_sources(&post.options) {
+            true => SourceSummary::load(db, post.id, &cited_sources(&post)).await?,
+            false => Vec::new(),
+        };
+        let post = Post::new(post, job, me);
+        Ok(Post { sources, ..post })
     }
 }
 
@@ -110,6 +158,27 @@ impl PostSummary {
         };
         Ok(posts.into_iter().map(summary).collect())
     }
+}
+
+fn grounding(post: &post::Model) -> Option<Grounding> {
+    let stored = post.text_grounding.clone()?;
+    serde_json::from_value(stored).ok()
+}
+
+/// The citations whose sentences stand in the text still.
+fn citations(post: &post::Model) -> Vec<Citation> {
+    let content = post.content.as_deref().unwrap_or_default();
+    let all = grounding(post).map(|grounding| grounding.citations);
+    let mut citations = all.unwrap_or_default();
+    citations.retain(|citation| content.contains(&citation.sentence));
+    citations
+}
+
+/// The numbers of the sources that a post cites.
+pub(super) fn cited_sources(post: &post::Model) -> Vec<u32> {
+    let citations = citations(post).into_iter();
+    let bearing = citations.filter(|citation| citation.verdict != Verdict::Unsupported);
+    bearing.map(|citation| citation.number).collect()
 }
 
 /// 202 with a post, `Location` and `Retry-After`.

@@ -14,6 +14,7 @@ use shared::queue::{self, NewJob};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::regenerate::next_options;
 use super::response::{Post, accepted};
 use crate::auth::current_user::CurrentUser;
 use crate::error::{Error, Result};
@@ -143,10 +144,7 @@ pub(crate) async fn regenerate_section(
         let work = async {
             let post = me.post(id).one(tx).await?.ok_or(Error::NotFound)?;
             check_section(&post, number)?;
-            let options = match again.options {
-                Some(options) => options.to_json()?,
-                None => post.options,
-            };
+            let options = next_options(tx, &post, again.options, None).await?;
             let job = NewJob {
                 post: id,
                 user: me.user.id,
@@ -177,7 +175,8 @@ pub(crate) async fn regenerate_section(
             post::Entity::set_statuses(tx, [id].into_iter(), generating).await?;
             let post = me.post(id).one(tx).await?.ok_or(Error::NotFound)?;
             let job = Job::load_one(tx, job).await?;
-            Ok((accepted(Post::new(post, Some(job), &me)), id))
+            let post = Post::load_with_job(tx, post, Some(job), &me).await?;
+            Ok((accepted(post), id))
         };
         once.execute_once(tx, work).await
     })

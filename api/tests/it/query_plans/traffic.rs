@@ -100,6 +100,15 @@ pub(super) async fn write_posts(app: &TestApp, ann: &TestClient, bob: &TestClien
     let again = ann.post(&section, json!({})).await.expect(202);
     ann.wait_for_status(&again, "succeeded").await;
 
+    app.agent.set(StubBehavior::Write);
+    let source = json!({ "title": "Cress", "text": "Cress wants water each day." });
+    let body = json!({ "topic": "Growing cress", "sources": [source] });
+    let sourced = ann.post("/blogs", body).await.expect(202);
+    ann.wait_for_status(&sourced, "succeeded").await;
+    ann.get_post(&sourced).await;
+    let source = format!("{}/sources/1", post_path(&sourced));
+    ann.get(&source).await.expect(200);
+
     app.agent.set(StubBehavior::Hang);
     let canceled = ann.create_post("Growing cress").await;
     ann.wait_for_status(&canceled, "running").await;
@@ -216,7 +225,7 @@ pub(super) async fn administer(app: &TestApp, ann: &TestClient) {
     for list in &lists {
         two_pages(&root, list).await;
     }
-    for path in ["/admin/queue", "/admin/workers"] {
+    for path in ["/admin/queue", "/admin/queue/history", "/admin/workers"] {
         root.get(path).await.expect(200);
     }
     for switch in ["/admin/queue/pause", "/admin/queue/resume"] {

@@ -114,6 +114,7 @@ mod tests {
         PostBrief {
             topic: "Cats".into(),
             options,
+            sources: None,
         }
     }
 

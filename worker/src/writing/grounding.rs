@@ -1,0 +1,404 @@
+//! Binds a post to its sources: each citation is checked against the words of its source. What a
+//! source does not bear is written once more with the source before the model, and then loses its
+//! citation. A sentence that a source bears, and that names none, gets its citation. Only here do
+//! addresses come into a post.
+
+mod citations;
+mod evidence;
+mod words;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use entity::grounding::{Citation, Grounding, Verdict};
+use entity::job::{Phase, Warning, WarningCode};
+use entity::text::word_count;
+use shared::queue::Progress;
+
+use self::citations::{
+    Sentence, read_sentences, with_citations, without_addresses, without_citations,
+};
+use self::evidence::{Match, SourceText};
+use super::draft::{Draft, Section};
+use super::{PERCENT_WRITTEN, PostBrief, by_section, language, prompts, review, steps};
+use crate::agent::Event;
+use crate::attempt::{Attempt, ProgressTracker, UNSEEN};
+use crate::outcome::AttemptError;
+use crate::sources::{Source, Sources};
+
+/// No more sections are written again because of their citations.
+const MAX_REWRITES: usize = 5;
+
+/// Whether a word, small, only holds a sentence together.
+pub(crate) fn is_function_word(word: &str) -> bool {
+    words::CONNECTIVES.contains(word) || words::OPENERS.contains(word)
+}
+
+/// The texts of the sources, by their numbers.
+type Texts = BTreeMap<u32, SourceText>;
+
+/// The draft with citations that hold, the list of its sources behind it, and what was checked.
+pub(super) async fn ground(
+    attempt: &Attempt,
+    brief: &PostBrief,
+    sources: &Arc<Sources>,
+    mut draft: Draft,
+) -> Result<(Draft, Grounding), AttemptError> {
+    let finished = attempt.finished_steps().await?;
+    let texts = texts(attempt, sources).await?;
+    let own_words = brief.own_words();
+    remove_inventions(attempt, &own_words, &texts, &mut draft).await?;
+    let mut rewrites = 0;
+    for number in 0..draft.sections.len() {
+        let before = draft.sections[number].body.clone();
+        let (holding, broken) = check(attempt, &texts, before.clone()).await?;
+        if broken.is_empty() || rewrites == MAX_REWRITES {
+            continue;
+        }
+        rewrites += 1;
+        let step = steps::FIRST_GROUNDED + number as i32;
+        let stored = finished.iter().find(|stored| stored.position == step);
+        let body = match stored {
+            Some(stored) => stored.content.clone(),
+            None => rewrite(attempt, brief, &draft, number, &broken, step).await?,
+        };
+        let (body, _) = without_inventions(&body, &own_words, &texts);
+        let (still_holding, still_broken) = check(attempt, &texts, body.clone()).await?;
+        let is_better = still_broken.len() < broken.len() && still_holding.len() >= holding.len();
+        let words = word_count(&before).max(40) as u32;
+        if is_better && review::is_one_section(&before, &body, words) {
+            draft.sections[number].body = body;
+        }
+    }
+    let bodies: Vec<String> = draft
+        .sections
+        .iter()
+        .map(|section| section.body.clone())
+        .collect();
+    let of_texts = texts.clone();
+    let settled = in_background(attempt, move || settle(&bodies, 0, &of_texts)).await?;
+    attempt.warn(settled.warnings).await?;
+    for (section, body) in draft.sections.iter_mut().zip(settled.bodies) {
+        section.body = body;
+    }
+    if let Some(list) = list_of_sources(brief, &sources.list, &settled.grounding) {
+        draft.sections.push(list);
+    }
+    Ok((draft, settled.grounding))
+}
+
+/// A section that was written anew, with citations that hold.
+pub(super) async fn ground_section(
+    attempt: &Attempt,
+    brief: &PostBrief,
+    sources: &Arc<Sources>,
+    number: u32,
+    text: &str,
+) -> Result<String, AttemptError> {
+    let texts = texts(attempt, sources).await?;
+    let (text, invented) = without_inventions(text, &brief.own_words(), &texts);
+    let warn = |text: &String| Warning::new(WarningCode::InventedSource, Some(number), text);
+    attempt.warn(invented.iter().map(warn)).await?;
+    let settled = in_background(attempt, move || settle(&[text], number, &texts)).await?;
+    attempt.warn(settled.warnings).await?;
+    Ok(settled.bodies.concat())
+}
+
+/// How the citations of a post hold that has these sections. The list of its sources is none of them.
+pub(super) async fn measure(
+    attempt: &Attempt,
+    sources: &Arc<Sources>,
+    sections: Vec<String>,
+) -> Result<Grounding, AttemptError> {
+    let texts = texts(attempt, sources).await?;
+    let measured = in_background(attempt, move || {
+        let mut grounding = Grounding::default();
+        for (number, body) in sections
+            .iter()
+            .enumerate()
+            .filter(|(_, body)| !is_list(body))
+        {
+            for sentence in read_sentences(body) {
+                let citations = verify(&sentence, number as u32, &texts);
+                count(&mut grounding, &body[sentence.range], citations);
+            }
+        }
+        grounding
+    });
+    measured.await
+}
+
+/// A text that is not checked yet, as it may be shown and kept: without addresses and citations.
+pub(crate) fn unchecked(text: &str) -> String {
+    without_citations(&without_addresses(text, "").0)
+}
+
+/// Comparing may take long: it is done off the threads that others wait for, while the lease is kept.
+async fn in_background<T: Send + 'static>(
+    attempt: &Attempt,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, AttemptError> {
+    let tracker = ProgressTracker::new(Progress {
+        phase: Phase::Assembling,
+        percent: PERCENT_WRITTEN,
+        words: 0,
+    });
+    let done = attempt
+        .run(&tracker, tokio::task::spawn_blocking(work))
+        .await?;
+    done.map_err(|panic| AttemptError::Panicked(panic.to_string()))
+}
+
+async fn texts(attempt: &Attempt, sources: &Arc<Sources>) -> Result<Arc<Texts>, AttemptError> {
+    let sources = sources.clone();
+    let prepare = move || {
+        let sources = sources.list.iter();
+        let texts = sources.map(|source| (source.number, SourceText::new(&source.text)));
+        Arc::new(texts.collect::<Texts>())
+    };
+    in_background(attempt, prepare).await
+}
+
+/// Takes out of a draft what its model has made up: addresses, and sources that there are not.
+async fn remove_inventions(
+    attempt: &Attempt,
+    own_words: &str,
+    texts: &Texts,
+    draft: &mut Draft,
+) -> Result<(), AttemptError> {
+    let mut warnings = Vec::new();
+    for (number, section) in draft.sections.iter_mut().enumerate() {
+        let (body, invented) = without_inventions(&section.body, own_words, texts);
+        section.body = body;
+        let warn =
+            |text: String| Warning::new(WarningCode::InventedSource, Some(number as u32), &text);
+        warnings.extend(invented.into_iter().map(warn));
+        // Headings cite nothing. Those of an outline are its owner's.
+        if attempt.outline().is_none() {
+            section.heading = section.heading.take().map(|heading| unchecked(&heading));
+        }
+    }
+    if attempt.outline().is_none() {
+        draft.title = draft.title.take().map(|title| unchecked(&title));
+    }
+    attempt.warn(warnings).await
+}
+
+/// A section without the addresses that its model has written, and what was taken out or names a
+/// source that there is not.
+fn without_inventions(body: &str, own_words: &str, texts: &Texts) -> (String, Vec<String>) {
+    let (body, mut invented) = without_addresses(body, own_words);
+    let cited = read_sentences(&body)
+        .into_iter()
+        .flat_map(|sentence| sentence.cited);
+    let unknown = cited.filter(|number| !texts.contains_key(number));
+    invented.extend(unknown.map(|number| format!("[{number}]")));
+    (body, invented)
+}
+
+/// Sections as they are stored.
+struct Settled {
+    bodies: Vec<String>,
+    grounding: Grounding,
+    warnings: Vec<Warning>,
+}
+
+/// Leaves the citations that hold, and adds those that a model has left out. `first` is the number of
+/// the first section.
+fn settle(bodies: &[String], first: u32, texts: &Texts) -> Settled {
+    let mut settled = Settled {
+        bodies: Vec::new(),
+        grounding: Grounding::default(),
+        warnings: Vec::new(),
+    };
+    for (body, section) in bodies.iter().zip(first..) {
+        let mut kept: Vec<(Range<usize>, Vec<u32>)> = Vec::new();
+        let mut found: Vec<Vec<Citation>> = Vec::new();
+        for sentence in read_sentences(body) {
+            let mut citations = verify(&sentence, section, texts);
+            if citations.is_empty() {
+                citations.extend(first_bearing(&sentence, section, texts));
+            }
+            if citations.iter().any(|citation| !holds(citation)) {
+                let code = WarningCode::UnsupportedCitation;
+                let warning = Warning::new(code, Some(section), &sentence.text);
+                settled.warnings.push(warning);
+            }
+            let numbers = citations.iter().filter(|citation| holds(citation));
+            kept.push((
+                sentence.range,
+                numbers.map(|citation| citation.number).collect(),
+            ));
+            found.push(citations);
+        }
+        let body = with_citations(body, &kept);
+        for (sentence, citations) in read_sentences(&body).into_iter().zip(found) {
+            count(&mut settled.grounding, &body[sentence.range], citations);
+        }
+        settled.bodies.push(body);
+    }
+    settled
+}
+
+/// Counts a sentence as it stands in the post.
+fn count(grounding: &mut Grounding, sentence: &str, citations: Vec<Citation>) {
+    grounding.sentences += 1;
+    grounding.cited += u32::from(!citations.is_empty());
+    grounding.supported += u32::from(citations.iter().any(holds));
+    let as_written = citations.into_iter().map(|citation| Citation {
+        sentence: sentence.to_owned(),
+        ..citation
+    });
+    grounding.citations.extend(as_written);
+}
+
+fn holds(citation: &Citation) -> bool {
+    citation.verdict != Verdict::Unsupported
+}
+
+/// What the sources that a sentence names have to say to it.
+fn verify(sentence: &Sentence, section: u32, texts: &Texts) -> Vec<Citation> {
+    let numbers = sentence.cited.iter().copied();
+    let named = numbers.filter_map(|number| Some((number, texts.get(&number)?)));
+    named
+        .map(|(number, source)| citation(sentence, section, number, source))
+        .collect()
+}
+
+/// The first source that bears a sentence.
+fn first_bearing(sentence: &Sentence, section: u32, texts: &Texts) -> Option<Citation> {
+    let all = texts.iter();
+    let mut all = all.map(|(number, source)| citation(sentence, section, *number, source));
+    all.find(holds)
+}
+
+fn citation(sentence: &Sentence, section: u32, number: u32, source: &SourceText) -> Citation {
+    let evidence = source.evidence(&sentence.text);
+    let range = evidence.as_ref().map(|evidence| &evidence.range);
+    let characters = range.map(|range| source.characters(range));
+    Citation {
+        number,
+        section,
+        sentence: sentence.text.clone(),
+        quote: range.map(|range| source.quote(range)),
+        start: characters.as_ref().map(|range| range.start as u32),
+        end: characters.map(|range| range.end as u32),
+        verdict: match evidence.map(|evidence| evidence.kind) {
+            Some(Match::Exact) => Verdict::Exact,
+            Some(Match::Close) => Verdict::Close,
+            None => Verdict::Unsupported,
+        },
+    }
+}
+
+/// The citations of a section that hold, and those that do not.
+async fn check(
+    attempt: &Attempt,
+    texts: &Arc<Texts>,
+    body: String,
+) -> Result<(Vec<Citation>, Vec<Citation>), AttemptError> {
+    let texts = texts.clone();
+    let checked = move || {
+        let sentences = read_sentences(&body);
+        let all = sentences
+            .iter()
+            .flat_map(|sentence| verify(sentence, 0, &texts));
+        all.partition(holds)
+    };
+    in_background(attempt, checked).await
+}
+
+async fn rewrite(
+    attempt: &Attempt,
+    brief: &PostBrief,
+    draft: &Draft,
+    number: usize,
+    unsupported: &[Citation],
+    step: i32,
+) -> Result<String, AttemptError> {
+    let section = &draft.sections[number];
+    let advice: Vec<String> = unsupported
+        .iter()
+        .map(|citation| {
+            format!(
+                "\"{}\" is not what source [{}] says. Say what it says, or leave it out.",
+                citation.sentence, citation.number
+            )
+        })
+        .collect();
+    let title = draft.title.as_deref().unwrap_or(&brief.topic);
+    let words = (word_count(&section.body).max(0) as u32).clamp(40, 800);
+    let prompt = prompts::rewrite(brief, title, &draft.sections, number, &advice, words);
+    let progress = progress(draft);
+    let tracker = ProgressTracker::new(progress);
+    let reply = attempt
+        .call(prompt, &tracker, &|_: Event| {}, UNSEEN)
+        .await?;
+    let heading = section.heading.as_deref().unwrap_or_default();
+    let (body, warnings) = by_section::read_section(heading, number, &reply);
+    attempt.warn(warnings).await?;
+    attempt
+        .checkpoint(step, &body, progress, reply.usage)
+        .await?;
+    Ok(body)
+}
+
+fn progress(draft: &Draft) -> Progress {
+    Progress {
+        phase: Phase::Assembling,
+        percent: PERCENT_WRITTEN,
+        words: word_count(&draft.content()),
+    }
+}
+
+/// The sources that are cited, as the last section.
+fn list_of_sources(
+    brief: &PostBrief,
+    sources: &[Source],
+    grounding: &Grounding,
+) -> Option<Section> {
+    let is_used = |source: &&Source| {
+        let mut citations = grounding.citations.iter();
+        citations.any(|it| it.number == source.number && it.verdict != Verdict::Unsupported)
+    };
+    let lines: Vec<String> = sources.iter().filter(is_used).map(line).collect();
+    (!lines.is_empty()).then(|| Section {
+        heading: Some(language::word_for_sources(brief.options.language.as_deref()).to_owned()),
+        body: lines.join("\n"),
+    })
+}
+
+/// How each line of the list begins.
+const LISTED: &str = "- \\[";
+
+/// Whether a section is the list of sources.
+fn is_list(body: &str) -> bool {
+    !body.trim().is_empty() && body.trim().lines().all(|line| line.starts_with(LISTED))
+}
+
+/// A source as it is listed. Its names are text of others: marks in them are none of ours.
+fn line(source: &Source) -> String {
+    let title = escaped(source.name());
+    let name = match &source.url {
+        Some(url) => format!(
+            "[{title}](<{}>)",
+            url.replace('\\', "%5C").replace('&', "&amp;")
+        ),
+        None => title,
+    };
+    let site = source.site.as_deref().map(escaped).unwrap_or_default();
+    let site = if site.is_empty() {
+        site
+    } else {
+        format!(", {site}")
+    };
+    format!("{LISTED}{}\\] {name}{site}", source.number)
+}
+
+fn escaped(name: &str) -> String {
+    let mark = |c: char| c.is_ascii_punctuation().then_some('\\');
+    name.chars()
+        .flat_map(|c| mark(c).into_iter().chain([c]))
+        .collect()
+}
