@@ -122,6 +122,8 @@ pub async fn finished_since(
 /// How many jobs finished in a period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromQueryResult)]
 pub struct FinishedCounts {
+    /// Which of the periods it is, from 0 on.
+    pub period: i32,
     /// In any way.
     pub finished: i64,
     /// By an error.
@@ -147,10 +149,12 @@ pub async fn finished_between(
         )
     };
     let periods: Vec<String> = (0..times.len().saturating_sub(1)).map(period).collect();
-    let sql = periods.join(" UNION ALL ") + " ORDER BY period";
+    let sql = periods.join(" UNION ALL ");
     let times = times.iter().map(|time| Value::from(*time));
     let query = Statement::from_sql_and_values(db.get_database_backend(), sql, times);
-    FinishedCounts::find_by_statement(query).all(db).await
+    let mut counts = FinishedCounts::find_by_statement(query).all(db).await?;
+    counts.sort_unstable_by_key(|count| count.period);
+    Ok(counts)
 }
 
 /// A job's position in the queue.
