@@ -55,7 +55,7 @@ export const text = {
   writePost: "Write the post",
   stopKeep: "Stop, and keep this",
   stopDiscard: "Stop, and discard it",
-  newest: "Go to the newest words",
+  newest: "Newest words",
   writing: "Writing …",
   queued: "Waiting for a worker …",
   position: (/** @type {number} */ n) => `Waiting for a worker, at position ${n} …`,

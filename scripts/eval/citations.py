@@ -7,12 +7,17 @@ from topics import Topic
 MARK = re.compile(r"\[(\d+)\]")
 
 
+def without_list(content: str) -> str:
+    """A post without the list of its sources, which ends it."""
+    text, _, last = content.rpartition("\n## ")
+    lines = [line for line in last.split("\n")[1:] if line]
+    return text if lines and all(line.startswith("- \\[") for line in lines) else content
+
+
 def measure_citations(topic: Topic, content: str, citations: list[dict], grounding: dict | None) -> dict:
     """Precision: of the sentences that cite a source, how many tell a fact that it has. Recall: of
     the sentences that tell a known fact, how many cite the source that has it."""
-    body = content.split("\n## ")
-    # The last section is the list of sources.
-    text = "\n## ".join(body[:-1]) if citations and len(body) > 1 else content
+    text = without_list(content)
     cited = told = right = correct = 0
     for sentence in sentences(text):
         sources = {fact["source"] for fact in topic.facts if tells(sentence, fact)}

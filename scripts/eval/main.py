@@ -15,7 +15,7 @@ import blind
 import page
 import report
 from baseline import Baseline
-from citations import measure_citations
+from citations import measure_citations, without_list
 from local_model import local_model
 from metrics import measure
 from processes import Refused
@@ -32,7 +32,7 @@ class Evaluation:
         self.sides: dict[str, dict[str, dict]] = {"ours": {}}
 
     def add(self, side: str, topic: Topic, run: dict) -> None:
-        run["measures"] = measure(topic, run["title"], run["content"])
+        run["measures"] = measure(topic, run["title"], without_list(run["content"]))
         if topic.facts:
             found = run.get("citations", []), run.get("grounding")
             run["facts"] = measure_citations(topic, run["content"], *found)
@@ -84,7 +84,8 @@ class Evaluation:
             return []
         ours = json.loads(last.read_text(encoding="utf-8"))["ours"]
         runs = [(topic, ours[topic.id]) for topic in topics if topic.id in ours]
-        return [run | {"measures": measure(topic, run["title"], run["content"])} for topic, run in runs]
+        text = lambda run: without_list(run["content"])
+        return [run | {"measures": measure(topic, run["title"], text(run))} for topic, run in runs]
 
     def _digest(self) -> str:
         """What tells whether two runs gave the same posts."""

@@ -396,8 +396,9 @@ fn line(source: &Source) -> String {
     format!("{LISTED}{}\\] {name}{site}", source.number)
 }
 
+/// A name, in which nothing is Markdown.
 fn escaped(name: &str) -> String {
-    let mark = |c: char| c.is_ascii_punctuation().then_some('\\');
+    let mark = |c: char| "\\`*_[]<>&|~$^".contains(c).then_some('\\');
     name.chars()
         .flat_map(|c| mark(c).into_iter().chain([c]))
         .collect()
