@@ -7,10 +7,9 @@ use utoipa::openapi::path::Operation;
 use utoipa::openapi::response::Response;
 
 /// A response's schema, which field of it is which parameter, and of which operations.
-const LINKS: [(&str, &str, &str, &[&str]); 20] = [
+const LINKS: [(&str, &str, &str, &[&str]); 19] = [
     ("Post", "id", "id", POST),
     ("Post", "job/id", "id", JOB),
-    ("Post", "sources/0/number", "number", SOURCE),
     ("PostSections", "items/0/number", "number", SECTION),
     (
         "RevisionSummaryPage",
@@ -56,7 +55,6 @@ const POST: &[&str] = &[
     "list_blog_sections",
 ];
 const SECTION: &[&str] = &["regenerate_blog_section"];
-const SOURCE: &[&str] = &["get_blog_source"];
 const REVISION: &[&str] = &["get_blog_revision", "restore_blog_revision"];
 const JOB: &[&str] = &["get_job", "get_job_events", "cancel_job", "retry_job"];
 const ANY_JOB: &[&str] = &["get_any_job", "cancel_any_job", "retry_any_job"];
