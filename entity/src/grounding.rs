@@ -51,3 +51,12 @@ pub enum Verdict {
     /// It does not: the citation was taken out of the text.
     Unsupported,
 }
+
+/// How each line of the list of sources begins, in which a post ends.
+pub const LISTED: &str = "- \\[";
+
+/// Whether the text of a section is the list of sources.
+pub fn is_list_of_sources(text: &str) -> bool {
+    let text = text.trim();
+    !text.is_empty() && text.lines().all(|line| line.starts_with(LISTED))
+}

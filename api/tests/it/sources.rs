@@ -128,6 +128,7 @@ async fn each_citation_is_checked_against_its_source() {
         .put(&post_path(&post), json!({ "content": edited }))
         .await;
     assert_eq!(verdicts(&post.body), [exact(2), exact(1)]);
+    assert_eq!(post.body["grounding"], Value::Null);
 }
 
 #[tokio::test]
@@ -449,6 +450,17 @@ async fn a_section_that_is_written_again_is_checked_too() {
     ann.post(&path, json!({})).await.assert_status(202);
     let post = written(&app, &ann, &asked, ONE_CALL).await;
     let content = text(&post["content"]);
+    assert!(
+        content.ends_with("The \\*garden\\*\n- \\[2\\] Bridges\n"),
+        "{content}"
+    );
+    let list = format!("{}/sections/2/regenerate", post_path(&post));
+    let refused = ann.post(&list, json!({})).await;
+    refused.assert_field_errors(&["number: unsupported"]);
+    let mut reader = EventReader::of(&ann, &post);
+    reader.connect().await;
+    reader.read_to_end().await;
+    assert_eq!(json!(reader.content()), post["content"]);
     assert!(
         content.contains("41 kilometres long.[2] They were sold.\n"),
         "{content}"

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use entity::grounding::{Citation, Grounding, Verdict};
+use entity::grounding::{Citation, Grounding, LISTED, Verdict, is_list_of_sources};
 use entity::job::{Phase, Warning, WarningCode};
 use entity::text::word_count;
 use shared::queue::Progress;
@@ -46,13 +46,14 @@ pub(super) async fn ground(
     mut draft: Draft,
 ) -> Result<(Draft, Grounding), AttemptError> {
     let finished = attempt.finished_steps().await?;
-    let texts = texts(attempt, sources).await?;
+    let words = word_count(&draft.content());
+    let texts = texts(attempt, words, sources).await?;
     let own_words = brief.own_words();
     remove_inventions(attempt, &own_words, &texts, &mut draft).await?;
     let mut rewrites = 0;
     for number in 0..draft.sections.len() {
         let before = draft.sections[number].body.clone();
-        let (holding, broken) = check(attempt, &texts, before.clone()).await?;
+        let (holding, broken) = check(attempt, words, &texts, before.clone()).await?;
         if broken.is_empty() || rewrites == MAX_REWRITES {
             continue;
         }
@@ -64,10 +65,10 @@ pub(super) async fn ground(
             None => rewrite(attempt, brief, &draft, number, &broken, step).await?,
         };
         let (body, _) = without_inventions(&body, &own_words, &texts);
-        let (still_holding, still_broken) = check(attempt, &texts, body.clone()).await?;
+        let (still_holding, still_broken) = check(attempt, words, &texts, body.clone()).await?;
         let is_better = still_broken.len() < broken.len() && still_holding.len() >= holding.len();
-        let words = word_count(&before).max(40) as u32;
-        if is_better && review::is_one_section(&before, &body, words) {
+        let room = word_count(&before).max(40) as u32;
+        if is_better && review::is_one_section(&before, &body, room) {
             draft.sections[number].body = body;
         }
     }
@@ -77,7 +78,7 @@ pub(super) async fn ground(
         .map(|section| section.body.clone())
         .collect();
     let of_texts = texts.clone();
-    let settled = in_background(attempt, move || settle(&bodies, 0, &of_texts)).await?;
+    let settled = in_background(attempt, words, move || settle(&bodies, 0, &of_texts)).await?;
     attempt.warn(settled.warnings).await?;
     for (section, body) in draft.sections.iter_mut().zip(settled.bodies) {
         section.body = body;
@@ -96,11 +97,12 @@ pub(super) async fn ground_section(
     number: u32,
     text: &str,
 ) -> Result<String, AttemptError> {
-    let texts = texts(attempt, sources).await?;
+    let words = word_count(text);
+    let texts = texts(attempt, words, sources).await?;
     let (text, invented) = without_inventions(text, &brief.own_words(), &texts);
     let warn = |text: &String| Warning::new(WarningCode::InventedSource, Some(number), text);
     attempt.warn(invented.iter().map(warn)).await?;
-    let settled = in_background(attempt, move || settle(&[text], number, &texts)).await?;
+    let settled = in_background(attempt, words, move || settle(&[text], number, &texts)).await?;
     attempt.warn(settled.warnings).await?;
     Ok(settled.bodies.concat())
 }
@@ -111,13 +113,14 @@ pub(super) async fn measure(
     sources: &Arc<Sources>,
     sections: Vec<String>,
 ) -> Result<Grounding, AttemptError> {
-    let texts = texts(attempt, sources).await?;
-    let measured = in_background(attempt, move || {
+    let words = sections.iter().map(|section| word_count(section)).sum();
+    let texts = texts(attempt, words, sources).await?;
+    let measured = in_background(attempt, words, move || {
         let mut grounding = Grounding::default();
         for (number, body) in sections
             .iter()
             .enumerate()
-            .filter(|(_, body)| !is_list(body))
+            .filter(|(_, body)| !is_list_of_sources(body))
         {
             for sentence in read_sentences(body) {
                 let citations = verify(&sentence, number as u32, &texts);
@@ -135,14 +138,16 @@ pub(crate) fn unchecked(text: &str) -> String {
 }
 
 /// Comparing may take long: it is done off the threads that others wait for, while the lease is kept.
+/// So many `words` are written.
 async fn in_background<T: Send + 'static>(
     attempt: &Attempt,
+    words: i32,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, AttemptError> {
     let tracker = ProgressTracker::new(Progress {
         phase: Phase::Assembling,
         percent: PERCENT_WRITTEN,
-        words: 0,
+        words,
     });
     let done = attempt
         .run(&tracker, tokio::task::spawn_blocking(work))
@@ -150,14 +155,18 @@ async fn in_background<T: Send + 'static>(
     done.map_err(|panic| AttemptError::Panicked(panic.to_string()))
 }
 
-async fn texts(attempt: &Attempt, sources: &Arc<Sources>) -> Result<Arc<Texts>, AttemptError> {
+async fn texts(
+    attempt: &Attempt,
+    words: i32,
+    sources: &Arc<Sources>,
+) -> Result<Arc<Texts>, AttemptError> {
     let sources = sources.clone();
     let prepare = move || {
         let sources = sources.list.iter();
         let texts = sources.map(|source| (source.number, SourceText::new(&source.text)));
         Arc::new(texts.collect::<Texts>())
     };
-    in_background(attempt, prepare).await
+    in_background(attempt, words, prepare).await
 }
 
 /// Takes out of a draft what its model has made up: addresses, and sources that there are not.
@@ -295,6 +304,7 @@ fn citation(sentence: &Sentence, section: u32, number: u32, source: &SourceText)
 /// The citations of a section that hold, and those that do not.
 async fn check(
     attempt: &Attempt,
+    words: i32,
     texts: &Arc<Texts>,
     body: String,
 ) -> Result<(Vec<Citation>, Vec<Citation>), AttemptError> {
@@ -306,7 +316,7 @@ async fn check(
             .flat_map(|sentence| verify(sentence, 0, &texts));
         all.partition(holds)
     };
-    in_background(attempt, checked).await
+    in_background(attempt, words, checked).await
 }
 
 async fn rewrite(
@@ -353,7 +363,7 @@ fn progress(draft: &Draft) -> Progress {
 }
 
 /// The sources that are cited, as the last section.
-fn list_of_sources(
+pub(super) fn list_of_sources(
     brief: &PostBrief,
     sources: &[Source],
     grounding: &Grounding,
@@ -367,14 +377,6 @@ fn list_of_sources(
         heading: Some(language::word_for_sources(brief.options.language.as_deref()).to_owned()),
         body: lines.join("\n"),
     })
-}
-
-/// How each line of the list begins.
-const LISTED: &str = "- \\[";
-
-/// Whether a section is the list of sources.
-fn is_list(body: &str) -> bool {
-    !body.trim().is_empty() && body.trim().lines().all(|line| line.starts_with(LISTED))
 }
 
 /// A source as it is listed. Its names are text of others: marks in them are none of ours.

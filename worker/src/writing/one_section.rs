@@ -1,6 +1,7 @@
 //! One section of a finished post, written again as its owner wants it. All others stay as they
 //! are, byte for byte.
 
+use entity::grounding::is_list_of_sources;
 use entity::job::{Phase, SectionTask};
 use entity::post::PostContent;
 use entity::sections::{Section, sections};
@@ -48,16 +49,27 @@ pub(super) async fn write(
         None => text,
     };
     attempt.count_warnings().await;
-    let (content, view) = post.with_section(&text);
-    let sections = sections(&content);
-    let bodies = sections
+    let (mut content, mut view) = post.with_section(&text);
+    let parts = sections(&content);
+    let bodies = parts
         .iter()
         .map(|section| section.text(&content).to_owned());
     let bodies: Vec<String> = bodies.collect();
-    let mut content = PostContent::new(Some(post.title), content);
-    if let Some(sources) = &brief.sources {
-        content = content.with_grounding(&grounding::measure(attempt, sources, bodies).await?);
+    let Some(sources) = &brief.sources else {
+        let content = PostContent::new(Some(post.title), content);
+        return attempt.finish(content, view).await;
+    };
+    let grounding = grounding::measure(attempt, sources, bodies).await?;
+    // What the section cites now stands in the list of sources, too.
+    if let Some(list) = grounding::list_of_sources(brief, &sources.list, &grounding)
+        && let (Some(part), Some(told)) = (parts.last(), view.sections.last_mut())
+        && is_list_of_sources(part.text(&content))
+        && is_list_of_sources(&told.text)
+    {
+        content = part.with_text(&content, &list.body);
+        told.text = list.body;
     }
+    let content = PostContent::new(Some(post.title), content).with_grounding(&grounding);
     attempt.finish(content, view).await
 }
 

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use entity::grounding::{Citation, Grounding, Verdict};
-use entity::{job, post};
+use entity::{job, post, post_revision};
 use sea_orm::ConnectionTrait;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -32,7 +32,7 @@ pub(crate) struct Post {
     /// The sentences that name a source, or did before it was found not to bear them. Those that were
     /// edited since are left out.
     citations: Vec<Citation>,
-    /// How much of the text its sources bear; null if it was written without any.
+    /// How much of the text its sources bear; null if it was written without any, or was edited since.
     grounding: Option<GroundingCounts>,
 }
 
@@ -85,7 +85,9 @@ const WORDS_PER_MINUTE: i32 = 200;
 
 impl Post {
     fn new(post: post::Model, job: Option<Job>, me: &CurrentUser) -> Self {
-        let grounding = grounding(&post);
+        // Counted in the agent's text, and not in what its owner has made of it.
+        let is_agents = post.text_author != Some(post_revision::Author::User);
+        let grounding = grounding(&post).filter(|_| is_agents);
         Post {
             citations: citations(&post),
             grounding: grounding.map(|it| GroundingCounts {

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
+use entity::grounding::is_list_of_sources;
 use entity::job::SectionTask;
 use entity::post;
 use entity::sections::sections;
@@ -23,7 +24,9 @@ use crate::extract::idempotency::{IdempotencyKey, IdempotentResponse};
 use crate::extract::json::JsonBody;
 use crate::extract::path::{PathId, PathParts};
 use crate::extract::text_rules::trimmed_length;
-use crate::generation_options::{GenerationOptions, check_writes_parts, resolve_model};
+use crate::generation_options::{
+    GenerationOptions, check_writes_parts, resolve_model, uses_sources,
+};
 use crate::http_headers::if_match_allows;
 use crate::middleware::request_context::current_origin;
 use crate::routes::jobs::Job;
@@ -192,8 +195,11 @@ fn check_section(post: &post::Model, number: u32) -> Result<()> {
             _ => Error::NoContent,
         });
     };
-    match sections(content).get(number as usize) {
-        Some(_) => Ok(()),
-        None => Err(Error::NotFound),
+    let sections = sections(content);
+    let section = sections.get(number as usize).ok_or(Error::NotFound)?;
+    if uses_sources(&post.options) && is_list_of_sources(section.text(content)) {
+        let message = "is the list of sources, which the service makes";
+        return Err(Error::invalid("number", "unsupported", message));
     }
+    Ok(())
 }
