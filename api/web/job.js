@@ -3,6 +3,7 @@ import { h, notify } from "./dom.js";
 import { watch } from "./events.js";
 import { LiveText } from "./live.js";
 import { reviewOutline } from "./outline.js";
+import { sourceList } from "./sources.js";
 import { text } from "./text.js";
 
 /**
@@ -33,9 +34,11 @@ export async function watchJob(place, post, signal) {
   const newest = h("button", { class: "plain", hidden: true, onclick: follow }, text.newest);
   const controls = h("div", { class: "row" }, keep, discard, newest);
   const review = h("div");
+  const found = h("div");
   place.replaceChildren(
     h("div", { class: "status" }, h("div", { class: "row" }, line, count), bar, controls),
     review,
+    found,
     live.element,
   );
   if (job.queue_position > 1) line.textContent = text.position(job.queue_position);
@@ -73,11 +76,19 @@ export async function watchJob(place, post, signal) {
 
   /** @param {string | null} phase */
   function setPhase(phase) {
+    showSources().catch(() => {});
     if (phase === "reading") line.textContent = text.reading;
     if (phase === "checking") line.textContent = text.checking;
     if (phase === "outline") line.textContent = text.outlinePhase;
     if (phase === "writing") line.textContent = text.writing;
     if (phase === "assembling") line.textContent = text.assembling;
+  }
+
+  /** What became of the sources so far. */
+  async function showSources() {
+    if (!post.sources?.length) return;
+    const now = await call("GET", `/blogs/${post.id}`, { signal });
+    found.replaceChildren(sourceList(now) || "");
   }
 
   /** @param {{ percent: number, words: number }} progress */
