@@ -274,13 +274,15 @@ async fn a_search_with_many_near_matches_ends() {
 }
 
 #[tokio::test]
-async fn a_summary_is_the_post_without_its_content() {
+async fn a_summary_is_the_post_without_its_content_and_sources() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Summaries").await;
     app.run_jobs().await;
     let mut post = ann.get_post(&asked).await;
-    assert!(post.as_object_mut().unwrap().remove("content").is_some());
+    for field in ["content", "sources", "citations", "grounding"] {
+        assert!(post.as_object_mut().unwrap().remove(field).is_some());
+    }
     assert_eq!(ann.get("/blogs").await.items(), [post]);
 }
 

@@ -39,6 +39,7 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     (BOTH, "AGENT", ""),
     (BOTH, "AGENT_MODEL", ""),
     ("worker", "AGENT_WRITING", ""),
+    ("worker", "SOURCE_PRIVATE_HOSTS", ""),
     (BOTH, "SHUTDOWN_GRACE_SECS", "[default: 30]"),
     (BOTH, "LOG_FORMAT", "[default: text]"),
     (BOTH, "RUST_LOG", "[default: info]"),

@@ -90,6 +90,8 @@ impl Fetcher {
     /// # Errors
     /// If TLS can't be set up.
     pub fn new(private_hosts: &[String]) -> reqwest::Result<Self> {
+        // An error only says that it is installed already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let allowed = Arc::new(AllowedHosts(private_hosts.to_vec()));
         let client = Client::builder()
             .user_agent(format!("{AGENT}/{}", env!("CARGO_PKG_VERSION")))

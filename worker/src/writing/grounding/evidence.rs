@@ -246,7 +246,7 @@ impl Claim {
             || !has_in_order(&self.names)
             || !has_in_order(&self.numbers)
             || !self.quotations.iter().all(has_quotation)
-            || self.denied != denied(window)
+            || !denies_the_same(&self.denied, &denied(window))
         {
             return 0.0;
         }
@@ -265,6 +265,15 @@ impl Claim {
 fn content(words: &[Word]) -> Vec<String> {
     let words = words.iter().filter(|word| word.is_content());
     words.map(|word| word.stem.clone()).collect()
+}
+
+/// Whether two texts deny as often, and each time the same, as far as both go on.
+fn denies_the_same(a: &[Vec<String>], b: &[Vec<String>]) -> bool {
+    let is_same = |(a, b): (&Vec<String>, &Vec<String>)| {
+        let both = a.len().min(b.len());
+        a[..both] == b[..both] && (both > 0 || a.len() == b.len())
+    };
+    a.len() == b.len() && a.iter().zip(b).all(is_same)
 }
 
 /// What a text denies: the two words of content behind each negation.
