@@ -281,31 +281,31 @@ fn options() -> Options {
 pub(super) fn without_addresses(body: &str, allowed: &str) -> (String, Vec<String>) {
     let mut cuts: Vec<(Range<usize>, String)> = Vec::new();
     let mut addresses = Vec::new();
-    let mut open: Option<(Range<usize>, String, bool)> = None;
-    let code = fixed_parts(body);
+    // Links and images that have not ended, which may be in one another: where each stands, and its
+    // text, if it is a link; None for one that stays.
+    let mut open: Vec<Option<(Range<usize>, String)>> = Vec::new();
+    let mut code = Vec::new();
     for (event, range) in Parser::new_ext(body, options()).into_offset_iter() {
+        if let Event::Code(_) | Event::Start(Tag::CodeBlock(_)) = event {
+            code.push(range.clone());
+        }
         match event {
-            Event::Start(Tag::Link { dest_url, .. }) if !is_allowed(&dest_url, allowed) => {
-                addresses.push(dest_url.to_string());
-                open = Some((range, String::new(), true));
-            }
-            Event::Start(Tag::Image { dest_url, .. }) if !is_allowed(&dest_url, allowed) => {
-                addresses.push(dest_url.to_string());
-                open = Some((range, String::new(), false));
+            Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => {
+                let is_own = !is_allowed(&dest_url, allowed);
+                if is_own {
+                    addresses.push(dest_url.to_string());
+                }
+                open.push(is_own.then(|| (range, String::new())));
             }
             Event::Text(text) | Event::Code(text) => {
-                if let Some((_, inside, true)) = &mut open {
+                if let Some(Some((_, inside))) = open.last_mut() {
                     *inside += &text;
                 }
             }
-            Event::End(TagEnd::Link | TagEnd::Image) => {
-                if let Some((range, text, _)) = open.take() {
-                    let text = if is_address(&text) {
-                        String::new()
-                    } else {
-                        text
-                    };
-                    cuts.push((range, text));
+            Event::End(end @ (TagEnd::Link | TagEnd::Image)) => {
+                if let Some(Some((range, text))) = open.pop() {
+                    let is_gone = end == TagEnd::Image || is_address(&text);
+                    cuts.push((range, if is_gone { String::new() } else { text }));
                 }
             }
             // An element of HTML may lead anywhere.
@@ -485,7 +485,18 @@ mod tests {
                 0,
             ),
             ("<a href='//evil'>x</a>", "x</a>", 1),
+            (
+                "[![A pot](https://made.up/pot.png)](https://made.up/x) grows.",
+                " grows.",
+                2,
+            ),
+            (
+                "[it ![A pot](https://made.up/pot.png)](https://own.example/a)",
+                "[it ](https://own.example/a)",
+                1,
+            ),
             ("`curl https://made.up`", "`curl https://made.up`", 0),
+            ("`curl https://made.up", "`curl ", 1),
         ] {
             let (text, found) = without_addresses(body, "Mention https://own.example/a please.");
             assert_eq!((text.as_str(), found.len()), (expected, count), "{body}");
