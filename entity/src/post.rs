@@ -50,7 +50,8 @@ pub struct Model {
     pub text_options: Option<Json>,
     /// When they were stored.
     pub text_at: Option<Timestamp>,
-    /// How the citations of the agent's latest text hold: [`Grounding`] as JSON. What the owner has edited since is not in it.
+    /// How the citations of the agent's latest text hold: [`Grounding`] as JSON. What the owner has
+    /// edited since is not in it.
     pub text_grounding: Option<Json>,
     /// The status.
     pub status: Status,

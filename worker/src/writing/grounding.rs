@@ -21,9 +21,8 @@ use self::citations::{
 };
 use self::evidence::{Match, SourceText};
 use super::draft::{Draft, Section};
-use super::{PERCENT_WRITTEN, PostBrief, by_section, language, prompts, review, steps};
-use crate::agent::Event;
-use crate::attempt::{Attempt, ProgressTracker, UNSEEN};
+use super::{PERCENT_WRITTEN, PostBrief, language, review, steps};
+use crate::attempt::{Attempt, ProgressTracker};
 use crate::outcome::AttemptError;
 use crate::sources::{Source, Sources};
 
@@ -319,6 +318,7 @@ async fn check(
     in_background(attempt, words, checked).await
 }
 
+/// Has a section written again that says what its sources do not.
 async fn rewrite(
     attempt: &Attempt,
     brief: &PostBrief,
@@ -327,39 +327,14 @@ async fn rewrite(
     unsupported: &[Citation],
     step: i32,
 ) -> Result<String, AttemptError> {
-    let section = &draft.sections[number];
-    let advice: Vec<String> = unsupported
-        .iter()
-        .map(|citation| {
-            format!(
-                "\"{}\" is not what source [{}] says. Say what it says, or leave it out.",
-                citation.sentence, citation.number
-            )
-        })
-        .collect();
-    let title = draft.title.as_deref().unwrap_or(&brief.topic);
-    let words = (word_count(&section.body).max(0) as u32).clamp(40, 800);
-    let prompt = prompts::rewrite(brief, title, &draft.sections, number, &advice, words);
-    let progress = progress(draft);
-    let tracker = ProgressTracker::new(progress);
-    let reply = attempt
-        .call(prompt, &tracker, &|_: Event| {}, UNSEEN)
-        .await?;
-    let heading = section.heading.as_deref().unwrap_or_default();
-    let (body, warnings) = by_section::read_section(heading, number, &reply);
-    attempt.warn(warnings).await?;
-    attempt
-        .checkpoint(step, &body, progress, reply.usage)
-        .await?;
-    Ok(body)
-}
-
-fn progress(draft: &Draft) -> Progress {
-    Progress {
-        phase: Phase::Assembling,
-        percent: PERCENT_WRITTEN,
-        words: word_count(&draft.content()),
-    }
+    let advice = unsupported.iter().map(|citation| {
+        format!(
+            "\"{}\" is not what source [{}] says. Say what it says, or leave it out.",
+            citation.sentence, citation.number
+        )
+    });
+    let words = (word_count(&draft.sections[number].body).max(0) as u32).clamp(40, 800);
+    review::rewrite(attempt, brief, draft, number, advice.collect(), words, step).await
 }
 
 /// The sources that are cited, as the last section.

@@ -52,7 +52,20 @@ pub(super) async fn improve(
         let stored = finished.iter().find(|stored| stored.position == step);
         let body = match stored {
             Some(stored) => stored.content.clone(),
-            None => rewrite(attempt, brief, &draft, section, &of_section, step).await?,
+            None => {
+                let advice = of_section.iter().map(|fault| fault.advice.clone());
+                let words = section_words(brief, &draft, section);
+                rewrite(
+                    attempt,
+                    brief,
+                    &draft,
+                    section,
+                    advice.collect(),
+                    words,
+                    step,
+                )
+                .await?
+            }
         };
         if !is_one_section(
             &draft.sections[section].body,
@@ -107,18 +120,18 @@ pub(super) fn is_repetitive(brief: &PostBrief, draft: &Draft) -> bool {
     repeated.count() > MAX_REPETITIONS
 }
 
-async fn rewrite(
+/// Has a section written again, as `advice` says, and stores it as a step.
+pub(super) async fn rewrite(
     attempt: &Attempt,
     brief: &PostBrief,
     draft: &Draft,
     number: usize,
-    faults: &[&Fault],
+    advice: Vec<String>,
+    words: u32,
     step: i32,
 ) -> Result<String, AttemptError> {
     let section = &draft.sections[number];
-    let advice: Vec<String> = faults.iter().map(|fault| fault.advice.clone()).collect();
     let title = draft.title.as_deref().unwrap_or(&brief.topic);
-    let words = section_words(brief, draft, number);
     let prompt = prompts::rewrite(brief, title, &draft.sections, number, &advice, words);
     let tracker = ProgressTracker::new(progress(draft));
     let reply = attempt
