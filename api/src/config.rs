@@ -7,7 +7,9 @@ use std::time::Duration;
 use anyhow::bail;
 use clap::{Parser, Subcommand};
 use ipnet::IpNet;
-use shared::config::{AgentSettings, LogSettings, Secret, StorageSettings, TraceSettings};
+use shared::config::{
+    AgentSettings, LogSettings, SearchSettings, Secret, StorageSettings, TraceSettings,
+};
 
 /// The HTTP API: accepts requests for blog posts, and serves posts and jobs.
 ///
@@ -83,6 +85,10 @@ pub struct Config {
     /// The agent that writes.
     #[command(flatten)]
     pub agent: AgentSettings,
+
+    /// The search of the web.
+    #[command(flatten)]
+    pub search: SearchSettings,
 
     /// Logging.
     #[command(flatten)]

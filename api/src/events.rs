@@ -263,6 +263,7 @@ fn snapshot(job: &job::Model, post: post::Model) -> Snapshot {
             percent: job.percent,
             words: job.words,
         },
+        sources: Vec::new(),
         title: post.title,
         sections: post.content.map(section).into_iter().collect(),
     }

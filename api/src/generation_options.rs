@@ -9,6 +9,15 @@ use crate::error::{Error, Result};
 use crate::extract::field_reader::{FieldReader, Violation, accept_any};
 use crate::extract::text_rules::{length, trimmed_length};
 
+/// What a client can choose from.
+#[derive(Clone, Debug)]
+pub(crate) struct Capabilities {
+    /// The first is the default.
+    pub(crate) models: Vec<Model>,
+    /// Whether there is a search of the web.
+    pub(crate) web_search: bool,
+}
+
 /// How to write the post; everything is optional.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -66,6 +75,8 @@ pub(crate) enum Research {
     None,
     /// The sources that come with the post.
     Sources,
+    /// Those, and what is found on the web, where the service has a search: see `GET /models`.
+    Web,
 }
 
 /// What to do when nothing in the sources has to do with the topic.
@@ -92,16 +103,16 @@ pub(crate) enum Tone {
 }
 
 impl GenerationOptions {
-    /// Takes the fields; `model` must be one of `models`.
-    pub(crate) fn from_fields(fields: &mut FieldReader, models: &[Model]) -> Option<Self> {
+    /// Takes the fields; they may ask only for what this service `can` do.
+    pub(crate) fn from_fields(fields: &mut FieldReader, can: &Capabilities) -> Option<Self> {
         let tone = fields.optional("tone", accept_any);
         let audience = fields.optional("audience", trimmed_length(1, 200));
         let language = fields.optional("language", language);
         let words = fields.optional("words", words);
         let keywords = fields.optional("keywords", keywords);
         let instructions = fields.optional("instructions", trimmed_length(1, 2000));
-        let model = fields.optional("model", |name| validate_model(name, models));
-        let research = fields.optional("research", research);
+        let model = fields.optional("model", |name| validate_model(name, &can.models));
+        let research = fields.optional("research", |name| research(name, can));
         let without_sources = fields.optional("without_sources", accept_any);
         Some(GenerationOptions {
             tone: tone?,
@@ -138,15 +149,16 @@ impl GenerationOptions {
     }
 }
 
-fn research(name: String) -> std::result::Result<Research, Violation> {
+fn research(name: String, can: &Capabilities) -> std::result::Result<Research, Violation> {
     match name.as_str() {
         "none" => Ok(Research::None),
         "sources" => Ok(Research::Sources),
+        "web" if can.web_search => Ok(Research::Web),
         "web" => {
             let message = "is not possible: this service has no search; give sources instead";
             Err(("unsupported", message.to_owned()))
         }
-        _ => Err(("invalid", "must be none or sources".to_owned())),
+        _ => Err(("invalid", "must be none, sources or web".to_owned())),
     }
 }
 
@@ -157,7 +169,10 @@ pub(crate) fn with_sources(
     new: bool,
 ) -> serde_json::Value {
     match (has_sources, options.as_object_mut()) {
-        (true, Some(fields)) if new || !fields.contains_key("research") => {
+        (true, Some(fields))
+            if new && fields.get("research").is_none_or(|it| it != "web")
+                || !fields.contains_key("research") =>
+        {
             fields.insert("research".to_owned(), "sources".into());
         }
         (false, Some(fields)) if fields.get("research").is_some_and(|it| it == "sources") => {
@@ -170,7 +185,7 @@ pub(crate) fn with_sources(
 
 /// Whether a post with these stored options is written from sources.
 pub(crate) fn uses_sources(options: &serde_json::Value) -> bool {
-    options["research"] == "sources"
+    options["research"] == "sources" || options["research"] == "web"
 }
 
 /// The model for stored options: the one that they name, or the default if they name none or one

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::change_watcher::ChangeWatcher;
-use shared::config::{Model, Secret};
+use shared::config::Secret;
 use shared::database::Database;
 use shared::events::EventSignal;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,7 @@ use crate::cached::Cached;
 use crate::concurrency_limit::{ConcurrencyLimit, PerUserLimit};
 use crate::config::Config;
 use crate::events::EventHub;
+use crate::generation_options::Capabilities;
 use crate::long_poll::LongPollHub;
 use crate::metrics::Metrics;
 
@@ -26,8 +27,7 @@ pub struct AppState {
     pub(crate) keys: Arc<SigningKeys>,
     pub(crate) refused_keys: RefusedKeys,
     pub(crate) passwords: Passwords,
-    /// The first is the default.
-    pub(crate) models: Arc<[Model]>,
+    pub(crate) capabilities: Arc<Capabilities>,
     /// For searches, which are the only slow queries.
     pub(crate) searches: PerUserLimit,
     /// For rendering posts, which takes a core.
@@ -60,7 +60,10 @@ impl AppState {
             keys: Arc::new(SigningKeys::new(secret)),
             refused_keys: RefusedKeys::default(),
             passwords: Passwords::new()?,
-            models: config.agent.models()?.into(),
+            capabilities: Arc::new(Capabilities {
+                models: config.agent.models()?,
+                web_search: config.search.kind().is_some(),
+            }),
             searches: PerUserLimit::new(MAX_SEARCHES),
             renders: ConcurrencyLimit::per_core(),
             readiness: Cached::new(READY_MAX_AGE),

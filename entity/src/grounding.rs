@@ -48,6 +48,8 @@ pub enum Verdict {
     Exact,
     /// In nearly the same words, with the same numbers, names, dates, quotations and negations.
     Close,
+    /// In other words, as the model says that was asked about both.
+    Judged,
     /// It does not: the citation was taken out of the text.
     Unsupported,
 }

@@ -157,6 +157,8 @@ impl Status {
 #[serde(rename_all = "snake_case")]
 #[schema(as = JobPhase)]
 pub enum Phase {
+    /// Looking for sources on the web.
+    Researching,
     /// Reading the sources.
     Reading,
     /// Finding what in them has to do with the topic.

@@ -2,7 +2,7 @@
 
 use sea_orm::entity::prelude::*;
 use sea_orm::{DatabaseTransaction, Iterable, QueryOrder, QuerySelect, Set};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::clock::{Timestamp, now};
@@ -22,6 +22,8 @@ pub struct Model {
     pub user_id: Uuid,
     /// Where it is to be read; null if its text was given.
     pub url: Option<String>,
+    /// The query by which a search has found it; null if its owner has given it.
+    pub found_by: Option<String>,
     /// Its title, given or read.
     pub title: Option<String>,
     /// The name of the site.
@@ -40,8 +42,13 @@ pub struct Model {
     pub bytes: i32,
 }
 
+/// How many sources a post has at most: citations name them by numbers up to this.
+pub const MAX_SOURCES: usize = 20;
+
 /// What became of reading a source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum, Serialize, ToSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum, Serialize, Deserialize, ToSchema,
+)]
 #[sea_orm(
     rs_type = "String",
     db_type = "String(StringLen::None)",
@@ -80,6 +87,17 @@ pub enum NewSource {
         /// Markdown, plain text or HTML.
         text: String,
     },
+}
+
+/// A page that a search has found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundPage {
+    /// Its address.
+    pub url: String,
+    /// Its title, as the search names it.
+    pub title: Option<String>,
+    /// The query by which it was found.
+    pub query: String,
 }
 
 /// A source that was read, or could not be.
@@ -122,22 +140,47 @@ impl Entity {
                 NewSource::Text { title, text } => (None, Some(title), Some(text)),
             };
             ActiveModel {
-                post_id: Set(post),
-                number: Set(number),
-                user_id: Set(user),
                 url: Set(url),
                 title: Set(title),
                 bytes: Set(text.as_deref().map_or(0, bytes)),
                 text: Set(text),
-                // All others are null.
-                ..Default::default()
+                ..row(post, user, number)
             }
         });
-        let rows: Vec<ActiveModel> = rows.collect();
-        if !rows.is_empty() {
-            Entity::insert_many(rows).exec_without_returning(tx).await?;
-        }
-        Ok(())
+        insert(tx, rows.collect()).await
+    }
+
+    /// Makes these the pages that a search has found for a post, in place of those that it has found
+    /// before, so that the post has at most `max` sources. Whether there were such is the result.
+    pub async fn replace_found(
+        tx: &DatabaseTransaction,
+        post: Uuid,
+        user: Uuid,
+        pages: Vec<FoundPage>,
+        max: usize,
+    ) -> Result<bool, DbErr> {
+        let before = Entity::delete_many()
+            .filter(Column::PostId.eq(post))
+            .filter(Column::FoundBy.is_not_null());
+        let before = before.exec(tx).await?.rows_affected;
+        let given: Vec<i32> = Entity::of_post(post)
+            .select_only()
+            .column(Column::Number)
+            .into_tuple()
+            .all(tx)
+            .await?;
+        let first = given.last().map_or(1, |last| last + 1);
+        let room = max.saturating_sub(given.len());
+        let rows = pages.into_iter().take(room).zip(first..);
+        let rows = rows.map(|(page, number)| ActiveModel {
+            url: Set(Some(page.url)),
+            title: Set(page.title),
+            found_by: Set(Some(page.query)),
+            bytes: Set(0),
+            ..row(post, user, number)
+        });
+        insert(tx, rows.collect()).await?;
+        Ok(before > 0)
     }
 
     /// Has the sources read again that could not be.
@@ -172,7 +215,8 @@ impl Entity {
                 .filter(Column::Text.eq(text.clone())),
         };
         // One that its owner has given stays.
-        if let (Some(title), None) = (found.title, &source.title) {
+        let is_given = source.title.is_some() && source.found_by.is_none();
+        if let Some(title) = found.title.filter(|_| !is_given) {
             update = update.col_expr(Column::Title, Expr::value(title));
         }
         if let Some(text) = found.text {
@@ -183,6 +227,23 @@ impl Entity {
         update.exec(tx).await?;
         Ok(())
     }
+}
+
+/// A row without what is null until the source is read.
+fn row(post: Uuid, user: Uuid, number: i32) -> ActiveModel {
+    ActiveModel {
+        post_id: Set(post),
+        number: Set(number),
+        user_id: Set(user),
+        ..Default::default()
+    }
+}
+
+async fn insert(tx: &DatabaseTransaction, rows: Vec<ActiveModel>) -> Result<(), DbErr> {
+    if !rows.is_empty() {
+        Entity::insert_many(rows).exec_without_returning(tx).await?;
+    }
+    Ok(())
 }
 
 fn bytes(text: &str) -> i32 {

@@ -16,6 +16,7 @@ impl MigrationTrait for Migration {
             .col(integer("number"))
             .col(uuid("user_id"))
             .col(text_null("url"))
+            .col(text_null("found_by"))
             .col(text_null("title"))
             .col(text_null("site"))
             .col(text_null("author"))

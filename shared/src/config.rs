@@ -194,6 +194,39 @@ pub enum AgentKind {
     Script,
 }
 
+/// The part of the search's settings that both binaries need.
+#[derive(Args, Clone, Debug)]
+pub struct SearchSettings {
+    /// The search that finds sources on the web, for posts with `research: web`; without it, and
+    /// without SEARCH_URL, there is none [default: searxng if SEARCH_URL is set]
+    #[arg(long, env = "SEARCH", value_enum)]
+    pub search: Option<SearchKind>,
+
+    /// The base URL of the search, such as that of a SearXNG whose settings allow the format json
+    /// [default: that of the provider]
+    #[arg(long, env = "SEARCH_URL", hide_env_values = true)]
+    pub search_url: Option<String>,
+}
+
+/// The searches that are spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SearchKind {
+    /// A SearXNG of your own
+    Searxng,
+    /// Brave's Search API
+    Brave,
+    /// Tavily's Search API
+    Tavily,
+}
+
+impl SearchSettings {
+    /// The kind of search; None if there is none.
+    pub fn kind(&self) -> Option<SearchKind> {
+        let default = self.search_url.is_some().then_some(SearchKind::Searxng);
+        self.search.or(default)
+    }
+}
+
 /// The local model unless `LOCAL_MODEL` or the machine chooses another; `make run` then names
 /// that one in `AGENT_MODEL`.
 const LOCAL_MODEL_ID: &str = "qwen2.5-coder-1.5b-instruct";

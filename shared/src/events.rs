@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 pub use compact::{Compacted, compact_finished};
 pub use signal::EventSignal;
 pub(crate) use signal::notify;
-pub use snapshot::{Snapshot, SnapshotProgress, SnapshotSection};
+pub use snapshot::{Snapshot, SnapshotProgress, SnapshotSection, SnapshotSource};
 
 /// An event of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -39,6 +39,9 @@ pub enum JobEvent {
     /// It is never stored.
     #[serde(rename = "snapshot")]
     Snapshot(Snapshot),
+    /// A source was found, or it is known what became of reading it.
+    #[serde(rename = "source")]
+    Source(SnapshotSource),
     /// The title and the headings, as far as they are known. Replaces an earlier outline; sections
     /// that are not in it are gone.
     #[serde(rename = "outline")]

@@ -77,7 +77,7 @@ pub use enqueue::{
 };
 pub use lease::{
     AttemptUpdate, Checkpoint, Lease, LeaseStatus, LockMode, MAX_LEASE, Progress, UpdateResult,
-    checkpoint, discard_steps, set_warnings, update,
+    checkpoint, discard_steps, set_found_pages, set_warnings, update,
 };
 pub use rescue::{RescueOutcome, expired_leases, redeliver, rescue};
 pub use review::{approve, set_outline};

@@ -4,15 +4,16 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, LazyLock, PoisonError};
+use std::sync::{Arc, LazyLock, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use entity::job::{self, Outline, Phase, Review, SectionTask, Warning};
 use entity::post::PostContent;
-use entity::source::{self, ReadSource};
+use entity::source::{self, FoundPage, MAX_SOURCES, ReadSource};
 use entity::text::words_begun;
 use entity::{post, step};
 use sea_orm::DbErr;
+use shared::events::SnapshotSource;
 use shared::queue::{
     AttemptUpdate, Checkpoint, ClaimedJob, Lease, LeaseStatus, Progress, WrittenPost,
 };
@@ -23,7 +24,7 @@ use crate::agent::{
     CallScope, Completion, CompletionRequest, Event, LimitedAgent, OnEvent, Prompt, Usage,
 };
 use crate::job_store::JobStore;
-use crate::live_text::{LiveText, PostView, progress_events, text_events};
+use crate::live_text::{LiveText, PostView, progress_events, source_events, text_events};
 use crate::metrics::Metrics;
 use crate::outcome::AttemptError;
 use crate::writing::unchecked;
@@ -52,6 +53,8 @@ pub(crate) struct Attempt {
     outline: Option<Outline>,
     warnings: Mutex<Vec<Warning>>,
     live: Arc<Mutex<LiveText>>,
+    /// The sources, as they are told to those who watch.
+    sources: std::sync::Mutex<Vec<SnapshotSource>>,
 }
 
 /// The post as it is to be seen with the text of a call so far.
@@ -71,6 +74,7 @@ impl Attempt {
         Attempt {
             live: Arc::new(Mutex::new(LiveText::new(&job))),
             outline: job.read_outline(),
+            sources: Default::default(),
             warnings: Mutex::new(warnings.and_then(Result::ok).unwrap_or_default()),
             lease,
             job,
@@ -134,12 +138,43 @@ impl Attempt {
     /// Whether the post is written from sources. Until it is checked its text is shown without
     /// citations and addresses: it may be kept as it is shown.
     pub(crate) fn is_sourced(&self) -> bool {
-        self.job.options["research"] == "sources"
+        self.job.options["research"] == "sources" || self.searches_web()
     }
 
-    /// The sources of the post.
+    /// Whether sources are to be found on the web, too.
+    pub(crate) fn searches_web(&self) -> bool {
+        self.job.options["research"] == "web"
+    }
+
+    /// Whether the post is to be written even if there is nothing to write it from.
+    pub(crate) fn writes_without_sources(&self) -> bool {
+        self.job.options["without_sources"] == "write"
+    }
+
+    /// The sources of the post, which are told to those who watch.
     pub(crate) async fn sources(&self) -> Result<Vec<source::Model>, AttemptError> {
-        Ok(self.store.sources(self.post.id).await?)
+        let rows = self.store.sources(self.post.id).await?;
+        let told = rows.iter().map(|row| SnapshotSource {
+            number: row.number,
+            url: row.url.clone(),
+            title: row.title.clone(),
+            status: row.status,
+        });
+        *self.live_sources() = told.collect();
+        Ok(rows)
+    }
+
+    /// Makes these the pages that a search has found for the post, for this attempt and all that
+    /// follow, of which `step` tells.
+    pub(crate) async fn set_found_pages(
+        &self,
+        step: i32,
+        pages: Vec<FoundPage>,
+    ) -> Result<(), AttemptError> {
+        let stored = self
+            .store
+            .set_found_pages(self.lease, step, pages, MAX_SOURCES);
+        check_lease(stored.await?)
     }
 
     /// Stores what was found in a source, for this attempt and all that follow.
@@ -148,7 +183,18 @@ impl Attempt {
         source: &source::Model,
         found: ReadSource,
     ) -> Result<(), AttemptError> {
-        Ok(self.store.store_source(source, found).await?)
+        let (status, title) = (found.status, found.title.clone());
+        self.store.store_source(source, found).await?;
+        let mut live = self.live_sources();
+        if let Some(live) = live.iter_mut().find(|live| live.number == source.number) {
+            live.status = Some(status);
+            live.title = live.title.take().or(title);
+        }
+        Ok(())
+    }
+
+    fn live_sources(&self) -> MutexGuard<'_, Vec<SnapshotSource>> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Does something beside calling the agent, and keeps the lease meanwhile.
@@ -166,9 +212,14 @@ impl Attempt {
         }
     }
 
-    /// The steps that this and earlier attempts have finished.
-    pub(crate) async fn finished_steps(&self) -> Result<Vec<step::Model>, AttemptError> {
-        Ok(self.store.finished_steps(self.job.id).await?)
+    /// The steps at these positions that this and earlier attempts have finished.
+    pub(crate) async fn finished_steps(
+        &self,
+        positions: Range<i32>,
+    ) -> Result<Vec<step::Model>, AttemptError> {
+        let mut steps = self.store.finished_steps(self.job.id).await?;
+        steps.retain(|step| positions.contains(&step.position));
+        Ok(steps)
     }
 
     /// Calls the agent. Meanwhile what it has written is stored for those who watch, and the
@@ -319,7 +370,8 @@ impl Attempt {
     ) -> Result<WrittenPost, AttemptError> {
         let mut live = self.live.lock().await;
         let mut told = live.read(&self.store, self.job.id).await?;
-        let events = text_events(&told, &view);
+        let mut events = source_events(&told, &self.live_sources());
+        events.extend(text_events(&told, &view));
         events.iter().for_each(|event| told.apply(event));
         Ok(WrittenPost {
             content,
@@ -374,7 +426,8 @@ impl Attempt {
         let (store, lease) = (self.store.clone(), self.lease);
         // In a task of its own: whoever drops this may have begun it, and then what is stored must
         // be known.
-        let update = tokio::spawn(live_update(live, store, lease, progress, view));
+        let sources = self.live_sources().clone();
+        let update = tokio::spawn(live_update(live, store, lease, progress, sources, view));
         let status = update
             .await
             .unwrap_or_else(|panic| Err(DbErr::Custom(panic.to_string())))?;
@@ -388,10 +441,12 @@ async fn live_update(
     store: Arc<JobStore>,
     lease: Lease,
     progress: Progress,
+    sources: Vec<SnapshotSource>,
     view: Option<PostView>,
 ) -> Result<LeaseStatus, DbErr> {
     let mut told = live.read(&store, lease.job).await?;
-    let mut events = view.map_or_else(Vec::new, |view| text_events(&told, &view));
+    let mut events = source_events(&told, &sources);
+    events.extend(view.map_or_else(Vec::new, |view| text_events(&told, &view)));
     let tells_progress = live.is_progress_due();
     if tells_progress {
         events.extend(progress_events(&told, progress));
@@ -437,6 +492,15 @@ pub(crate) struct ProgressTracker {
 }
 
 impl ProgressTracker {
+    /// Of what is done before anything is written.
+    pub(crate) fn at_start(phase: Phase) -> Self {
+        ProgressTracker::new(Progress {
+            phase,
+            percent: 0,
+            words: 0,
+        })
+    }
+
     pub(crate) fn new(start: Progress) -> Self {
         ProgressTracker {
             phase: start.phase,

@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use clap::Parser;
 use reqwest::header::{HeaderName, HeaderValue};
 use shared::config::{
-    AgentKind, AgentSettings, LogSettings, Secret, StorageSettings, TraceSettings,
+    AgentKind, AgentSettings, LogSettings, SearchSettings, Secret, StorageSettings, TraceSettings,
 };
 use shared::queue::MAX_LEASE;
 
@@ -105,6 +105,27 @@ pub struct Config {
     #[arg(long, env = "SOURCE_PRIVATE_HOSTS", value_delimiter = ',')]
     pub source_private_hosts: Vec<String>,
 
+    /// How long searching for the sources of a post may take, and reading them, in seconds; the
+    /// writing begins with those that there are by then
+    #[arg(long, env = "SOURCE_TIMEOUT_SECS", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub source_timeout_secs: u32,
+
+    /// About how many bytes of pages are read for a post; those left then count as too large
+    #[arg(long, env = "SOURCE_MAX_BYTES", default_value_t = 40_000_000)]
+    pub source_max_bytes: u32,
+
+    /// The key for the search; it is never logged or stored
+    #[arg(long, env = "SEARCH_API_KEY", hide_env_values = true)]
+    pub search_api_key: Option<Secret>,
+
+    /// How many queries a post may cost
+    #[arg(long, env = "SEARCH_MAX_QUERIES", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=10))]
+    pub search_max_queries: u8,
+
+    /// How many pages that a search has found are read for a post
+    #[arg(long, env = "SEARCH_MAX_PAGES", default_value_t = 6, value_parser = clap::value_parser!(u8).range(1..=20))]
+    pub search_max_pages: u8,
+
     /// Where things are kept.
     #[command(flatten)]
     pub storage: StorageSettings,
@@ -112,6 +133,10 @@ pub struct Config {
     /// Who writes.
     #[command(flatten)]
     pub agent: AgentSettings,
+
+    /// The search of the web.
+    #[command(flatten)]
+    pub search: SearchSettings,
 
     /// How to log.
     #[command(flatten)]

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use entity::job::{Phase, Warning};
-use entity::source::{self, ReadSource};
+use entity::source::{self, FoundPage, ReadSource};
 use entity::{job, job_event, post, step};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -126,6 +126,23 @@ impl JobStore {
             let (source, found) = (source.clone(), found.clone());
             let stored =
                 async move |tx: &_| source::Entity::set_read(tx, &source, found.clone()).await;
+            self.db.transaction(stored).boxed()
+        })
+        .await
+    }
+
+    /// Stores the pages that a search has found, with the step that says so, and renews the lease.
+    pub(crate) async fn set_found_pages(
+        &self,
+        lease: Lease,
+        step: i32,
+        pages: Vec<FoundPage>,
+        max: usize,
+    ) -> Result<LeaseStatus, DbErr> {
+        self.retry(|| {
+            let pages = pages.clone();
+            let stored =
+                async move |tx: &_| queue::set_found_pages(tx, lease, step, pages, max).await;
             self.db.transaction(stored).boxed()
         })
         .await

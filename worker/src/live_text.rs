@@ -6,7 +6,9 @@ use entity::job;
 use entity::text::word_count;
 use sea_orm::DbErr;
 use sea_orm::prelude::Uuid;
-use shared::events::{JobEvent, OutlineSection, Snapshot, SnapshotProgress, SnapshotSection};
+use shared::events::{
+    JobEvent, OutlineSection, Snapshot, SnapshotProgress, SnapshotSection, SnapshotSource,
+};
 use shared::queue::{Lease, Progress};
 use tokio::time::Instant;
 
@@ -92,6 +94,14 @@ pub(crate) fn progress_events(told: &Snapshot, progress: Progress) -> Vec<JobEve
         events.push(JobEvent::Progress { percent, words });
     }
     events
+}
+
+/// The events that tell what is new of `sources`.
+pub(crate) fn source_events(told: &Snapshot, sources: &[SnapshotSource]) -> Vec<JobEvent> {
+    let news = sources
+        .iter()
+        .filter(|source| !told.sources.contains(source));
+    news.cloned().map(JobEvent::Source).collect()
 }
 
 /// The events that make what was told the same as `view`.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use shared::database::Database;
 use shared::{queue, trace};
 use tokio_util::sync::CancellationToken;
-use worker::Fetcher;
+use worker::Researcher;
 use worker::agent::supervise;
 use worker::config::Config;
 use worker::init;
@@ -42,7 +42,7 @@ fn main() -> anyhow::Result<ExitCode> {
 
 async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let agent = config.agent()?;
-    let fetcher = Arc::new(Fetcher::new(&config.source_private_hosts)?);
+    let researcher = Arc::new(Researcher::new(&config)?);
     let metrics = Arc::new(Metrics::new(&config)?);
     if let Some(listener) = metrics_server::listen(config.metrics_addr).await? {
         tokio::spawn(metrics_server::serve(listener, metrics.clone()));
@@ -54,7 +54,7 @@ async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
         return Ok(());
     };
     let db = db?;
-    worker::run(&config, db.clone(), agent, fetcher, metrics, stop).await;
+    worker::run(&config, db.clone(), agent, researcher, metrics, stop).await;
     db.close().await;
     Ok(())
 }

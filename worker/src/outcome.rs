@@ -7,6 +7,7 @@ use sea_orm::DbErr;
 use shared::queue::{AttemptResult, JobError, RecordedOutcome, WrittenPost};
 
 use crate::agent::{AgentError, AgentErrorKind};
+use crate::sources::SearchError;
 
 /// Why an attempt ended without a text.
 #[derive(Debug)]
@@ -14,6 +15,8 @@ pub(crate) enum AttemptError {
     Agent(AgentError),
     /// Nothing in the sources has to do with the topic.
     NoSources,
+    /// The search of the web has failed, and there is nothing else to write from.
+    Search(SearchError),
     /// The owner is to review this outline first.
     AwaitingReview(Outline),
     /// The owner has canceled the job.
@@ -34,6 +37,7 @@ impl AttemptError {
             AttemptError::Agent(error) => tracing::warn!(%error, "the agent wrote no text"),
             AttemptError::Database(error) => tracing::error!(%error, "the database is unavailable"),
             AttemptError::Panicked(panic) => tracing::error!(panic, "an attempt panicked"),
+            AttemptError::Search(error) => tracing::warn!(%error, "nothing was searched"),
             AttemptError::AwaitingReview(_)
             | AttemptError::NoSources
             | AttemptError::CancelRequested
@@ -61,6 +65,7 @@ pub(crate) fn attempt_result(written: Result<WrittenPost, AttemptError>) -> Atte
         Ok(post) => AttemptResult::Written(post),
         Err(AttemptError::Agent(error)) => agent_failure(&error),
         Err(AttemptError::NoSources) => no_sources(),
+        Err(AttemptError::Search(_)) => search_failure(),
         Err(AttemptError::Database(_) | AttemptError::Panicked(_)) => internal_failure(),
         Err(AttemptError::AwaitingReview(outline)) => AttemptResult::Planned(outline),
         Err(AttemptError::CancelRequested) => AttemptResult::Canceled,
@@ -132,6 +137,15 @@ fn no_sources() -> AttemptResult {
         code: "no_sources",
         message: "Nothing that could be read in the sources has to do with the topic.".to_owned(),
         retryable: false,
+    };
+    AttemptResult::Failed(failure, Duration::ZERO)
+}
+
+fn search_failure() -> AttemptResult {
+    let failure = JobError {
+        code: "search_unavailable",
+        message: "The search of the web is not available.".to_owned(),
+        retryable: true,
     };
     AttemptResult::Failed(failure, Duration::ZERO)
 }

@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::job_store::JobStore;
 use crate::metrics::Metrics;
 use crate::outcome::{self, AttemptError};
-use crate::sources::Fetcher;
+use crate::sources::Researcher;
 use crate::writing::{Ways, pipeline};
 use crate::{maintenance, telemetry};
 
@@ -39,7 +39,7 @@ struct Runner {
     limit: Arc<AdaptiveLimit>,
     metrics: Arc<Metrics>,
     ways: Ways,
-    fetcher: Arc<Fetcher>,
+    researcher: Arc<Researcher>,
     /// Canceled when no more jobs are to be claimed.
     stop: CancellationToken,
     /// Canceled when running jobs are to be released.
@@ -52,7 +52,7 @@ pub async fn run(
     config: &Config,
     db: Database,
     agent: Arc<dyn Agent>,
-    fetcher: Arc<Fetcher>,
+    researcher: Arc<Researcher>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) {
@@ -80,7 +80,7 @@ pub async fn run(
         limit: limit.clone(),
         metrics: metrics.clone(),
         ways: config.agent_writing.clone(),
-        fetcher,
+        researcher,
         stop: stop.clone(),
         release,
     });
@@ -198,12 +198,12 @@ impl Runner {
             self.agent.clone(),
             self.metrics.clone(),
         );
-        let (ways, fetcher) = (self.ways.clone(), self.fetcher.clone());
+        let (ways, researcher) = (self.ways.clone(), self.researcher.clone());
         let release = self.release.clone();
         let work = async move {
             tracing::info!("attempt started");
             tokio::select! {
-                written = pipeline::write_post(&attempt, &ways, &fetcher) => written,
+                written = pipeline::write_post(&attempt, &ways, &researcher) => written,
                 () = release.cancelled() => Err(AttemptError::Released),
             }
         };

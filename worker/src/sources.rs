@@ -1,26 +1,30 @@
-//! What a post is written from: pages and texts, which are read once, and the passages in them that
-//! have to do with what is being written.
+//! What a post is written from: pages and texts, given or found on the web, which are read once, and
+//! the passages in them that have to do with what is being written.
 
 mod addresses;
 mod extract;
 mod fetch;
 mod passages;
+mod search;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use entity::job::{Phase, Warning, WarningCode};
 use entity::source::{self, ReadSource, Status};
-use shared::queue::Progress;
+use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use self::fetch::Fetcher;
 use crate::attempt::{Attempt, ProgressTracker};
+use crate::config::Config;
 use crate::outcome::AttemptError;
 
-pub use fetch::Fetcher;
 pub(crate) use passages::{Passage, Passages, without_ending};
+pub(crate) use search::{Search, SearchError, best};
 
-/// How long reading may take, for all sources of a post. It goes on with those that it has.
-const MAX_READING: Duration = Duration::from_secs(120);
+/// How many sources of a post are read at once, no two of one host.
+const READ_AT_ONCE: usize = 4;
 
 /// How long it may take to find the text of a page.
 const MAX_EXTRACTION: Duration = Duration::from_secs(20);
@@ -62,80 +66,147 @@ pub(crate) struct Sources {
     pub(crate) passages: Passages,
 }
 
-/// Reads the sources of an attempt's post, those that no attempt has read yet. None if the post is
-/// written without any.
-pub(crate) async fn read(
-    attempt: &Attempt,
-    fetcher: &Fetcher,
-) -> Result<Option<Sources>, AttemptError> {
-    if !attempt.is_sourced() {
-        return Ok(None);
+/// What a post may cost before it is written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SourceLimits {
+    /// How long searching may take, and reading. Each goes on with what it has.
+    pub(crate) time: Duration,
+    /// How much is read of pages, in bytes. Those that are being read then are read to their ends.
+    pub(crate) bytes: usize,
+    pub(crate) queries: usize,
+    /// How many pages that a search has found.
+    pub(crate) pages: usize,
+}
+
+/// Finds and reads the sources of posts; one for all jobs of a worker.
+#[derive(Debug)]
+pub struct Researcher {
+    fetcher: Fetcher,
+    search: Option<Search>,
+    limits: SourceLimits,
+}
+
+impl Researcher {
+    /// A researcher as the settings describe it.
+    ///
+    /// # Errors
+    /// When a setting is missing or can't be read, naming it, or if TLS can't be set up.
+    pub fn new(config: &Config) -> anyhow::Result<Self> {
+        Ok(Researcher {
+            fetcher: Fetcher::new(&config.source_private_hosts)?,
+            search: Search::new(&config.search, config.search_api_key.as_ref())?,
+            limits: SourceLimits {
+                time: Duration::from_secs(config.source_timeout_secs.into()),
+                bytes: config.source_max_bytes as usize,
+                queries: config.search_max_queries.into(),
+                pages: config.search_max_pages.into(),
+            },
+        })
     }
-    let rows = attempt.sources().await?;
-    let is_unread = rows.iter().any(|row| row.status.is_none());
-    if is_unread {
-        let tracker = tracker(Phase::Reading);
-        let reading = async {
-            let until = Instant::now() + MAX_READING;
-            for row in rows.iter().filter(|row| row.status.is_none()) {
-                let found = timeout_at(until, read_source(fetcher, row)).await;
-                let found = found.unwrap_or_else(|_| unread(Status::Unreachable));
-                tracing::info!(number = row.number, status = ?found.status, "read a source");
-                attempt.store_source(row, found).await?;
-            }
-            Ok::<_, AttemptError>(())
-        };
-        attempt.run(&tracker, reading).await??;
+
+    /// The search of the web, if there is one, and its limits.
+    pub(crate) fn search(&self) -> Option<(&Search, SourceLimits)> {
+        Some((self.search.as_ref()?, self.limits))
     }
-    let rows = attempt.sources().await?;
-    let list: Vec<Source> = rows.into_iter().filter_map(Source::from_row).collect();
-    let topic = attempt.topic().to_owned();
-    let checking = tokio::task::spawn_blocking(move || {
-        let texts = list
-            .iter()
-            .map(|source| (source.number, source.text.as_str()));
-        let passages = Passages::new(texts);
-        let is_relevant = passages.has_any_about(&topic);
-        is_relevant.then_some(Sources { list, passages })
-    });
-    let checked = attempt.run(&tracker(Phase::Checking), checking).await?;
-    let checked = checked.map_err(|panic| AttemptError::Panicked(panic.to_string()))?;
-    match checked {
-        Some(sources) => Ok(Some(sources)),
-        None if attempt.options()["without_sources"] == "write" => {
-            let text = "nothing in the sources has to do with the topic";
+
+    /// Reads the sources of an attempt's post, those that no attempt has read yet. None if the post
+    /// is written without any.
+    pub(crate) async fn read(&self, attempt: &Attempt) -> Result<Option<Sources>, AttemptError> {
+        if !attempt.is_sourced() {
+            return Ok(None);
+        }
+        let unread = attempt.sources().await?.into_iter();
+        let unread: Vec<source::Model> = unread.filter(|row| row.status.is_none()).collect();
+        if !unread.is_empty() {
+            let reading = self.read_all(attempt, unread);
             attempt
-                .warn([Warning::new(WarningCode::NoSources, None, text)])
-                .await?;
-            Ok(None)
+                .run(&ProgressTracker::at_start(Phase::Reading), reading)
+                .await??;
         }
-        None => Err(AttemptError::NoSources),
+        let rows = attempt.sources().await?;
+        let list: Vec<Source> = rows.into_iter().filter_map(Source::from_row).collect();
+        let topic = attempt.topic().to_owned();
+        let checking = tokio::task::spawn_blocking(move || {
+            let texts = list
+                .iter()
+                .map(|source| (source.number, source.text.as_str()));
+            let passages = Passages::new(texts);
+            let is_relevant = passages.has_any_about(&topic);
+            is_relevant.then_some(Sources { list, passages })
+        });
+        let checked = attempt
+            .run(&ProgressTracker::at_start(Phase::Checking), checking)
+            .await?;
+        let checked = checked.map_err(|panic| AttemptError::Panicked(panic.to_string()))?;
+        match checked {
+            Some(sources) => Ok(Some(sources)),
+            None if attempt.writes_without_sources() => {
+                let text = "nothing in the sources has to do with the topic";
+                attempt
+                    .warn([Warning::new(WarningCode::NoSources, None, text)])
+                    .await?;
+                Ok(None)
+            }
+            None => Err(AttemptError::NoSources),
+        }
+    }
+
+    /// Reads sources, some at a time, and stores each as soon as it is read.
+    async fn read_all(
+        &self,
+        attempt: &Attempt,
+        unread: Vec<source::Model>,
+    ) -> Result<(), AttemptError> {
+        let until = Instant::now() + self.limits.time;
+        let bytes = AtomicUsize::new(0);
+        let reading = unread
+            .into_iter()
+            .map(|row| self.read_one(attempt, row, until, &bytes));
+        let mut reading = stream::iter(reading).buffer_unordered(READ_AT_ONCE);
+        while let Some(stored) = reading.next().await {
+            stored?;
+        }
+        Ok(())
+    }
+
+    /// Reads a source and stores what was found. `bytes` have been read of the post's pages so far.
+    async fn read_one(
+        &self,
+        attempt: &Attempt,
+        row: source::Model,
+        until: Instant,
+        bytes: &AtomicUsize,
+    ) -> Result<(), AttemptError> {
+        let is_over = bytes.load(Ordering::Relaxed) > self.limits.bytes;
+        let found = if is_over && row.url.is_some() {
+            unread_source(Status::TooLarge)
+        } else {
+            let found = timeout_at(until, self.read_source(&row, bytes)).await;
+            found.unwrap_or_else(|_| unread_source(Status::Unreachable))
+        };
+        tracing::info!(number = row.number, status = ?found.status, "read a source");
+        attempt.store_source(&row, found).await
+    }
+
+    async fn read_source(&self, row: &source::Model, bytes: &AtomicUsize) -> ReadSource {
+        let found = match &row.url {
+            Some(url) => match self.fetcher.fetch(url).await {
+                Ok(page) => {
+                    bytes.fetch_add(page.body.len(), Ordering::Relaxed);
+                    in_background(move || extract::read_page(&page)).await
+                }
+                Err(status) => Err(status),
+            },
+            None => {
+                let text = row.text.clone().unwrap_or_default();
+                in_background(move || extract::read_text(&text)).await
+            }
+        };
+        found.unwrap_or_else(unread_source)
     }
 }
 
-fn tracker(phase: Phase) -> ProgressTracker {
-    ProgressTracker::new(Progress {
-        phase,
-        percent: 0,
-        words: 0,
-    })
-}
-
-async fn read_source(fetcher: &Fetcher, row: &source::Model) -> ReadSource {
-    let found = match &row.url {
-        Some(url) => match fetcher.fetch(url).await {
-            Ok(page) => in_background(move || extract::read_page(&page)).await,
-            Err(status) => Err(status),
-        },
-        None => {
-            let text = row.text.clone().unwrap_or_default();
-            in_background(move || extract::read_text(&text)).await
-        }
-    };
-    found.unwrap_or_else(unread)
-}
-
-fn unread(status: Status) -> ReadSource {
+fn unread_source(status: Status) -> ReadSource {
     ReadSource {
         status,
         title: None,

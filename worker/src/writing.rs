@@ -23,6 +23,7 @@ pub(crate) mod pipeline;
 mod plan;
 mod prompts;
 mod repetition;
+mod research;
 mod review;
 mod sentences;
 mod title;
@@ -44,6 +45,8 @@ pub use ways::{Way, Ways};
 mod steps {
     use std::ops::Range;
 
+    /// All steps of the writing.
+    pub(super) const WRITING: Range<i32> = 0..10_000;
     /// A plan, or the outline of the guided way; its sections follow from 1 on.
     pub(super) const PLAN: i32 = 0;
     /// A post in one answer: its sections, and in the last place what ends it.
@@ -54,6 +57,12 @@ mod steps {
     pub(super) const FIRST_REWRITE: i32 = 2000;
     /// Sections that were written again because of their citations, in their order.
     pub(super) const FIRST_GROUNDED: i32 = 3000;
+    /// All steps of the search for sources.
+    pub(super) const RESEARCH: Range<i32> = 10_000..11_000;
+    /// Its queries, a line each; what each has found follows, as JSON.
+    pub(super) const QUERIES: i32 = 10_000;
+    /// That what was found is stored as sources of the post.
+    pub(super) const SOURCES_FOUND: i32 = 10_999;
 }
 
 /// How far a post is when its plan stands.

@@ -12,6 +12,8 @@ use crate::state::AppState;
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Models {
     items: Vec<Model>,
+    /// Whether posts can be written from what a search of the web finds: `options.research` `web`.
+    web_search: bool,
 }
 
 /// A model.
@@ -32,12 +34,18 @@ pub(crate) struct Model {
     responses((status = 200, body = Models)),
 )]
 pub(crate) async fn list_models(State(state): State<AppState>, _: CurrentUser) -> Json<Models> {
-    let items = state.models.iter().enumerate().map(|(index, model)| Model {
-        id: model.id.clone(),
-        agent: model.agent,
-        default: index == 0,
-    });
+    let items = state
+        .capabilities
+        .models
+        .iter()
+        .enumerate()
+        .map(|(index, model)| Model {
+            id: model.id.clone(),
+            agent: model.agent,
+            default: index == 0,
+        });
     Json(Models {
         items: items.collect(),
+        web_search: state.capabilities.web_search,
     })
 }

@@ -40,6 +40,7 @@ mod quota;
 mod rate_limit;
 mod request_ids;
 mod rescue;
+mod research;
 mod revisions;
 mod sessions;
 mod smoke;

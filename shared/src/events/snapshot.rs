@@ -1,6 +1,7 @@
 //! What a job's events have told so far, in one.
 
 use entity::job::{Phase, Status};
+use entity::source;
 use entity::text::word_count;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -19,6 +20,9 @@ pub struct Snapshot {
     pub phase: Option<Phase>,
     /// How far the job is.
     pub progress: SnapshotProgress,
+    /// What the post is written from, as far as it was found or read.
+    #[serde(default)]
+    pub sources: Vec<SnapshotSource>,
     /// Null until it is known.
     pub title: Option<String>,
     /// The sections so far, in order.
@@ -32,6 +36,20 @@ pub struct SnapshotProgress {
     pub percent: i32,
     /// Words written so far.
     pub words: i32,
+}
+
+/// A source of a post that is being written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SnapshotSource {
+    /// As citations name it.
+    #[schema(minimum = 1, maximum = 20)]
+    pub number: i32,
+    /// Null if its text was given.
+    pub url: Option<String>,
+    /// Null until it is known.
+    pub title: Option<String>,
+    /// Null until it has been read.
+    pub status: Option<source::Status>,
 }
 
 /// A section of a post that is being written.
@@ -52,6 +70,7 @@ impl Default for Snapshot {
             status: Status::Queued,
             phase: None,
             progress: SnapshotProgress::default(),
+            sources: Vec::new(),
             title: None,
             sections: Vec::new(),
         }
@@ -68,6 +87,13 @@ impl Snapshot {
             }
             JobEvent::Snapshot(snapshot) => *self = snapshot.clone(),
             JobEvent::Phase { phase } => self.phase = Some(*phase),
+            JobEvent::Source(source) => {
+                let mut sources = self.sources.iter_mut();
+                match sources.find(|known| known.number == source.number) {
+                    Some(known) => *known = source.clone(),
+                    None => self.sources.push(source.clone()),
+                }
+            }
             JobEvent::Outline { title, sections } => {
                 self.title = title.clone();
                 self.sections.resize_with(sections.len(), Default::default);

@@ -8,7 +8,8 @@ use crate::events::{self, JobEvent};
 use entity::bulk_update::{from_values, value_column};
 use entity::clock::{db_after, now};
 use entity::job::{Column, Entity, Model, Phase, Status, Warning};
-use entity::step;
+use entity::source::FoundPage;
+use entity::{post, source, step};
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{LockBehavior, LockType, OnConflict, SimpleExpr};
 use sea_orm::{
@@ -184,6 +185,37 @@ pub async fn discard_steps(
             .filter(step::Column::Position.gte(positions.start))
             .filter(step::Column::Position.lt(positions.end))
             .exec(tx)
+            .await?;
+    }
+    Ok(status)
+}
+
+/// Stores the pages that a search has found for the post of an attempt's job, so that it has at most
+/// `max` sources, with the step that says so, and renews its lease. Done again it changes nothing.
+pub async fn set_found_pages(
+    tx: &DatabaseTransaction,
+    lease: Lease,
+    step: i32,
+    pages: Vec<FoundPage>,
+    max: usize,
+) -> Result<LeaseStatus, DbErr> {
+    let renewed = renewal(tx, lease).exec_with_returning(tx).await?;
+    let status = lease_status(renewed.first());
+    let done = step::Entity::find_by_id((lease.job, step)).one(tx).await?;
+    if let (Some(job), None) = (renewed.first(), done) {
+        let (post, user) = (job.post_id, job.user_id);
+        if source::Entity::replace_found(tx, post, user, pages, max).await? {
+            // The present text cites what is gone.
+            post::Entity::forget_grounding(tx, post).await?;
+        }
+        let done = step::ActiveModel {
+            job_id: Set(lease.job),
+            position: Set(step),
+            content: Set(String::new()),
+            created_at: Set(now()),
+        };
+        step::Entity::insert(done)
+            .exec_without_returning(tx)
             .await?;
     }
     Ok(status)

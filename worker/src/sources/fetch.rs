@@ -40,7 +40,7 @@ const MAX_RULES_BYTES: usize = 512 * 1024;
 const MAX_REDIRECTS: usize = 3;
 
 /// By this name sites may forbid it.
-const AGENT: &str = "BlogPostGeneration";
+pub(super) const AGENT: &str = "BlogPostGeneration";
 
 /// So many hosts are remembered.
 const MAX_HOSTS: usize = 1_000;
@@ -64,7 +64,7 @@ pub(super) struct Page {
 
 /// Fetches pages; one for all jobs of a worker.
 #[derive(Debug)]
-pub struct Fetcher {
+pub(super) struct Fetcher {
     client: Client,
     allowed: Arc<AllowedHosts>,
     hosts: std::sync::Mutex<HashMap<String, Arc<Host>>>,
@@ -89,7 +89,7 @@ impl Fetcher {
     ///
     /// # Errors
     /// If TLS can't be set up.
-    pub fn new(private_hosts: &[String]) -> reqwest::Result<Self> {
+    pub(super) fn new(private_hosts: &[String]) -> reqwest::Result<Self> {
         // An error only says that it is installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let allowed = Arc::new(AllowedHosts(private_hosts.to_vec()));
@@ -302,7 +302,7 @@ pub(super) fn is_prohibition(value: &str) -> bool {
 }
 
 /// A body of up to `limit` bytes.
-async fn read(response: Response, limit: usize) -> Result<Vec<u8>, Status> {
+pub(super) async fn read(response: Response, limit: usize) -> Result<Vec<u8>, Status> {
     let mut body = Vec::new();
     let mut stream = response.bytes_stream();
     while let Some(piece) = stream.next().await {

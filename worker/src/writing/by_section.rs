@@ -65,11 +65,7 @@ fn view(plan: &Plan, before: &[String], next: &str) -> PostView {
 }
 
 async fn write_plan(attempt: &Attempt, brief: &PostBrief) -> Result<Plan, AttemptError> {
-    let tracker = ProgressTracker::new(Progress {
-        phase: Phase::Outline,
-        percent: 0,
-        words: 0,
-    });
+    let tracker = ProgressTracker::at_start(Phase::Outline);
     let mut usage = Usage::default();
     for _ in 0..2 {
         let reply = attempt

@@ -5,6 +5,7 @@
 
 mod citations;
 mod evidence;
+mod links;
 mod words;
 
 use std::collections::BTreeMap;
@@ -16,10 +17,9 @@ use entity::job::{Phase, Warning, WarningCode};
 use entity::text::word_count;
 use shared::queue::Progress;
 
-use self::citations::{
-    Sentence, read_sentences, with_citations, without_addresses, without_citations,
-};
+use self::citations::{Sentence, read_sentences, with_citations, without_citations};
 use self::evidence::{Match, SourceText};
+use self::links::without_addresses;
 use super::draft::{Draft, Section};
 use super::{PERCENT_WRITTEN, PostBrief, language, review, steps};
 use crate::attempt::{Attempt, ProgressTracker};
@@ -44,7 +44,7 @@ pub(super) async fn ground(
     sources: &Arc<Sources>,
     mut draft: Draft,
 ) -> Result<(Draft, Grounding), AttemptError> {
-    let finished = attempt.finished_steps().await?;
+    let finished = attempt.finished_steps(steps::WRITING).await?;
     let words = word_count(&draft.content());
     let texts = texts(attempt, words, sources).await?;
     let own_words = brief.own_words();

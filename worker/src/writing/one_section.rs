@@ -36,7 +36,7 @@ pub(super) async fn write(
     let Some(post) = Post::read(title, content, number) else {
         return Err(rejected("the post has no such section"));
     };
-    let finished = attempt.finished_steps().await?;
+    let finished = attempt.finished_steps(steps::WRITING).await?;
     let step = steps::FIRST_REWRITE + task.number as i32;
     let text = match finished.into_iter().find(|stored| stored.position == step) {
         Some(stored) => stored.content,

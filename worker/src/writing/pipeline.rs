@@ -6,18 +6,18 @@ use std::sync::Arc;
 use entity::job::Phase;
 use entity::post::PostContent;
 use entity::step;
-use shared::queue::{Progress, WrittenPost};
+use shared::queue::WrittenPost;
 
 use super::draft::Draft;
 use super::ways::{Way, Ways};
 use super::{
     PERCENT_WRITTEN, PostBrief, bad_output, by_example, by_section, grounding, guided, one_call,
-    one_section, rejected, review, steps, title,
+    one_section, rejected, research, review, steps, title,
 };
 use crate::agent::{CallScope, Event, Prompt};
 use crate::attempt::{Attempt, ProgressTracker};
 use crate::outcome::AttemptError;
-use crate::sources::{self, Fetcher};
+use crate::sources::Researcher;
 
 /// The phase in which an attempt begins, before it is known what earlier ones have done.
 pub(crate) fn first_phase(scope: CallScope) -> Phase {
@@ -31,14 +31,15 @@ pub(crate) fn first_phase(scope: CallScope) -> Phase {
 pub(crate) async fn write_post(
     attempt: &Attempt,
     ways: &Ways,
-    fetcher: &Fetcher,
+    researcher: &Researcher,
 ) -> Result<WrittenPost, AttemptError> {
     let mut brief = PostBrief::new(attempt.topic(), attempt.options());
     let is_program = attempt.agent_scope() == CallScope::WholePost;
     if is_program && (attempt.has_review() || attempt.section_task().is_some()) {
         return Err(rejected("a program writes whole posts, and has no outline"));
     }
-    brief.sources = sources::read(attempt, fetcher).await?.map(Arc::new);
+    research::find_sources(attempt, &brief, ways, researcher).await?;
+    brief.sources = researcher.read(attempt).await?.map(Arc::new);
     if let Some(task) = attempt.section_task() {
         return one_section::write(attempt, &brief, &task).await;
     }
@@ -76,7 +77,7 @@ async fn write_by_model(
     brief: &PostBrief,
     ways: &Ways,
 ) -> Result<Draft, AttemptError> {
-    let finished = attempt.finished_steps().await?;
+    let finished = attempt.finished_steps(steps::WRITING).await?;
     let chosen = ways.of(attempt.model(), brief.words());
     let way = if attempt.has_review() {
         with_outline(chosen)
@@ -118,11 +119,7 @@ fn way(chosen: Way, finished: &[step::Model]) -> Way {
 /// Has a program write the whole post. It makes its own prompts, and its text is taken
 /// as it stands.
 async fn write_by_program(attempt: &Attempt) -> Result<Draft, AttemptError> {
-    let tracker = ProgressTracker::new(Progress {
-        phase: Phase::Writing,
-        percent: 0,
-        words: 0,
-    });
+    let tracker = ProgressTracker::at_start(Phase::Writing);
     let on_event = |event: Event| match event {
         Event::Progress { percent, .. } => {
             tracker.raise_percent(i32::from(percent).min(PERCENT_WRITTEN));

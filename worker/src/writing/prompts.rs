@@ -54,6 +54,24 @@ pub(super) fn post_tokens(brief: &PostBrief, so_far: &str) -> u32 {
     brief.tokens(missing.max(words / 4)) * 3 / 2 + SPARE_TOKENS
 }
 
+/// Asks for queries to search the web with, a line each.
+pub(super) fn queries(brief: &PostBrief, count: usize) -> Prompt {
+    let mut user = format!(
+        "Someone is going to write a blog post about this topic: {topic}\n\n\
+         Which {count} queries would you type into a search engine to find the facts for it: what \
+         happened, numbers, names, how things work? Write each in a line of its own, in three to \
+         eight words, and nothing else.",
+        topic = brief.topic,
+    );
+    user += &wishes(brief);
+    Prompt {
+        system: system(brief),
+        example: None,
+        user,
+        max_tokens: brief.tokens(count as u32 * 15) + SPARE_TOKENS,
+    }
+}
+
 /// Asks for the plan of a long post.
 pub(super) fn plan(brief: &PostBrief) -> Prompt {
     let sections = (brief.words() / 220).clamp(4, 12);

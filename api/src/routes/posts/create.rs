@@ -8,7 +8,6 @@ use entity::source::{self, NewSource};
 use entity::{job, post};
 use sea_orm::{EntityTrait, Set};
 use serde::{Deserialize, Serialize};
-use shared::config::Model;
 use shared::queue::{self, NewJob};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -21,7 +20,9 @@ use crate::extract::field_reader::FieldReader;
 use crate::extract::idempotency::{IdempotencyKey, IdempotentResponse};
 use crate::extract::json::JsonBody;
 use crate::extract::text_rules::trimmed_length;
-use crate::generation_options::{GenerationOptions, check_writes_parts, resolve_model};
+use crate::generation_options::{
+    Capabilities, GenerationOptions, check_writes_parts, resolve_model,
+};
 use crate::http_headers::preferred_wait;
 use crate::long_poll::LongPollPermit;
 use crate::middleware::request_context::current_origin;
@@ -61,18 +62,23 @@ pub(crate) enum OutlineMode {
 
 impl OutlineMode {
     /// Takes the field `outline`.
-    pub(super) fn from_fields(fields: &mut FieldReader, models: &[Model]) -> Option<Option<Self>> {
-        fields.optional("outline", |mode| check_writes_parts(models).map(|()| mode))
+    pub(super) fn from_fields(
+        fields: &mut FieldReader,
+        can: &Capabilities,
+    ) -> Option<Option<Self>> {
+        fields.optional("outline", |mode| {
+            check_writes_parts(&can.models).map(|()| mode)
+        })
     }
 }
 
 impl CreatePostRequest {
-    fn from_fields(fields: &mut FieldReader, models: &[Model]) -> Option<Self> {
+    fn from_fields(fields: &mut FieldReader, can: &Capabilities) -> Option<Self> {
         let topic = fields.required("topic", trimmed_length(3, 500));
         let options = fields.nested("options", |fields| {
-            GenerationOptions::from_fields(fields, models)
+            GenerationOptions::from_fields(fields, can)
         });
-        let outline = OutlineMode::from_fields(fields, models);
+        let outline = OutlineMode::from_fields(fields, can);
         let sources = SourceRequest::from_fields(fields);
         Some(CreatePostRequest {
             topic: topic?,
@@ -103,7 +109,7 @@ pub(crate) async fn create_post(
     key: IdempotencyKey,
     body: JsonBody,
 ) -> Result<IdempotentResponse> {
-    let new = body.read(|fields| CreatePostRequest::from_fields(fields, &state.models))?;
+    let new = body.read(|fields| CreatePostRequest::from_fields(fields, &state.capabilities))?;
     let permit = preferred_wait(&headers)
         .and_then(|max_wait| state.long_polls.try_acquire(me.user.id, max_wait));
     let max_wait = permit.as_ref().map(|permit| permit.max_wait);
@@ -119,7 +125,7 @@ pub(crate) async fn create_post(
         is_first: true,
         review: new.outline.is_some(),
         section: None,
-        model: resolve_model(&options, &state.models)?,
+        model: resolve_model(&options, &state.capabilities.models)?,
         options: options.clone(),
         max_attempts: state.config.job_max_attempts,
         origin: current_origin(),

@@ -4,7 +4,6 @@ use axum::extract::State;
 use entity::{post, source};
 use sea_orm::DatabaseTransaction;
 use serde::Serialize;
-use shared::config::Model;
 use shared::queue::{self, NewJob};
 use utoipa::ToSchema;
 
@@ -17,7 +16,7 @@ use crate::extract::field_reader::FieldReader;
 use crate::extract::idempotency::{IdempotencyKey, IdempotentResponse};
 use crate::extract::json::JsonBody;
 use crate::extract::path::PathId;
-use crate::generation_options::{GenerationOptions, resolve_model, with_sources};
+use crate::generation_options::{Capabilities, GenerationOptions, resolve_model, with_sources};
 use crate::middleware::request_context::current_origin;
 use crate::routes::jobs::Job;
 use crate::state::AppState;
@@ -41,11 +40,11 @@ pub(crate) struct RegeneratePostRequest {
 }
 
 impl RegeneratePostRequest {
-    fn from_fields(fields: &mut FieldReader, models: &[Model]) -> Option<Self> {
+    fn from_fields(fields: &mut FieldReader, can: &Capabilities) -> Option<Self> {
         let options = fields.nested("options", |fields| {
-            GenerationOptions::from_fields(fields, models)
+            GenerationOptions::from_fields(fields, can)
         });
-        let outline = OutlineMode::from_fields(fields, models);
+        let outline = OutlineMode::from_fields(fields, can);
         let sources = SourceRequest::from_fields(fields);
         Some(RegeneratePostRequest {
             options: options?,
@@ -73,7 +72,8 @@ pub(crate) async fn regenerate_post(
     key: IdempotencyKey,
     body: JsonBody,
 ) -> Result<IdempotentResponse> {
-    let again = body.read(|fields| RegeneratePostRequest::from_fields(fields, &state.models))?;
+    let again =
+        body.read(|fields| RegeneratePostRequest::from_fields(fields, &state.capabilities))?;
     let once = key.for_request(&me, &again)?;
     let origin = current_origin();
     let db = state.db.clone();
@@ -87,7 +87,7 @@ pub(crate) async fn regenerate_post(
                 is_first: false,
                 review: again.outline.is_some(),
                 section: None,
-                model: resolve_model(&options, &state.models)?,
+                model: resolve_model(&options, &state.capabilities.models)?,
                 options: options.clone(),
                 max_attempts: state.config.job_max_attempts,
                 origin,

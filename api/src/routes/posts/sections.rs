@@ -10,7 +10,6 @@ use entity::post;
 use entity::sections::sections;
 use entity::text::word_count;
 use serde::Serialize;
-use shared::config::Model;
 use shared::queue::{self, NewJob};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -25,7 +24,7 @@ use crate::extract::json::JsonBody;
 use crate::extract::path::{PathId, PathParts};
 use crate::extract::text_rules::trimmed_length;
 use crate::generation_options::{
-    GenerationOptions, check_writes_parts, resolve_model, uses_sources,
+    Capabilities, GenerationOptions, check_writes_parts, resolve_model, uses_sources,
 };
 use crate::http_headers::if_match_allows;
 use crate::middleware::request_context::current_origin;
@@ -96,10 +95,10 @@ pub(crate) struct RegenerateSectionRequest {
 }
 
 impl RegenerateSectionRequest {
-    fn from_fields(fields: &mut FieldReader, models: &[Model]) -> Option<Self> {
+    fn from_fields(fields: &mut FieldReader, can: &Capabilities) -> Option<Self> {
         let instructions = fields.optional("instructions", trimmed_length(1, 2000));
         let options = fields.nested("options", |fields| {
-            GenerationOptions::from_fields(fields, models)
+            GenerationOptions::from_fields(fields, can)
         });
         Some(RegenerateSectionRequest {
             instructions: instructions?,
@@ -137,9 +136,10 @@ pub(crate) async fn regenerate_section(
     key: IdempotencyKey,
     body: JsonBody,
 ) -> Result<IdempotentResponse> {
-    check_writes_parts(&state.models)
+    check_writes_parts(&state.capabilities.models)
         .map_err(|(code, message)| Error::invalid("number", code, message))?;
-    let again = body.read(|fields| RegenerateSectionRequest::from_fields(fields, &state.models))?;
+    let again =
+        body.read(|fields| RegenerateSectionRequest::from_fields(fields, &state.capabilities))?;
     let once = key.for_request(&me, &(number, &again))?;
     let origin = current_origin();
     let db = state.db.clone();
@@ -157,7 +157,7 @@ pub(crate) async fn regenerate_section(
                     number,
                     instructions: again.instructions,
                 }),
-                model: resolve_model(&options, &state.models)?,
+                model: resolve_model(&options, &state.capabilities.models)?,
                 options,
                 max_attempts: state.config.job_max_attempts,
                 origin,

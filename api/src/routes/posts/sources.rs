@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
-use entity::source::{self, NewSource};
+use entity::source::{self, MAX_SOURCES, NewSource};
 use sea_orm::{ConnectionTrait, EntityTrait};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -16,9 +16,6 @@ use crate::extract::path::PathParts;
 use crate::extract::text_rules::{length, trimmed_length};
 use crate::routes::optional_timestamp;
 use crate::state::AppState;
-
-/// How many sources a post may have.
-const MAX_SOURCES: usize = 20;
 
 /// How long the text of a source may be, in bytes.
 const MAX_TEXT_BYTES: usize = 200_000;
@@ -126,6 +123,8 @@ pub(crate) struct SourceSummary {
     number: i32,
     /// Null if its text was given.
     url: Option<String>,
+    /// The query by which a search has found it; null if you have given it.
+    found_by: Option<String>,
     title: Option<String>,
     /// The name of its site, as it says itself.
     site: Option<String>,
@@ -167,6 +166,7 @@ impl SourceSummary {
             used: u32::try_from(row.number).is_ok_and(|number| cited.contains(&number)),
             number: row.number,
             url: row.url,
+            found_by: row.found_by,
             title: row.title,
             site: row.site,
             author: row.author,

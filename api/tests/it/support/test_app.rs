@@ -171,12 +171,12 @@ impl TestApp {
         let arguments = ours.chain(arguments);
         let config = worker::config::Config::parse_from(arguments);
         let agent = config.agent().unwrap();
-        let fetcher = Arc::new(worker::Fetcher::new(&config.source_private_hosts).unwrap());
+        let researcher = Arc::new(worker::Researcher::new(&config).unwrap());
         let metrics = Arc::new(Metrics::new(&config).unwrap());
         let stop = CancellationToken::new();
         let (db, counted, until) = (self.db.clone(), metrics.clone(), stop.clone());
         let running = tokio::spawn(async move {
-            worker::run(&config, db, agent, fetcher, counted, until).await;
+            worker::run(&config, db, agent, researcher, counted, until).await;
         });
         TestWorker {
             running,
