@@ -1,6 +1,7 @@
 """An OpenAI-compatible endpoint for checks. It mostly writes at once, sometimes after a delay, and
 sometimes refuses, so that jobs end in every way; about growing tomatoes it always writes; "Growing
-slowly" it streams slowly, and "Growing at length" a long post fast. Prints its address, and serves until it is killed."""
+slowly" it streams slowly, and "Growing at length" a long post fast. It is a search of the web as well, which finds
+pages of its own. Prints its address, and serves until it is killed."""
 
 import hashlib
 import json
@@ -17,6 +18,13 @@ LONG = ["# A title\n\n"] + [
     + f"word-{n} "
     for n in range(5000)
 ]
+
+
+# What its search finds: one page that can be read, and one that can't.
+PAGE = """<!doctype html><html><head><title>The sun of tomatoes</title></head><body><article>
+<h1>The sun of tomatoes</h1><p>Growing tomatoes takes sun. Six hours of it. They want rich soil and a
+large pot, and they are fed each second week with compost.</p></article></body></html>"""
+FOUND = ["garden", "gone"]
 
 
 def answer(prompt: str) -> str:
@@ -38,6 +46,18 @@ def delta(text: str, finish: str | None = "stop") -> str:
 
 
 class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        path = self.path.split("?")[0]
+        if path == "/v1/search":
+            base = f"http://127.0.0.1:{self.server.server_port}"
+            results = [{"url": f"{base}/{name}", "title": f"A page: {name}"} for name in FOUND]
+            time.sleep(0.5)
+            return self.respond(200, "application/json", json.dumps({"results": results}))
+        if path == "/garden":
+            time.sleep(0.5)
+            return self.respond(200, "text/html", PAGE)
+        self.respond(404, "text/plain", "not found")
+
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         prompt = body["messages"][-1]["content"]

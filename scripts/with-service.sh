@@ -30,6 +30,7 @@ start() { # program
     (cd "$folder" && exec env -i PATH="$PATH" NO_COLOR=1 DATA_DIR=. \
         SHUTDOWN_GRACE_SECS=5 ACCESS_TOKEN_TTL_SECS=86400 \
         AGENT=openai AGENT_MODEL=one AGENT_URL="$(cat agent.url)" \
+        SEARCH_URL="$(cat agent.url)" SOURCE_PRIVATE_HOSTS=127.0.0.1 \
         LISTEN_ADDR=127.0.0.1:0 METRICS_ADDR=off \
         RATE_LIMIT_PER_MINUTE=1000000 USER_MAX_ACTIVE_JOBS=1000000 \
         "$programs/$1" >"$1.log" 2>&1) &

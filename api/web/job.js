@@ -15,7 +15,7 @@ import { text } from "./text.js";
  */
 export async function watchJob(place, post, signal) {
   const { job } = post;
-  const live = new LiveText();
+  const live = new LiveText(post.topic);
   const line = h("span", { role: "status" }, text.queued);
   const count = h("span", { class: "soft" });
   const bar = h("progress", { max: 100, value: 0, "aria-label": text.writing });
@@ -35,6 +35,8 @@ export async function watchJob(place, post, signal) {
   const controls = h("div", { class: "row" }, keep, discard, newest);
   const review = h("div");
   const found = h("div");
+  /** @type {Map<number, any>} */
+  const sources = new Map();
   place.replaceChildren(
     h("div", { class: "status" }, h("div", { class: "row" }, line, count), bar, controls),
     review,
@@ -54,6 +56,9 @@ export async function watchJob(place, post, signal) {
     live.apply(event, data);
     if (keep.hidden && live.hasText()) keep.hidden = newest.hidden = false;
     if (event === "snapshot") {
+      sources.clear();
+      for (const source of data.sources ?? []) sources.set(source.number, source);
+      showSources();
       setStatus(data.status);
       setPhase(data.phase);
       setProgress(data.progress);
@@ -61,6 +66,10 @@ export async function watchJob(place, post, signal) {
     else if (event === "phase") setPhase(data.phase);
     else if (event === "progress") setProgress(data);
     else if (event === "end") end = data;
+    else if (event === "source") {
+      sources.set(data.number, data);
+      showSources();
+    }
   };
 
   /** @param {string} status */
@@ -76,7 +85,7 @@ export async function watchJob(place, post, signal) {
 
   /** @param {string | null} phase */
   function setPhase(phase) {
-    showSources().catch(() => {});
+    if (phase === "researching") line.textContent = text.researching;
     if (phase === "reading") line.textContent = text.reading;
     if (phase === "checking") line.textContent = text.checking;
     if (phase === "outline") line.textContent = text.outlinePhase;
@@ -85,10 +94,9 @@ export async function watchJob(place, post, signal) {
   }
 
   /** What became of the sources so far. */
-  async function showSources() {
-    if (!post.sources?.length) return;
-    const now = await call("GET", `/blogs/${post.id}`, { signal });
-    found.replaceChildren(sourceList(now) || "");
+  function showSources() {
+    const inOrder = [...sources.values()].sort((a, b) => a.number - b.number);
+    found.replaceChildren(sourceList({ sources: inOrder }) || "");
   }
 
   /** @param {{ percent: number, words: number }} progress */

@@ -18,13 +18,15 @@ import {
  * alone, so that neither the reader's place nor a selection is lost.
  */
 export class LiveText {
-  constructor() {
+  /** @param {string} topic the heading until there is a title */
+  constructor(topic) {
+    this.topic = topic;
     this.element = h("article", { class: "post", dir: "auto" });
     /** @type {string | null} */
     this.title = null;
     /** @type {{ heading: string | null, text: string, done: boolean }[]} */
     this.sections = [];
-    this.heading = h("h1");
+    this.heading = h("h1", {}, topic);
     this.element.append(this.heading);
     /** @type {LiveSection[]} */
     this.drawn = [];
@@ -61,7 +63,7 @@ export class LiveText {
 
   draw() {
     this.isDue = false;
-    setText(this.heading, this.title);
+    setText(this.heading, this.title ?? this.topic);
     while (this.drawn.length > this.sections.length) this.drawn.pop()?.element.remove();
     this.sections.forEach(({ heading, text, done }, at) => {
       if (!this.drawn[at]) {

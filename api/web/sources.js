@@ -4,12 +4,14 @@ import { text } from "./text.js";
 
 /**
  * Fields for what a post is to be written from.
- * @returns {{ element: HTMLElement, read: () => any[] }}
+ * @returns {{ element: HTMLElement, read: () => any[], searchesWeb: () => boolean, offerWeb: () => void }}
  */
 export function sourceFields() {
   const addresses = h("textarea", { autocapitalize: "none", spellcheck: "false" });
   const texts = h("div");
   const add = h("button", { type: "button", onclick: addText }, text.addText);
+  const web = h("input", { type: "checkbox", id: "search-web" });
+  const webField = h("p", { hidden: true }, h("label", { for: "search-web" }, web, text.searchWeb));
   const element = h(
     "details",
     {},
@@ -17,8 +19,14 @@ export function sourceFields() {
     field(text.addresses, addresses, text.addressesHint),
     texts,
     h("p", {}, add),
+    webField,
   );
-  return { element, read };
+  return { element, read, searchesWeb: () => web.checked, offerWeb };
+
+  /** Where the service has a search. */
+  function offerWeb() {
+    webField.hidden = false;
+  }
 
   function addText() {
     const title = h("input", { required: true, maxlength: 200, dir: "auto" });
@@ -55,13 +63,17 @@ export function sourceList(post) {
   const item = (/** @type {any} */ source) => {
     const name = source.title ?? source.url;
     const shown = source.url ? h("a", { href: source.url, rel: "noreferrer" }, name) : name;
-    const state = statuses[source.status ?? "unread"] + (source.used ? `, ${text.cited}` : "");
+    const state = [
+      statuses[source.status ?? "unread"],
+      source.used && text.cited,
+      source.found_by && text.foundBy(source.found_by),
+    ];
     return h(
       "li",
       { value: source.number },
       h("span", { dir: "auto" }, shown),
       " ",
-      h("span", { class: "soft" }, state),
+      h("span", { class: "soft" }, state.filter(Boolean).join(", ")),
     );
   };
   const counts = post.grounding;

@@ -31,6 +31,7 @@ export const text = {
   sources: "Sources",
   addresses: "Addresses of pages, one a line",
   addressesHint: "The post is written from them, and each fact that it takes names its source.",
+  searchWeb: "Search the web for more",
   addText: "Add a text",
   sourceTitle: "Title of the text",
   sourceText: "The text",
@@ -45,6 +46,7 @@ export const text = {
     disallowed: "does not want to be read by programs",
   },
   cited: "cited",
+  foundBy: (/** @type {string} */ query) => `found with “${query}”`,
   writtenFrom: "Written from",
   grounding: (/** @type {{ sentences: number, cited: number, supported: number }} */ it) =>
     `${it.supported} of ${it.sentences} sentences were found in a source.`,
@@ -59,6 +61,7 @@ export const text = {
   writing: "Writing …",
   queued: "Waiting for a worker …",
   position: (/** @type {number} */ n) => `Waiting for a worker, at position ${n} …`,
+  researching: "Searching the web …",
   reading: "Reading the sources …",
   checking: "Looking for what has to do with the topic …",
   outlinePhase: "Making the outline …",

@@ -63,7 +63,9 @@ export async function writeView(main, signal) {
   let items = [];
   let key = newKey();
   try {
-    ({ items } = await call("GET", "/models", { signal }));
+    const offer = await call("GET", "/models", { signal });
+    items = offer.items;
+    if (offer.web_search) sources.offerWeb();
     models.hidden = items.length < 2;
     model.append(...items.map((it) => option(it.id, it.id)));
   } catch {
@@ -84,6 +86,7 @@ export async function writeView(main, signal) {
       keywords: list.some(Boolean) && list.filter(Boolean),
       instructions: instructions.value.trim(),
       model: items.length > 1 && model.value,
+      research: sources.searchesWeb() && "web",
     };
     const options = Object.fromEntries(Object.entries(given).filter(([, value]) => value));
     const from = sources.read();

@@ -116,6 +116,24 @@ test("a section is written again, and versions are compared and restored", async
   calm();
 });
 
+test("a post is written from what a search of the web finds, which shows as it is found", async () => {
+  await signUp();
+  await page.getByLabel("A topic of a few words").fill("Growing tomatoes");
+  await page.getByText("Sources", { exact: true }).click();
+  await page.getByLabel("Search the web for more").check();
+  await look("write-search");
+  await page.getByRole("button", { name: "Write the post" }).click();
+  await page.getByText("Searching the web").waitFor();
+  await page.getByText("not read yet").first().waitFor();
+  await look("searching");
+  await page.getByText("The sun of tomatoes").first().waitFor();
+  await page.getByText("read, cited, found with “Growing tomatoes”").waitFor();
+  await page.getByText("can't be reached, found with “Growing tomatoes”").waitFor();
+  await page.getByRole("button", { name: "What source 1 says" }).click();
+  await page.getByRole("dialog").locator("mark", { hasText: "Six hours of it" }).waitFor();
+  calm();
+});
+
 test("a post is written from sources, and shows what they say", async () => {
   await signUp();
   await page.getByLabel("A topic of a few words").fill("Growing tomatoes");

@@ -1,5 +1,6 @@
 //! The worker's settings.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -233,11 +234,7 @@ impl Config {
                 let Some(command) = &self.agent_script else {
                     bail!("AGENT_SCRIPT: AGENT=script needs a program");
                 };
-                // The link holds even if the binary is replaced meanwhile.
-                let supervisor = match cfg!(target_os = "linux") {
-                    true => PathBuf::from("/proc/self/exe"),
-                    false => std::env::current_exe()?,
-                };
+                let supervisor = own_program()?;
                 let agent = Script::new(command, std::env::vars_os(), supervisor, limits);
                 Ok(Arc::new(agent.context("AGENT_SCRIPT")?))
             }
@@ -318,5 +315,16 @@ impl Config {
         };
         let headers = headers.expose().split(';').map(str::trim);
         headers.filter(|h| !h.is_empty()).map(header).collect()
+    }
+}
+
+/// The worker's own binary; the link holds even if the file is replaced meanwhile.
+///
+/// # Errors
+/// If the system does not tell it.
+pub(crate) fn own_program() -> io::Result<PathBuf> {
+    match cfg!(target_os = "linux") {
+        true => Ok(PathBuf::from("/proc/self/exe")),
+        false => std::env::current_exe(),
     }
 }

@@ -21,4 +21,4 @@ mod telemetry;
 pub mod writing;
 
 pub use runner::run;
-pub use sources::Researcher;
+pub use sources::{Researcher, pdf};

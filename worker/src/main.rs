@@ -7,19 +7,26 @@ use std::sync::Arc;
 use shared::database::Database;
 use shared::{queue, trace};
 use tokio_util::sync::CancellationToken;
-use worker::Researcher;
 use worker::agent::supervise;
 use worker::config::Config;
 use worker::init;
 use worker::metrics::Metrics;
 use worker::metrics_server;
+use worker::{Researcher, pdf};
 
 fn main() -> anyhow::Result<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == "supervise") {
-        let command: Vec<_> = arguments.skip_while(|a| a == "--").collect();
-        supervise(&command)?;
-        return Ok(ExitCode::SUCCESS);
+    match arguments.next() {
+        Some(first) if first == "supervise" => {
+            let command: Vec<_> = arguments.skip_while(|a| a == "--").collect();
+            supervise(&command)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(first) if first == pdf::COMMAND => {
+            pdf::run()?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => {}
     }
     // Before anything else: until it has handlers, signals to process 1 are lost.
     if init::is_needed() {

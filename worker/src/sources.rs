@@ -5,8 +5,10 @@ mod addresses;
 mod extract;
 mod fetch;
 mod passages;
+pub mod pdf;
 mod search;
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -15,9 +17,9 @@ use entity::source::{self, ReadSource, Status};
 use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use self::fetch::Fetcher;
+use self::fetch::{Fetcher, Page};
 use crate::attempt::{Attempt, ProgressTracker};
-use crate::config::Config;
+use crate::config::{Config, own_program};
 use crate::outcome::AttemptError;
 
 pub(crate) use passages::{Passage, Passages, without_ending};
@@ -84,6 +86,8 @@ pub struct Researcher {
     fetcher: Fetcher,
     search: Option<Search>,
     limits: SourceLimits,
+    /// The worker's own program, which reads PDFs.
+    program: PathBuf,
 }
 
 impl Researcher {
@@ -94,6 +98,7 @@ impl Researcher {
     pub fn new(config: &Config) -> anyhow::Result<Self> {
         Ok(Researcher {
             fetcher: Fetcher::new(&config.source_private_hosts)?,
+            program: own_program()?,
             search: Search::new(&config.search, config.search_api_key.as_ref())?,
             limits: SourceLimits {
                 time: Duration::from_secs(config.source_timeout_secs.into()),
@@ -188,12 +193,20 @@ impl Researcher {
         attempt.store_source(&row, found).await
     }
 
+    async fn read_page(&self, page: Page) -> Result<ReadSource, Status> {
+        if page.is_pdf() {
+            let document = pdf::read(&self.program, &page.body).await?;
+            return in_background(move || extract::read_document(document)).await;
+        }
+        in_background(move || extract::read_page(&page)).await
+    }
+
     async fn read_source(&self, row: &source::Model, bytes: &AtomicUsize) -> ReadSource {
         let found = match &row.url {
             Some(url) => match self.fetcher.fetch(url).await {
                 Ok(page) => {
                     bytes.fetch_add(page.body.len(), Ordering::Relaxed);
-                    in_background(move || extract::read_page(&page)).await
+                    self.read_page(page).await
                 }
                 Err(status) => Err(status),
             },

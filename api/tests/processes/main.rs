@@ -14,6 +14,7 @@ mod load;
 mod login_throttle;
 mod logs;
 mod metrics;
+mod pdf;
 mod restart;
 mod script;
 mod secrets;

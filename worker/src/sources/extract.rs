@@ -5,6 +5,7 @@ use encoding_rs::{Encoding, UTF_8, WINDOWS_1252};
 use entity::source::{ReadSource, Status};
 
 use super::fetch::{Page, is_prohibition};
+use super::pdf::Extract;
 
 /// A page with more elements is not read.
 const MAX_ELEMENTS: usize = 50_000;
@@ -29,9 +30,6 @@ pub(super) fn read_page(page: &Page) -> Result<ReadSource, Status> {
         .next()
         .unwrap_or_default()
         .trim();
-    if page.body.starts_with(b"%PDF-") {
-        return Err(Status::Unsupported);
-    }
     let is_text = media_type.is_empty()
         || media_type.starts_with("text/")
         || ["application/xhtml+xml", "application/xml"].contains(&media_type);
@@ -43,6 +41,16 @@ pub(super) fn read_page(page: &Page) -> Result<ReadSource, Status> {
         return read_html(&text, Some(page.url.as_str()));
     }
     found(&text, None)
+}
+
+/// What is in a document.
+pub(super) fn read_document(document: Extract) -> Result<ReadSource, Status> {
+    let author = document.author.map(|name| shorten(&name));
+    let read = found(&document.text, document.title)?;
+    Ok(ReadSource {
+        author: author.filter(|name| !name.is_empty()),
+        ..read
+    })
 }
 
 /// What is in a text that a user has given.

@@ -62,6 +62,13 @@ pub(super) struct Page {
     pub(super) body: Vec<u8>,
 }
 
+impl Page {
+    /// Whether it is a PDF, whatever its site calls it.
+    pub(super) fn is_pdf(&self) -> bool {
+        self.body.starts_with(b"%PDF-")
+    }
+}
+
 /// Fetches pages; one for all jobs of a worker.
 #[derive(Debug)]
 pub(super) struct Fetcher {
@@ -253,7 +260,7 @@ impl Fetcher {
             .get(url)
             .header(
                 ACCEPT,
-                "text/html, text/markdown, text/plain, application/xhtml+xml;q=0.9, */*;q=0.1",
+                "text/html, text/markdown, text/plain, application/pdf, application/xhtml+xml;q=0.9, */*;q=0.1",
             )
             .header(ACCEPT_ENCODING, "gzip");
         request.send().await.map_err(|error| {
