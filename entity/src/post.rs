@@ -331,6 +331,19 @@ impl Entity {
         Ok(())
     }
 
+    /// How the citations of a post's present text hold; nothing if that is not known.
+    pub async fn find_grounding(db: &impl ConnectionTrait, id: Uuid) -> Result<Grounding, DbErr> {
+        let found: Option<Option<Json>> = Entity::find_by_id(id)
+            .select_only()
+            .column(Column::TextGrounding)
+            .into_tuple()
+            .one(db)
+            .await?;
+        let found = found.flatten();
+        let found = found.and_then(|json| serde_json::from_value(json).ok());
+        Ok(found.unwrap_or_default())
+    }
+
     /// Sets the status of posts.
     pub async fn set_statuses(
         db: &impl ConnectionTrait,

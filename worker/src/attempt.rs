@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, LazyLock, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use entity::grounding::Grounding;
 use entity::job::{self, Outline, Phase, Review, SectionTask, Warning};
 use entity::post::PostContent;
 use entity::source::{self, FoundPage, MAX_SOURCES, ReadSource};
@@ -162,6 +163,11 @@ impl Attempt {
         });
         *self.live_sources() = told.collect();
         Ok(rows)
+    }
+
+    /// How the citations of the present text hold.
+    pub(crate) async fn grounding(&self) -> Result<Grounding, AttemptError> {
+        Ok(self.store.grounding(self.post.id).await?)
     }
 
     /// Makes these the pages that a search has found for the post, for this attempt and all that

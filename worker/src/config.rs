@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use clap::Parser;
+use clap::{ArgAction, Parser};
 use reqwest::header::{HeaderName, HeaderValue};
 use shared::config::{
     AgentKind, AgentSettings, LogSettings, SearchSettings, Secret, StorageSettings, TraceSettings,
@@ -105,6 +105,11 @@ pub struct Config {
     /// by commas: names, or addresses as they stand in a URL. All others must be public
     #[arg(long, env = "SOURCE_PRIVATE_HOSTS", value_delimiter = ',')]
     pub source_private_hosts: Vec<String>,
+
+    /// Whether the model is asked about citations that their sources do not bear word by word; each
+    /// question costs a call
+    #[arg(long, env = "JUDGE_CITATIONS", default_value_t = false, action = ArgAction::Set)]
+    pub judge_citations: bool,
 
     /// How long searching for the sources of a post may take, and reading them, in seconds; the
     /// writing begins with those that there are by then

@@ -4,6 +4,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use entity::grounding::Grounding;
 use entity::job::{Phase, Warning};
 use entity::source::{self, FoundPage, ReadSource};
 use entity::{job, job_event, post, step};
@@ -107,6 +108,12 @@ impl JobStore {
         version: i32,
     ) -> Result<Option<(Option<String>, String)>, DbErr> {
         let find = || post::Entity::find_text(self.db.read(), post, version).boxed();
+        self.retry(find).await
+    }
+
+    /// How the citations of a post's present text hold.
+    pub(crate) async fn grounding(&self, post: Uuid) -> Result<Grounding, DbErr> {
+        let find = || post::Entity::find_grounding(self.db.read(), post).boxed();
         self.retry(find).await
     }
 

@@ -66,6 +66,8 @@ impl Source {
 pub(crate) struct Sources {
     pub(crate) list: Vec<Source>,
     pub(crate) passages: Passages,
+    /// Whether the model is asked about citations whose words do not tell.
+    pub(crate) asks_model: bool,
 }
 
 /// What a post may cost before it is written.
@@ -86,6 +88,7 @@ pub struct Researcher {
     fetcher: Fetcher,
     search: Option<Search>,
     limits: SourceLimits,
+    judges_citations: bool,
     /// The worker's own program, which reads PDFs.
     program: PathBuf,
 }
@@ -98,6 +101,7 @@ impl Researcher {
     pub fn new(config: &Config) -> anyhow::Result<Self> {
         Ok(Researcher {
             fetcher: Fetcher::new(&config.source_private_hosts)?,
+            judges_citations: config.judge_citations,
             program: own_program()?,
             search: Search::new(&config.search, config.search_api_key.as_ref())?,
             limits: SourceLimits {
@@ -131,13 +135,18 @@ impl Researcher {
         let rows = attempt.sources().await?;
         let list: Vec<Source> = rows.into_iter().filter_map(Source::from_row).collect();
         let topic = attempt.topic().to_owned();
+        let asks_model = self.judges_citations;
         let checking = tokio::task::spawn_blocking(move || {
             let texts = list
                 .iter()
                 .map(|source| (source.number, source.text.as_str()));
             let passages = Passages::new(texts);
             let is_relevant = passages.has_any_about(&topic);
-            is_relevant.then_some(Sources { list, passages })
+            is_relevant.then_some(Sources {
+                list,
+                passages,
+                asks_model,
+            })
         });
         let checked = attempt
             .run(&ProgressTracker::at_start(Phase::Checking), checking)

@@ -152,6 +152,61 @@ async fn what_no_source_bears_loses_its_citation_after_one_more_try() {
 }
 
 #[tokio::test]
+async fn a_sentence_in_other_words_is_judged_by_the_model_where_that_is_switched_on() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    const JUDGED: &str = "Six hours in the sun is what any tomato plant gets out of a good day";
+    let post: &'static str = format!(
+        "# Red\n\n{JUDGED} [1]. Seven hours in the sun is what any tomato plant gets [1]. It is sold, \
+         the tomato of the bridge [2].\n\n## More\n\nMore of it.\n"
+    )
+    .leak();
+    let is_question = |prompt: &str| prompt.contains("Does the passage say all");
+    app.agent.set(StubBehavior::per_request(move |call| {
+        let prompt = call.prompt();
+        StubBehavior::WriteText(match prompt {
+            _ if is_question(&prompt) => "**Yes.**",
+            _ if prompt.contains("## More") || prompt.contains("This is") => "More of it, again.",
+            _ => post,
+        })
+    }));
+    let settings = [ONE_CALL, &["--judge-citations=true"]].concat();
+    let asked = ask(&ann, given(), json!({ "words": 100 })).await;
+    let post = written(&app, &ann, &asked, &settings).await;
+    let of = |post: &Value, sentence: &str| {
+        let citations = post["citations"].as_array().unwrap();
+        let mut citations = citations.iter();
+        citations
+            .find(|it| text(&it["sentence"]).contains(sentence))
+            .cloned()
+    };
+    let judged = of(&post, JUDGED).unwrap();
+    assert_fields(&judged, json!({ "verdict": "judged", "number": 1 }));
+    assert!(text(&judged["quote"]).starts_with("Tomatoes need six hours"));
+    // What says something else is not even asked about.
+    assert_eq!(of(&post, "Seven hours").unwrap()["verdict"], "unsupported");
+    assert_eq!(of(&post, "It is sold").unwrap()["verdict"], "unsupported");
+    let questions = || {
+        let calls = app.agent.calls().into_iter();
+        calls.filter(|call| is_question(&call.prompt())).count()
+    };
+    assert_eq!(questions(), 1);
+
+    // What was judged stays so when another section is written again.
+    let section = format!("{}/sections/1/regenerate", post_path(&asked));
+    ann.post(&section, json!({})).await.assert_status(202);
+    let post = written(&app, &ann, &asked, &settings).await;
+    assert_eq!(of(&post, JUDGED).unwrap()["verdict"], "judged");
+    assert_eq!(questions(), 1);
+
+    // Nobody is asked where that is not switched on.
+    let asked = ask(&ann, given(), json!({ "words": 100 })).await;
+    let post = written(&app, &ann, &asked, ONE_CALL).await;
+    assert_eq!(post["status"], "ready");
+    assert_eq!(questions(), 1);
+}
+
+#[tokio::test]
 async fn no_invention_reaches_a_post_as_borne_by_a_source() {
     let inventions = [
         "Tomatoes need seven hours of sun a day [1].",

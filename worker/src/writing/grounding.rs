@@ -3,22 +3,24 @@
 //! citation. A sentence that a source bears, and that names none, gets its citation. Only here do
 //! addresses come into a post.
 
+mod checker;
 mod citations;
 mod evidence;
 mod links;
 mod words;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use entity::grounding::{Citation, Grounding, LISTED, Verdict, is_list_of_sources};
 use entity::job::{Phase, Warning, WarningCode};
 use entity::text::word_count;
 use shared::queue::Progress;
 
+use self::checker::Checker;
 use self::citations::{Sentence, read_sentences, with_citations, without_citations};
-use self::evidence::{Match, SourceText};
+use self::evidence::{Evidence, Match, SourceText};
 use self::links::without_addresses;
 use super::draft::{Draft, Section};
 use super::{PERCENT_WRITTEN, PostBrief, language, review, steps};
@@ -34,8 +36,33 @@ pub(crate) fn is_function_word(word: &str) -> bool {
     words::CONNECTIVES.contains(word) || words::OPENERS.contains(word)
 }
 
-/// The texts of the sources, by their numbers.
-type Texts = BTreeMap<u32, SourceText>;
+/// The texts of the sources, by their numbers, and what the model has said of sentences and sources.
+struct Texts {
+    sources: BTreeMap<u32, SourceText>,
+    judged: Mutex<HashMap<(String, u32), bool>>,
+}
+
+impl Texts {
+    fn judged(&self) -> MutexGuard<'_, HashMap<(String, u32), bool>> {
+        self.judged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_judged(&self, citation: &Citation, is_borne: bool) {
+        let key = (citation.sentence.clone(), citation.number);
+        self.judged().insert(key, is_borne);
+    }
+
+    /// The passage that may bear the sentence of a citation, if nobody has been asked about both.
+    fn passage_for(&self, citation: &Citation) -> Option<String> {
+        let key = (citation.sentence.clone(), citation.number);
+        if self.judged().contains_key(&key) {
+            return None;
+        }
+        let source = self.sources.get(&citation.number)?;
+        let range = source.candidate(&citation.sentence)?;
+        Some(source.quote(&range))
+    }
+}
 
 /// The draft with citations that hold, the list of its sources behind it, and what was checked.
 pub(super) async fn ground(
@@ -49,10 +76,18 @@ pub(super) async fn ground(
     let texts = texts(attempt, words, sources).await?;
     let own_words = brief.own_words();
     remove_inventions(attempt, &own_words, &texts, &mut draft).await?;
+    let mut checker = Checker {
+        attempt,
+        texts: texts.clone(),
+        words,
+        asks_model: sources.asks_model,
+        finished: &finished,
+        questions: 0,
+    };
     let mut rewrites = 0;
     for number in 0..draft.sections.len() {
         let before = draft.sections[number].body.clone();
-        let (holding, broken) = check(attempt, words, &texts, before.clone()).await?;
+        let (holding, broken) = checker.check(&before).await?;
         if broken.is_empty() || rewrites == MAX_REWRITES {
             continue;
         }
@@ -64,7 +99,7 @@ pub(super) async fn ground(
             None => rewrite(attempt, brief, &draft, number, &broken, step).await?,
         };
         let (body, _) = without_inventions(&body, &own_words, &texts);
-        let (still_holding, still_broken) = check(attempt, words, &texts, body.clone()).await?;
+        let (still_holding, still_broken) = checker.check(&body).await?;
         let is_better = still_broken.len() < broken.len() && still_holding.len() >= holding.len();
         let room = word_count(&before).max(40) as u32;
         if is_better && review::is_one_section(&before, &body, room) {
@@ -101,6 +136,15 @@ pub(super) async fn ground_section(
     let (text, invented) = without_inventions(text, &brief.own_words(), &texts);
     let warn = |text: &String| Warning::new(WarningCode::InventedSource, Some(number), text);
     attempt.warn(invented.iter().map(warn)).await?;
+    let mut checker = Checker {
+        attempt,
+        texts: texts.clone(),
+        words,
+        asks_model: sources.asks_model,
+        finished: &attempt.finished_steps(steps::WRITING).await?,
+        questions: 0,
+    };
+    checker.check(&text).await?;
     let settled = in_background(attempt, words, move || settle(&[text], number, &texts)).await?;
     attempt.warn(settled.warnings).await?;
     Ok(settled.bodies.concat())
@@ -143,15 +187,19 @@ async fn in_background<T: Send + 'static>(
     words: i32,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, AttemptError> {
-    let tracker = ProgressTracker::new(Progress {
-        phase: Phase::Assembling,
-        percent: PERCENT_WRITTEN,
-        words,
-    });
+    let tracker = ProgressTracker::new(written(words));
     let done = attempt
         .run(&tracker, tokio::task::spawn_blocking(work))
         .await?;
     done.map_err(|panic| AttemptError::Panicked(panic.to_string()))
+}
+
+fn written(words: i32) -> Progress {
+    Progress {
+        phase: Phase::Assembling,
+        percent: PERCENT_WRITTEN,
+        words,
+    }
 }
 
 async fn texts(
@@ -160,10 +208,18 @@ async fn texts(
     sources: &Arc<Sources>,
 ) -> Result<Arc<Texts>, AttemptError> {
     let sources = sources.clone();
+    // What the model has said of a sentence stays so while both are the same.
+    let judged = attempt.grounding().await?.citations.into_iter();
+    let judged = judged.filter(|citation| citation.verdict == Verdict::Judged);
+    let judged = judged.map(|it| ((without_citations(&it.sentence), it.number), true));
+    let judged = judged.collect();
     let prepare = move || {
         let sources = sources.list.iter();
         let texts = sources.map(|source| (source.number, SourceText::new(&source.text)));
-        Arc::new(texts.collect::<Texts>())
+        Arc::new(Texts {
+            sources: texts.collect(),
+            judged: Mutex::new(judged),
+        })
     };
     in_background(attempt, words, prepare).await
 }
@@ -200,7 +256,7 @@ fn without_inventions(body: &str, own_words: &str, texts: &Texts) -> (String, Ve
     let cited = read_sentences(&body)
         .into_iter()
         .flat_map(|sentence| sentence.cited);
-    let unknown = cited.filter(|number| !texts.contains_key(number));
+    let unknown = cited.filter(|number| !texts.sources.contains_key(number));
     invented.extend(unknown.map(|number| format!("[{number}]")));
     (body, invented)
 }
@@ -268,54 +324,65 @@ fn holds(citation: &Citation) -> bool {
 /// What the sources that a sentence names have to say to it.
 fn verify(sentence: &Sentence, section: u32, texts: &Texts) -> Vec<Citation> {
     let numbers = sentence.cited.iter().copied();
-    let named = numbers.filter_map(|number| Some((number, texts.get(&number)?)));
+    let named = numbers.filter_map(|number| Some((number, texts.sources.get(&number)?)));
     named
-        .map(|(number, source)| citation(sentence, section, number, source))
+        .map(|(number, source)| {
+            let found = citation(sentence, section, number, source);
+            let key = (sentence.text.clone(), number);
+            let is_judged = !holds(&found) && texts.judged().get(&key) == Some(&true);
+            let candidate = is_judged.then(|| source.candidate(&sentence.text));
+            match candidate.flatten() {
+                Some(range) => borne(found, Verdict::Judged, source, &range),
+                None => found,
+            }
+        })
         .collect()
 }
 
 /// The first source that bears a sentence.
 fn first_bearing(sentence: &Sentence, section: u32, texts: &Texts) -> Option<Citation> {
-    let all = texts.iter();
+    let all = texts.sources.iter();
     let mut all = all.map(|(number, source)| citation(sentence, section, *number, source));
     all.find(holds)
 }
 
 fn citation(sentence: &Sentence, section: u32, number: u32, source: &SourceText) -> Citation {
-    let evidence = source.evidence(&sentence.text);
-    let range = evidence.as_ref().map(|evidence| &evidence.range);
-    let characters = range.map(|range| source.characters(range));
-    Citation {
+    let unsupported = Citation {
         number,
         section,
         sentence: sentence.text.clone(),
-        quote: range.map(|range| source.quote(range)),
-        start: characters.as_ref().map(|range| range.start as u32),
-        end: characters.map(|range| range.end as u32),
-        verdict: match evidence.map(|evidence| evidence.kind) {
-            Some(Match::Exact) => Verdict::Exact,
-            Some(Match::Close) => Verdict::Close,
-            None => Verdict::Unsupported,
-        },
+        quote: None,
+        start: None,
+        end: None,
+        verdict: Verdict::Unsupported,
+    };
+    match source.evidence(&sentence.text) {
+        Some(Evidence { kind, range }) => {
+            let verdict = match kind {
+                Match::Exact => Verdict::Exact,
+                Match::Close => Verdict::Close,
+            };
+            borne(unsupported, verdict, source, &range)
+        }
+        None => unsupported,
     }
 }
 
-/// The citations of a section that hold, and those that do not.
-async fn check(
-    attempt: &Attempt,
-    words: i32,
-    texts: &Arc<Texts>,
-    body: String,
-) -> Result<(Vec<Citation>, Vec<Citation>), AttemptError> {
-    let texts = texts.clone();
-    let checked = move || {
-        let sentences = read_sentences(&body);
-        let all = sentences
-            .iter()
-            .flat_map(|sentence| verify(sentence, 0, &texts));
-        all.partition(holds)
-    };
-    in_background(attempt, words, checked).await
+/// The same citation, borne by these words of its source.
+fn borne(
+    citation: Citation,
+    verdict: Verdict,
+    source: &SourceText,
+    range: &Range<usize>,
+) -> Citation {
+    let characters = source.characters(range);
+    Citation {
+        quote: Some(source.quote(range)),
+        start: Some(characters.start as u32),
+        end: Some(characters.end as u32),
+        verdict,
+        ..citation
+    }
 }
 
 /// Has a section written again that says what its sources do not.

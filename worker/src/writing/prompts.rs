@@ -295,6 +295,24 @@ pub(super) fn passages(brief: &PostBrief, query: &str, max_words: i32) -> String
     )
 }
 
+/// Asks whether a passage says what a sentence says.
+pub(super) fn judge(sentence: &str, passage: &str) -> Prompt {
+    let user = format!(
+        "<passage>\n{passage}\n</passage>\n\n<sentence>\n{sentence}\n</sentence>\n\n\
+         Does the passage say all that the sentence says, perhaps in other words? What it adds, \
+         turns round or makes stronger, the passage does not say. What is in both asks nothing of \
+         you. Answer with one word: yes or no.",
+        passage = passage.replace("</", "< /"),
+        sentence = sentence.replace("</", "< /"),
+    );
+    Prompt {
+        system: "You check whether texts say the same. You are strict.".to_owned(),
+        example: None,
+        user,
+        max_tokens: 20,
+    }
+}
+
 /// The last paragraph of a text.
 fn ending(text: &str) -> &str {
     let text = text.trim_end();

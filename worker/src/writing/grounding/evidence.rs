@@ -1,6 +1,7 @@
 //! Whether a source bears a sentence, word by word and without a model. It would rather miss that a
 //! source bears a sentence than take it for one that bears another.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -17,6 +18,9 @@ const MIN_OVERLAP: f64 = 0.8;
 
 /// Fewer words say nothing that can be compared.
 const MIN_WORDS: usize = 3;
+
+/// With fewer words of content in common, two texts are about different things.
+const MIN_COMMON: usize = 2;
 
 /// A sentence of a source with more words is no sentence, but a table or a list.
 const MAX_WORDS: usize = 120;
@@ -117,8 +121,13 @@ impl SourceText {
         let mut near: Vec<usize> = lists.into_iter().take(needed).flatten().copied().collect();
         near.sort_unstable();
         near.dedup();
+        self.windows_at(near)
+    }
+
+    /// Sentences, and the pairs with their neighbours.
+    fn windows_at(&self, sentences: Vec<usize>) -> Vec<Range<usize>> {
         let mut windows = Vec::new();
-        for at in near {
+        for at in sentences {
             windows.push(self.sentences[at].clone());
             for first in [at.checked_sub(1), Some(at)].into_iter().flatten() {
                 let Some(second) = self.sentences.get(first + 1) else {
@@ -163,6 +172,24 @@ impl SourceText {
             kind: Match::Exact,
             range: self.bytes(&range),
         })
+    }
+
+    /// The sentence, or pair of them, that may say a claim in other words: the one that has the most of
+    /// its words. None if that lacks a number, name or quotation of the claim, or denies more or less.
+    pub(super) fn candidate(&self, claim: &str) -> Option<Range<usize>> {
+        let claim = Claim::new(claim);
+        let near = claim.content.iter().filter_map(|stem| self.index.get(stem));
+        let mut near: Vec<usize> = near.flatten().copied().collect();
+        near.sort_unstable();
+        near.dedup();
+        let windows = self.windows_at(near).into_iter();
+        let ranked = windows.map(|window| {
+            let words = &self.words[window.clone()];
+            let (common, agrees) = (claim.common_words(words), claim.agrees_with(words));
+            ((common, agrees, Reverse(window.len())), window)
+        });
+        let ((common, agrees, _), window) = ranked.max_by_key(|(rank, _)| *rank)?;
+        (agrees && common >= MIN_COMMON).then(|| self.bytes(&window))
     }
 
     /// The window that has the most of the claim's words.
@@ -230,6 +257,28 @@ impl Claim {
         }
     }
 
+    /// How many of its words of content a window has, in any order.
+    fn common_words(&self, window: &[Word]) -> usize {
+        let is_there = |stem: &&String| window.iter().any(|word| word.stem == **stem);
+        self.content.iter().filter(is_there).count()
+    }
+
+    /// Whether a window has what no other words can say, and denies as often.
+    fn agrees_with(&self, window: &[Word]) -> bool {
+        let is_there = |stem: &String| window.iter().any(|word| word.stem == *stem);
+        self.names.iter().chain(&self.numbers).all(is_there)
+            && self.has_quotations(window)
+            && self.denied.len() == denied(window).len()
+    }
+
+    fn has_quotations(&self, window: &[Word]) -> bool {
+        let has_quotation = |quotation: &Vec<String>| {
+            let mut parts = window.windows(quotation.len());
+            parts.any(|part| part.iter().zip(quotation).all(|(a, b)| a.text == *b))
+        };
+        self.quotations.iter().all(has_quotation)
+    }
+
     /// The share of its words of content that a window has; 0 if the window says something else.
     fn overlap(&self, window: &[Word]) -> f64 {
         let has_in_order = |wanted: &[String]| {
@@ -238,14 +287,10 @@ impl Claim {
                 .iter()
                 .all(|stem| rest.any(|word| word.stem == *stem))
         };
-        let has_quotation = |quotation: &Vec<String>| {
-            let mut parts = window.windows(quotation.len());
-            parts.any(|part| part.iter().zip(quotation).all(|(a, b)| a.text == *b))
-        };
         if self.content.len() < MIN_WORDS
             || !has_in_order(&self.names)
             || !has_in_order(&self.numbers)
-            || !self.quotations.iter().all(has_quotation)
+            || !self.has_quotations(window)
             || !denies_the_same(&self.denied, &denied(window))
         {
             return 0.0;
