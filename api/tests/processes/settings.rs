@@ -40,6 +40,14 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     (BOTH, "AGENT_MODEL", ""),
     ("worker", "AGENT_WRITING", ""),
     ("worker", "SOURCE_PRIVATE_HOSTS", ""),
+    ("worker", "SOURCE_TIMEOUT_SECS", "[default: 120]"),
+    ("worker", "SOURCE_MAX_BYTES", "[default: 40000000]"),
+    ("worker", "JUDGE_CITATIONS", "[default: false]"),
+    (BOTH, "SEARCH", "[default: searxng if SEARCH_URL is set]"),
+    (BOTH, "SEARCH_URL", "[default: that of the provider]"),
+    ("worker", "SEARCH_API_KEY", ""),
+    ("worker", "SEARCH_MAX_QUERIES", "[default: 3]"),
+    ("worker", "SEARCH_MAX_PAGES", "[default: 6]"),
     (BOTH, "SHUTDOWN_GRACE_SECS", "[default: 30]"),
     (BOTH, "LOG_FORMAT", "[default: text]"),
     (BOTH, "RUST_LOG", "[default: info]"),
@@ -47,7 +55,7 @@ const SETTINGS: &[(&str, &str, &str)] = &[
 ];
 
 /// Settings whose value may hold a secret.
-const PRIVATE: [&str; 8] = [
+const PRIVATE: [&str; 10] = [
     "JWT_SECRET",
     "AGENT_API_KEY",
     "AGENT_EXTRA_BODY",
@@ -56,6 +64,8 @@ const PRIVATE: [&str; 8] = [
     "AGENT_URL",
     "DATABASE_URL",
     "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "SEARCH_API_KEY",
+    "SEARCH_URL",
 ];
 
 #[tokio::test]
@@ -135,6 +145,15 @@ async fn a_bad_setting_is_refused_by_its_name() {
         ("worker", openai, "AGENT_THINKING_TOKENS", "many"),
         ("worker", openai, "AGENT_THINKING_TOKENS", "m=-1"),
         ("worker", "", "AGENT_TIMEOUT_SECS", "0"),
+        (BOTH, "", "SEARCH", "foo"),
+        ("worker", "SEARCH=searxng", "SEARCH_URL", ""),
+        ("worker", "", "SEARCH_URL", "hunter2"),
+        ("worker", "SEARCH=brave", "SEARCH_API_KEY", ""),
+        ("worker", "SEARCH=tavily", "SEARCH_API_KEY", "hunter2\u{7}"),
+        ("worker", "", "SEARCH_MAX_QUERIES", "11"),
+        ("worker", "", "SEARCH_MAX_PAGES", "21"),
+        ("worker", "", "SOURCE_TIMEOUT_SECS", "0"),
+        ("worker", "", "JUDGE_CITATIONS", "maybe"),
         ("worker", "", "WORKER_CONCURRENCY", "0"),
         ("worker", "", "JOB_LEASE_SECS", "2"),
         ("worker", "", "JOB_BACKOFF_BASE_MS", "-1"),

@@ -97,8 +97,7 @@ impl Fetcher {
     /// # Errors
     /// If TLS can't be set up.
     pub(super) fn new(private_hosts: &[String]) -> reqwest::Result<Self> {
-        // An error only says that it is installed already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        install_tls();
         let allowed = Arc::new(AllowedHosts(private_hosts.to_vec()));
         let client = Client::builder()
             .user_agent(format!("{AGENT}/{}", env!("CARGO_PKG_VERSION")))
@@ -271,6 +270,12 @@ impl Fetcher {
             }
         })
     }
+}
+
+/// Chooses the cryptography of TLS, before any client is built.
+pub(super) fn install_tls() {
+    // An error only says that it is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 /// Where a response leads from a page.

@@ -13,7 +13,7 @@ use serde_json::json;
 use shared::config::{SearchKind, SearchSettings, Secret};
 use tokio::time::sleep;
 
-use super::fetch::{AGENT, read};
+use super::fetch::{AGENT, install_tls, read};
 
 /// How long one query may take.
 const MAX_TIME: Duration = Duration::from_secs(10);
@@ -69,6 +69,7 @@ impl Search {
             .filter(|url| matches!(url.scheme(), "http" | "https"));
         let url =
             url.context("SEARCH_URL: write an address that begins with http:// or https://")?;
+        install_tls();
         let client = Client::builder()
             .user_agent(AGENT)
             .default_headers(key_header(kind, key)?)
