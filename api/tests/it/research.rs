@@ -330,6 +330,39 @@ async fn queries_and_pages_are_no_more_than_set() {
 }
 
 #[tokio::test]
+async fn a_post_is_written_from_what_was_read_in_time() {
+    let (app, ann) = app().await;
+    let site = Site::start().await;
+    // The first time the slow one never comes, and has its host to itself meanwhile.
+    let given = json!([site.page("/good"), site.page("/slow"), site.page("/packed")]);
+    let nothing = SearchService::start(|_, _| found(&[])).await;
+    let limits = ["--search-max-queries=1", "--source-timeout-secs=2"];
+    let asked = ask(&ann, given, json!({})).await;
+    let post = written(&app, &ann, &asked, &nothing, &limits).await;
+    assert_eq!(post["status"], "ready");
+    let statuses = ["read", "unreachable", "unreachable"];
+    for (source, status) in post["sources"].as_array().unwrap().iter().zip(statuses) {
+        assert_eq!(source["status"], status, "{source}");
+    }
+}
+
+#[tokio::test]
+async fn no_more_pages_are_read_than_a_post_may_cost() {
+    let (app, ann) = app().await;
+    let site = Site::start().await;
+    // Four are begun at once.
+    let paths = ["/good", "/packed", "/moved", "/blank", "/broken", "/image"];
+    let given = json!(paths.map(|path| site.page(path)));
+    let nothing = SearchService::start(|_, _| found(&[])).await;
+    let limits = ["--search-max-queries=1", "--source-max-bytes=10"];
+    let asked = ask(&ann, given, json!({})).await;
+    let post = written(&app, &ann, &asked, &nothing, &limits).await;
+    assert_eq!(post["sources"][0]["status"], "read");
+    assert_eq!(post["sources"][5]["status"], "too_large");
+    assert_eq!(site.times("/image"), 0);
+}
+
+#[tokio::test]
 async fn a_post_that_is_regenerated_is_searched_for_anew_and_a_section_is_not() {
     let (app, ann) = app().await;
     let site = Site::start().await;

@@ -75,6 +75,8 @@ pub(super) struct Fetcher {
     client: Client,
     allowed: Arc<AllowedHosts>,
     hosts: std::sync::Mutex<HashMap<String, Arc<Host>>>,
+    /// How long a page may take.
+    max_time: Duration,
 }
 
 /// A host, locked while something is fetched from it, with the rules of its sites and when they were
@@ -113,13 +115,14 @@ impl Fetcher {
             client,
             allowed,
             hosts: Default::default(),
+            max_time: MAX_TIME,
         })
     }
 
     /// Fetches a page, or says why not.
     pub(super) async fn fetch(&self, url: &str) -> Result<Page, Status> {
         let mut url = Url::parse(url).map_err(|_| Status::Unsupported)?;
-        let mut left = MAX_TIME;
+        let mut left = self.max_time;
         for _ in 0..=MAX_REDIRECTS {
             self.check(&url)?;
             let host = self.host(&url);
@@ -386,4 +389,80 @@ fn is_refused(error: &reqwest::Error) -> bool {
         cause = error.source();
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::extract::Request;
+    use axum::response::{IntoResponse, Redirect};
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+    use super::*;
+
+    /// A site on 127.0.0.1: its port, and the paths that are asked for.
+    async fn site() -> (u16, UnboundedReceiver<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (tell, seen) = unbounded_channel();
+        let answer = move |request: Request| {
+            let path = request.uri().path().to_owned();
+            tell.send(path.clone()).unwrap();
+            async move {
+                match path.as_str() {
+                    "/robots.txt" => Redirect::temporary(&format!("http://localhost:{port}/rules"))
+                        .into_response(),
+                    "/rules" => "User-agent: *\nDisallow: /\n".into_response(),
+                    "/hangs" => std::future::pending().await,
+                    _ => "Tomatoes need sun.".into_response(),
+                }
+            }
+        };
+        let router = Router::new().fallback(answer);
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        (port, seen)
+    }
+
+    fn fetcher() -> Fetcher {
+        Fetcher::new(&["127.0.0.1".to_owned()]).unwrap()
+    }
+
+    #[tokio::test]
+    async fn rules_are_not_read_from_where_pages_are_not() {
+        let (port, mut seen) = site().await;
+        let page = fetcher()
+            .fetch(&format!("http://127.0.0.1:{port}/page"))
+            .await;
+        assert_eq!(page.unwrap().body, b"Tomatoes need sun.");
+        assert_eq!(seen.recv().await.unwrap(), "/robots.txt");
+        assert_eq!(seen.recv().await.unwrap(), "/page");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_to_a_private_address_is_not_connected_to() {
+        let (port, mut seen) = site().await;
+        let page = fetcher()
+            .fetch(&format!("http://localhost:{port}/page"))
+            .await;
+        assert_eq!(page, Err(Status::Refused));
+        assert!(seen.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_page_that_does_not_come_is_given_up() {
+        let (port, _seen) = site().await;
+        let mut fetcher = fetcher();
+        fetcher.max_time = Duration::from_millis(300);
+        let page = fetcher
+            .fetch(&format!("http://127.0.0.1:{port}/hangs"))
+            .await;
+        assert_eq!(page, Err(Status::Unreachable));
+        // The host is free for the next one.
+        fetcher.max_time = MAX_TIME;
+        let page = fetcher
+            .fetch(&format!("http://127.0.0.1:{port}/page"))
+            .await;
+        assert!(page.is_ok());
+    }
 }
