@@ -18,6 +18,15 @@ pub(crate) struct Capabilities {
     pub(crate) web_search: bool,
 }
 
+impl Capabilities {
+    pub(crate) fn new(models: Vec<Model>, has_search: bool) -> Self {
+        Capabilities {
+            web_search: has_search && check_writes_parts(&models).is_ok(),
+            models,
+        }
+    }
+}
+
 /// How to write the post; everything is optional.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -130,8 +139,12 @@ impl GenerationOptions {
     /// The options of a post that has sources, or none.
     ///
     /// # Errors
-    /// A violation if it is to be written from sources and has none.
-    pub(crate) fn with_sources(mut self, has_sources: bool) -> Result<Self> {
+    /// A violation if it is to be written from sources and has none, or the agent can't do that.
+    pub(crate) fn with_sources(mut self, has_sources: bool, can: &Capabilities) -> Result<Self> {
+        if has_sources && self.research != Some(Research::None) {
+            check_writes_parts(&can.models)
+                .map_err(|(code, message)| Error::invalid("sources", code, message))?;
+        }
         match self.research {
             None if has_sources => self.research = Some(Research::Sources),
             Some(Research::Sources) if !has_sources => {
@@ -200,7 +213,7 @@ pub(crate) fn resolve_model(options: &serde_json::Value, models: &[Model]) -> Re
 /// Whether there is an agent that writes parts of posts, such as an outline or a section.
 pub(crate) fn check_writes_parts(models: &[Model]) -> std::result::Result<(), Violation> {
     if models.iter().all(|model| model.agent == "script") {
-        let message = "is not possible: the agent writes whole posts";
+        let message = "is not possible: the agent is a program, which writes whole posts by itself";
         return Err(("unsupported", message.to_owned()));
     }
     Ok(())

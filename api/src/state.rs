@@ -60,10 +60,10 @@ impl AppState {
             keys: Arc::new(SigningKeys::new(secret)),
             refused_keys: RefusedKeys::default(),
             passwords: Passwords::new()?,
-            capabilities: Arc::new(Capabilities {
-                models: config.agent.models()?,
-                web_search: config.search.kind().is_some(),
-            }),
+            capabilities: Arc::new(Capabilities::new(
+                config.agent.models()?,
+                config.search.kind().is_some(),
+            )),
             searches: PerUserLimit::new(MAX_SEARCHES),
             renders: ConcurrencyLimit::per_core(),
             readiness: Cached::new(READY_MAX_AGE),

@@ -47,6 +47,26 @@ impl AttemptError {
     }
 }
 
+impl AttemptError {
+    /// None if the agent has refused or has answered nothing usable, for what the post can do without;
+    /// else the error itself.
+    pub(crate) fn unless_refused<T>(self) -> Result<Option<T>, AttemptError> {
+        let kind = match &self {
+            AttemptError::Agent(
+                AgentError::Fatal { failure, .. } | AgentError::Retry { failure, .. },
+            ) => Some(*failure),
+            _ => None,
+        };
+        match kind {
+            Some(AgentErrorKind::Rejected | AgentErrorKind::BadOutput) => {
+                self.log();
+                Ok(None)
+            }
+            _ => Err(self),
+        }
+    }
+}
+
 impl From<AgentError> for AttemptError {
     fn from(error: AgentError) -> Self {
         AttemptError::Agent(error)

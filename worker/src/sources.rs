@@ -15,6 +15,7 @@ use std::time::Duration;
 use entity::job::{Phase, Warning, WarningCode};
 use entity::source::{self, ReadSource, Status};
 use futures_util::{StreamExt, stream};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use self::fetch::{Fetcher, Page};
@@ -27,6 +28,9 @@ pub(crate) use search::{Search, SearchError, best};
 
 /// How many sources of a post are read at once, no two of one host.
 const READ_AT_ONCE: usize = 4;
+
+/// How many PDFs a worker reads at once: each may take much memory.
+const PDFS_AT_ONCE: usize = 2;
 
 /// How long it may take to find the text of a page.
 const MAX_EXTRACTION: Duration = Duration::from_secs(20);
@@ -91,6 +95,7 @@ pub struct Researcher {
     judges_citations: bool,
     /// The worker's own program, which reads PDFs.
     program: PathBuf,
+    pdfs: Semaphore,
 }
 
 impl Researcher {
@@ -103,6 +108,7 @@ impl Researcher {
             fetcher: Fetcher::new(&config.source_private_hosts)?,
             judges_citations: config.judge_citations,
             program: own_program()?,
+            pdfs: Semaphore::new(PDFS_AT_ONCE),
             search: Search::new(&config.search, config.search_api_key.as_ref())?,
             limits: SourceLimits {
                 time: Duration::from_secs(config.source_timeout_secs.into()),
@@ -194,9 +200,11 @@ impl Researcher {
         let is_over = bytes.load(Ordering::Relaxed) > self.limits.bytes;
         let found = if is_over && row.url.is_some() {
             unread_source(Status::TooLarge)
-        } else {
+        } else if row.url.is_some() {
             let found = timeout_at(until, self.read_source(&row, bytes)).await;
             found.unwrap_or_else(|_| unread_source(Status::Unreachable))
+        } else {
+            self.read_source(&row, bytes).await
         };
         tracing::info!(number = row.number, status = ?found.status, "read a source");
         attempt.store_source(&row, found).await
@@ -204,7 +212,9 @@ impl Researcher {
 
     async fn read_page(&self, page: Page) -> Result<ReadSource, Status> {
         if page.is_pdf() {
+            let turn = self.pdfs.acquire().await;
             let document = pdf::read(&self.program, &page.body).await?;
+            drop(turn);
             return in_background(move || extract::read_document(document)).await;
         }
         in_background(move || extract::read_page(&page)).await

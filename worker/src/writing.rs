@@ -57,8 +57,8 @@ mod steps {
     pub(super) const FIRST_REWRITE: i32 = 2000;
     /// Sections that were written again because of their citations, in their order.
     pub(super) const FIRST_GROUNDED: i32 = 3000;
-    /// What the model has answered to questions about citations, in their order.
-    pub(super) const FIRST_JUDGED: i32 = 4000;
+    /// What the model has answered to questions about citations.
+    pub(super) const JUDGED: Range<i32> = 4000..5000;
     /// All steps of the search for sources.
     pub(super) const RESEARCH: Range<i32> = 10_000..11_000;
     /// Its queries, a line each; what each has found follows, as JSON.

@@ -264,11 +264,48 @@ async fn without_a_search_a_post_is_written_from_what_there_is() {
     let post = written(&app, &ann, &asked, &down, &[]).await;
     assert_eq!(post["sources"].as_array().unwrap().len(), 1);
     assert_eq!(post["sources"][0]["used"], true);
+    let warning = json!({ "code": "search_failed" });
+    assert_fields(&post["job"]["warnings"][0], warning.clone());
 
     let asked = ask(&ann, json!([]), json!({ "without_sources": "write" })).await;
     let post = written(&app, &ann, &asked, &down, &[]).await;
     assert_eq!(post["status"], "ready");
-    assert_fields(&post["job"]["warnings"][0], json!({ "code": "no_sources" }));
+    assert_fields(&post["job"]["warnings"][0], warning);
+    assert_fields(&post["job"]["warnings"][1], json!({ "code": "no_sources" }));
+}
+
+#[tokio::test]
+async fn a_worker_that_has_no_search_leaves_the_post_to_others() {
+    let (app, ann) = app().await;
+    let site = Site::start().await;
+    let page = [text(&site.page("/good")["url"])];
+    let search = SearchService::start(move |_, _| found(&page)).await;
+    let asked = ask(&ann, json!([]), json!({})).await;
+    let without = app.worker_with(&["--agent-writing=one-call"]).await;
+    let job = ann.wait_for_status(&asked, "failed").await;
+    without.stop().await;
+    assert_eq!(job["error"]["code"], "search_unavailable");
+    ann.retry(&asked).await.assert_status(202);
+    let post = written(&app, &ann, &asked, &search, &[]).await;
+    assert_eq!(post["status"], "ready");
+}
+
+#[tokio::test]
+async fn a_model_that_makes_no_queries_leaves_the_topic() {
+    let (app, ann) = app().await;
+    let site = Site::start().await;
+    app.agent.set(StubBehavior::per_request(|call| {
+        match call.prompt().contains("type into a search engine") {
+            true => StubBehavior::Fail(400, "content filter"),
+            false => StubBehavior::WriteText(POST),
+        }
+    }));
+    let page = [text(&site.page("/good")["url"])];
+    let search = SearchService::start(move |_, _| found(&page)).await;
+    let asked = ask(&ann, json!([]), json!({ "language": "zh-Hant" })).await;
+    let post = written(&app, &ann, &asked, &search, &[]).await;
+    assert_eq!(post["status"], "ready", "{post}");
+    assert_eq!(search.queries(), ["Growing tomatoes"]);
 }
 
 #[tokio::test]

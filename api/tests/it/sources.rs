@@ -156,18 +156,20 @@ async fn a_sentence_in_other_words_is_judged_by_the_model_where_that_is_switched
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     const JUDGED: &str = "Six hours in the sun is what any tomato plant gets out of a good day";
-    let post: &'static str = format!(
+    let draft: &'static str = format!(
         "# Red\n\n{JUDGED} [1]. Seven hours in the sun is what any tomato plant gets [1]. It is sold, \
          the tomato of the bridge [2].\n\n## More\n\nMore of it.\n"
     )
     .leak();
+    const JUDGED_AGAIN: &str =
+        "It is six hours of light that fall on a tomato, in the sun of a good day [1].";
     let is_question = |prompt: &str| prompt.contains("Does the passage say all");
     app.agent.set(StubBehavior::per_request(move |call| {
         let prompt = call.prompt();
         StubBehavior::WriteText(match prompt {
             _ if is_question(&prompt) => "**Yes.**",
             _ if prompt.contains("## More") || prompt.contains("This is") => "More of it, again.",
-            _ => post,
+            _ => draft,
         })
     }));
     let settings = [ONE_CALL, &["--judge-citations=true"]].concat();
@@ -199,11 +201,24 @@ async fn a_sentence_in_other_words_is_judged_by_the_model_where_that_is_switched
     assert_eq!(of(&post, JUDGED).unwrap()["verdict"], "judged");
     assert_eq!(questions(), 1);
 
+    // It is asked about a section that is written again in other words.
+    app.agent.set(StubBehavior::per_request(move |call| {
+        let is_question = is_question(&call.prompt());
+        StubBehavior::WriteText(if is_question { "yes" } else { JUDGED_AGAIN })
+    }));
+    let section = format!("{}/sections/1/regenerate", post_path(&asked));
+    ann.post(&section, json!({})).await.assert_status(202);
+    let again = written(&app, &ann, &asked, &settings).await;
+    assert_eq!(of(&again, "It is six hours").unwrap()["verdict"], "judged");
+    assert!(text(&again["content"]).contains("good day.[1]"));
+    assert_eq!(questions(), 2);
+    app.agent.set(StubBehavior::WriteText(draft));
+
     // Nobody is asked where that is not switched on.
     let asked = ask(&ann, given(), json!({ "words": 100 })).await;
     let post = written(&app, &ann, &asked, ONE_CALL).await;
     assert_eq!(post["status"], "ready");
-    assert_eq!(questions(), 1);
+    assert_eq!(questions(), 2);
 }
 
 #[tokio::test]

@@ -36,13 +36,15 @@ pub enum WarningCode {
     InventedSource,
     /// Nothing in the sources has to do with the topic; the post was written without any.
     NoSources,
+    /// The search of the web did not answer; the post was written without it.
+    SearchFailed,
     /// The source that the sentence named does not bear it; it names none any more.
     UnsupportedCitation,
 }
 
 impl WarningCode {
     /// All of them.
-    pub const ALL: [WarningCode; 9] = [
+    pub const ALL: [WarningCode; 10] = [
         WarningCode::Loop,
         WarningCode::Chatter,
         WarningCode::CutSentence,
@@ -51,6 +53,7 @@ impl WarningCode {
         WarningCode::Length,
         WarningCode::InventedSource,
         WarningCode::NoSources,
+        WarningCode::SearchFailed,
         WarningCode::UnsupportedCitation,
     ];
 
@@ -65,6 +68,7 @@ impl WarningCode {
             WarningCode::Length => "length",
             WarningCode::InventedSource => "invented_source",
             WarningCode::NoSources => "no_sources",
+            WarningCode::SearchFailed => "search_failed",
             WarningCode::UnsupportedCitation => "unsupported_citation",
         }
     }

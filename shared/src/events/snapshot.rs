@@ -125,7 +125,7 @@ impl Snapshot {
         }
     }
 
-    /// The events that tell the whole text anew, whatever was told before.
+    /// The events that tell the sources and the whole text anew, whatever was told before.
     pub(crate) fn retold(&self) -> Vec<JobEvent> {
         let sections = self.sections.iter().enumerate();
         let sections = sections.flat_map(|(at, SnapshotSection { heading, text, .. })| {
@@ -143,7 +143,9 @@ impl Snapshot {
                 },
             ]
         });
-        [self.outline()].into_iter().chain(sections).collect()
+        let sources = self.sources.iter().cloned().map(JobEvent::Source);
+        let outline = [self.outline()].into_iter();
+        sources.chain(outline).chain(sections).collect()
     }
 
     /// The event that tells the title and the headings.

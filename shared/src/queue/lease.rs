@@ -202,7 +202,8 @@ pub async fn set_found_pages(
     let renewed = renewal(tx, lease).exec_with_returning(tx).await?;
     let status = lease_status(renewed.first());
     let done = step::Entity::find_by_id((lease.job, step)).one(tx).await?;
-    if let (Some(job), None) = (renewed.first(), done) {
+    let active = renewed.first().filter(|_| status == LeaseStatus::Active);
+    if let (Some(job), None) = (active, done) {
         let (post, user) = (job.post_id, job.user_id);
         if source::Entity::replace_found(tx, post, user, pages, max).await? {
             // The present text cites what is gone.

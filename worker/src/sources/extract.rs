@@ -141,7 +141,8 @@ fn found(text: &str, title: Option<String>) -> Result<ReadSource, Status> {
     })
 }
 
-fn shorten(name: &str) -> String {
+/// A name in one line, and not too long.
+pub(super) fn shorten(name: &str) -> String {
     let words: Vec<&str> = name.split_whitespace().collect();
     let name: String = words
         .join(" ")

@@ -5,6 +5,7 @@
 mod layout;
 
 use std::io::{self, Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use encoding_rs::{UTF_8, UTF_16BE};
 use entity::source::Status;
 use pdf_extract::{Dictionary, Document, Object, output_doc_page};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
@@ -24,7 +25,7 @@ use self::layout::{Layout, text_of};
 const MAX_TIME: Duration = Duration::from_secs(20);
 
 /// How much memory it may take, in bytes of addresses.
-const MAX_MEMORY: u64 = 2 << 30;
+const MAX_MEMORY: u64 = 1 << 30;
 
 /// Once there is so much text, the other pages are not read.
 const MAX_TEXT_BYTES: usize = 400_000;
@@ -67,16 +68,21 @@ pub(super) async fn read(program: &Path, document: &[u8]) -> Result<Extract, Sta
         };
         let ((), read) = tokio::join!(write, read);
         read?;
-        process.wait().await?;
-        io::Result::Ok(output)
+        io::Result::Ok((process.wait().await?, output))
     };
     match timeout(MAX_TIME, exchange).await {
-        Ok(Ok(output)) => serde_json::from_slice(&output).map_err(|_| Status::Unsupported),
+        Ok(Ok((ending, output))) => serde_json::from_slice(&output).map_err(|_| {
+            tracing::warn!(%ending, "a PDF can't be read");
+            Status::Unsupported
+        }),
         Ok(Err(error)) => {
             tracing::error!(%error, "can't start the process that reads PDFs");
             Err(Status::Unsupported)
         }
-        Err(_) => Err(Status::Unsupported),
+        Err(_) => {
+            tracing::warn!("a PDF takes too long to read");
+            Err(Status::Unsupported)
+        }
     }
 }
 
@@ -88,14 +94,10 @@ pub const COMMAND: &str = "read-pdf";
 /// # Errors
 /// If the document can't be read.
 pub fn run() -> anyhow::Result<()> {
-    let limit = |most| Rlimit {
-        current: Some(most),
-        maximum: Some(most),
-    };
-    setrlimit(Resource::As, limit(MAX_MEMORY))?;
-    setrlimit(Resource::Cpu, limit(MAX_TIME.as_secs()))?;
+    limit(Resource::As, MAX_MEMORY)?;
+    limit(Resource::Cpu, MAX_TIME.as_secs())?;
     // A crash leaves no file with the document in it.
-    setrlimit(Resource::Core, limit(0))?;
+    limit(Resource::Core, 0)?;
     let mut document = Vec::new();
     io::stdin().lock().read_to_end(&mut document)?;
     let extract = extract(&document)?;
@@ -103,6 +105,18 @@ pub fn run() -> anyhow::Result<()> {
         .lock()
         .write_all(&serde_json::to_vec(&extract)?)?;
     Ok(())
+}
+
+/// Limits a resource of this process, further than it is.
+fn limit(resource: Resource, most: u64) -> io::Result<()> {
+    let most = getrlimit(resource)
+        .maximum
+        .map_or(most, |now| now.min(most));
+    let limit = Rlimit {
+        current: Some(most),
+        maximum: Some(most),
+    };
+    Ok(setrlimit(resource, limit)?)
 }
 
 fn extract(document: &[u8]) -> anyhow::Result<Extract> {
@@ -115,8 +129,9 @@ fn extract(document: &[u8]) -> anyhow::Result<Extract> {
     let mut bytes = 0;
     for number in document.get_pages().into_keys() {
         let mut layout = Layout::default();
-        // What can't be drawn ends its page.
-        let _ = output_doc_page(&document, &mut layout, number);
+        // What can't be drawn, or makes the reader panic, ends its page.
+        let draw = || output_doc_page(&document, &mut layout, number);
+        let _ = catch_unwind(AssertUnwindSafe(draw));
         bytes += layout.bytes();
         pages.push(layout);
         if bytes > MAX_TEXT_BYTES {

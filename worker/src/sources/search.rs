@@ -9,10 +9,11 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, StatusCode, Url};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::config::{SearchKind, SearchSettings, Secret};
 use tokio::time::sleep;
 
+use super::extract::shorten;
 use super::fetch::{AGENT, install_tls, read};
 
 /// How long one query may take.
@@ -23,6 +24,9 @@ const MAX_BYTES: usize = 2 * 1024 * 1024;
 
 /// How many results are asked for, and used, of each query.
 const MAX_RESULTS: usize = 10;
+
+/// A longer address is not taken, as from a client.
+const MAX_URL_BYTES: usize = 2_000;
 
 /// How often a query is sent that the service is too busy for.
 const MAX_TRIES: usize = 3;
@@ -101,7 +105,7 @@ impl Search {
                 return Err(SearchError::Refused(status));
             }
             let body = read(response, MAX_BYTES).await;
-            let body = body.map_err(|_| SearchError::BadAnswer)?;
+            let body = body.map_err(|_| SearchError::BrokenOff)?;
             return self.results(&body, query).ok_or(SearchError::BadAnswer);
         }
         Ok(Vec::new())
@@ -113,8 +117,8 @@ impl Search {
             SearchKind::Searxng => {
                 let mut pairs = url.query_pairs_mut();
                 pairs.extend_pairs([("q", query), ("format", "json")]);
-                if let Some(tag) = language {
-                    pairs.append_pair("language", tag);
+                if let Some(tag) = language.and_then(searxng_language) {
+                    pairs.append_pair("language", &tag);
                 }
                 drop(pairs);
                 self.client.get(url)
@@ -138,12 +142,14 @@ impl Search {
             SearchKind::Brave => answer.web.map_or_else(Vec::new, |web| web.results),
             SearchKind::Searxng | SearchKind::Tavily => answer.results?,
         };
-        let page = |result: SearchResult| {
-            let url = Url::parse(&result.url).ok()?;
-            let title = result.title.filter(|title| !title.trim().is_empty());
-            matches!(url.scheme(), "http" | "https").then(|| FoundPage {
+        let page = |result: Value| {
+            let url = Url::parse(result["url"].as_str()?).ok()?;
+            let title = result["title"].as_str().map(shorten);
+            let is_usable =
+                matches!(url.scheme(), "http" | "https") && url.as_str().len() <= MAX_URL_BYTES;
+            is_usable.then(|| FoundPage {
                 url: url.into(),
-                title: title.map(|title| title.chars().take(300).collect()),
+                title: title.filter(|title| !title.is_empty()),
                 query: query.to_owned(),
             })
         };
@@ -155,6 +161,16 @@ impl Search {
                 .collect(),
         )
     }
+}
+
+/// A BCP 47 tag as SearXNG takes it: a language of two or three letters, and perhaps a country.
+fn searxng_language(tag: &str) -> Option<String> {
+    let mut parts = tag.split('-');
+    let language = parts.next()?.to_ascii_lowercase();
+    let country = parts.find(|part| part.len() == 2);
+    let country = country.map(|country| format!("-{}", country.to_ascii_uppercase()));
+    let is_language = (2..=3).contains(&language.len());
+    is_language.then(|| language + &country.unwrap_or_default())
 }
 
 /// The key, as each service wants it.
@@ -186,11 +202,16 @@ pub(crate) enum SearchError {
     Unreachable(reqwest::Error),
     /// A SearXNG answers 403 if its settings do not allow the format JSON.
     #[error(
-        "the search answered {0}; check SEARCH_API_KEY, and that a SearXNG has json in search.formats"
+        "the search answered {0}; if it is always so, check SEARCH_URL, SEARCH_API_KEY, and that a \
+         SearXNG has json in search.formats"
     )]
     Refused(StatusCode),
     #[error("the search takes too long")]
     TooSlow,
+    #[error("the search's answer breaks off, or is too large")]
+    BrokenOff,
+    #[error("this worker has no search: SEARCH_URL is not set")]
+    NotConfigured,
     #[error("the search answered something else than results; check SEARCH and SEARCH_URL")]
     BadAnswer,
 }
@@ -201,20 +222,13 @@ pub(crate) enum SearchError {
 /// used.
 #[derive(Deserialize)]
 struct Answer {
-    results: Option<Vec<SearchResult>>,
+    results: Option<Vec<Value>>,
     web: Option<Results>,
 }
 
 #[derive(Deserialize)]
 struct Results {
-    results: Vec<SearchResult>,
-}
-
-#[derive(Deserialize)]
-struct SearchResult {
-    #[serde(default)]
-    url: String,
-    title: Option<String>,
+    results: Vec<Value>,
 }
 
 /// The best of the results of several queries: what stands high in many of them (reciprocal rank
@@ -240,7 +254,7 @@ pub(crate) fn best(results: Vec<Vec<FoundPage>>, known: &[String], count: usize)
     found.sort_by(|(_, a, _), (_, b, _)| b.total_cmp(a));
     let mut per_site: HashMap<String, usize> = HashMap::new();
     let pages = found.into_iter().filter(|(id, ..)| {
-        let site = id.split('/').next().unwrap_or_default();
+        let site = id.split(['/', '?']).next().unwrap_or_default();
         let count = per_site.entry(site.to_owned()).or_default();
         *count += 1;
         *count <= MAX_PER_SITE
@@ -307,6 +321,45 @@ mod tests {
         let found = best(results, &known, 2);
         assert_eq!(urls(&found)[1], "https://c.example/");
         assert_eq!(found.len(), 2);
+    }
+
+    #[test]
+    fn pages_at_the_root_of_a_site_are_of_one_site() {
+        let results = vec![pages(&[
+            "https://a.example/?p=1",
+            "https://a.example/?p=2",
+            "https://a.example/?p=3",
+            "https://b.example",
+        ])];
+        assert_eq!(best(results, &[], 10).len(), 3);
+    }
+
+    #[test]
+    fn a_language_is_told_as_a_searxng_takes_it() {
+        for (tag, told) in [
+            ("de", Some("de")),
+            ("EN-gb", Some("en-GB")),
+            ("zh-Hant-TW", Some("zh-TW")),
+            ("sr-Latn", Some("sr")),
+            ("es-419", Some("es")),
+            ("x-elvish", None),
+        ] {
+            assert_eq!(searxng_language(tag).as_deref(), told, "{tag}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_result_spoils_no_others() {
+        let search = Search::new(&settings(None, Some("http://searx.example/")), None);
+        let search = search.unwrap().unwrap();
+        let long = format!("https://long.example/{}", "x".repeat(3_000));
+        let answer = json!({ "results": [{ "url": null, "title": "No" }, "no", { "title": "No" },
+            { "url": "javascript:alert(1)" }, { "url": long },
+            { "url": "https://a.example/", "title": "A\u{0}\nb" }] });
+        let found = search.results(answer.to_string().as_bytes(), "q").unwrap();
+        assert_eq!(urls(&found), ["https://a.example/"]);
+        assert_eq!(found[0].title.as_deref(), Some("A b"));
+        assert!(search.results(b"[]", "q").is_none());
     }
 
     fn settings(kind: Option<SearchKind>, url: Option<&str>) -> SearchSettings {

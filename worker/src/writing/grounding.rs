@@ -19,7 +19,8 @@ use entity::text::word_count;
 use shared::queue::Progress;
 
 use self::checker::Checker;
-use self::citations::{Sentence, read_sentences, with_citations, without_citations};
+pub(crate) use self::citations::without_citations;
+use self::citations::{Sentence, read_sentences, with_citations};
 use self::evidence::{Evidence, Match, SourceText};
 use self::links::without_addresses;
 use super::draft::{Draft, Section};
@@ -36,8 +37,8 @@ pub(crate) fn is_function_word(word: &str) -> bool {
     words::CONNECTIVES.contains(word) || words::OPENERS.contains(word)
 }
 
-/// The texts of the sources, by their numbers, and what the model has said of sentences and sources.
-struct Texts {
+/// The texts of the sources, by their numbers, and whether they bear sentences, as the model says.
+pub(super) struct Texts {
     sources: BTreeMap<u32, SourceText>,
     judged: Mutex<HashMap<(String, u32), bool>>,
 }
@@ -47,20 +48,20 @@ impl Texts {
         self.judged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set_judged(&self, citation: &Citation, is_borne: bool) {
-        let key = (citation.sentence.clone(), citation.number);
-        self.judged().insert(key, is_borne);
+    /// What the model has said of a sentence and a source; None if it was not asked.
+    fn is_judged(&self, sentence: &str, number: u32) -> Option<bool> {
+        self.judged().get(&(sentence.to_owned(), number)).copied()
     }
 
-    /// The passage that may bear the sentence of a citation, if nobody has been asked about both.
-    fn passage_for(&self, citation: &Citation) -> Option<String> {
-        let key = (citation.sentence.clone(), citation.number);
-        if self.judged().contains_key(&key) {
-            return None;
-        }
-        let source = self.sources.get(&citation.number)?;
-        let range = source.candidate(&citation.sentence)?;
-        Some(source.quote(&range))
+    fn set_judged(&self, sentence: &str, number: u32, is_borne: bool) {
+        self.judged()
+            .insert((sentence.to_owned(), number), is_borne);
+    }
+
+    /// The passage of a source that may bear a sentence.
+    fn passage_for(&self, sentence: &str, number: u32) -> Option<String> {
+        let source = self.sources.get(&number)?;
+        Some(source.quote(&source.candidate(sentence)?))
     }
 }
 
@@ -76,14 +77,7 @@ pub(super) async fn ground(
     let texts = texts(attempt, words, sources).await?;
     let own_words = brief.own_words();
     remove_inventions(attempt, &own_words, &texts, &mut draft).await?;
-    let mut checker = Checker {
-        attempt,
-        texts: texts.clone(),
-        words,
-        asks_model: sources.asks_model,
-        finished: &finished,
-        questions: 0,
-    };
+    let mut checker = Checker::new(attempt, texts.clone(), words, sources.asks_model, &finished);
     let mut rewrites = 0;
     for number in 0..draft.sections.len() {
         let before = draft.sections[number].body.clone();
@@ -123,41 +117,35 @@ pub(super) async fn ground(
     Ok((draft, settled.grounding))
 }
 
-/// A section that was written anew, with citations that hold.
+/// A section that was written anew, with citations that hold, and the texts that they hold against.
 pub(super) async fn ground_section(
     attempt: &Attempt,
     brief: &PostBrief,
     sources: &Arc<Sources>,
     number: u32,
     text: &str,
-) -> Result<String, AttemptError> {
+) -> Result<(String, Arc<Texts>), AttemptError> {
     let words = word_count(text);
     let texts = texts(attempt, words, sources).await?;
     let (text, invented) = without_inventions(text, &brief.own_words(), &texts);
     let warn = |text: &String| Warning::new(WarningCode::InventedSource, Some(number), text);
     attempt.warn(invented.iter().map(warn)).await?;
-    let mut checker = Checker {
-        attempt,
-        texts: texts.clone(),
-        words,
-        asks_model: sources.asks_model,
-        finished: &attempt.finished_steps(steps::WRITING).await?,
-        questions: 0,
-    };
+    let finished = attempt.finished_steps(steps::WRITING).await?;
+    let mut checker = Checker::new(attempt, texts.clone(), words, sources.asks_model, &finished);
     checker.check(&text).await?;
-    let settled = in_background(attempt, words, move || settle(&[text], number, &texts)).await?;
+    let of_texts = texts.clone();
+    let settled = in_background(attempt, words, move || settle(&[text], number, &of_texts)).await?;
     attempt.warn(settled.warnings).await?;
-    Ok(settled.bodies.concat())
+    Ok((settled.bodies.concat(), texts))
 }
 
 /// How the citations of a post hold that has these sections. The list of its sources is none of them.
 pub(super) async fn measure(
     attempt: &Attempt,
-    sources: &Arc<Sources>,
+    texts: Arc<Texts>,
     sections: Vec<String>,
 ) -> Result<Grounding, AttemptError> {
     let words = sections.iter().map(|section| word_count(section)).sum();
-    let texts = texts(attempt, words, sources).await?;
     let measured = in_background(attempt, words, move || {
         let mut grounding = Grounding::default();
         for (number, body) in sections
@@ -328,9 +316,8 @@ fn verify(sentence: &Sentence, section: u32, texts: &Texts) -> Vec<Citation> {
     named
         .map(|(number, source)| {
             let found = citation(sentence, section, number, source);
-            let key = (sentence.text.clone(), number);
-            let is_judged = !holds(&found) && texts.judged().get(&key) == Some(&true);
-            let candidate = is_judged.then(|| source.candidate(&sentence.text));
+            let is_judged = texts.is_judged(&sentence.text, number) == Some(true);
+            let candidate = (is_judged && !holds(&found)).then(|| source.candidate(&sentence.text));
             match candidate.flatten() {
                 Some(range) => borne(found, Verdict::Judged, source, &range),
                 None => found,

@@ -37,16 +37,20 @@ pub(super) async fn write(
         return Err(rejected("the post has no such section"));
     };
     let finished = attempt.finished_steps(steps::WRITING).await?;
-    let step = steps::FIRST_REWRITE + task.number as i32;
+    // The only one of its job.
+    let step = steps::FIRST_REWRITE;
     let text = match finished.into_iter().find(|stored| stored.position == step) {
         Some(stored) => stored.content,
         None => post.rewrite(attempt, brief, task, step).await?,
     };
-    let text = match &brief.sources {
+    let (text, texts) = match &brief.sources {
         Some(sources) => {
-            grounding::ground_section(attempt, brief, sources, task.number, &text).await?
+            let number = task.number;
+            let (text, texts) =
+                grounding::ground_section(attempt, brief, sources, number, &text).await?;
+            (text, Some(texts))
         }
-        None => text,
+        None => (text, None),
     };
     attempt.count_warnings().await;
     let (mut content, mut view) = post.with_section(&text);
@@ -55,11 +59,11 @@ pub(super) async fn write(
         .iter()
         .map(|section| section.text(&content).to_owned());
     let bodies: Vec<String> = bodies.collect();
-    let Some(sources) = &brief.sources else {
+    let (Some(sources), Some(texts)) = (&brief.sources, texts) else {
         let content = PostContent::new(Some(post.title), content);
         return attempt.finish(content, view).await;
     };
-    let grounding = grounding::measure(attempt, sources, bodies).await?;
+    let grounding = grounding::measure(attempt, texts, bodies).await?;
     // What the section cites now stands in the list of sources, too.
     if let Some(list) = grounding::list_of_sources(brief, &sources.list, &grounding)
         && let (Some(part), Some(told)) = (parts.last(), view.sections.last_mut())

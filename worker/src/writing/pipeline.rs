@@ -38,8 +38,11 @@ pub(crate) async fn write_post(
     if is_program && (attempt.has_review() || attempt.section_task().is_some()) {
         return Err(rejected("a program writes whole posts, and has no outline"));
     }
-    research::find_sources(attempt, &brief, ways, researcher).await?;
-    brief.sources = researcher.read(attempt).await?.map(Arc::new);
+    // A program makes its own prompts, and knows no sources.
+    if !is_program {
+        research::find_sources(attempt, &brief, ways, researcher).await?;
+        brief.sources = researcher.read(attempt).await?.map(Arc::new);
+    }
     if let Some(task) = attempt.section_task() {
         return one_section::write(attempt, &brief, &task).await;
     }
@@ -49,7 +52,7 @@ pub(crate) async fn write_post(
         write_by_model(attempt, &brief, ways).await?
     };
     let mut grounding = None;
-    if let Some(sources) = brief.sources.clone().filter(|_| !is_program) {
+    if let Some(sources) = brief.sources.clone() {
         let grounded = grounding::ground(attempt, &brief, &sources, draft).await?;
         (draft, grounding) = (grounded.0, Some(grounded.1));
     }

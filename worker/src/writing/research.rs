@@ -1,8 +1,8 @@
 //! Finds sources on the web: makes queries of the topic, searches, and stores the best pages as sources
 //! of the post. Each step is a checkpoint: no attempt pays for what an earlier one has found.
 
-use entity::job::Phase;
-use entity::source::FoundPage;
+use entity::job::{Phase, Warning, WarningCode};
+use entity::source::{FoundPage, MAX_SOURCES};
 use shared::queue::Progress;
 use tokio::time::{Instant, timeout_at};
 
@@ -33,15 +33,21 @@ pub(super) async fn find_sources(
     if !attempt.searches_web() || attempt.section_task().is_some() {
         return Ok(());
     }
-    let Some((search, limits)) = researcher.search() else {
-        tracing::warn!("the post is to have sources from the web, but this worker has no search");
-        return Ok(());
-    };
     let finished = attempt.finished_steps(steps::RESEARCH).await?;
     let stored = |position| finished.iter().find(|step| step.position == position);
     if stored(steps::SOURCES_FOUND).is_some() {
         return Ok(());
     }
+    let given = attempt.sources().await?.into_iter();
+    let given: Vec<String> = given
+        .filter(|source| source.found_by.is_none())
+        .map(|source| source.url.unwrap_or_default())
+        .collect();
+    let room = MAX_SOURCES.saturating_sub(given.len());
+    let Some((search, limits)) = researcher.search().filter(|_| room > 0) else {
+        let failure = (room > 0).then_some(SearchError::NotConfigured);
+        return finish(attempt, Vec::new(), failure, !given.is_empty()).await;
+    };
     let queries = match stored(steps::QUERIES) {
         Some(step) => step.content.lines().map(str::to_owned).collect(),
         None => make_queries(attempt, brief, ways, limits.queries).await?,
@@ -53,6 +59,10 @@ pub(super) async fn find_sources(
         if let Some(step) = stored(step) {
             results.push(serde_json::from_str(&step.content).unwrap_or_default());
             continue;
+        }
+        if Instant::now() >= until {
+            failure = Some(SearchError::TooSlow);
+            break;
         }
         let search = timeout_at(until, search.find(query, brief.options.language.as_deref()));
         let tracker = ProgressTracker::new(START);
@@ -72,20 +82,29 @@ pub(super) async fn find_sources(
             }
         }
     }
-    let given = attempt.sources().await?.into_iter();
-    let given: Vec<String> = given
-        .filter(|source| source.found_by.is_none())
-        .map(|source| source.url.unwrap_or_default())
-        .collect();
-    let pages = best(results, &given, limits.pages);
-    if let Some(error) = failure
-        && pages.is_empty()
-        && given.is_empty()
-        && !attempt.writes_without_sources()
-    {
+    let pages = best(results, &given, limits.pages.min(room));
+    finish(attempt, pages, failure, !given.is_empty()).await
+}
+
+/// Stores what was found. If nothing was because of a `failure`, the post is written without it if it
+/// can be, and what an earlier job has found stays.
+async fn finish(
+    attempt: &Attempt,
+    pages: Vec<FoundPage>,
+    failure: Option<SearchError>,
+    has_given: bool,
+) -> Result<(), AttemptError> {
+    let Some(error) = failure.filter(|_| pages.is_empty()) else {
+        return attempt.set_found_pages(steps::SOURCES_FOUND, pages).await;
+    };
+    if !has_given && !attempt.writes_without_sources() {
         return Err(AttemptError::Search(error));
     }
-    attempt.set_found_pages(steps::SOURCES_FOUND, pages).await
+    tracing::warn!(%error, "the post is written without the web");
+    let text = "the search of the web did not answer";
+    attempt
+        .warn([Warning::new(WarningCode::SearchFailed, None, text)])
+        .await
 }
 
 /// The queries for a post, of which the first is its topic; a model that can is asked for more.
@@ -103,9 +122,12 @@ async fn make_queries(
     if is_asked {
         let tracker = ProgressTracker::new(START);
         let prompt = prompts::queries(brief, count - 1);
-        let reply = attempt.call(prompt, &tracker, &|_| {}, UNSEEN).await?;
-        usage = reply.usage;
-        queries.extend(read_queries(&reply.text));
+        let reply = attempt.call(prompt, &tracker, &|_| {}, UNSEEN).await;
+        // The topic alone finds something, too.
+        if let Some(reply) = reply.map(Some).or_else(AttemptError::unless_refused)? {
+            usage = reply.usage;
+            queries.extend(read_queries(&reply.text));
+        }
     } else {
         let keywords = brief.options.keywords.iter().flatten();
         queries.extend(keywords.map(|word| shorten(&format!("{} {word}", brief.topic))));

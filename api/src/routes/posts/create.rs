@@ -118,7 +118,9 @@ pub(crate) async fn create_post(
     let id = new_id();
     let sources: Vec<NewSource> = new.sources.into_iter().flatten().map(Into::into).collect();
     let options = new.options.unwrap_or_default();
-    let options = options.with_sources(!sources.is_empty())?.to_json()?;
+    let options = options
+        .with_sources(!sources.is_empty(), &state.capabilities)?
+        .to_json()?;
     let job = NewJob {
         post: id,
         user: me.user.id,

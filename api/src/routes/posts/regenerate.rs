@@ -80,7 +80,9 @@ pub(crate) async fn regenerate_post(
     db.transaction(async move |tx| {
         let work = async {
             let post = me.post(id).one(tx).await?.ok_or(Error::NotFound)?;
-            let options = next_options(tx, &post, again.options, again.sources.as_deref()).await?;
+            let sources = again.sources.as_deref();
+            let can = &state.capabilities;
+            let options = next_options(tx, &post, again.options, sources, can).await?;
             let job = NewJob {
                 post: id,
                 user: me.user.id,
@@ -118,13 +120,14 @@ pub(super) async fn next_options(
     post: &post::Model,
     given: Option<GenerationOptions>,
     sources: Option<&[SourceRequest]>,
+    can: &Capabilities,
 ) -> Result<serde_json::Value> {
     let has_sources = match sources {
         Some(sources) => !sources.is_empty(),
         None => source::Entity::of_post(post.id).one(tx).await?.is_some(),
     };
     match given {
-        Some(options) => options.with_sources(has_sources)?.to_json(),
+        Some(options) => options.with_sources(has_sources, can)?.to_json(),
         None => Ok(with_sources(
             post.options.clone(),
             has_sources,

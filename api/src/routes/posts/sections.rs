@@ -6,9 +6,10 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use entity::grounding::is_list_of_sources;
 use entity::job::SectionTask;
-use entity::post;
 use entity::sections::sections;
 use entity::text::word_count;
+use entity::{post, source};
+use sea_orm::DatabaseTransaction;
 use serde::Serialize;
 use shared::queue::{self, NewJob};
 use utoipa::ToSchema;
@@ -147,7 +148,8 @@ pub(crate) async fn regenerate_section(
         let work = async {
             let post = me.post(id).one(tx).await?.ok_or(Error::NotFound)?;
             check_section(&post, number)?;
-            let options = next_options(tx, &post, again.options, None).await?;
+            let options = next_options(tx, &post, again.options, None, &state.capabilities).await?;
+            let options = without_search(tx, id, options).await?;
             let job = NewJob {
                 post: id,
                 user: me.user.id,
@@ -184,6 +186,22 @@ pub(crate) async fn regenerate_section(
         once.execute_once(tx, work).await
     })
     .await
+}
+
+/// The options for a section: it is written from the sources that the post has, and nothing is searched
+/// for it.
+async fn without_search(
+    tx: &DatabaseTransaction,
+    post: Uuid,
+    mut options: serde_json::Value,
+) -> Result<serde_json::Value> {
+    let is_sourced = source::Entity::of_post(post).one(tx).await?.is_some();
+    if let Some(fields) = options.as_object_mut().filter(|_| !is_sourced)
+        && fields.get("research").is_some_and(|it| it == "web")
+    {
+        fields.remove("research");
+    }
+    Ok(options)
 }
 
 /// # Errors

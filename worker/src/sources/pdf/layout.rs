@@ -194,6 +194,11 @@ fn lines(page: &Layout, has_spaces: bool) -> Vec<Line> {
         if is_space && letter.is_placed && !line.text.ends_with(' ') {
             line.text.push(' ');
         }
+        // A small number above the line is a note, or a power: no digit of the number before it.
+        let is_raised = letter.size < 0.85 * line.size && letter.y > line.y + 0.15 * line.size;
+        if is_raised && letter.is_placed && line.text.ends_with(|c: char| c.is_numeric()) {
+            line.text.push('^');
+        }
         line.text += &letter.text;
         line.end = letter.end.max(letter.x);
         line.is_exact = letter.is_exact;
@@ -345,6 +350,15 @@ mod tests {
             text.contains("a line, and then it is") && !text.contains('\n'),
             "{text}"
         );
+    }
+
+    #[test]
+    fn the_number_of_a_note_is_no_digit() {
+        let mut note = page(&[(50.0, 0.0, "sold 12")], true);
+        let mut mark = page(&[(85.0, -4.0, "3")], true);
+        mark.letters[0].size = 7.0;
+        note.letters.append(&mut mark.letters);
+        assert_eq!(text_of(vec![note]), "sold 12^3");
     }
 
     #[test]

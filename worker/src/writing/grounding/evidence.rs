@@ -175,7 +175,7 @@ impl SourceText {
     }
 
     /// The sentence, or pair of them, that may say a claim in other words: the one that has the most of
-    /// its words. None if that lacks a number, name or quotation of the claim, or denies more or less.
+    /// its words. None if that lacks a number, name or quotation of the claim, or denies something else.
     pub(super) fn candidate(&self, claim: &str) -> Option<Range<usize>> {
         let claim = Claim::new(claim);
         let near = claim.content.iter().filter_map(|stem| self.index.get(stem));
@@ -263,12 +263,18 @@ impl Claim {
         self.content.iter().filter(is_there).count()
     }
 
-    /// Whether a window has what no other words can say, and denies as often.
+    /// Whether a window has what no other words can say, in the same order, and denies the same.
     fn agrees_with(&self, window: &[Word]) -> bool {
-        let is_there = |stem: &String| window.iter().any(|word| word.stem == *stem);
-        self.names.iter().chain(&self.numbers).all(is_there)
+        let has_in_order = |wanted: &[String]| {
+            let mut rest = window.iter();
+            wanted
+                .iter()
+                .all(|stem| rest.any(|word| word.stem == *stem))
+        };
+        has_in_order(&self.names)
+            && has_in_order(&self.numbers)
             && self.has_quotations(window)
-            && self.denied.len() == denied(window).len()
+            && denies_the_same(&self.denied, &denied(window))
     }
 
     fn has_quotations(&self, window: &[Word]) -> bool {
@@ -281,18 +287,7 @@ impl Claim {
 
     /// The share of its words of content that a window has; 0 if the window says something else.
     fn overlap(&self, window: &[Word]) -> f64 {
-        let has_in_order = |wanted: &[String]| {
-            let mut rest = window.iter();
-            wanted
-                .iter()
-                .all(|stem| rest.any(|word| word.stem == *stem))
-        };
-        if self.content.len() < MIN_WORDS
-            || !has_in_order(&self.names)
-            || !has_in_order(&self.numbers)
-            || !self.has_quotations(window)
-            || !denies_the_same(&self.denied, &denied(window))
-        {
+        if self.content.len() < MIN_WORDS || !self.agrees_with(window) {
             return 0.0;
         }
         let there = content(window);
