@@ -162,7 +162,7 @@ async fn a_sentence_in_other_words_is_judged_by_the_model_where_that_is_switched
     )
     .leak();
     const JUDGED_AGAIN: &str =
-        "It is six hours of light that fall on a tomato, in the sun of a good day [1].";
+        "It is six hours of light that a tomato gets, in the sun of a good day [1].";
     let is_question = |prompt: &str| prompt.contains("Does the passage say all");
     app.agent.set(StubBehavior::per_request(move |call| {
         let prompt = call.prompt();
