@@ -232,6 +232,7 @@ async function openPassage(post, citation, signal) {
         h("mark", {}, part(citation.start, citation.end)),
         part(citation.end, citation.end + AROUND),
       ),
+      citation.verdict === "judged" ? h("p", { class: "soft" }, text.judged) : "",
     );
   } catch (error) {
     body.replaceChildren(/** @type {Error} */ (error).message);

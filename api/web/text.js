@@ -51,6 +51,7 @@ export const text = {
   grounding: (/** @type {{ sentences: number, cited: number, supported: number }} */ it) =>
     `${it.supported} of ${it.sentences} sentences were found in a source.`,
   openSource: (/** @type {number} */ number) => `What source ${number} says`,
+  judged: "The post says it in other words; that both say the same is the model's opinion.",
   unsupported: "The source that this named does not say so.",
   close: "Close",
   review: "Show me the outline before the post is written",

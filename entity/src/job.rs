@@ -204,14 +204,7 @@ impl Entity {
     }
 
     /// The latest job of each of `posts`, in any order.
-    pub async fn latest_of_posts(
-        db: &impl ConnectionTrait,
-        posts: impl IntoIterator<Item = Uuid>,
-    ) -> Result<Vec<Model>, DbErr> {
-        let posts: Vec<Uuid> = posts.into_iter().collect();
-        if posts.is_empty() {
-            return Ok(Vec::new());
-        }
+    pub fn latest_of_posts(posts: Vec<Uuid>) -> Select<Entity> {
         // Postgres before 18 has no MAX for uuid.
         let newer = Alias::new("newer");
         let newer = Query::select()
@@ -223,8 +216,6 @@ impl Entity {
         Entity::find()
             .filter(Column::PostId.is_in(posts))
             .filter(Expr::exists(newer).not())
-            .all(db)
-            .await
     }
 }
 

@@ -7,4 +7,4 @@ pub(crate) mod read;
 mod response;
 pub(crate) mod retry;
 
-pub(super) use response::{Job, job_response, set_retry_after};
+pub(super) use response::{Job, JobSummary, job_response, set_retry_after};

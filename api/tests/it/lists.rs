@@ -283,6 +283,10 @@ async fn a_summary_is_the_post_without_its_content_and_sources() {
     for field in ["content", "sources", "citations", "grounding"] {
         assert!(post.as_object_mut().unwrap().remove(field).is_some());
     }
+    let job = post["job"].as_object_mut().unwrap();
+    let short = ["id", "status", "phase", "progress", "error"];
+    job.retain(|field, _| short.contains(&field.as_str()));
+    assert_eq!(job.len(), short.len());
     assert_eq!(ann.get("/blogs").await.items(), [post]);
 }
 
@@ -299,12 +303,6 @@ async fn a_summary_has_the_posts_latest_job() {
     let found = ann.get("/blogs?sort=created_at").await.items();
     let found: Vec<Value> = found.iter().map(|post| post["job"]["id"].clone()).collect();
     assert_eq!(found, latest);
-    let places = ann.get("/blogs?sort=created_at").await.items();
-    assert!(
-        places
-            .iter()
-            .all(|post| post["job"]["queue_position"].is_i64())
-    );
     app.run_jobs().await;
 }
 

@@ -1,6 +1,6 @@
 //! Posts that are written from sources: what is read, what is cited, and what is checked.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 use testing::stub_openai::StubBehavior;
@@ -533,6 +533,40 @@ async fn a_worker_that_dies_while_it_reads_or_writes_pays_for_nothing_twice() {
     assert_eq!((site.times("/good"), site.times("/slow")), (1, 2));
     let statuses = ann.get_post(&asked).await["sources"].clone();
     assert_fields(&statuses[1], json!({ "status": "read" }));
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_while_citations_are_judged_asks_nothing_twice() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    const DRAFT: &str = "# Red\n\nSix hours in the sun is what any tomato plant gets out of a good \
+        day [1]. It is six hours of light that a tomato gets, in the sun of a good day [1].\n";
+    let hangs = AtomicBool::new(true);
+    app.agent.set(StubBehavior::per_request(move |call| {
+        let prompt = call.prompt();
+        if !prompt.contains("Does the passage say all") {
+            return StubBehavior::WriteText(DRAFT);
+        }
+        let is_second = prompt.contains("It is six hours");
+        match is_second && hangs.swap(false, Ordering::SeqCst) {
+            true => StubBehavior::Hang,
+            false => StubBehavior::WriteText("Yes"),
+        }
+    }));
+    let settings = [ONE_CALL, SHORT_LEASE, &["--judge-citations=true"]].concat();
+    let asked = ask(&ann, given(), json!({ "words": 100 })).await;
+    let lost = app.worker_with(&settings).await;
+    // The draft, and both questions.
+    app.agent.called(3).await;
+    lost.abort();
+    let heir = app.worker_with(&settings).await;
+    ann.wait_for_status(&asked, "succeeded").await;
+    heir.stop().await;
+    let post = ann.get_post(&asked).await;
+    let judged = (1, "judged".to_owned());
+    assert_eq!(verdicts(&post), [judged.clone(), judged]);
+    // Only the one that was not answered is asked again.
+    assert_eq!(app.agent.calls().len(), 4);
 }
 
 #[tokio::test]

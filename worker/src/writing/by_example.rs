@@ -6,10 +6,7 @@ use entity::step;
 use entity::text::word_count;
 
 use super::draft::{Draft, Section};
-use super::grounding::without_citations;
-use super::prompts::{
-    POST_PASSAGE_WORDS, continuation, listed_passages, passages, post_tokens, system, wishes,
-};
+use super::prompts::{POST_PASSAGE_WORDS, continuation, passages, post_tokens, system, wishes};
 use super::repetition::{prose_sentences, repeated_sentences};
 use super::{PostBrief, WritingOptions, one_call, review, steps};
 use crate::agent::{Example, Prompt};
@@ -20,33 +17,6 @@ use crate::outcome::AttemptError;
 /// about [`SECTION_WORDS`] long and can be left out, so it serves for any length.
 const EXAMPLE: &str = include_str!("by_example/example.md");
 const EXAMPLE_TOPIC: &str = "Why bread goes stale";
-
-/// What the example is written from, if the post is written from sources. Where it names one, it has
-/// nearly the words of the source.
-const EXAMPLE_PASSAGES: [(u32, &str); 4] = [
-    (
-        1,
-        "Flour is mostly starch, packed into tiny grains. In the oven the grains soak up water, swell and \
-         turn soft. As the loaf cools, the starch slowly returns to an ordered, crystalline form and \
-         squeezes the water out again. This water wanders towards the crust.",
-    ),
-    (
-        1,
-        "Rye holds more water than wheat. The acids of a sourdough slow the crystals down and keep mould \
-         away.",
-    ),
-    (
-        2,
-        "Starch crystals form fastest just above freezing: a day in the fridge ages bread about as much \
-         as several days on the counter. At minus eighteen degrees almost nothing moves any more, and a \
-         loaf that was sliced and wrapped tightly on the day of baking still tastes fresh after a month.",
-    ),
-    (
-        2,
-        "A whole loaf, sprinkled with water, goes into the oven at 180 °C for ten minutes. The threads of \
-         mould run deeper into the soft crumb than the green spot shows.",
-    ),
-];
 
 const SECTION_WORDS: u32 = 100;
 
@@ -107,21 +77,15 @@ fn second_request(brief: &PostBrief, first: &Draft) -> Option<PostBrief> {
 /// Asks for the whole post. `so_far` is what earlier answers have brought of it.
 fn whole_post(brief: &PostBrief, so_far: &str) -> Prompt {
     let (example, answer) = example(brief);
-    let material = passages(brief, &brief.topic, POST_PASSAGE_WORDS);
-    let example = match material.is_empty() {
-        true => Example {
-            prompt: request(&example),
-            answer: without_citations(&answer),
-        },
-        false => Example {
-            prompt: request(&example) + &listed_passages(&EXAMPLE_PASSAGES),
-            answer,
-        },
-    };
     Prompt {
         system: system(brief),
-        example: Some(example),
-        user: request(brief) + &material + &continuation(so_far),
+        example: Some(Example {
+            prompt: request(&example),
+            answer,
+        }),
+        user: request(brief)
+            + &passages(brief, &brief.topic, POST_PASSAGE_WORDS)
+            + &continuation(so_far),
         max_tokens: post_tokens(brief, so_far),
     }
 }

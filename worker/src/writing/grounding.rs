@@ -19,8 +19,7 @@ use entity::text::word_count;
 use shared::queue::Progress;
 
 use self::checker::Checker;
-pub(crate) use self::citations::without_citations;
-use self::citations::{Sentence, read_sentences, with_citations};
+use self::citations::{Sentence, read_sentences, with_citations, without_citations};
 use self::evidence::{Evidence, Match, SourceText};
 use self::links::without_addresses;
 use super::draft::{Draft, Section};

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use entity::{attempt, job};
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use serde::Serialize;
 use shared::queue;
 use utoipa::ToSchema;
@@ -57,6 +57,18 @@ pub(crate) struct Job {
     #[serde(serialize_with = "optional_timestamp")]
     finished_at: Option<DateTime<Utc>>,
     links: Links,
+}
+
+/// A generation job in short, as lists of posts have it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct JobSummary {
+    id: Uuid,
+    status: job::Status,
+    /// What the running attempt does; null if none is running.
+    phase: Option<job::Phase>,
+    progress: Progress,
+    /// The latest error; null once the job has succeeded.
+    error: Option<JobError>,
 }
 
 /// A job's progress.
@@ -203,6 +215,46 @@ impl Job {
             .last()
             .filter(|attempt| attempt.outcome.is_none());
         running.map(|attempt| attempt.worker.as_str())
+    }
+}
+
+impl JobSummary {
+    /// The latest job of each of `posts`.
+    pub(in crate::routes) async fn latest_of_posts(
+        db: &impl ConnectionTrait,
+        posts: Vec<Uuid>,
+    ) -> Result<HashMap<Uuid, JobSummary>> {
+        if posts.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let jobs = job::Entity::latest_of_posts(posts)
+            .select_only()
+            .columns([
+                job::Column::PostId,
+                job::Column::Id,
+                job::Column::Status,
+                job::Column::Phase,
+                job::Column::Percent,
+                job::Column::Words,
+                job::Column::ErrorCode,
+                job::Column::ErrorMessage,
+                job::Column::ErrorRetryable,
+            ])
+            .into_tuple()
+            .all(db)
+            .await?
+            .into_iter();
+        let summary = |(post, id, status, phase, percent, words, code, message, retryable)| {
+            let summary = JobSummary {
+                id,
+                status,
+                phase,
+                progress: Progress { percent, words },
+                error: error(code, message, retryable),
+            };
+            (post, summary)
+        };
+        Ok(jobs.map(summary).collect())
     }
 }
 

@@ -1,7 +1,5 @@
 //! Posts as clients see them.
 
-use std::collections::HashMap;
-
 use axum::Json;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -17,14 +15,16 @@ use super::sources::SourceSummary;
 use crate::auth::current_user::CurrentUser;
 use crate::error::Result;
 use crate::generation_options::uses_sources;
-use crate::routes::jobs::{Job, set_retry_after};
+use crate::routes::jobs::{Job, JobSummary, set_retry_after};
 use crate::routes::timestamp;
 
 /// A blog post.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Post {
     #[serde(flatten)]
-    summary: PostSummary,
+    fields: PostFields,
+    /// The latest job; null if it is no longer kept.
+    job: Option<Job>,
     /// Markdown; null until it is ready.
     content: Option<String>,
     /// What it is written from.
@@ -51,9 +51,18 @@ pub(crate) struct GroundingCounts {
     supported: u32,
 }
 
-/// A blog post without its content.
+/// A blog post without its content, and its latest job in short.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct PostSummary {
+    #[serde(flatten)]
+    fields: PostFields,
+    /// The latest job; null if it is no longer kept.
+    job: Option<JobSummary>,
+}
+
+/// What a post has in lists, too.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PostFields {
     id: Uuid,
     topic: String,
     /// Null until the post is ready.
@@ -66,8 +75,6 @@ pub(crate) struct PostSummary {
     /// Raised by every change; the `ETag`.
     version: i32,
     author: Author,
-    /// The latest job; null if it is no longer kept.
-    job: Option<Job>,
     #[serde(serialize_with = "timestamp")]
     created_at: DateTime<Utc>,
     #[serde(serialize_with = "timestamp")]
@@ -84,7 +91,7 @@ pub(crate) struct Author {
 const WORDS_PER_MINUTE: i32 = 200;
 
 impl Post {
-    fn new(post: post::Model, job: Option<Job>, me: &CurrentUser) -> Self {
+    fn new(mut post: post::Model, job: Option<Job>, me: &CurrentUser) -> Self {
         // Counted in the agent's text, and not in what its owner has made of it.
         let is_agents = post.text_author != Some(post_revision::Author::User);
         let grounding = grounding(&post).filter(|_| is_agents);
@@ -96,24 +103,9 @@ impl Post {
                 supported: it.supported,
             }),
             sources: Vec::new(),
-            content: post.content,
-            summary: PostSummary {
-                id: post.id,
-                topic: post.topic,
-                title: post.title,
-                excerpt: post.excerpt,
-                status: post.status,
-                word_count: post.word_count,
-                reading_minutes: (post.word_count + WORDS_PER_MINUTE - 1) / WORDS_PER_MINUTE,
-                version: post.version,
-                author: Author {
-                    id: me.user.id,
-                    username: me.user.username.clone(),
-                },
-                job,
-                created_at: post.created_at,
-                updated_at: post.updated_at,
-            },
+            job,
+            content: post.content.take(),
+            fields: PostFields::new(post, me),
         }
     }
 
@@ -143,6 +135,27 @@ impl Post {
     }
 }
 
+impl PostFields {
+    fn new(post: post::Model, me: &CurrentUser) -> Self {
+        PostFields {
+            id: post.id,
+            topic: post.topic,
+            title: post.title,
+            excerpt: post.excerpt,
+            status: post.status,
+            word_count: post.word_count,
+            reading_minutes: (post.word_count + WORDS_PER_MINUTE - 1) / WORDS_PER_MINUTE,
+            version: post.version,
+            author: Author {
+                id: me.user.id,
+                username: me.user.username.clone(),
+            },
+            created_at: post.created_at,
+            updated_at: post.updated_at,
+        }
+    }
+}
+
 impl PostSummary {
     /// Loads the latest jobs of posts, in the given order.
     pub(super) async fn load(
@@ -150,13 +163,11 @@ impl PostSummary {
         posts: Vec<post::Model>,
         me: &CurrentUser,
     ) -> Result<Vec<PostSummary>> {
-        let jobs = job::Entity::latest_of_posts(db, posts.iter().map(|post| post.id)).await?;
-        let of: Vec<Uuid> = jobs.iter().map(|job| job.post_id).collect();
-        let jobs = Job::load(db, jobs).await?;
-        let mut jobs: HashMap<Uuid, Job> = of.into_iter().zip(jobs).collect();
-        let summary = |post: post::Model| {
-            let job = jobs.remove(&post.id);
-            Post::new(post, job, me).summary
+        let ids = posts.iter().map(|post| post.id).collect();
+        let mut jobs = JobSummary::latest_of_posts(db, ids).await?;
+        let summary = |post: post::Model| PostSummary {
+            job: jobs.remove(&post.id),
+            fields: PostFields::new(post, me),
         };
         Ok(posts.into_iter().map(summary).collect())
     }
@@ -186,11 +197,11 @@ pub(super) fn cited_sources(post: &post::Model) -> Vec<u32> {
 /// 202 with a post, `Location` and `Retry-After`.
 pub(super) fn accepted(post: Post) -> Response {
     let mut headers = HeaderMap::new();
-    let location = format!("/api/v1/blogs/{}", post.summary.id);
+    let location = format!("/api/v1/blogs/{}", post.fields.id);
     if let Ok(location) = HeaderValue::from_str(&location) {
         headers.insert(header::LOCATION, location);
     }
-    if let Some(job) = &post.summary.job {
+    if let Some(job) = &post.job {
         set_retry_after(&mut headers, job);
     }
     (StatusCode::ACCEPTED, headers, Json(post)).into_response()

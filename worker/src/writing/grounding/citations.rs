@@ -122,7 +122,7 @@ pub(super) fn with_citations(body: &str, cited: &[(Range<usize>, Vec<u32>)]) -> 
 }
 
 /// A text without any citations.
-pub(crate) fn without_citations(text: &str) -> String {
+pub(super) fn without_citations(text: &str) -> String {
     without(text, 0..text.len(), &marks(text, &fixed_parts(text)))
 }
 
