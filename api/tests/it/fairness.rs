@@ -173,10 +173,10 @@ async fn queue_positions_are_the_order_of_claims() {
     let mut line = Vec::new();
     for (user, post) in &asked {
         let job = user.get_job(post).await;
-        let listed = user.get("/blogs?limit=100").await.expect(200);
+        let listed = user.get("/jobs?limit=100").await.expect(200);
         let mut listed = listed["items"].as_array().unwrap().iter();
-        let listed = listed.find(|listed| listed["id"] == post["id"]).unwrap();
-        assert_eq!(listed["job"]["queue_position"], job["queue_position"]);
+        let listed = listed.find(|listed| listed["id"] == job["id"]).unwrap();
+        assert_eq!(listed["queue_position"], job["queue_position"]);
         line.push((job["queue_position"].as_u64().unwrap(), job_id(post)));
     }
     line.sort();

@@ -40,7 +40,10 @@ pub(super) fn read_page(page: &Page) -> Result<ReadSource, Status> {
     if media_type.contains("html") || media_type != "text/markdown" && is_html(&text) {
         return read_html(&text, Some(page.url.as_str()));
     }
-    found(&text, None)
+    // The title of Markdown, if it begins with one.
+    let title = text.trim_start().lines().next();
+    let title = title.and_then(|line| line.strip_prefix("# "));
+    found(&text, title.map(str::to_owned))
 }
 
 /// What is in a document.
@@ -293,6 +296,17 @@ mod tests {
         assert_eq!(read.author.as_deref(), Some("Ann Green"));
         assert_eq!(read.published_at.as_deref(), Some("2024-05-01"));
         assert!(read.title.unwrap().starts_with("Tomatoes"));
+    }
+
+    #[test]
+    fn markdown_has_the_title_with_which_it_begins() {
+        let title = |text: &str| {
+            read_page(&page("text/markdown", text.as_bytes()))
+                .unwrap()
+                .title
+        };
+        assert_eq!(title("\n# Pots\n\nOf clay.").as_deref(), Some("Pots"));
+        assert_eq!(title("Of clay.\n\n# Pots\n"), None);
     }
 
     #[test]
