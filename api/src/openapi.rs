@@ -140,6 +140,11 @@ fn complete_events(document: &mut Value) {
             data_name = "JobSnapshot".to_owned();
             data = schemas[&data_name].take();
         }
+        // One that snapshots have, too, and there without what is added here.
+        let shared = data["$ref"].as_str().unwrap_or_default().to_owned();
+        if let Some(shared) = shared.strip_prefix("#/components/schemas/") {
+            data = schemas[shared].clone();
+        }
         let mut added = vec![("seq", number.clone())];
         if kind == "end" {
             added.push(("links", reference("EndLinks")));
