@@ -10,9 +10,12 @@ use crate::support::Service;
 async fn guesses_at_several_apis_get_no_more_tries_than_at_one() {
     let service = Service::new();
     let apis = [service.api().await, service.api().await];
-    let guesses = apis.iter().cycle().take(64).map(async |api| {
+    // Made before: while one is made the others can't send, and connections on which nothing comes
+    // are closed.
+    let clients = apis.iter().cycle().take(64);
+    let clients: Vec<TestClient> = clients.map(|api| TestClient::anonymous(&api.url)).collect();
+    let guesses = clients.iter().map(async |client| {
         let body = json!({ "username": "nobody", "password": "not the password" });
-        let client = TestClient::anonymous(&api.url);
         client.post("/users/login", body).await.status
     });
     let statuses = join_all(guesses).await;
