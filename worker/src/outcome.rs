@@ -84,9 +84,17 @@ pub(crate) fn attempt_result(written: Result<WrittenPost, AttemptError>) -> Atte
     match written {
         Ok(post) => AttemptResult::Written(post),
         Err(AttemptError::Agent(error)) => agent_failure(&error),
-        Err(AttemptError::NoSources) => no_sources(),
-        Err(AttemptError::Search(_)) => search_failure(),
-        Err(AttemptError::Database(_) | AttemptError::Panicked(_)) => internal_failure(),
+        Err(AttemptError::NoSources) => {
+            let message = "Nothing that could be read in the sources has to do with the topic.";
+            failure("no_sources", message, false)
+        }
+        Err(AttemptError::Search(_)) => {
+            let message = "The search of the web is not available.";
+            failure("search_unavailable", message, true)
+        }
+        Err(AttemptError::Database(_) | AttemptError::Panicked(_)) => {
+            failure("internal", "Something went wrong on our side.", true)
+        }
         Err(AttemptError::AwaitingReview(outline)) => AttemptResult::Planned(outline),
         Err(AttemptError::CancelRequested) => AttemptResult::Canceled,
         Err(AttemptError::Released) => AttemptResult::Released,
@@ -152,29 +160,11 @@ fn user_message(kind: AgentErrorKind) -> &'static str {
     }
 }
 
-fn no_sources() -> AttemptResult {
+fn failure(code: &'static str, message: &str, retryable: bool) -> AttemptResult {
     let failure = JobError {
-        code: "no_sources",
-        message: "Nothing that could be read in the sources has to do with the topic.".to_owned(),
-        retryable: false,
-    };
-    AttemptResult::Failed(failure, Duration::ZERO)
-}
-
-fn search_failure() -> AttemptResult {
-    let failure = JobError {
-        code: "search_unavailable",
-        message: "The search of the web is not available.".to_owned(),
-        retryable: true,
-    };
-    AttemptResult::Failed(failure, Duration::ZERO)
-}
-
-fn internal_failure() -> AttemptResult {
-    let failure = JobError {
-        code: "internal",
-        message: "Something went wrong on our side.".to_owned(),
-        retryable: true,
+        code,
+        message: message.to_owned(),
+        retryable,
     };
     AttemptResult::Failed(failure, Duration::ZERO)
 }

@@ -4,8 +4,9 @@
 //! ([`one_call`]) or, if it is long, by a plan and section by section
 //! ([`by_section`]); a small one gets an example first ([`by_example`]); the smallest ones
 //! are led from question to question ([`guided`]). Then [`review`] finds what is wrong and has it
-//! written again, and [`grounding`] binds what is written from sources to them. A post whose outline was reviewed is written section by section; [`one_section`]
-//! writes one section of a finished post again.
+//! written again, and [`grounding`] binds what is written from sources to them, of which [`research`]
+//! finds some on the web. A post whose outline was reviewed is written section by section;
+//! [`one_section`] writes one section of a finished post again.
 //!
 //! Models answer as they like, whatever they were asked for. What is cut from an answer
 //! becomes a warning of the job; nothing is lost silently.
