@@ -5,6 +5,7 @@
 # The topic as typed: make must not expand it.
 override TOPIC := $(value TOPIC)
 export TOPIC
+export ONLY AGAINST SHORT KEEP
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -37,9 +38,8 @@ lint-api: ## Lint the OpenAPI document with OWASP's and Redocly's rules
 clients: ## Generate clients from the OpenAPI document, and run them
 	@scripts/check-clients.sh
 
-bench: ## Benchmark the release binaries, on both databases
-	cargo build --release --workspace --locked
-	@scripts/with-postgres.sh --durable cargo bench --package api --bench service --locked -- $(ONLY)
+bench: ## Benchmark the release programs, on both databases: settings in scripts/bench.sh
+	@scripts/bench.sh
 
 docs: ## Generate the table of settings and .env.example
 	@UPDATE_DOCS=1 cargo test --quiet --locked --package api --test processes settings_docs

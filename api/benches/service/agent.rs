@@ -1,13 +1,14 @@
-//! An agent that answers at once: an OpenAI-compatible endpoint that says as
-//! little as a post can be made of.
+//! An agent that answers at once, with as little as a post can be made of: an OpenAI-compatible
+//! endpoint, or in the worker's own process.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Result;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use worker::agent::{Agent, CallFuture, CallScope, Completion, CompletionRequest, Event, OnEvent};
 
-const OUTLINE: &str = r"# A Title\n## One Thing\n## Another Thing\n## The Last Thing";
+const OUTLINE: &str = "# A Title\n## One Thing\n## Another Thing\n## The Last Thing";
 
 /// Starts it, and returns its base URL.
 pub(crate) async fn start() -> Result<String> {
@@ -22,29 +23,34 @@ pub(crate) async fn start() -> Result<String> {
     Ok(url)
 }
 
+/// Answers all requests of a connection.
 async fn answer(mut connection: TcpStream) -> Result<()> {
-    let Some(request) = read(&mut connection).await? else {
-        return Ok(());
-    };
-    let asked = String::from_utf8_lossy(&request);
-    let text = match asked.contains("ection headings") {
+    while let Some(request) = read(&mut connection).await? {
+        let text = text(&String::from_utf8_lossy(&request)).replace('\n', "\\n");
+        connection.write_all(stream(&text).as_bytes()).await?;
+    }
+    Ok(())
+}
+
+/// What is said to a request.
+fn text(asked: &str) -> String {
+    match asked.contains("ection headings") {
         true => OUTLINE.to_owned(),
         false => section(),
-    };
+    }
+}
+
+fn stream(text: &str) -> String {
     let events = format!(
         "data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}},\"finish_reason\":null}}]}}\n\n\
          data: {{\"choices\":[{{\"index\":0,\"delta\":{{}},\"finish_reason\":\"stop\"}}]}}\n\n\
          data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":9,\"completion_tokens\":9}}}}\n\n\
          data: [DONE]\n\n"
     );
-    let answer = format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\
-         content-length: {}\r\n\r\n{events}",
+    format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: {}\r\n\r\n{events}",
         events.len()
-    );
-    connection.write_all(answer.as_bytes()).await?;
-    connection.shutdown().await?;
-    Ok(())
+    )
 }
 
 /// A request to its end; None if the client goes before.
@@ -76,4 +82,28 @@ fn section() -> String {
         words[..10].join(" "),
         words[10..].join(" ")
     )
+}
+
+/// The same without HTTP.
+pub(crate) struct InstantAgent;
+
+impl Agent for InstantAgent {
+    fn scope(&self) -> CallScope {
+        CallScope::Prompt
+    }
+
+    fn call<'a>(
+        &'a self,
+        request: &'a CompletionRequest,
+        on_event: &'a OnEvent<'a>,
+    ) -> CallFuture<'a> {
+        let text = text(&format!("{request:?}"));
+        Box::pin(async move {
+            on_event(Event::Text(text.clone()));
+            Ok(Completion {
+                text,
+                ..Completion::default()
+            })
+        })
+    }
 }

@@ -12,6 +12,8 @@ use shared::database::Database;
 use sqlx::Connection;
 use tempfile::TempDir;
 
+use crate::cores::{Cores, Share};
+
 /// The databases that are measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -24,6 +26,8 @@ pub(crate) struct Service {
     folder: TempDir,
     settings: Vec<(&'static str, String)>,
     storage: StorageSettings,
+    programs: PathBuf,
+    cores: Cores,
     started: std::cell::Cell<usize>,
 }
 
@@ -31,8 +35,13 @@ pub(crate) struct Service {
 pub(crate) struct Running(Child);
 
 impl Service {
-    /// A new database, empty.
-    pub(crate) async fn new(kind: Kind, agent: &str) -> Result<Self> {
+    /// A new database, empty, for the programs in a folder.
+    pub(crate) async fn new(
+        kind: Kind,
+        agent: &str,
+        programs: &Path,
+        cores: Cores,
+    ) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let url = match kind {
             Kind::Sqlite => format!("sqlite://{}/blog.db", folder.path().display()),
@@ -61,6 +70,8 @@ impl Service {
             folder,
             settings: settings.into(),
             storage,
+            programs: programs.to_owned(),
+            cores,
             started: std::cell::Cell::new(0),
         })
     }
@@ -71,10 +82,10 @@ impl Service {
     }
 
     /// Starts an API, and returns its address once it is ready.
-    pub(crate) async fn api(&self) -> Result<(Running, String)> {
+    pub(crate) async fn api(&self, share: Share) -> Result<(Running, String)> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let address = format!("127.0.0.1:{port}");
-        let api = self.start("api", &[("LISTEN_ADDR", address.clone())])?;
+        let api = self.start("api", share, &[("LISTEN_ADDR", address.clone())])?;
         let url = format!("http://{address}");
         let begun = Instant::now();
         while reqwest::get(format!("{url}/ready")).await.is_err() {
@@ -88,22 +99,29 @@ impl Service {
 
     /// Starts a worker that does so many jobs at once.
     pub(crate) fn worker(&self, concurrency: usize) -> Result<Running> {
-        self.start("worker", &[("WORKER_CONCURRENCY", concurrency.to_string())])
+        let concurrency = ("WORKER_CONCURRENCY", concurrency.to_string());
+        self.start("worker", Share::All, &[concurrency])
     }
 
-    fn start(&self, name: &str, more: &[(&'static str, String)]) -> Result<Running> {
+    fn start(&self, name: &str, share: Share, more: &[(&'static str, String)]) -> Result<Running> {
         self.started.set(self.started.get() + 1);
         // Lines are written as in real life, to a file.
         let log = File::create(self.log_file(name))?;
-        let child = Command::new(binary(name)?)
+        let program = self.programs.join(name);
+        if !program.exists() {
+            bail!("there is no {}: run make bench", program.display());
+        }
+        self.cores.restrict(share)?;
+        let child = Command::new(program)
             .current_dir(self.folder.path())
             .env_clear()
             .envs(self.settings.iter().chain(more).map(|(k, v)| (k, v)))
             .stdin(Stdio::null())
             .stderr(log.try_clone()?)
             .stdout(log)
-            .spawn()?;
-        Ok(Running(child))
+            .spawn();
+        self.cores.restrict(Share::Others)?;
+        Ok(Running(child?))
     }
 
     fn log_file(&self, name: &str) -> PathBuf {
@@ -148,13 +166,10 @@ impl Drop for Running {
     }
 }
 
-/// Where cargo has put a binary. It tells us only of our own package's.
-fn binary(name: &str) -> Result<PathBuf> {
-    let path = Path::new(env!("CARGO_BIN_EXE_api")).with_file_name(name);
-    if !path.exists() {
-        bail!("there is no {}: run make bench", path.display());
-    }
-    Ok(path)
+/// The folder where cargo has put our binaries. It tells us only of our own package's.
+pub(crate) fn ours() -> Result<PathBuf> {
+    let api = Path::new(env!("CARGO_BIN_EXE_api"));
+    Ok(api.parent().context("no folder")?.to_owned())
 }
 
 /// Makes a database on the server that `TEST_POSTGRES_URL` names.

@@ -6,6 +6,8 @@ use anyhow::{Result, ensure};
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 
+use crate::results::Row;
+
 /// Somebody with a session.
 #[derive(Clone)]
 pub(crate) struct User {
@@ -43,11 +45,25 @@ impl User {
         self.http.request(method, url).bearer_auth(&self.token)
     }
 
+    fn question(&self) -> RequestBuilder {
+        let body = json!({ "topic": "Benchmarks", "options": { "words": 100 } });
+        self.request(Method::POST, "/blogs").json(&body)
+    }
+
     /// Asks for a post, as short as can be.
     pub(crate) async fn ask(&self) -> Result<Value> {
-        let body = json!({ "topic": "Benchmarks", "options": { "words": 100 } });
-        let answer = self.request(Method::POST, "/blogs").json(&body);
-        Ok(answer.send().await?.error_for_status()?.json().await?)
+        let answer = self.question().send().await?;
+        Ok(answer.error_for_status()?.json().await?)
+    }
+
+    /// The same, for the time that it takes: nothing is made of the answer.
+    pub(crate) async fn post_topic(&self) -> Result<()> {
+        drain(self.question()).await
+    }
+
+    /// Gets something, for the time that it takes.
+    pub(crate) async fn read(&self, path: &str) -> Result<()> {
+        drain(self.request(Method::GET, path)).await
     }
 
     /// Gets something.
@@ -57,10 +73,21 @@ impl User {
     }
 }
 
+async fn drain(request: RequestBuilder) -> Result<()> {
+    request.send().await?.error_for_status()?.bytes().await?;
+    Ok(())
+}
+
 /// How fast answers came.
 pub(crate) struct Rate {
-    pub(crate) per_second: f64,
-    pub(crate) latencies: Spread,
+    per_second: f64,
+    latencies: Spread,
+}
+
+impl Rate {
+    pub(crate) fn row(&self, what: String) -> Row {
+        Row::new(what, self.per_second, "/s").with_detail(self.latencies.described())
+    }
 }
 
 /// Durations in their order.
@@ -78,6 +105,11 @@ impl Spread {
         let found = self.0.get((self.0.len() * percent / 100).min(last));
         found.map_or(f64::NAN, |duration| duration.as_secs_f64() * 1000.0)
     }
+
+    pub(crate) fn described(&self) -> String {
+        let [p50, p95, p99] = [50, 95, 99].map(|percent| self.percentile(percent));
+        format!("p50 {p50:.1} ms, p95 {p95:.1} ms, p99 {p99:.1} ms")
+    }
 }
 
 /// Has each of `clients` do something again and again for so long.
@@ -87,7 +119,7 @@ pub(crate) async fn for_a_while<F>(
     what: impl Fn(User) -> F + Clone + Send + 'static,
 ) -> Result<Rate>
 where
-    F: Future<Output = Result<Value>> + Send,
+    F: Future<Output = Result<()>> + Send,
 {
     let begun = Instant::now();
     let clients = clients.iter().map(|user| {
