@@ -1,10 +1,11 @@
 //! An HTTP server on loopback that does to its clients what real ones do at
-//! their worst. It takes one request a connection and is told, byte by byte,
-//! what to answer.
+//! their worst. It takes one request a connection, unless it is told to keep it, and is told, byte
+//! by byte, what to answer.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -50,12 +51,15 @@ pub enum Act {
     Hold,
     /// Not a close but a reset.
     Reset,
+    /// The connection is kept for the next request.
+    Keep,
 }
 
 /// The server, until this is dropped.
 pub struct Stub {
     address: SocketAddr,
     calls: watch::Sender<Vec<RecordedRequest>>,
+    connections: Arc<AtomicUsize>,
     gone: Arc<Semaphore>,
     server: AbortHandle,
 }
@@ -69,19 +73,25 @@ impl Stub {
         let address = listener.local_addr().unwrap();
         let calls = watch::Sender::new(Vec::new());
         let gone = Arc::new(Semaphore::new(0));
+        let connections = Arc::new(AtomicUsize::new(0));
         let answer = Arc::new(answer);
         let (calls_too, gone_too) = (calls.clone(), gone.clone());
+        let counted = connections.clone();
         let server = tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::Relaxed);
                 let (answer, calls, gone) = (answer.clone(), calls_too.clone(), gone_too.clone());
                 tokio::spawn(async move {
-                    let Some(call) = read(&mut stream).await else {
-                        return;
-                    };
-                    let acts = answer(&call);
-                    calls.send_modify(|calls| calls.push(call));
-                    if play(&mut stream, acts).await.is_none() {
-                        gone.add_permits(1);
+                    while let Some(call) = read(&mut stream).await {
+                        let acts = answer(&call);
+                        let is_kept = matches!(acts.last(), Some(Act::Keep));
+                        calls.send_modify(|calls| calls.push(call));
+                        if play(&mut stream, acts).await.is_none() {
+                            gone.add_permits(1);
+                        }
+                        if !is_kept {
+                            break;
+                        }
                     }
                 });
             }
@@ -89,6 +99,7 @@ impl Stub {
         Stub {
             address,
             calls,
+            connections,
             gone,
             server: server.abort_handle(),
         }
@@ -107,6 +118,11 @@ impl Stub {
     /// All requests so far.
     pub fn calls(&self) -> Vec<RecordedRequest> {
         self.calls.borrow().clone()
+    }
+
+    /// How many connections were made so far.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// Wait until so many requests have come.
@@ -208,6 +224,7 @@ async fn play(stream: &mut TcpStream, acts: Vec<Act>) -> Option<()> {
                 more(stream, &mut Vec::new()).await?;
             },
             Act::Reset => stream.set_zero_linger().unwrap(),
+            Act::Keep => {}
         }
     }
     Some(())

@@ -3,6 +3,7 @@
 
 mod agent_anthropic;
 mod agent_anthropic_answers;
+mod agent_connections;
 mod agent_errors;
 mod agent_http;
 mod agent_http_limits;

@@ -135,7 +135,10 @@ impl HttpAgent {
     ) -> Result<Outcome, CallError> {
         let mut stream = self.endpoint.send(body, end).await?;
         let (limits, redactor) = (self.endpoint.limits, &self.endpoint.redactor);
-        Answer::read(&mut stream, limits, redactor, expects_thoughts, on_event).await
+        let outcome = Answer::read(&mut stream, limits, redactor, expects_thoughts, on_event);
+        let outcome = outcome.await?;
+        stream.finish().await;
+        Ok(outcome)
     }
 
     fn thinking_tokens(&self, model: &str, changes: &[Change]) -> u32 {

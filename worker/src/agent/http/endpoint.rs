@@ -1,7 +1,7 @@
 //! Where a provider is asked, and how a request is sent there.
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -10,6 +10,7 @@ use reqwest::header::{
 };
 use reqwest::{Client, Response, Url, redirect};
 use shared::trace::Span;
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 
 use super::error::{CallError, ProviderError};
@@ -25,12 +26,25 @@ const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 const MAX_REDIRECTS: usize = 3;
 
+/// How long a connection is kept for the next call: less than the five seconds of servers that keep
+/// it shortest.
+const IDLE_CONNECTION: Duration = Duration::from_secs(4);
+
+/// How soon a request fails that was sent on a connection which the server was closing. One that is
+/// refused later may have cost something.
+const CLOSED_WITHIN: Duration = Duration::from_secs(1);
+
 /// Where a provider is asked.
 pub(super) struct Endpoint {
     /// Of several that may be meant, the one that answers.
     urls: Vec<Url>,
     used: AtomicUsize,
+    /// Keeps connections for the next calls.
     client: Client,
+    /// Opens a connection for each call.
+    connecting: Client,
+    /// Whether it has answered, so that there may be connections that were kept.
+    has_answered: AtomicBool,
     pub(super) redactor: Redactor,
     pub(super) limits: Limits,
 }
@@ -55,7 +69,9 @@ impl Endpoint {
         let query: Vec<String> = query.map(|(_, value)| value.into_owned()).collect();
         let values = headers.iter().map(|(_, value)| value.as_str());
         Ok(Endpoint {
-            client: client(&base, headers, limits)?,
+            client: client(&base, headers, limits, usize::MAX)?,
+            connecting: client(&base, headers, limits, 0)?,
+            has_answered: AtomicBool::new(false),
             redactor: Redactor::new(values.chain(query.iter().map(String::as_str))),
             urls: completion_urls(&base, path),
             used: AtomicUsize::new(0),
@@ -108,19 +124,42 @@ impl Endpoint {
         body: &Object,
         begin: Instant,
     ) -> Result<Response, AgentError> {
-        let mut request = self.client.post(self.urls[url].clone()).json(body);
-        // Only with a collector; a model of one's own may send its spans there, too.
-        if let Some(traceparent) = Span::current().traceparent() {
-            request = request.header("traceparent", traceparent);
+        let sent = Instant::now();
+        let mut result = self.send_with(&self.client, url, body, begin).await;
+        // Servers close connections that were used, llama.cpp's after each stream.
+        if let Ok(Err(error)) = &result
+            && self.has_answered.load(Ordering::Relaxed)
+            && !error.is_connect()
+            && sent.elapsed() < CLOSED_WITHIN
+        {
+            result = self.send_with(&self.connecting, url, body, begin).await;
         }
-        match timeout_at(begin, request.send()).await {
-            Ok(Ok(response)) => Ok(response),
+        match result {
+            Ok(Ok(response)) => {
+                self.has_answered.store(true, Ordering::Relaxed);
+                Ok(response)
+            }
             Ok(Err(error)) => Err(self.send_error(error)),
             Err(_) => Err(AgentError::retry(
                 AgentErrorKind::Timeout,
                 "no answer began in time",
             )),
         }
+    }
+
+    async fn send_with(
+        &self,
+        client: &Client,
+        url: usize,
+        body: &Object,
+        begin: Instant,
+    ) -> Result<reqwest::Result<Response>, Elapsed> {
+        let mut request = client.post(self.urls[url].clone()).json(body);
+        // Only with a collector; a model of one's own may send its spans there, too.
+        if let Some(traceparent) = Span::current().traceparent() {
+            request = request.header("traceparent", traceparent);
+        }
+        timeout_at(begin, request.send()).await
     }
 
     fn send_error(&self, error: reqwest::Error) -> AgentError {
@@ -200,7 +239,13 @@ fn completion_urls(base: &Url, path: &[&str]) -> Vec<Url> {
     }
 }
 
-fn client(url: &Url, headers: &[(String, String)], limits: Limits) -> anyhow::Result<Client> {
+/// A client that keeps up to so many connections that are not in use.
+fn client(
+    url: &Url,
+    headers: &[(String, String)],
+    limits: Limits,
+    max_idle: usize,
+) -> anyhow::Result<Client> {
     // An error only says that it is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
 
@@ -220,10 +265,8 @@ fn client(url: &Url, headers: &[(String, String)], limits: Limits) -> anyhow::Re
         .user_agent(concat!("blog-post-api/", env!("CARGO_PKG_VERSION")))
         .default_headers(map)
         .connect_timeout(limits.connect)
-        // Servers close connections that were used, llama.cpp's after each
-        // stream, and a call that meets the close fails. A call takes seconds,
-        // so a connection of its own costs it nothing.
-        .pool_max_idle_per_host(0)
+        .pool_max_idle_per_host(max_idle)
+        .pool_idle_timeout(IDLE_CONNECTION)
         .redirect(redirect::Policy::custom(redirect_within_server));
     if is_loopback(url) {
         builder = builder.no_proxy();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reqwest::Response;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::redactor::Redactor;
 use super::sse::{SseEvent, SseReader};
@@ -17,6 +17,9 @@ const EVENT_BYTES_PER_TEXT_BYTE: usize = 128;
 
 /// A whole answer in JSON has its letters escaped.
 const JSON_BYTES_PER_TEXT_BYTE: usize = 8;
+
+/// How long the end of the body may take after the last event.
+const END_OF_BODY: Duration = Duration::from_millis(50);
 
 /// What is kept of an answer's start, for messages.
 const MAX_START_BYTES: usize = 1024;
@@ -94,6 +97,14 @@ impl EventStream {
                 }
             }
         }
+    }
+
+    /// Waits a moment for the body's end, which comes right behind the last event: without it the
+    /// connection can't be kept.
+    pub(super) async fn finish(mut self) {
+        let end = async { while let Ok(Some(_)) = self.response.chunk().await {} };
+        // A server that does not end its answers costs us the connection.
+        let _ = timeout(END_OF_BODY, end).await;
     }
 
     /// Whether the body was one JSON document, not a stream.
