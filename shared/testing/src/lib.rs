@@ -14,7 +14,7 @@ mod writing;
 pub use client::{PASSWORD, TestClient, TestResponse, job_path, post_path};
 pub use event_reader::EventReader;
 pub use json::{assert_fields, is_finished, outcomes, text, time};
-pub use test_database::{TestDatabase, block_in_thread};
+pub use test_database::{TestDatabase, block_in_thread, copy_migrated_sqlite};
 pub use writing::{HEADINGS, OUTLINE, at_first, requested_part, write_part};
 
 /// No test waits longer for anything.

@@ -1,6 +1,7 @@
 //! Where a test keeps its data: by default in an SQLite file in its own folder,
 //! and where `TEST_POSTGRES_URL` names a server, in a database of its own there.
 
+use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use reqwest::Url;
@@ -78,6 +79,31 @@ impl Drop for TestDatabase {
     }
 }
 
+/// Puts an SQLite database with all tables into `folder`, where a program expects it whose `DATA_DIR`
+/// that is. It is copied: to migrate one takes longer than most tests.
+pub fn copy_migrated_sqlite(folder: &Path) {
+    // As this very build of the tests makes it, by whoever comes first.
+    let program = std::env::current_exe().unwrap();
+    let template = program.with_extension(format!("{}.db", built_at(&program)));
+    if !template.exists() {
+        let draft = tempfile::tempdir_in(template.parent().unwrap()).unwrap();
+        let storage = StorageSettings::new(None, draft.path());
+        block_in_thread(async move {
+            let db = Database::open(&storage).await.unwrap();
+            db.migrate().await.unwrap();
+            db.close().await;
+        });
+        std::fs::rename(draft.path().join("blog.db"), &template).unwrap();
+    }
+    std::fs::copy(template, folder.join("blog.db")).unwrap();
+}
+
+/// When a program was built, in nanoseconds.
+fn built_at(program: &Path) -> u128 {
+    let built = program.metadata().and_then(|file| file.modified()).unwrap();
+    built.duration_since(UNIX_EPOCH).unwrap().as_nanos()
+}
+
 /// The server's address; None if the tests run on SQLite.
 fn server() -> Option<String> {
     let server = std::env::var("TEST_POSTGRES_URL").ok()?;
@@ -102,9 +128,8 @@ async fn execute(connection: &mut PgConnection, sql: String) {
 /// The name of the database that those with tables are copied from. It has them
 /// as this very build of the tests makes them, and is made by who comes first.
 async fn template(connection: &mut PgConnection, server: &str) -> String {
-    let built = std::env::current_exe().and_then(|path| path.metadata()?.modified());
-    let built = built.unwrap().duration_since(UNIX_EPOCH).unwrap();
-    let name = format!("blog_template_{}", built.as_nanos());
+    let built = built_at(&std::env::current_exe().unwrap());
+    let name = format!("blog_template_{built}");
     if templates(connection).await.contains(&name) {
         return name;
     }

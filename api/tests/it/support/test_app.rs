@@ -17,7 +17,8 @@ use shared::database::Database;
 use tempfile::TempDir;
 use testing::stub_openai::{StubBehavior, StubOpenAi};
 use testing::{
-    TIMEOUT, TestClient, TestDatabase, at_first, block_in_thread, requested_part, write_part,
+    TIMEOUT, TestClient, TestDatabase, at_first, block_in_thread, copy_migrated_sqlite,
+    requested_part, write_part,
 };
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -66,10 +67,10 @@ impl TestApp {
         let mut config = config(&dir, arguments);
         config.storage.database_url = postgres.as_ref().map(|db| db.url().into());
         let storage = config.storage.clone();
-        let db = Database::open(&storage).await.unwrap();
         if postgres.is_none() {
-            db.migrate().await.unwrap();
+            copy_migrated_sqlite(dir.path());
         }
+        let db = Database::open(&storage).await.unwrap();
         let limits = ConnectionLimits::new(&config);
         let stop = CancellationToken::new();
         let secret = Secret::from(SECRET);
