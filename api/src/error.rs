@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use crate::middleware::request_context;
 
 /// The result of a handler.
-pub(crate) type Result<T> = std::result::Result<T, Error>;
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a request failed.
 #[derive(Debug)]

@@ -19,6 +19,7 @@ use crate::events::EventHub;
 use crate::generation_options::Capabilities;
 use crate::long_poll::LongPollHub;
 use crate::metrics::Metrics;
+use crate::routes::posts::insert::PostInserter;
 
 /// The state that all handlers share.
 #[derive(Clone, Debug)]
@@ -37,6 +38,7 @@ pub struct AppState {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) long_polls: LongPollHub,
     pub(crate) events: EventHub,
+    pub(crate) new_posts: PostInserter,
     pub(crate) config: Arc<Config>,
 }
 
@@ -56,6 +58,7 @@ impl AppState {
         Ok(AppState {
             events: EventHub::new(db.clone(), signal, stop.clone()),
             long_polls: LongPollHub::new(db.clone(), changes, stop),
+            new_posts: PostInserter::new(db.clone(), &config),
             db,
             keys: Arc::new(SigningKeys::new(secret)),
             refused_keys: RefusedKeys::default(),

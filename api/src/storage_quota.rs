@@ -1,7 +1,10 @@
 //! Storage quotas.
 
+use std::collections::HashMap;
+
+use entity::post::Usage;
 use entity::{idempotency, post, post_revision, user};
-use sea_orm::DatabaseTransaction;
+use sea_orm::{DatabaseTransaction, DbErr};
 use uuid::Uuid;
 
 use crate::config::Config;
@@ -33,13 +36,28 @@ impl StorageQuota {
         self.posts == i64::MAX && self.bytes == i64::MAX
     }
 
-    /// Checks the post that was just inserted in `tx`, in which the user's row is locked.
-    pub(crate) async fn allows_post(&self, tx: &DatabaseTransaction, user: Uuid) -> Result<()> {
+    /// What users have stored, to be checked with [`StorageQuota::take`], in `tx`, in which their rows
+    /// are locked.
+    pub(crate) async fn usage(
+        &self,
+        tx: &DatabaseTransaction,
+        users: impl IntoIterator<Item = Uuid>,
+    ) -> Result<HashMap<Uuid, Usage>, DbErr> {
         if self.is_unlimited() {
-            return Ok(());
+            return Ok(HashMap::new());
         }
-        let usage = post::Entity::usage(tx, user).await?;
-        check(usage.posts <= self.posts && usage.bytes < self.bytes)
+        let usage = post::Entity::usage(tx, users).await?.into_iter();
+        Ok(usage.map(|usage| (usage.user, usage)).collect())
+    }
+
+    /// Takes room for a new post with sources of so many bytes; none of a user whose `usage` is not
+    /// known, since nothing is limited.
+    pub(crate) fn take(&self, usage: Option<&mut Usage>, sources: i64) -> Result<()> {
+        let Some(usage) = usage else { return Ok(()) };
+        check(usage.posts < self.posts && usage.bytes + sources < self.bytes)?;
+        usage.posts += 1;
+        usage.bytes += sources;
+        Ok(())
     }
 
     /// Checks whether more text may be generated for existing posts, in `tx`, in which the user's
@@ -49,7 +67,7 @@ impl StorageQuota {
         if self.bytes == i64::MAX {
             return Ok(());
         }
-        let posts = post::Entity::usage(tx, user).await?.bytes;
+        let posts = stored_bytes(tx, user).await?;
         let answers = idempotency::Entity::stored_bytes(tx, user).await?;
         let room = self.bytes.saturating_sub(posts.saturating_add(answers));
         check(room > 0)?;
@@ -76,11 +94,17 @@ impl StorageQuota {
         if self.bytes == i64::MAX {
             return Ok(());
         }
-        let texts = post::Entity::usage(tx, user).await?.bytes;
+        let texts = stored_bytes(tx, user).await?;
         check(growth <= 0 || texts <= self.bytes)?;
         let room = (self.bytes - texts).max(0);
         Ok(post_revision::Entity::trim(tx, user, room).await?)
     }
+}
+
+/// The bytes of a user's posts and their sources.
+async fn stored_bytes(tx: &DatabaseTransaction, user: Uuid) -> Result<i64, DbErr> {
+    let usage = post::Entity::usage(tx, [user]).await?;
+    Ok(usage.first().map_or(0, |usage| usage.bytes))
 }
 
 fn check(is_within: bool) -> Result<()> {

@@ -89,6 +89,16 @@ pub enum NewSource {
     },
 }
 
+impl NewSource {
+    /// How much of its owner's quota it takes.
+    pub fn bytes(&self) -> i32 {
+        match self {
+            NewSource::Address(_) => 0,
+            NewSource::Text { text, .. } => bytes(text),
+        }
+    }
+}
+
 /// A page that a search has found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FoundPage {
@@ -134,7 +144,18 @@ impl Entity {
     ) -> Result<(), DbErr> {
         let before = Entity::delete_many().filter(Column::PostId.eq(post));
         before.exec(tx).await?;
+        Entity::insert_for(tx, post, user, sources).await
+    }
+
+    /// Inserts the sources of a post that has none.
+    pub async fn insert_for(
+        tx: &DatabaseTransaction,
+        post: Uuid,
+        user: Uuid,
+        sources: Vec<NewSource>,
+    ) -> Result<(), DbErr> {
         let rows = sources.into_iter().zip(1..).map(|(source, number)| {
+            let bytes = source.bytes();
             let (url, title, text) = match source {
                 NewSource::Address(url) => (Some(url), None, None),
                 NewSource::Text { title, text } => (None, Some(title), Some(text)),
@@ -142,7 +163,7 @@ impl Entity {
             ActiveModel {
                 url: Set(url),
                 title: Set(title),
-                bytes: Set(text.as_deref().map_or(0, bytes)),
+                bytes: Set(bytes),
                 text: Set(text),
                 ..row(post, user, number)
             }

@@ -1,7 +1,7 @@
 //! Users.
 
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::LockType;
+use sea_orm::sea_query::{LockBehavior, LockType};
 use sea_orm::{DatabaseTransaction, QueryOrder, QuerySelect};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -86,6 +86,22 @@ impl Entity {
     ) -> Result<Option<Model>, DbErr> {
         let user = Entity::find_by_id(id).lock(LockType::NoKeyUpdate);
         user.one(tx).await
+    }
+
+    /// As [`Entity::lock_for_quota`], for several users in the order of their ids. With `fail_fast`
+    /// it fails if another transaction holds one of them.
+    pub async fn lock_all_for_quota(
+        tx: &DatabaseTransaction,
+        ids: impl IntoIterator<Item = Uuid>,
+        fail_fast: bool,
+    ) -> Result<Vec<Model>, DbErr> {
+        let users = Entity::find().filter(Column::Id.is_in(ids));
+        let users = users.order_by_asc(Column::Id);
+        let users = match fail_fast {
+            true => users.lock_with_behavior(LockType::NoKeyUpdate, LockBehavior::Nowait),
+            false => users.lock(LockType::NoKeyUpdate),
+        };
+        users.all(tx).await
     }
 
     /// Locks the rows of a user and of all admins against changes until `tx` ends; a user who is

@@ -1,6 +1,7 @@
 //! What the API and the workers share: settings, the database, the queue, logging, metrics and
 //! traces.
 
+pub mod batcher;
 pub mod change_watcher;
 pub mod cleanup;
 pub mod clock;

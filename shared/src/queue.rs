@@ -73,7 +73,8 @@ pub use delivery::{
     lateness, missing_deliveries, release_delivery,
 };
 pub use enqueue::{
-    EnqueueError, JobQuota, NewJob, RequestOrigin, RetriedBy, check_quota, enqueue, retry,
+    EnqueueError, JobQuota, NewJob, RequestOrigin, RetriedBy, enqueue, enqueue_first, quota,
+    quotas, retry,
 };
 pub use lease::{
     AttemptUpdate, Checkpoint, Lease, LeaseStatus, LockMode, MAX_LEASE, Progress, UpdateResult,

@@ -13,6 +13,7 @@ use futures_util::future::BoxFuture;
 use rand::RngExt;
 use sea_orm::DbErr;
 use sea_orm::prelude::Uuid;
+use shared::batcher::Batcher;
 use shared::database::Database;
 use shared::events::{Compacted, Snapshot};
 use shared::queue::{
@@ -21,8 +22,6 @@ use shared::queue::{
 };
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-
-use crate::batcher::Batcher;
 
 /// No retry of a job waits longer, however many attempts there were.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(600);

@@ -6,7 +6,6 @@
 
 pub mod agent;
 mod attempt;
-mod batcher;
 pub mod config;
 pub mod init;
 mod job_store;

@@ -129,6 +129,10 @@ pub(crate) enum IdempotentResponse {
 }
 
 impl IdempotentRequest {
+    pub(crate) fn has_key(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// The client waits up to `max_wait` for a later response: see
     /// [`IdempotentRequest::replace_response`]. Until then nothing is replayed.
     pub(crate) fn with_pending_until(mut self, max_wait: Option<Duration>) -> Self {

@@ -2,6 +2,7 @@
 
 pub(crate) mod create;
 pub(crate) mod delete;
+pub(crate) mod insert;
 pub(crate) mod list;
 pub(crate) mod outline;
 pub(crate) mod read;

@@ -102,7 +102,7 @@ async fn a_job_that_is_retried_at_this_moment_is_kept_however_old_it_is() {
         &tx,
         &job.unwrap(),
         RetriedBy::Owner,
-        JobQuota::Available,
+        JobQuota::Left(1),
         1,
         origin,
     )

@@ -285,15 +285,7 @@ async fn take(tx: &DatabaseTransaction, lease: &Lease, taken: Step) -> bool {
         Step::Cancel => cancel(tx, lease.job, false).await.unwrap().is_some(),
         Step::Requeue => {
             let origin = RequestOrigin::default();
-            let retried = retry(
-                tx,
-                &before,
-                RetriedBy::Owner,
-                JobQuota::Available,
-                5,
-                origin,
-            )
-            .await;
+            let retried = retry(tx, &before, RetriedBy::Owner, JobQuota::Left(1), 5, origin).await;
             retried.is_ok()
         }
         Step::RescueOfTheLiving | Step::RescueOfTheLost => {
@@ -306,7 +298,7 @@ async fn take(tx: &DatabaseTransaction, lease: &Lease, taken: Step) -> bool {
         }
         Step::Approve => {
             let origin = RequestOrigin::default();
-            let approved = approve(tx, &before, JobQuota::Available, 5, origin).await;
+            let approved = approve(tx, &before, JobQuota::Left(1), 5, origin).await;
             approved.is_ok()
         }
     }

@@ -88,42 +88,44 @@ pub fn lateness(delivery: &str) -> Option<Duration> {
     (now() - Timestamp::from(due)).to_std().ok()
 }
 
-/// Inserts a delivery of `job` for its next attempt, due after `delay`.
+/// Inserts the deliveries of `jobs`, whose ids they have, for their next attempts, due after `delay`.
 pub(super) async fn insert(
     tx: &DatabaseTransaction,
-    id: &str,
-    job: &job::Model,
+    jobs: &[job::Model],
     delay: Duration,
 ) -> Result<(), DbErr> {
     let backend = tx.get_database_backend();
-    let payload = Payload {
-        job: job.id,
-        attempt: job.attempt + 1,
-    };
-    let body = serde_json::to_vec(&payload).map_err(|e| DbErr::Custom(e.to_string()))?;
-    // On SQLite apalis counts whole seconds. A delivery that came too early would find no job to
-    // claim, so its time is rounded up. On Postgres its trigger notifies workers only of rows that
-    // are due when the transaction began, which is now().
-    let sql = match backend {
-        DbBackend::Postgres => {
-            "INSERT INTO apalis.jobs \
-             (id, job_type, job, status, attempts, max_attempts, run_at, priority, metadata) \
-             VALUES ($1, $2, $3, 'Pending', 0, 1, \
-             CASE $4 WHEN 0 THEN now() \
-             ELSE statement_timestamp() + $4 * interval '1 millisecond' END, \
-             0, ''::hstore)"
-        }
-        _ => {
-            "INSERT INTO Jobs \
-             (id, job_type, job, status, attempts, max_attempts, run_at, priority, metadata) \
-             VALUES ($1, $2, $3, 'Pending', 0, 1, $4, 0, '{}')"
-        }
-    };
     let when = match backend {
         DbBackend::Postgres => i64::try_from(delay.as_millis()).unwrap_or(i64::MAX),
         _ => due_second(delay),
     };
-    let values = [id.into(), QUEUE.into(), body.into(), when.into()];
+    let mut values: Vec<Value> = vec![QUEUE.into(), when.into()];
+    let mut rows = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        let payload = Payload {
+            job: job.id,
+            attempt: job.attempt + 1,
+        };
+        let body = serde_json::to_vec(&payload).map_err(|e| DbErr::Json(e.to_string()))?;
+        values.extend([job.delivery_id.clone().into(), body.into()]);
+        let (id, body) = (values.len() - 1, values.len());
+        // On SQLite apalis counts whole seconds. A delivery that came too early would find no job
+        // to claim, so its time is rounded up. On Postgres its trigger notifies workers only of rows
+        // that are due when the transaction began, which is now().
+        rows.push(match backend {
+            DbBackend::Postgres => format!(
+                "(${id}, $1, ${body}, 'Pending', 0, 1, CASE $2 WHEN 0 THEN now() \
+                 ELSE statement_timestamp() + $2 * interval '1 millisecond' END, 0, ''::hstore)"
+            ),
+            _ => format!("(${id}, $1, ${body}, 'Pending', 0, 1, $2, 0, '{{}}')"),
+        });
+    }
+    let table = table(tx);
+    let rows = rows.join(", ");
+    let sql = format!(
+        "INSERT INTO {table} (id, job_type, job, status, attempts, max_attempts, run_at, priority, \
+         metadata) VALUES {rows}"
+    );
     tx.execute_raw(Statement::from_sql_and_values(backend, sql, values))
         .await?;
     Ok(())

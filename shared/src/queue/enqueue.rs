@@ -1,13 +1,16 @@
 //! Puts new jobs into the queue, and finished ones again.
 
+use std::collections::{BTreeSet, HashMap};
+use std::slice;
 use std::time::Duration;
 
 use entity::clock::{new_id, new_id_after, now};
-use entity::job::{ActiveModel, Column, Entity, Model, Review, SectionTask, Status};
+use entity::job::{Column, Entity, Model, Review, SectionTask, Status};
 use entity::{post, source, user};
 use sea_orm::entity::prelude::*;
-use sea_orm::{DatabaseTransaction, ExprTrait, QuerySelect, Set, SqlErr, UpdateMany};
+use sea_orm::{DatabaseTransaction, ExprTrait, IntoActiveModel, QuerySelect, SqlErr, UpdateMany};
 
+use super::lease::LockMode;
 use super::transition::{UNFINISHED, queue_job, set_error, sql_null};
 use super::{delivery, fair_order};
 use crate::events;
@@ -19,8 +22,6 @@ pub struct NewJob {
     pub post: Uuid,
     /// The post's owner.
     pub user: Uuid,
-    /// Whether the post is new, and so has no other job.
-    pub is_first: bool,
     /// Whether it is to stop for the review of its outline.
     pub review: bool,
     /// The section that it is to write; None for the whole post.
@@ -50,7 +51,7 @@ pub enum EnqueueError {
     /// The user has as many unfinished jobs as allowed.
     #[error("the user has too many unfinished jobs")]
     QuotaExceeded,
-    /// The user is disabled.
+    /// The user is disabled, or gone.
     #[error("the user is disabled")]
     AccountDisabled,
     /// Another job of the post is unfinished, or this one is.
@@ -64,113 +65,159 @@ pub enum EnqueueError {
     Database(#[from] DbErr),
 }
 
-/// Whether a user may have one more unfinished job.
+/// How many more unfinished jobs a user may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobQuota {
-    /// Yes.
-    Available,
-    /// No, the user has as many as allowed.
-    Exceeded,
-    /// No, the user is disabled.
+    /// So many.
+    Left(u32),
+    /// None, the user is disabled, or gone.
     AccountDisabled,
 }
 
 impl JobQuota {
-    pub(super) fn check(self) -> Result<(), EnqueueError> {
+    /// Takes one.
+    pub fn take(&mut self) -> Result<(), EnqueueError> {
         match self {
-            JobQuota::Available => Ok(()),
-            JobQuota::Exceeded => Err(EnqueueError::QuotaExceeded),
+            JobQuota::Left(0) => Err(EnqueueError::QuotaExceeded),
+            JobQuota::Left(left) => {
+                *left -= 1;
+                Ok(())
+            }
             JobQuota::AccountDisabled => Err(EnqueueError::AccountDisabled),
         }
     }
 }
 
-/// Whether a user may have one more unfinished job, of at most `max_active`; those that await the
+/// How many more unfinished jobs a user may have, of at most `max_active`; those that await the
 /// review of their outlines do not count. Until `tx` ends the user gets no other job, and is not
 /// disabled.
-pub async fn check_quota(
+pub async fn quota(
     tx: &DatabaseTransaction,
     user: Uuid,
     max_active: u32,
 ) -> Result<JobQuota, DbErr> {
-    let user_row = user::Entity::lock_for_quota(tx, user).await?;
-    // The session was looked up before this transaction.
-    if user_row.is_some_and(|user| user.disabled_at.is_some()) {
-        return Ok(JobQuota::AccountDisabled);
-    }
-    let last = Entity::find()
-        .select_only()
-        .column(Column::Id)
-        .filter(Column::UserId.eq(user))
-        .filter(Expr::cust(UNFINISHED))
-        .filter(Column::Status.ne(Status::AwaitingReview))
-        .offset(u64::from(max_active.saturating_sub(1)))
-        .into_tuple::<Uuid>()
-        .one(tx)
-        .await?;
-    Ok(match last {
-        None => JobQuota::Available,
-        Some(_) => JobQuota::Exceeded,
-    })
+    let quotas = quotas(tx, [user].into(), max_active, LockMode::Wait).await?;
+    Ok(quotas
+        .get(&user)
+        .copied()
+        .unwrap_or(JobQuota::AccountDisabled))
 }
 
-/// Inserts a job and its delivery, for a user who may have `max_active` unfinished ones. It starts
-/// from the post's present text, which stays as it is until `tx` ends.
+/// As [`quota`], for several users, of whom those are left out that are gone.
+pub async fn quotas(
+    tx: &DatabaseTransaction,
+    users: BTreeSet<Uuid>,
+    max_active: u32,
+    lock_mode: LockMode,
+) -> Result<HashMap<Uuid, JobQuota>, DbErr> {
+    // The sessions were looked up before this transaction.
+    let fail_fast = lock_mode == LockMode::NoWait;
+    let locked = user::Entity::lock_all_for_quota(tx, users, fail_fast).await?;
+    let disabled = locked.iter().filter(|user| user.disabled_at.is_some());
+    let disabled = disabled.map(|user| (user.id, JobQuota::AccountDisabled));
+    let active = Expr::cust(format!(
+        "(SELECT COUNT(*) FROM (SELECT 1 FROM generation_jobs WHERE user_id = users.id \
+         AND {UNFINISHED} AND status <> 'awaiting_review' LIMIT {max_active}) AS active)"
+    ));
+    // Not with the lock: on Postgres its query might count what was there before the lock.
+    let active: Vec<(Uuid, i64)> = user::Entity::find()
+        .select_only()
+        .column(user::Column::Id)
+        .expr(active)
+        .filter(user::Column::Id.is_in(locked.iter().map(|user| user.id)))
+        .into_tuple()
+        .all(tx)
+        .await?;
+    let left = |active: i64| max_active.saturating_sub(u32::try_from(active).unwrap_or(u32::MAX));
+    let active = active.into_iter();
+    let quotas = active.map(|(user, active)| (user, JobQuota::Left(left(active))));
+    Ok(quotas.chain(disabled).collect())
+}
+
+/// Inserts the first jobs of new posts and their deliveries, for users whose [`quotas`] allow them.
+pub async fn enqueue_first(
+    tx: &DatabaseTransaction,
+    new: Vec<NewJob>,
+) -> Result<Vec<Model>, DbErr> {
+    if new.is_empty() {
+        return Ok(Vec::new());
+    }
+    let owners: Vec<Uuid> = new.iter().map(|new| new.user).collect();
+    let turns = fair_order::next_turns(tx, &owners).await?;
+    let jobs = new.into_iter().zip(turns);
+    let jobs = jobs.map(|(new, turn)| queued_job(new_id(), new, turn));
+    let jobs = jobs.collect::<Result<Vec<Model>, DbErr>>()?;
+    let rows = jobs.iter().map(|job| job.clone().into_active_model());
+    Entity::insert_many(rows).exec_without_returning(tx).await?;
+    delivery::insert(tx, &jobs, Duration::ZERO).await?;
+    Ok(jobs)
+}
+
+/// Inserts a job of a post that has others and its delivery, for a user who may have `max_active`
+/// unfinished ones. It starts from the post's present text, which stays as it is until `tx` ends.
 pub async fn enqueue(
     tx: &DatabaseTransaction,
     new: NewJob,
     max_active: u32,
 ) -> Result<Model, EnqueueError> {
-    check_quota(tx, new.user, max_active).await?.check()?;
+    quota(tx, new.user, max_active).await?.take()?;
     let turn = fair_order::next_turn(tx, new.user).await?;
-    let id = if new.is_first {
-        new_id()
-    } else {
-        next_id(tx, new.post).await?
-    };
-    let section = new.section.map(serde_json::to_value).transpose();
-    let section = section.map_err(|error| DbErr::Json(error.to_string()))?;
-    let delivery = delivery::new_id(Duration::ZERO);
-    let row = ActiveModel {
-        id: Set(id),
-        post_id: Set(new.post),
-        user_id: Set(new.user),
-        status: Set(Status::Queued),
-        percent: Set(0),
-        words: Set(0),
-        options: Set(new.options),
-        model: Set(new.model),
-        attempt: Set(0),
-        max_attempts: Set(new.max_attempts),
-        turn: Set(turn),
-        delivery_id: Set(Some(delivery.clone())),
-        request_id: Set(new.origin.request_id),
-        traceparent: Set(new.origin.traceparent),
-        input_tokens: Set(0),
-        output_tokens: Set(0),
-        // That it is queued, which the row itself tells.
-        last_event: Set(1),
-        base_version: Set(Some(0)),
-        superseded: Set(false),
-        review: Set(new.review.then_some(Review::Requested)),
-        outline_version: Set(0),
-        section: Set(section),
-        keep_text: Set(false),
-        created_at: Set(now()),
-        // All others are null.
-        ..Default::default()
-    };
-    let job = Entity::insert(row).exec_with_returning(tx).await;
-    let mut job = job.map_err(unfinished_job)?;
-    if !new.is_first {
-        source::Entity::forget_failures(tx, new.post).await?;
-        let base_version = lock_post(tx, new.post).await?;
-        let set = Entity::update_many().col_expr(Column::BaseVersion, Expr::value(base_version));
-        set.filter(Column::Id.eq(id)).exec(tx).await?;
-        job.base_version = Some(base_version);
-    }
-    delivery::insert(tx, &delivery, &job, Duration::ZERO).await?;
+    let post = new.post;
+    let mut job = queued_job(next_id(tx, post).await?, new, turn)?;
+    let inserted = Entity::insert(job.clone().into_active_model());
+    let inserted = inserted.exec_without_returning(tx).await;
+    inserted.map_err(unfinished_job)?;
+    source::Entity::forget_failures(tx, post).await?;
+    let base_version = Some(lock_post(tx, post).await?);
+    let set = Entity::update_many().col_expr(Column::BaseVersion, Expr::value(base_version));
+    set.filter(Column::Id.eq(job.id)).exec(tx).await?;
+    job.base_version = base_version;
+    delivery::insert(tx, slice::from_ref(&job), Duration::ZERO).await?;
     Ok(job)
+}
+
+/// The row of a job that is queued now.
+fn queued_job(id: Uuid, new: NewJob, turn: i64) -> Result<Model, DbErr> {
+    let section = new.section.map(serde_json::to_value).transpose();
+    Ok(Model {
+        id,
+        post_id: new.post,
+        user_id: new.user,
+        status: Status::Queued,
+        phase: None,
+        percent: 0,
+        words: 0,
+        options: new.options,
+        model: new.model,
+        attempt: 0,
+        max_attempts: new.max_attempts,
+        turn,
+        attempt_id: None,
+        lease_until: None,
+        delivery_id: Some(delivery::new_id(Duration::ZERO)),
+        next_attempt_at: None,
+        input_tokens: 0,
+        output_tokens: 0,
+        // That it is queued, which the row itself tells.
+        last_event: 1,
+        warnings: None,
+        base_version: Some(0),
+        superseded: false,
+        review: new.review.then_some(Review::Requested),
+        outline: None,
+        outline_version: 0,
+        section: section.map_err(|error| DbErr::Json(error.to_string()))?,
+        keep_text: false,
+        error_code: None,
+        error_message: None,
+        error_retryable: None,
+        request_id: new.origin.request_id,
+        traceparent: new.origin.traceparent,
+        created_at: now(),
+        retried_at: None,
+        started_at: None,
+        finished_at: None,
+    })
 }
 
 /// What a client's request for further attempts sets: their number, the place in the queue, the
@@ -242,7 +289,7 @@ pub async fn retry(
     tx: &DatabaseTransaction,
     before: &Model,
     by: RetriedBy,
-    quota: JobQuota,
+    mut quota: JobQuota,
     attempts: i32,
     origin: RequestOrigin,
 ) -> Result<Model, EnqueueError> {
@@ -250,7 +297,7 @@ pub async fn retry(
     match latest.filter(|latest| latest.id != before.id) {
         Some(latest) if latest.status.is_finished() => return Err(EnqueueError::AlreadyFinished),
         Some(_) => return Err(EnqueueError::AlreadyRunning),
-        None => quota.check()?,
+        None => quota.take()?,
     }
     let turn = fair_order::next_turn(tx, before.user_id).await?;
     let base_version = match by {

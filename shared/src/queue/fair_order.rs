@@ -9,9 +9,12 @@
 //! is due, behind its owner's others. One that was claimed and queued again, because its worker
 //! stopped or was lost, has kept its round.
 
+use std::collections::HashMap;
+
 use entity::clock::db_now;
 use entity::job::{Column, Entity};
 use entity::queue_state::NOT_PAUSED;
+use entity::user;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Alias, Func, LockBehavior, LockType, Query, SelectStatement, SimpleExpr};
 use sea_orm::{DatabaseTransaction, ExprTrait, QueryOrder, QuerySelect};
@@ -24,17 +27,36 @@ const DELAYED: &str = "status = 'queued' AND next_attempt_at IS NOT NULL";
 
 /// The round of a job that is queued now.
 pub(super) async fn next_turn(tx: &DatabaseTransaction, user: Uuid) -> Result<i64, DbErr> {
+    let turns = next_turns(tx, &[user]).await?;
+    Ok(turns.first().copied().unwrap_or_default())
+}
+
+/// The rounds of jobs of these users that are queued now, in this order.
+pub(super) async fn next_turns(
+    tx: &DatabaseTransaction,
+    owners: &[Uuid],
+) -> Result<Vec<i64>, DbErr> {
     let turn = Expr::col((queue(), Column::Turn));
     let present = select(turn.clone().min());
     let own = select(turn.max().add(1))
-        .and_where(Expr::col((queue(), Column::UserId)).eq(user))
+        .and_where(Expr::col((queue(), Column::UserId)).equals((user::Entity, user::Column::Id)))
         .take();
     let of = |query: SelectStatement| Func::coalesce([subquery(query), Expr::value(0)]).into();
-    let next = Query::select()
+    let next: Vec<(Uuid, i64)> = user::Entity::find()
+        .select_only()
+        .column(user::Column::Id)
         .expr(Func::greatest([of(present), of(own)]))
-        .take();
-    let row = tx.query_one(&next).await?;
-    row.map_or(Ok(0), |row| row.try_get_by_index(0))
+        .filter(user::Column::Id.is_in(owners.iter().copied()))
+        .into_tuple()
+        .all(tx)
+        .await?;
+    let mut next: HashMap<Uuid, i64> = next.into_iter().collect();
+    let turn = |owner: &Uuid| {
+        let next = next.entry(*owner).or_default();
+        *next += 1;
+        *next - 1
+    };
+    Ok(owners.iter().map(turn).collect())
 }
 
 /// Gives a round to up to `limit` jobs whose next attempt is due.

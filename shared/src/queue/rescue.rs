@@ -97,12 +97,12 @@ pub async fn redeliver(tx: &DatabaseTransaction, job: &Model) -> Result<bool, Db
         .filter(Column::Id.eq(job.id))
         .filter(Column::Status.eq(Status::Queued))
         .filter(Column::DeliveryId.eq(lost))
-        .exec(tx)
+        .exec_with_returning(tx)
         .await?;
-    if changed.rows_affected == 0 {
+    if changed.is_empty() {
         return Ok(false);
     }
     delivery::delete(tx, &[lost]).await?;
-    delivery::insert(tx, &id, job, Duration::ZERO).await?;
+    delivery::insert(tx, &changed, Duration::ZERO).await?;
     Ok(true)
 }

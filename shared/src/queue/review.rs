@@ -65,14 +65,14 @@ pub async fn set_outline(
 pub async fn approve(
     tx: &DatabaseTransaction,
     before: &Model,
-    quota: JobQuota,
+    mut quota: JobQuota,
     attempts: i32,
     origin: RequestOrigin,
 ) -> Result<Model, EnqueueError> {
     if before.status != Status::AwaitingReview {
         return Err(EnqueueError::AlreadyFinished);
     }
-    quota.check()?;
+    quota.take()?;
     let turn = fair_order::next_turn(tx, before.user_id).await?;
     let queued = queue_job(tx, Duration::ZERO, |update| {
         requested_again(update, turn, attempts, origin)

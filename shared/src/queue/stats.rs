@@ -167,31 +167,26 @@ pub struct QueuePosition {
 }
 
 /// Positions beyond this say little, and are expensive to count.
-const MAX_POSITION: i64 = 1000;
+const MAX_POSITION: u64 = 1000;
 
-/// The positions of those of `jobs` that are among the next thousand.
+/// The positions of those of `jobs` that are among the next thousand, in any order.
 pub async fn positions(
     db: &impl ConnectionTrait,
     jobs: &[Uuid],
 ) -> Result<Vec<QueuePosition>, DbErr> {
-    // Partial indexes match only literal conditions: of a parameter, the planner does not know
-    // whether it will have the value that the index is for.
-    let position = Expr::cust(format!(
-        "(SELECT COUNT(*) FROM (SELECT 1 FROM generation_jobs AS ahead \
-         WHERE ahead.status = 'queued' AND ahead.next_attempt_at IS NULL \
-         AND (ahead.turn, ahead.id) <= (generation_jobs.turn, generation_jobs.id) \
-         LIMIT {}) AS counted)",
-        MAX_POSITION + 1
-    ));
-    let mut positions: Vec<QueuePosition> = Entity::find()
-        .select_only()
-        .column(Column::Id)
-        .expr_as(position, "position")
-        .filter(Expr::cust("status = 'queued' AND next_attempt_at IS NULL"))
-        .filter(Column::Id.is_in(jobs.iter().copied()))
-        .into_model()
-        .all(db)
-        .await?;
-    positions.retain(|job| job.position <= MAX_POSITION);
-    Ok(positions)
+    // Counted once for all of them. Partial indexes match only literal conditions: of a parameter,
+    // the planner does not know whether it will have the value that the index is for.
+    let next = format!(
+        "SELECT id, ROW_NUMBER() OVER (ORDER BY turn, id) AS position FROM generation_jobs \
+         WHERE status = 'queued' AND next_attempt_at IS NULL \
+         ORDER BY turn, id LIMIT {MAX_POSITION}"
+    );
+    let placeholders: Vec<String> = (1..=jobs.len()).map(|n| format!("${n}")).collect();
+    let sql = format!(
+        "SELECT id, position FROM ({next}) AS next WHERE id IN ({})",
+        placeholders.join(", ")
+    );
+    let jobs = jobs.iter().map(|job| Value::from(*job));
+    let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, jobs);
+    QueuePosition::find_by_statement(statement).all(db).await
 }

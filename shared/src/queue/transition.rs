@@ -2,6 +2,7 @@
 //! delivery.
 
 use std::collections::HashMap;
+use std::slice;
 use std::time::Duration;
 
 use entity::attempt::{self, Outcome};
@@ -186,7 +187,7 @@ pub(super) async fn queue_job(
         .col_expr(Column::DeliveryId, Expr::value(id.as_str()));
     let queued = select(update).exec_with_returning(tx).await?.pop();
     if let Some(job) = &queued {
-        delivery::insert(tx, &id, job, delay).await?;
+        delivery::insert(tx, slice::from_ref(job), delay).await?;
         events::insert(tx, [status_event(job)]).await?;
     }
     Ok(queued)

@@ -127,7 +127,7 @@ pub(crate) async fn retry_any_job(
         .transaction(async move |tx| {
             let job = job::Entity::find_by_id(id).one(tx).await?;
             let owner = job.ok_or(Error::NotFound)?.user_id;
-            let room = queue::check_quota(tx, owner, u32::MAX).await?;
+            let room = queue::quota(tx, owner, u32::MAX).await?;
             if room == JobQuota::AccountDisabled {
                 return Err(Error::OwnerDisabled);
             }

@@ -38,7 +38,7 @@ pub(crate) async fn retry_job(
     db.transaction(async move |tx| {
         let work = async {
             let config = &state.config;
-            let room = queue::check_quota(tx, me.user.id, config.user_max_active_jobs).await?;
+            let room = queue::quota(tx, me.user.id, config.user_max_active_jobs).await?;
             let job = me.job(id).lock_exclusive();
             let job = job.one(tx).await?.ok_or(Error::NotFound)?;
             let job = queue::retry(

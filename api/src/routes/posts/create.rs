@@ -3,15 +3,15 @@
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
-use entity::clock::{new_id, now};
-use entity::source::{self, NewSource};
+use entity::clock::new_id;
+use entity::source::NewSource;
 use entity::{job, post};
-use sea_orm::{EntityTrait, Set};
 use serde::{Deserialize, Serialize};
-use shared::queue::{self, NewJob};
+use shared::queue::NewJob;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::insert::NewPost;
 use super::response::{Post, accepted};
 use super::sources::SourceRequest;
 use crate::auth::current_user::CurrentUser;
@@ -26,9 +26,7 @@ use crate::generation_options::{
 use crate::http_headers::preferred_wait;
 use crate::long_poll::LongPollPermit;
 use crate::middleware::request_context::current_origin;
-use crate::routes::jobs::Job;
 use crate::state::AppState;
-use crate::storage_quota::StorageQuota;
 
 /// What to write about.
 #[derive(Debug, Serialize, ToSchema)]
@@ -115,64 +113,40 @@ pub(crate) async fn create_post(
     let max_wait = permit.as_ref().map(|permit| permit.max_wait);
     let once = key.for_request(&me, &new)?.with_pending_until(max_wait);
 
-    let id = new_id();
     let sources: Vec<NewSource> = new.sources.into_iter().flatten().map(Into::into).collect();
     let options = new.options.unwrap_or_default();
     let options = options
         .with_sources(!sources.is_empty(), &state.capabilities)?
         .to_json()?;
-    let job = NewJob {
-        post: id,
-        user: me.user.id,
-        is_first: true,
-        review: new.outline.is_some(),
-        section: None,
-        model: resolve_model(&options, &state.capabilities.models)?,
-        options: options.clone(),
-        max_attempts: state.config.job_max_attempts,
-        origin: current_origin(),
+    let id = new_id();
+    let new = NewPost {
+        id,
+        topic: new.topic,
+        sources,
+        job: NewJob {
+            post: id,
+            user: me.user.id,
+            review: new.outline.is_some(),
+            section: None,
+            model: resolve_model(&options, &state.capabilities.models)?,
+            options,
+            max_attempts: state.config.job_max_attempts,
+            origin: current_origin(),
+        },
+        owner: me.clone(),
     };
-    let post = post::ActiveModel {
-        id: Set(id),
-        user_id: Set(me.user.id),
-        topic: Set(new.topic),
-        options: Set(options),
-        title: Set(None),
-        content: Set(None),
-        excerpt: Set(None),
-        word_count: Set(0),
-        text_version: Set(None),
-        text_author: Set(None),
-        text_model: Set(None),
-        text_options: Set(None),
-        text_at: Set(None),
-        text_grounding: Set(None),
-        status: Set(post::Status::Generating),
-        version: Set(1),
-        created_at: Set(now()),
-        updated_at: Set(now()),
-    };
-    let quota = StorageQuota::new(&state.config);
-    let max_active_jobs = state.config.user_max_active_jobs;
-    let first = once.clone();
-    let owner = me.clone();
-    let response = state
-        .db
-        .transaction(async move |tx| {
-            let work = async {
-                let post = post::Entity::insert(post).exec_with_returning(tx).await?;
-                if !sources.is_empty() {
-                    source::Entity::replace(tx, id, owner.user.id, sources).await?;
-                }
-                let job = queue::enqueue(tx, job, max_active_jobs).await?;
-                quota.allows_post(tx, owner.user.id).await?;
-                let job = Job::load_one(tx, job).await?;
-                let post = Post::load_with_job(tx, post, Some(job), &owner).await?;
-                Ok((accepted(post), id))
-            };
+    let response = if once.has_key() {
+        let first = once.clone();
+        let insert = state.new_posts.clone();
+        let work = async move |tx: &_| {
+            let work = async { insert.one(tx, new).await.map(|post| (accepted(post), id)) };
             first.execute_once(tx, work).await
-        })
-        .await?;
+        };
+        state.db.transaction(work).await?
+    } else {
+        let post = state.new_posts.insert(new).await?;
+        IdempotentResponse::Fresh(accepted(post))
+    };
     match (response, permit) {
         (IdempotentResponse::Fresh(_), Some(permit)) => {
             let db = state.db.clone();

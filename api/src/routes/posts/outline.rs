@@ -230,7 +230,7 @@ pub(crate) async fn approve_outline(
     state
         .db
         .transaction(async move |tx| {
-            let quota = queue::check_quota(tx, owner.user.id, config.user_max_active_jobs).await?;
+            let quota = queue::quota(tx, owner.user.id, config.user_max_active_jobs).await?;
             let (job, _) = find(tx, &owner, id, Select::lock_exclusive).await?;
             check_review(&job, &headers)?;
             let storage = StorageQuota::new(&config);

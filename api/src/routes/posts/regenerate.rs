@@ -86,7 +86,6 @@ pub(crate) async fn regenerate_post(
             let job = NewJob {
                 post: id,
                 user: me.user.id,
-                is_first: false,
                 review: again.outline.is_some(),
                 section: None,
                 model: resolve_model(&options, &state.capabilities.models)?,

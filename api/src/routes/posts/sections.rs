@@ -153,7 +153,6 @@ pub(crate) async fn regenerate_section(
             let job = NewJob {
                 post: id,
                 user: me.user.id,
-                is_first: false,
                 review: false,
                 section: Some(SectionTask {
                     number,

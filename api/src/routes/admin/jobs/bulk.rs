@@ -6,7 +6,6 @@ use axum::Json;
 use axum::extract::State;
 use entity::audit::Action;
 use entity::{job, user};
-use sea_orm::sea_query::LockType;
 use sea_orm::{
     ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
 };
@@ -187,7 +186,7 @@ async fn retry_many(
             tx,
             &job,
             RetriedBy::Admin,
-            JobQuota::Available,
+            JobQuota::Left(1),
             attempts,
             origin.clone(),
         )
@@ -205,12 +204,7 @@ async fn retry_many(
 /// enabled.
 async fn lock_owners(tx: &DatabaseTransaction, jobs: &[job::Model]) -> Result<BTreeSet<Uuid>> {
     let ids: BTreeSet<Uuid> = jobs.iter().map(|job| job.user_id).collect();
-    let owners = user::Entity::find()
-        .filter(user::Column::Id.is_in(ids))
-        .order_by_asc(user::Column::Id)
-        .lock(LockType::NoKeyUpdate)
-        .all(tx)
-        .await?;
+    let owners = user::Entity::lock_all_for_quota(tx, ids, false).await?;
     let enabled = owners.into_iter().filter(|user| user.disabled_at.is_none());
     Ok(enabled.map(|user| user.id).collect())
 }

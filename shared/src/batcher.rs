@@ -1,23 +1,37 @@
-//! Joins what many attempts write at the same moment into one transaction, with
-//! statements for many rows.
+//! Joins what many tasks write at the same moment into one transaction, with statements for many
+//! rows: requests for new posts in the API, what attempts have done in the worker.
 //!
-//! A statement costs much the same for one row as for fifty; and while one transaction
-//! runs, the items of the next one gather. No item waits for others to come, nor for a lock
-//! that only another item needs.
+//! A statement costs much the same for one row as for fifty; and while one transaction runs, the
+//! items of the next one gather. No item waits for others to come, nor for a lock that only another
+//! item needs; and one that fails is done again by itself, as the others are, so that it harms none.
 
+use std::fmt;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use sea_orm::{DatabaseTransaction, DbErr};
-use shared::database::Database;
-use shared::queue::LockMode;
 use tokio::sync::{mpsc, oneshot};
+
+use crate::database::Database;
+use crate::queue::LockMode;
 
 /// So many share a transaction at most.
 const MAX_BATCH: usize = 256;
 
-/// Runs operations of one kind, many in a transaction.
-pub(crate) struct Batcher<I, O>(mpsc::UnboundedSender<(I, ResultSender<O>)>);
+/// Runs operations of one kind, many in a transaction. Clones share it.
+pub struct Batcher<I, O>(mpsc::UnboundedSender<(I, ResultSender<O>)>);
+
+impl<I, O> Clone for Batcher<I, O> {
+    fn clone(&self) -> Self {
+        Batcher(self.0.clone())
+    }
+}
+
+impl<I, O> fmt::Debug for Batcher<I, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batcher").finish_non_exhaustive()
+    }
+}
 
 type ResultSender<O> = oneshot::Sender<Result<O, DbErr>>;
 
@@ -27,15 +41,15 @@ type Work<I, O> =
     dyn for<'t> Fn(&'t DatabaseTransaction, Vec<I>, LockMode) -> BatchResult<'t, O> + Send + Sync;
 
 /// The results of some work.
-pub(crate) type BatchResult<'t, O> = BoxFuture<'t, Result<Vec<O>, DbErr>>;
+pub type BatchResult<'t, O> = BoxFuture<'t, Result<Vec<O>, DbErr>>;
 
 impl<I, O> Batcher<I, O>
 where
     I: Clone + Send + Sync + 'static,
     O: Send + 'static,
 {
-    /// `work` is done until this is dropped.
-    pub(crate) fn new(
+    /// `work` is done until the last clone is dropped.
+    pub fn new(
         db: Database,
         work: impl for<'t> Fn(&'t DatabaseTransaction, Vec<I>, LockMode) -> BatchResult<'t, O>
         + Send
@@ -52,9 +66,9 @@ where
     ///
     /// # Errors
     /// When it fails by itself, or the database does not answer.
-    pub(crate) async fn submit(&self, item: I) -> Result<O, DbErr> {
+    pub async fn submit(&self, item: I) -> Result<O, DbErr> {
         let (tell, told) = oneshot::channel();
-        let gone = || DbErr::Custom("the worker has stopped".to_owned());
+        let gone = || DbErr::Custom("the process is stopping".to_owned());
         self.0.send((item, tell)).map_err(|_| gone())?;
         told.await.map_err(|_| gone())?
     }
@@ -125,10 +139,10 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use futures_util::FutureExt;
-    use shared::config::StorageSettings;
     use tokio::join;
 
     use super::*;
+    use crate::config::StorageSettings;
 
     async fn database(folder: &tempfile::TempDir) -> Database {
         let settings = StorageSettings::new(None, folder.path());
