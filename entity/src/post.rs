@@ -6,7 +6,7 @@ use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Func, Query};
 use sea_orm::{
     DatabaseTransaction, DbBackend, ExprTrait, FromQueryResult, Iterable, QueryOrder, QuerySelect,
-    QueryTrait, Statement, UpdateMany,
+    QueryTrait, UpdateMany,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -15,7 +15,7 @@ use crate::bulk_update::{from_values, value_column};
 use crate::clock::{Timestamp, now};
 use crate::grounding::Grounding;
 use crate::post_revision::{self, Author};
-use crate::text;
+use crate::{text, user};
 
 /// A row of `blog_posts`.
 #[sea_orm::model]
@@ -86,6 +86,38 @@ pub enum Status {
 }
 
 impl ActiveModelBehavior for ActiveModel {}
+
+/// What lists have of a post.
+#[derive(Clone, Debug, PartialEq, Eq, DerivePartialModel)]
+#[sea_orm(entity = "Entity")]
+#[allow(missing_docs, reason = "as in `Model`")]
+pub struct Summary {
+    pub id: Uuid,
+    pub topic: String,
+    pub title: Option<String>,
+    pub excerpt: Option<String>,
+    pub word_count: i32,
+    pub status: Status,
+    pub version: i32,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+impl From<Model> for Summary {
+    fn from(post: Model) -> Self {
+        Summary {
+            id: post.id,
+            topic: post.topic,
+            title: post.title,
+            excerpt: post.excerpt,
+            word_count: post.word_count,
+            status: post.status,
+            version: post.version,
+            created_at: post.created_at,
+            updated_at: post.updated_at,
+        }
+    }
+}
 
 /// A title and content, with what is derived from the content.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,6 +192,8 @@ pub struct StoredText {
 /// How much a user has stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromQueryResult)]
 pub struct Usage {
+    /// The user.
+    pub user: Uuid,
     /// The number of posts, of any status.
     pub posts: i64,
     /// The bytes of their contents and sources, in UTF-8.
@@ -167,25 +201,30 @@ pub struct Usage {
 }
 
 impl Entity {
-    /// How much a user has stored.
-    pub async fn usage(db: &impl ConnectionTrait, user: Uuid) -> Result<Usage, DbErr> {
+    /// How much each of `users` has stored, in any order.
+    pub async fn usage(
+        db: &impl ConnectionTrait,
+        users: impl IntoIterator<Item = Uuid>,
+    ) -> Result<Vec<Usage>, DbErr> {
         // On SQLite the index has this very expression. Neither database reads the contents.
-        let sql = match db.get_database_backend() {
-            DbBackend::Postgres => {
-                "SELECT COUNT(*) AS posts, COALESCE(SUM(octet_length(content)), 0)::bigint + \
-                 (SELECT COALESCE(SUM(bytes), 0) FROM post_sources WHERE user_id = $1) AS bytes \
-                 FROM blog_posts WHERE user_id = $1"
-            }
-            _ => {
-                "SELECT COUNT(*) AS posts, COALESCE(SUM(length(CAST(content AS BLOB))), 0) + \
-                 (SELECT COALESCE(SUM(bytes), 0) FROM post_sources WHERE user_id = $1) AS bytes \
-                 FROM blog_posts WHERE user_id = $1"
-            }
+        let content_bytes = match db.get_database_backend() {
+            DbBackend::Postgres => "COALESCE(SUM(octet_length(content)), 0)::bigint",
+            _ => "COALESCE(SUM(length(CAST(content AS BLOB))), 0)",
         };
-        let backend = db.get_database_backend();
-        let statement = Statement::from_sql_and_values(backend, sql, [user.into()]);
-        let usage = Usage::find_by_statement(statement).one(db).await?;
-        usage.ok_or_else(|| DbErr::RecordNotFound("a count".to_owned()))
+        let posts = "(SELECT COUNT(*) FROM blog_posts WHERE user_id = users.id)";
+        let bytes = format!(
+            "(SELECT {content_bytes} FROM blog_posts WHERE user_id = users.id) + \
+             (SELECT COALESCE(SUM(bytes), 0) FROM post_sources WHERE user_id = users.id)"
+        );
+        user::Entity::find()
+            .select_only()
+            .column_as(user::Column::Id, "user")
+            .expr_as(Expr::cust(posts), "posts")
+            .expr_as(Expr::cust(bytes), "bytes")
+            .filter(user::Column::Id.is_in(users))
+            .into_model()
+            .all(db)
+            .await
     }
 
     /// The title and content from which a job with this `base_version` starts. None if they are not

@@ -14,6 +14,7 @@ mod group_commit;
 mod postgres;
 mod reader;
 mod sqlite;
+mod sqlite_readers;
 mod stall_detector;
 
 use group_commit::GroupCommitWriter;
@@ -158,8 +159,8 @@ impl Database {
                 tracing::debug!(%error, "the last writes failed");
             }
         }
-        for pool in [self.read.db, self.write] {
-            if let Err(error) = pool.close().await {
+        for closed in [self.read.close().await, self.write.close().await] {
+            if let Err(error) = closed {
                 tracing::debug!(%error, "the database did not close cleanly");
             }
         }

@@ -91,7 +91,7 @@ impl Database {
 
     /// How the database's migrations differ from the program's.
     pub async fn schema_status(&self) -> Result<SchemaStatus, DbErr> {
-        status(&self.read().db).await
+        status(self.raw_connection()).await
     }
 
     /// Applies the pending migrations, apalis' and ours. If several processes do so at once, one

@@ -11,6 +11,7 @@ use sea_orm::SqlxPostgresConnector;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 use sqlx::{Connection, PgPool};
 
+use super::reader::Connections;
 use super::stall_detector::StallDetector;
 use super::{Database, Reader, STATEMENT_CACHE_CAPACITY};
 
@@ -53,7 +54,7 @@ pub(super) async fn open(url: &str, max_connections: u32) -> anyhow::Result<Data
     let pool = SqlxPostgresConnector::from_sqlx_postgres_pool(pool);
     let db = Database {
         read: Reader {
-            db: pool.clone(),
+            connections: Connections::Postgres(pool.clone()),
             stalls,
         },
         write: pool,

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use sea_orm::prelude::async_trait::async_trait;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, EntityTrait, ExecResult, QueryResult,
-    Select, Statement, TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, FromQueryResult,
+    QueryResult, SelectModel, Selector, Statement, TransactionTrait,
 };
 
+use super::sqlite_readers::SqliteReaders;
 use super::stall_detector::StallDetector;
 
 /// The timeout of a query on Postgres. None of ours takes nearly as long; this detects a server
@@ -18,23 +19,31 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection for read-only queries.
 #[derive(Clone, Debug)]
 pub struct Reader {
-    pub(crate) db: DatabaseConnection,
+    pub(super) connections: Connections,
     pub(super) stalls: Arc<StallDetector>,
+}
+
+/// Where queries run.
+#[derive(Clone, Debug)]
+pub(super) enum Connections {
+    Sqlite(SqliteReaders),
+    /// The pool that is written to as well.
+    Postgres(DatabaseConnection),
 }
 
 impl Reader {
     /// The rows of a query that may be slow. On Postgres the server itself cancels it after
     /// `limit`: a query that only its client gave up would go on there, beside the next one.
-    pub async fn all_within<E: EntityTrait>(
+    pub async fn all_within<M: FromQueryResult + Send + Sync>(
         &self,
         limit: Duration,
-        query: Select<E>,
-    ) -> Result<Vec<E::Model>, DbErr> {
-        if self.get_database_backend() != DbBackend::Postgres {
-            return query.all(&self.db).await;
-        }
+        query: Selector<SelectModel<M>>,
+    ) -> Result<Vec<M>, DbErr> {
+        let Connections::Postgres(db) = &self.connections else {
+            return query.all(self).await;
+        };
         let rows = async {
-            let tx = self.db.begin().await?;
+            let tx = db.begin().await?;
             let set = format!("SET LOCAL statement_timeout = {}", limit.as_millis());
             tx.execute_unprepared(&set).await?;
             let rows = query.all(&tx).await?;
@@ -44,15 +53,20 @@ impl Reader {
         self.with_timeout(rows).await
     }
 
-    /// Awaits `work`, on Postgres with a timeout. A file can't become unreachable, and a thread
-    /// that reads it can't be canceled anyway.
+    /// Closes the connections once they are no longer used.
+    pub(super) async fn close(self) -> Result<(), DbErr> {
+        match self.connections {
+            Connections::Sqlite(readers) => readers.close().await,
+            Connections::Postgres(db) => db.close().await,
+        }
+    }
+
+    /// Awaits `work`, which asks Postgres, with a timeout. A file can't become unreachable, and a
+    /// thread that reads it can't be canceled anyway.
     async fn with_timeout<T>(
         &self,
         work: impl Future<Output = Result<T, DbErr>>,
     ) -> Result<T, DbErr> {
-        if self.get_database_backend() != DbBackend::Postgres {
-            return work.await;
-        }
         self.stalls.with_timeout(QUERY_TIMEOUT, work).await?
     }
 }
@@ -60,22 +74,37 @@ impl Reader {
 #[async_trait]
 impl ConnectionTrait for Reader {
     fn get_database_backend(&self) -> DbBackend {
-        self.db.get_database_backend()
+        match self.connections {
+            Connections::Sqlite(_) => DbBackend::Sqlite,
+            Connections::Postgres(_) => DbBackend::Postgres,
+        }
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.with_timeout(self.db.execute_raw(statement)).await
+        match &self.connections {
+            Connections::Sqlite(readers) => readers.execute(&statement).await,
+            Connections::Postgres(db) => self.with_timeout(db.execute_raw(statement)).await,
+        }
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.with_timeout(self.db.execute_unprepared(sql)).await
+        match &self.connections {
+            Connections::Sqlite(readers) => readers.execute_unprepared(sql).await,
+            Connections::Postgres(db) => self.with_timeout(db.execute_unprepared(sql)).await,
+        }
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        self.with_timeout(self.db.query_one_raw(statement)).await
+        match &self.connections {
+            Connections::Sqlite(readers) => readers.fetch_one(&statement).await,
+            Connections::Postgres(db) => self.with_timeout(db.query_one_raw(statement)).await,
+        }
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.with_timeout(self.db.query_all_raw(statement)).await
+        match &self.connections {
+            Connections::Sqlite(readers) => readers.fetch_all(&statement).await,
+            Connections::Postgres(db) => self.with_timeout(db.query_all_raw(statement)).await,
+        }
     }
 }

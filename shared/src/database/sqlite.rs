@@ -14,10 +14,10 @@ use sqlx::sqlite::{
 };
 
 use super::group_commit::{BUSY_TIMEOUT, GroupCommitWriter};
+use super::reader::Connections;
+use super::sqlite_readers::SqliteReaders;
 use super::{Database, Reader, STATEMENT_CACHE_CAPACITY};
 use crate::private_file;
-
-const READERS: u32 = 4;
 
 pub(super) async fn open(url: &str) -> anyhow::Result<Database> {
     let options = options(url)?;
@@ -34,14 +34,10 @@ pub(super) async fn open(url: &str) -> anyhow::Result<Database> {
         .connect_with(options.clone())
         .await
         .with_context(|| format!("DATABASE_URL: can't open {url}"))?;
-    let read = SqlitePoolOptions::new()
-        .max_connections(READERS)
-        .acquire_timeout(BUSY_TIMEOUT)
-        .connect_with(options.clone().pragma("query_only", "ON"))
-        .await?;
+    let readers = SqliteReaders::open(options.clone().pragma("query_only", "ON")).await?;
     let write = SqlxSqliteConnector::from_sqlx_sqlite_pool(write);
     let read = Reader {
-        db: SqlxSqliteConnector::from_sqlx_sqlite_pool(read),
+        connections: Connections::Sqlite(readers),
         stalls: Arc::default(),
     };
     let writer = GroupCommitWriter::new(write.clone(), options.get_filename())?;

@@ -7,7 +7,9 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use entity::{attempt, job};
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+};
 use serde::Serialize;
 use shared::queue;
 use utoipa::ToSchema;
@@ -168,7 +170,7 @@ impl Job {
     pub(in crate::routes) async fn load(
         db: &impl ConnectionTrait,
         jobs: Vec<job::Model>,
-    ) -> Result<Vec<Job>> {
+    ) -> Result<Vec<Job>, DbErr> {
         let mut attempts: HashMap<Uuid, Vec<attempt::Model>> = HashMap::new();
         let started = jobs.iter().filter(|job| job.started_at.is_some());
         let started: Vec<Uuid> = started.map(|job| job.id).collect();
@@ -223,7 +225,7 @@ impl JobSummary {
     pub(in crate::routes) async fn latest_of_posts(
         db: &impl ConnectionTrait,
         posts: Vec<Uuid>,
-    ) -> Result<HashMap<Uuid, JobSummary>> {
+    ) -> Result<HashMap<Uuid, JobSummary>, DbErr> {
         if posts.is_empty() {
             return Ok(HashMap::new());
         }

@@ -59,7 +59,7 @@ pub(crate) async fn list_posts(
     let list = CursorCodec::new(&state.keys, me.user.id, sort.name());
     let page = PageRequest::new(list, query.limit, query.cursor.as_deref());
     let (page, q) = merge_violations(page, search_term(query.q.as_deref()))?;
-    let mut posts = sort.apply(post::without_content(post::Entity::owned_by(me.user.id)));
+    let mut posts = sort.apply(post::Entity::owned_by(me.user.id));
     posts = posts.limit(page.rows_to_fetch());
     if let Some(status) = query.status {
         posts = posts.filter(post::Column::Status.eq(status));
@@ -70,6 +70,7 @@ pub(crate) async fn list_posts(
     if let Some(after) = page.after()? {
         posts = posts.filter(sort.after(after));
     }
+    let posts = posts.into_partial_model::<post::Summary>();
     let mut posts = if q.is_some() {
         // A search reads whole posts, and continues when its client disconnects.
         let db = state.db.clone();

@@ -6,14 +6,13 @@ use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use entity::grounding::{Citation, Grounding, Verdict};
 use entity::{job, post, post_revision};
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, DbErr};
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::sources::SourceSummary;
 use crate::auth::current_user::CurrentUser;
-use crate::error::Result;
 use crate::generation_options::uses_sources;
 use crate::routes::jobs::{Job, JobSummary, set_retry_after};
 use crate::routes::timestamp;
@@ -105,7 +104,7 @@ impl Post {
             sources: Vec::new(),
             job,
             content: post.content.take(),
-            fields: PostFields::new(post, me),
+            fields: PostFields::new(post.into(), me),
         }
     }
 
@@ -113,7 +112,7 @@ impl Post {
         db: &impl ConnectionTrait,
         post: post::Model,
         me: &CurrentUser,
-    ) -> Result<Self> {
+    ) -> Result<Self, DbErr> {
         let job = job::Entity::of_post(post.id).one(db).await?;
         let job = Job::load(db, Vec::from_iter(job)).await?.pop();
         Post::load_with_job(db, post, job, me).await
@@ -125,7 +124,7 @@ impl Post {
         post: post::Model,
         job: Option<Job>,
         me: &CurrentUser,
-    ) -> Result<Self> {
+    ) -> Result<Self, DbErr> {
         let sources = match uses_sources(&post.options) {
             true => SourceSummary::load(db, post.id, &cited_sources(&post)).await?,
             false => Vec::new(),
@@ -136,7 +135,7 @@ impl Post {
 }
 
 impl PostFields {
-    fn new(post: post::Model, me: &CurrentUser) -> Self {
+    fn new(post: post::Summary, me: &CurrentUser) -> Self {
         PostFields {
             id: post.id,
             topic: post.topic,
@@ -160,12 +159,12 @@ impl PostSummary {
     /// Loads the latest jobs of posts, in the given order.
     pub(super) async fn load(
         db: &impl ConnectionTrait,
-        posts: Vec<post::Model>,
+        posts: Vec<post::Summary>,
         me: &CurrentUser,
-    ) -> Result<Vec<PostSummary>> {
+    ) -> Result<Vec<PostSummary>, DbErr> {
         let ids = posts.iter().map(|post| post.id).collect();
         let mut jobs = JobSummary::latest_of_posts(db, ids).await?;
-        let summary = |post: post::Model| PostSummary {
+        let summary = |post: post::Summary| PostSummary {
             job: jobs.remove(&post.id),
             fields: PostFields::new(post, me),
         };

@@ -30,7 +30,7 @@ pub(super) struct PostCursor {
 }
 
 impl PostCursor {
-    pub(super) fn new(post: &post::Model) -> Self {
+    pub(super) fn new(post: &post::Summary) -> Self {
         PostCursor {
             id: post.id,
             updated_at: post.updated_at,

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
 use entity::source::{self, MAX_SOURCES, NewSource};
-use sea_orm::{ConnectionTrait, EntityTrait};
+use sea_orm::{ConnectionTrait, DbErr, EntityTrait};
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -155,7 +155,7 @@ impl SourceSummary {
         db: &impl ConnectionTrait,
         post: Uuid,
         cited: &[u32],
-    ) -> Result<Vec<Self>> {
+    ) -> Result<Vec<Self>, DbErr> {
         let rows = source::without_text(source::Entity::of_post(post));
         let rows = rows.all(db).await?.into_iter();
         Ok(rows.map(|row| SourceSummary::new(row, cited)).collect())
