@@ -428,6 +428,7 @@ async fn a_search_that_takes_too_long_on_postgres_ends_there_too() {
     }
     app.user("ann").await;
     let slow = user::Entity::find().filter(Expr::cust("pg_sleep(600) IS NOT NULL"));
+    let slow = slow.into_model::<user::Model>();
     let limit = Duration::from_millis(50);
     let given_up = app.db.read().all_within(limit, slow).await.unwrap_err();
     assert!(
