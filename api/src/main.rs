@@ -14,6 +14,10 @@ use shared::trace;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+/// For many short allocations on several threads, which are what requests and jobs make.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -1,5 +1,6 @@
 //! The state that all handlers share.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,9 +22,21 @@ use crate::long_poll::LongPollHub;
 use crate::metrics::Metrics;
 use crate::routes::posts::insert::PostInserter;
 
-/// The state that all handlers share.
+/// The state that all handlers share. Clones are cheap, for each request makes some.
 #[derive(Clone, Debug)]
-pub struct AppState {
+pub struct AppState(Arc<Shared>);
+
+impl Deref for AppState {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// What [`AppState`] derefs to.
+#[derive(Debug)]
+pub struct Shared {
     pub(crate) db: Database,
     pub(crate) keys: Arc<SigningKeys>,
     pub(crate) refused_keys: RefusedKeys,
@@ -55,7 +68,7 @@ impl AppState {
     ) -> anyhow::Result<Self> {
         let changes = ChangeWatcher::watch(&db);
         let signal = EventSignal::listen(&db, changes.clone());
-        Ok(AppState {
+        Ok(AppState(Arc::new(Shared {
             events: EventHub::new(db.clone(), signal, stop.clone()),
             long_polls: LongPollHub::new(db.clone(), changes, stop),
             new_posts: PostInserter::new(db.clone(), &config),
@@ -72,7 +85,7 @@ impl AppState {
             readiness: Cached::new(READY_MAX_AGE),
             metrics: Arc::new(Metrics::new()?),
             config: Arc::new(config),
-        })
+        })))
     }
 }
 

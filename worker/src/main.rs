@@ -14,6 +14,10 @@ use worker::metrics::Metrics;
 use worker::metrics_server;
 use worker::{Researcher, pdf};
 
+/// For many short allocations on several threads, which are what requests and jobs make.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> anyhow::Result<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next() {

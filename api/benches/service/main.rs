@@ -45,25 +45,25 @@ struct Arguments {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    let machine = machine::described()?;
     let cores = Cores::of_this_process()?;
     cores.restrict(Share::Others)?;
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?
-        .block_on(run(arguments, cores))
+        .block_on(run(arguments, &machine, cores))
 }
 
 #[allow(clippy::print_stdout, reason = "it is what this program is for")]
-async fn run(arguments: Arguments, cores: Cores) -> Result<()> {
+async fn run(arguments: Arguments, machine: &str, cores: Cores) -> Result<()> {
     // No one here needs TLS, but the library wants a provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     for name in &arguments.only {
         let known = MEASUREMENTS.contains(&name.as_str());
         ensure!(known, "{name}: it is one of {}", MEASUREMENTS.join(", "));
     }
-    let machine = machine::described()?;
     println!("{machine}");
-    let mut kept = Kept::read(&machine)?;
+    let mut kept = Kept::read(machine)?;
     let agent = agent::start().await?;
     let mut kinds = vec![Kind::Sqlite];
     match std::env::var_os("TEST_POSTGRES_URL") {
