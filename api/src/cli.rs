@@ -1,13 +1,39 @@
-//! Commands for operators.
+//! Commands for operators. Each returns what was done, for people.
+
+use std::path::Path;
 
 use anyhow::{Context, bail};
 use entity::audit::{Action, AuditEvent, RequestMetadata, UserRef};
 use entity::user;
 use sea_orm::{ActiveModelTrait, IntoActiveModel, Set};
 use serde_json::json;
-use shared::database::Database;
+use shared::config::StorageSettings;
+use shared::database::{self, Database};
 
-/// Makes a user an admin. Returns what was done.
+use crate::config::Command;
+
+/// Runs a command.
+///
+/// # Errors
+/// If it can't be done.
+pub async fn run(command: Command, storage: &StorageSettings) -> anyhow::Result<String> {
+    match command {
+        Command::MakeAdmin { username } => {
+            let db = Database::open_existing(storage).await?;
+            let done = make_admin(&db, username).await;
+            db.close().await;
+            done
+        }
+        Command::Backup { file } => backup(storage, &file).await,
+    }
+}
+
+async fn backup(storage: &StorageSettings, file: &Path) -> anyhow::Result<String> {
+    let size = database::backup(storage, file).await?;
+    Ok(format!("{} has the backup, {size} bytes.", file.display()))
+}
+
+/// Makes a user an admin.
 ///
 /// # Errors
 /// When there is no such user, or it is disabled.

@@ -1,6 +1,7 @@
 //! The API's settings.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -106,6 +107,14 @@ pub enum Command {
     MakeAdmin {
         /// The user's name
         username: String,
+    },
+    /// Copy the SQLite database to a file, while the service runs
+    ///
+    /// The copy is the database as it is at one moment, checked, and appears under its name only
+    /// when it is complete. On Postgres, use pg_dump.
+    Backup {
+        /// The file to create, which must not exist
+        file: PathBuf,
     },
 }
 

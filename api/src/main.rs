@@ -3,12 +3,10 @@
 use std::io::Write;
 
 use anyhow::Context;
-use api::cli::make_admin;
-use api::config::{Command, Config};
+use api::config::Config;
 use api::connections::{ConnectionLimits, raise_open_file_limit};
 use api::server::serve;
-use api::{AppState, load_or_create_secret};
-use shared::config::StorageSettings;
+use api::{AppState, cli, load_or_create_secret};
 use shared::database::Database;
 use shared::trace;
 use tokio::net::TcpListener;
@@ -26,9 +24,11 @@ fn main() -> anyhow::Result<()> {
     runtime.block_on(async { shared::shutdown::cancel_on_signal(stop.clone()) })?;
     let config = Config::load()?;
     if let Some(command) = config.command {
-        let run = stop.run_until_cancelled(run_command(command, &config.storage));
-        let done = runtime.block_on(run).context("it was stopped")??;
-        writeln!(std::io::stdout(), "{done}")?;
+        let run = stop.run_until_cancelled(cli::run(command, &config.storage));
+        let done = runtime.block_on(run);
+        // Does not wait for blocked threads.
+        runtime.shutdown_background();
+        writeln!(std::io::stdout(), "{}", done.context("it was stopped")??)?;
         return Ok(());
     }
     shared::log::init(&config.log)?;
@@ -37,15 +37,6 @@ fn main() -> anyhow::Result<()> {
     export.stop();
     // Does not wait for blocked threads.
     runtime.shutdown_background();
-    done
-}
-
-/// Runs a command. Returns what was done.
-async fn run_command(command: Command, storage: &StorageSettings) -> anyhow::Result<String> {
-    let db = Database::open_existing(storage).await?;
-    let Command::MakeAdmin { username } = command;
-    let done = make_admin(&db, username).await;
-    db.close().await;
     done
 }
 

@@ -1,6 +1,7 @@
 //! The database: SQLite in a file by default, or Postgres for several machines. The two behave
 //! alike.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -10,6 +11,8 @@ use tracing::Instrument;
 
 use crate::config::StorageSettings;
 
+mod backup;
+mod draft;
 mod group_commit;
 mod postgres;
 mod reader;
@@ -17,6 +20,7 @@ mod sqlite;
 mod sqlite_readers;
 mod stall_detector;
 
+pub use backup::backup;
 use group_commit::GroupCommitWriter;
 pub(crate) use group_commit::immediate;
 pub use reader::Reader;
@@ -50,13 +54,10 @@ impl Database {
     /// the setting, and contain no password.
     pub async fn open(settings: &StorageSettings) -> anyhow::Result<Self> {
         let url = settings.url();
-        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            return postgres::open(&url, settings.database_max_connections).await;
+        match sqlite_file(settings)? {
+            Some(_) => sqlite::open(&url).await,
+            None => postgres::open(&url, settings.database_max_connections).await,
         }
-        if url.starts_with("sqlite:") {
-            return sqlite::open(&url).await;
-        }
-        bail!("DATABASE_URL: it must begin with sqlite:// or postgres://")
     }
 
     /// The connection for read-only queries.
@@ -164,6 +165,26 @@ impl Database {
                 tracing::debug!(%error, "the database did not close cleanly");
             }
         }
+    }
+}
+
+/// The file of an SQLite database, which need not exist; None for Postgres.
+pub(crate) fn sqlite_file(settings: &StorageSettings) -> anyhow::Result<Option<PathBuf>> {
+    let url = settings.url();
+    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        return Ok(None);
+    }
+    if !url.starts_with("sqlite:") {
+        bail!("DATABASE_URL: it must begin with sqlite:// or postgres://");
+    }
+    Ok(Some(sqlite::parse(&url)?.get_filename().to_owned()))
+}
+
+/// Fails if the settings name an SQLite file that does not exist.
+pub(crate) fn refuse_missing(settings: &StorageSettings, advice: &str) -> anyhow::Result<()> {
+    match sqlite_file(settings)? {
+        Some(file) if !file.exists() => bail!("there is no database {}; {advice}", file.display()),
+        _ => Ok(()),
     }
 }
 

@@ -4,7 +4,6 @@
 //! during an upgrade or after a rollback. The rules in [`migration`] make that harmless, unless a
 //! migration's name says that it is not.
 
-use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -13,10 +12,9 @@ use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, DbErr, SqlxPostgresConnector, TransactionTrait,
 };
 use sqlx::postgres::PgPoolOptions;
-use sqlx::sqlite::SqliteConnectOptions;
 
 use crate::config::StorageSettings;
-use crate::database::{Database, immediate, lock_file};
+use crate::database::{Database, immediate, lock_file, refuse_missing};
 use crate::queue;
 
 mod leftovers;
@@ -70,16 +68,7 @@ impl Database {
     /// Opens a database that exists and needs no migration.
     pub async fn open_existing(settings: &StorageSettings) -> anyhow::Result<Self> {
         let advice = "set DATA_DIR or DATABASE_URL to those of the API, and start the API first";
-        let url = settings.url();
-        if url.starts_with("sqlite:") {
-            let options = SqliteConnectOptions::from_str(&url);
-            let options =
-                options.with_context(|| format!("DATABASE_URL: {url:?} is not a valid URL"))?;
-            let file = options.get_filename();
-            if !file.exists() {
-                bail!("there is no database {}; {advice}", file.display());
-            }
-        }
+        refuse_missing(settings, advice)?;
         let db = Database::open(settings).await?;
         let status = db.schema_status().await?;
         status.refuse_breaking()?;

@@ -4,6 +4,7 @@
 mod support;
 
 mod agents;
+mod backup;
 mod chaos;
 mod clocks;
 mod commands;

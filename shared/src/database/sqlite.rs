@@ -21,6 +21,7 @@ use crate::private_file;
 
 pub(super) async fn open(url: &str) -> anyhow::Result<Database> {
     let options = options(url)?;
+    create_folder(options.get_filename())?;
     // SQLite fails in some of several processes that switch a new file to WAL at once.
     let lock = lock_file(options.get_filename()).await;
     let _lock = lock.with_context(|| format!("DATABASE_URL: can't open {url}"))?;
@@ -73,9 +74,8 @@ async fn is_out_of_transactions(connection: &mut SqliteConnection) -> Result<boo
     Ok(!connection.is_in_transaction())
 }
 
-/// The options of every connection. With `FULL` a commit survives a loss of power, which is what a
-/// 202 promises.
-fn options(url: &str) -> anyhow::Result<SqliteConnectOptions> {
+/// The file that a URL names, as options without any other setting.
+pub(super) fn parse(url: &str) -> anyhow::Result<SqliteConnectOptions> {
     let options = SqliteConnectOptions::from_str(url)
         .with_context(|| format!("DATABASE_URL: {url:?} is not a valid URL"))?;
     let file = options.get_filename();
@@ -85,11 +85,22 @@ fn options(url: &str) -> anyhow::Result<SqliteConnectOptions> {
     if file.exists() && !file.is_file() {
         bail!("DATABASE_URL: {} is not a file", file.display());
     }
-    if let Some(folder) = file.parent() {
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("DATABASE_URL: can't create {}", folder.display()))?;
-    }
-    Ok(options
+    Ok(options)
+}
+
+/// Creates the folder of a database.
+fn create_folder(file: &Path) -> anyhow::Result<()> {
+    let Some(folder) = file.parent() else {
+        return Ok(());
+    };
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("DATABASE_URL: can't create {}", folder.display()))
+}
+
+/// The options of every connection. With `FULL` a commit survives a loss of power, which is what a
+/// 202 promises.
+fn options(url: &str) -> anyhow::Result<SqliteConnectOptions> {
+    Ok(parse(url)?
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
