@@ -27,7 +27,10 @@ EXAMPLES = {"api/src/routes/stats.rs", "api/tests/it/stats.rs"}
 # Names that are declared in libraries.
 FOREIGN = {"IntoParams", "OTEL_SERVICE_NAME"}
 
-PROGRAMS = {"cargo", "cat", "cd", "curl", "docker", "git", "make", "openssl", "python3", "umask"}
+PROGRAMS = {
+    *("cargo", "cat", "cd", "curl", "docker", "git", "make", "openssl", "python3", "umask"),
+    *("createdb", "pg_dump", "pg_restore"),
+}
 SHELL_WORDS = {"", "do", "done", "else", "fi", "for", "if", "print", "then", "while"}
 BUILT = re.compile(r"target/(debug|release)/(api|worker)$")
 

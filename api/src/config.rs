@@ -116,6 +116,26 @@ pub enum Command {
         /// The file to create, which must not exist
         file: PathBuf,
     },
+    /// Replace the SQLite database by a backup, while the service is stopped
+    ///
+    /// The present database is kept beside it, as blog.db.before-restore-<TIME>. All sessions are
+    /// ended, so that none comes back that was revoked since the backup: everyone signs in again.
+    /// On Postgres, use pg_restore.
+    Restore {
+        /// A backup, or a database file that is not in use; it is only read
+        file: PathBuf,
+        /// Also revoke all API keys: one that was revoked since the backup would be valid again
+        #[arg(long)]
+        revoke_api_keys: bool,
+    },
+    /// Finish a restore that was done by other means, such as pg_restore, before the service starts
+    ///
+    /// Does to the database what `restore` does to a backup: migrates it, and ends all sessions.
+    AfterRestore {
+        /// Also revoke all API keys: one that was revoked since the backup would be valid again
+        #[arg(long)]
+        revoke_api_keys: bool,
+    },
 }
 
 /// A proxy's address, or the network of several.

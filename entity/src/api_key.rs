@@ -104,6 +104,11 @@ impl Entity {
         Ok(key.exec(db).await?.rows_affected > 0)
     }
 
+    /// Deletes the keys of all users, and returns how many there were.
+    pub async fn revoke_everyones(db: &impl ConnectionTrait) -> Result<u64, DbErr> {
+        Ok(Entity::delete_many().exec(db).await?.rows_affected)
+    }
+
     /// Stores that a key was used now.
     pub async fn set_used(db: &impl ConnectionTrait, id: Uuid) -> Result<(), DbErr> {
         let used = Entity::update_many()

@@ -86,6 +86,15 @@ impl Entity {
         Ok(())
     }
 
+    /// Ends the sessions of all users, and returns how many there were.
+    pub async fn revoke_everyones(db: &impl ConnectionTrait) -> Result<u64, DbErr> {
+        let all = Entity::update_many()
+            .col_expr(Column::RevokedAt, Expr::value(now()))
+            .filter(Column::RevokedAt.is_null())
+            .filter(Column::ExpiresAt.gt(now()));
+        Ok(all.exec(db).await?.rows_affected)
+    }
+
     /// Deletes up to `limit` each of the sessions that were revoked and that expired before
     /// `before`, with their refresh tokens. Returns the larger of the two counts.
     pub async fn delete_ended(

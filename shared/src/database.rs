@@ -2,6 +2,7 @@
 //! alike.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -14,8 +15,10 @@ use crate::config::StorageSettings;
 mod backup;
 mod draft;
 mod group_commit;
+mod open_lock;
 mod postgres;
 mod reader;
+mod restore;
 mod sqlite;
 mod sqlite_readers;
 mod stall_detector;
@@ -23,7 +26,9 @@ mod stall_detector;
 pub use backup::backup;
 use group_commit::GroupCommitWriter;
 pub(crate) use group_commit::immediate;
+use open_lock::OpenLock;
 pub use reader::Reader;
+pub use restore::{RestoreOptions, Restored, Revoked, after_restore, restore};
 pub(crate) use sqlite::lock_file;
 
 /// The timeout of a transaction on Postgres. One that has to wait for locks fails earlier; this
@@ -47,6 +52,8 @@ pub struct Database {
     write: DatabaseConnection,
     /// Only on SQLite.
     writer: Option<GroupCommitWriter>,
+    /// Held for as long as there may be connections. Only on SQLite.
+    _open_lock: Option<Arc<OpenLock>>,
 }
 
 impl Database {

@@ -78,9 +78,32 @@ impl Database {
         Ok(db)
     }
 
+    /// Opens a database of this service that may need migrations.
+    pub async fn open_to_migrate(settings: &StorageSettings) -> anyhow::Result<Self> {
+        refuse_missing(settings, "set DATA_DIR or DATABASE_URL to those of the API")?;
+        let db = Database::open(settings).await?;
+        db.check_compatible()
+            .await
+            .context("can't use the database")?;
+        Ok(db)
+    }
+
     /// How the database's migrations differ from the program's.
     pub async fn schema_status(&self) -> Result<SchemaStatus, DbErr> {
         status(self.raw_connection()).await
+    }
+
+    /// Fails if the database has tables, or will have once it is migrated, that this program can't
+    /// work with: those of another program, or of a version that is too new. Returns the migrations
+    /// of newer versions that it can work with.
+    pub(crate) async fn check_compatible(&self) -> anyhow::Result<Vec<String>> {
+        let status = self.schema_status().await?;
+        let first = SETS[0].names().swap_remove(0);
+        if status.pending.contains(&first) {
+            bail!("it is not a database of this service");
+        }
+        status.refuse_breaking()?;
+        Ok(status.newer)
     }
 
     /// Applies the pending migrations, apalis' and ours. If several processes do so at once, one

@@ -62,9 +62,16 @@ async fn a_missing_database_is_reported_and_not_created() {
 }
 
 #[tokio::test]
-async fn help_lists_the_command() {
+async fn help_lists_the_commands() {
     let service = Service::new();
     let help = Process::start_with("api", &["--help"], service.path(), &service.settings);
     let help = help.wait_for_exit().await.text();
-    assert!(help.contains("make-admin  Make a user an admin"), "{help}");
+    for line in [
+        "make-admin     Make a user an admin",
+        "backup         Copy the SQLite database",
+        "restore        Replace the SQLite database",
+        "after-restore  Finish a restore",
+    ] {
+        assert!(help.contains(line), "{help}");
+    }
 }

@@ -8,12 +8,14 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 use tempfile::{TempDir, TempPath};
 
+use crate::config::StorageSettings;
 use crate::private_file;
 
 /// A private file in a folder of its own, beside the place that it is for, so that moving it there
 /// is one rename. All is deleted when this is dropped, with whatever SQLite has put beside it.
 pub(super) struct Draft {
-    _folder: TempDir,
+    folder: TempDir,
+    /// As the settings name it.
     file: PathBuf,
 }
 
@@ -27,14 +29,16 @@ impl Draft {
             .with_context(|| format!("can't write to {}", beside.display()))?;
         let file = folder.path().join("blog.db");
         private_file::open(&file)?;
-        Ok(Draft {
-            _folder: folder,
-            file,
-        })
+        Ok(Draft { folder, file })
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.file
+    }
+
+    /// The settings with which it is opened as a database.
+    pub(super) fn settings(&self) -> StorageSettings {
+        StorageSettings::new(None, self.folder.path())
     }
 
     /// Checks that it is a sound SQLite database, which nobody else has open.
@@ -63,6 +67,14 @@ impl Draft {
         Ok(size)
     }
 
+    /// Moves it to a place, over what is there.
+    pub(super) fn replace(&self, place: &Path) -> anyhow::Result<()> {
+        let failed = || format!("can't replace {}", place.display());
+        self.sync().with_context(failed)?;
+        std::fs::rename(&self.file, place).with_context(failed)?;
+        sync_folder_of(place).with_context(failed)
+    }
+
     /// Waits until the disk has all of it. Returns its size.
     fn sync(&self) -> std::io::Result<u64> {
         let file = File::open(&self.file)?;
@@ -79,6 +91,6 @@ fn folder_of(file: &Path) -> &Path {
 }
 
 /// Waits until the disk has the names of a folder's files.
-fn sync_folder_of(file: &Path) -> std::io::Result<()> {
+pub(super) fn sync_folder_of(file: &Path) -> std::io::Result<()> {
     File::open(folder_of(file))?.sync_all()
 }

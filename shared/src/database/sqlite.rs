@@ -16,7 +16,7 @@ use sqlx::sqlite::{
 use super::group_commit::{BUSY_TIMEOUT, GroupCommitWriter};
 use super::reader::Connections;
 use super::sqlite_readers::SqliteReaders;
-use super::{Database, Reader, STATEMENT_CACHE_CAPACITY};
+use super::{Database, OpenLock, Reader, STATEMENT_CACHE_CAPACITY};
 use crate::private_file;
 
 pub(super) async fn open(url: &str) -> anyhow::Result<Database> {
@@ -25,6 +25,7 @@ pub(super) async fn open(url: &str) -> anyhow::Result<Database> {
     // SQLite fails in some of several processes that switch a new file to WAL at once.
     let lock = lock_file(options.get_filename()).await;
     let _lock = lock.with_context(|| format!("DATABASE_URL: can't open {url}"))?;
+    let open_lock = OpenLock::shared(options.get_filename()).context("DATABASE_URL")?;
     create_private(options.get_filename()).context("DATABASE_URL")?;
     let write = SqlitePoolOptions::new()
         .max_connections(1)
@@ -46,6 +47,7 @@ pub(super) async fn open(url: &str) -> anyhow::Result<Database> {
         read,
         write,
         writer: Some(writer),
+        _open_lock: Some(Arc::new(open_lock)),
     })
 }
 
@@ -89,7 +91,7 @@ pub(super) fn parse(url: &str) -> anyhow::Result<SqliteConnectOptions> {
 }
 
 /// Creates the folder of a database.
-fn create_folder(file: &Path) -> anyhow::Result<()> {
+pub(super) fn create_folder(file: &Path) -> anyhow::Result<()> {
     let Some(folder) = file.parent() else {
         return Ok(());
     };

@@ -115,6 +115,20 @@ impl Cluster {
         ended.expect("Postgres does not stop").unwrap();
     }
 
+    /// Runs one of Postgres' client programs, which must do what it is told.
+    pub(crate) async fn run(&self, name: &str, arguments: &[&str]) {
+        let mut program = tokio::process::Command::new(self.programs.join(name));
+        let done = program.args(arguments).output().await.unwrap();
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "{name}: {said}");
+    }
+
+    /// The address of another database of the server.
+    pub(crate) fn url_of(&self, database: &str) -> String {
+        let url = self.url();
+        format!("{}/{database}", url.rsplit_once('/').unwrap().0)
+    }
+
     async fn make(&self) {
         let made = self
             .program("initdb")
