@@ -2,6 +2,7 @@
 //! what it tells, with the next number of its job.
 
 mod compact;
+mod raise;
 mod signal;
 mod snapshot;
 
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use compact::{Compacted, compact_finished};
+pub(crate) use raise::raise_numbers;
 pub use signal::EventSignal;
 pub(crate) use signal::notify;
 pub use snapshot::{Snapshot, SnapshotProgress, SnapshotSection, SnapshotSource};

@@ -107,6 +107,11 @@ impl EventLog {
             let Some(compacted) = Compacted::read(&row) else {
                 let StoredEvents { first, events } =
                     StoredEvents::read(&row).map_err(Error::internal)?;
+                if first > self.last + 1 {
+                    // The numbers were raised by a restore: no event follows on an earlier one.
+                    self.recent.clear();
+                    self.recent_bytes = 0;
+                }
                 for (seq, event) in (first..).zip(events) {
                     if seq > self.last {
                         self.add(seq, event)?;

@@ -156,8 +156,16 @@ async fn goes_on(
 
     // The job that ran is rescued, and goes on where it was.
     writer.wait_for_requests(HEADINGS[2], 4).await;
-    // The client has more events than there are now.
-    let mut reader = EventReader::of(&ann, &amid).after(seen.after.unwrap());
+    // Numbers that were given before are of other events than those that follow now.
+    let last = seen.after.unwrap();
+    for number in 1..=last {
+        let path = format!("{}/events?after={number}", testing::job_path(&amid));
+        let request = ann.request(Method::GET, &path);
+        let request = request.header("accept", "application/json");
+        let follows = ann.send(request).await.expect(200);
+        assert_eq!(follows["events"][0]["event"], "snapshot", "after {number}");
+    }
+    let mut reader = EventReader::of(&ann, &amid).after(last);
     assert_eq!(reader.connect().await, 200);
     gate.notify_one();
     let job = ann.wait_for_status(&amid, "succeeded").await;

@@ -29,6 +29,7 @@ use super::group_commit::BUSY_TIMEOUT;
 use super::sqlite::create_folder;
 use super::{Database, OpenLock, lock_file, sqlite_file};
 use crate::config::StorageSettings;
+use crate::events;
 
 /// How a backup is restored.
 #[derive(Clone, Copy, Debug, Default)]
@@ -195,7 +196,8 @@ async fn draft_of(
 
 /// Prepares a database that was restored, by [`restore`] or by other means, for the clients of its
 /// later past. Sessions that were revoked since the backup would be good again, and so all are
-/// ended; who has one that was not has a refresh token that the backup does not know.
+/// ended; who has one that was not has a refresh token that the backup does not know. Events would
+/// be given numbers again that clients have of other events, and so these are raised.
 pub async fn after_restore(db: &Database, options: RestoreOptions) -> anyhow::Result<Revoked> {
     db.migrate().await?;
     let revoke = async move |tx: &_| {
@@ -204,6 +206,7 @@ pub async fn after_restore(db: &Database, options: RestoreOptions) -> anyhow::Re
             true => api_key::Entity::revoke_everyones(tx).await?,
             false => 0,
         };
+        events::raise_numbers(tx).await?;
         Ok::<_, DbErr>(Revoked { sessions, api_keys })
     };
     Ok(db.transaction(revoke).await?)
