@@ -1,7 +1,8 @@
 """Serves the model that the worker uses when no agent is configured.
 
-It speaks the OpenAI protocol on loopback and needs no network: llama.cpp comes with
-the package xllamacpp. `make run` downloads the model's file and starts this program.
+It speaks the OpenAI protocol, on loopback unless --host says otherwise, and needs no network:
+llama.cpp comes with the package xllamacpp. `make run` downloads the model's file and starts this
+program; in a container start.sh does.
 It stops on SIGTERM, on SIGINT and when the process that started it is gone.
 """
 
@@ -28,14 +29,14 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def start(path: str, name: str, port: int) -> object:
+def start(path: str, name: str, host: str, port: int) -> object:
     """Loads the model and returns the server, which answers in threads of its own."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()
     params.model.path = path
     params.model_alias = {name}
-    params.hostnames = ["127.0.0.1"]
+    params.hostnames = [host]
     params.port = port
     params.n_parallel = SLOTS
     params.n_ctx = SLOTS * TOKENS_PER_SLOT
@@ -68,11 +69,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="a GGUF file")
     parser.add_argument("--name", required=True, help="the model's id in the API")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
     parser.add_argument("--port", type=int, default=8012)
     args = parser.parse_args()
 
     parent = os.getppid()  # before loading: it may be gone by the time that is done
-    server = start(args.model, args.name, args.port)
+    server = start(args.model, args.name, args.host, args.port)
     print(f"{args.name} answers on {server.listening_address}/v1", flush=True)
     wait_for_end(parent)
 
