@@ -1,10 +1,12 @@
 """An OpenAI-compatible endpoint for checks. It mostly writes at once, sometimes after a delay, and
 sometimes refuses, so that jobs end in every way; about growing tomatoes it always writes; "Growing
 slowly" it streams slowly, and "Growing at length" a long post fast. It is a search of the web as well, which finds
-pages of its own. Prints its address, and serves until it is killed."""
+pages of its own. Prints its address, and serves until it is killed. HOST and PORT are arguments, or it
+is a free port of this machine's own address."""
 
 import hashlib
 import json
+import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -98,6 +100,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    print(f"http://127.0.0.1:{server.server_port}/v1", flush=True)
+    host, port = sys.argv[1:] or ("127.0.0.1", 0)
+    server = ThreadingHTTPServer((host, int(port)), Handler)
+    print(f"http://{host}:{server.server_port}/v1", flush=True)
     server.serve_forever()

@@ -2,17 +2,17 @@
 # Downloads the local model into /models, once, and serves it: the command of this folder's image.
 set -euo pipefail
 
-if [[ -n ${AGENT-}${AGENT_URL-} ]]; then
-    echo "AGENT or AGENT_URL is set, so the local model is not needed."
-    exit 0
-fi
-
 # As process 1, Python would take no notice of signals for which it has no handler.
 trap 'kill -TERM $! 2>/dev/null; wait; exit 0' TERM INT
 run() {
     "$@" &
     wait $!
 }
+
+if [[ -n ${AGENT-}${AGENT_URL-} ]]; then
+    echo "AGENT or AGENT_URL is set, so the local model is not needed."
+    run sleep infinity # Ending, it would be restarted.
+fi
 
 run python3 setup_model.py /models
 { read -r model && read -r file && read -r why_small; } </models/chosen
