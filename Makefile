@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run demo test test-web eval chaos fuzz-api lint-api clients bench docs check fmt lint rules deny fuzz
+.PHONY: help run demo install uninstall test test-web test-containers eval chaos fuzz-api lint-api clients bench docs check fmt lint rules deny fuzz
 
 # The topic as typed: make must not expand it.
 override TOPIC := $(value TOPIC)
@@ -8,7 +8,7 @@ export TOPIC
 export ONLY AGAINST SHORT KEEP
 
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 run: ## Build and start the local model, the API and one worker; Ctrl-C stops them
 	@scripts/run.sh
@@ -17,11 +17,36 @@ demo: ## Write a post against the running service: make demo TOPIC="..."
 	@command -v python3 >/dev/null || { echo "make demo needs Python 3."; exit 1; }
 	@python3 scripts/demo.py
 
+PREFIX = /usr/local
+SYSCONFDIR = /etc
+RELEASE = $(or $(CARGO_TARGET_DIR),target)/release
+programs = $(DESTDIR)$(PREFIX)/libexec/blog-post
+units = $(DESTDIR)$(PREFIX)/lib/systemd/system
+settings = $(DESTDIR)$(SYSCONFDIR)/blog-post
+
+install: ## Install the release binaries and their systemd units, to PREFIX (/usr/local)
+	@test -x $(RELEASE)/api && test -x $(RELEASE)/worker || \
+		{ echo "Build them first: cargo build --release --locked"; exit 1; }
+	install -d $(programs) $(units) $(settings)
+	install $(RELEASE)/api $(RELEASE)/worker $(programs)
+	install -m 644 .env.example $(settings)/env.example
+	for unit in blog-post-api.service blog-post-worker.service; do \
+		sed 's|/usr/local/|$(PREFIX)/|; s|/etc/|$(SYSCONFDIR)/|' deploy/systemd/$$unit > $(units)/$$unit || exit 1; \
+		chmod 644 $(units)/$$unit; \
+	done
+
+uninstall: ## Remove what `make install` has installed; data and settings stay
+	rm -f $(units)/blog-post-api.service $(units)/blog-post-worker.service $(settings)/env.example
+	rm -rf $(programs)
+
 test: ## Run all tests, on SQLite and on Postgres
 	@scripts/test.sh
 
 test-web: ## Use the page in Chromium, and take pictures of it
 	@scripts/test-web.sh
+
+test-containers: ## Build the images and test docker-compose.yml, with a stub or MODEL=smollm2-135m
+	@MODEL=$(MODEL) BUILD=$(BUILD) python3 scripts/test-containers/main.py
 
 eval: ## Measure the writing, beside the same model asked once: settings in scripts/eval/settings.py
 	@python3 scripts/eval/main.py
@@ -56,6 +81,7 @@ rules:
 	@scripts/check-layers.sh
 	@scripts/check-security-doc.sh
 	@python3 scripts/check-docs.py
+	@scripts/check-deploy.sh
 	@cd scripts/eval && python3 -m unittest --quiet test_metrics test_report
 	@cd worker/local_model && python3 -m unittest --quiet --buffer
 
