@@ -27,6 +27,6 @@ ENV LISTEN_ADDR=0.0.0.0:8000 \
     METRICS_ADDR=0.0.0.0:9090 \
     DATA_DIR=/data
 EXPOSE 8000
-# Docker alone keeps this; for other engines docker-compose.yml has it, too. A worker has no /ready.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["http-ok", "127.0.0.1", "8000", "/ready"]
+# For the API; a worker has no /ready. Docker alone keeps this, so docker-compose.yml has checks, too.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD http-ok 127.0.0.1 "${LISTEN_ADDR##*:}" /ready
 CMD ["api"]
