@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
 # One image with both programs: `api` by default, `worker` as the command.
 
-FROM rust:1.95-slim-bookworm AS build
+FROM docker.io/library/rust:1.95-slim-bookworm AS build
 WORKDIR /src
 COPY . .
 # The caches are not part of the image, so the programs are copied out of them. Cargo detects
@@ -14,7 +14,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     && cargo build --locked --release --bins \
     && cp target/release/api target/release/worker /usr/local/bin/
 
-FROM debian:bookworm-slim
+FROM docker.io/library/debian:bookworm-slim
 RUN useradd --system --uid 10001 --user-group --no-log-init --no-create-home --home-dir /data blog \
     && install --directory --owner=blog --group=blog --mode=700 /data
 # The authorities of TLS, without the package that makes this file of them.
