@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # One image with both programs: `api` by default, `worker` as the command.
 
 FROM docker.io/library/rust:1.95-slim-bookworm AS build
