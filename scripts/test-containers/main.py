@@ -105,6 +105,7 @@ class Stack:
         settings = set(re.findall(r"\$\{(\w+)", COMPOSE_FILE.read_text()))
         self.env = {name: value for name, value in os.environ.items() if name not in settings}
         self.env |= {"API_PORT": str(self.port), "JOB_LEASE_SECS": "3"}
+        self.env |= {"ACCESS_TOKEN_TTL_SECS": "86400"}  # a model may write for longer than 15 minutes
         files = ["--file", COMPOSE_FILE]
         if MODEL:
             self.env["LOCAL_MODEL"] = MODEL
