@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Measures the release programs, on SQLite and on Postgres. Settings, from the environment:
 #
-#   ONLY=reads      a part: idle, pickup, drain, queue, enqueue, reads
+#   ONLY=reads      a part: idle, pickup, drain, queue, enqueue, reads; or build, which is no other
 #   AGAINST=main    a commit or branch, whose programs are built, too, and measured in turn with ours
 #   SHORT=1         a second each and no large database, for ratios
 #   KEEP=1          keep the results in api/benches/results.json, which later runs compare with
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+[ "${ONLY-}" != build ] || exec scripts/bench-build.sh
 arguments=(${ONLY-})
 [ -z "${SHORT-}" ] || arguments+=(--short)
 [ -z "${KEEP-}" ] || arguments+=(--keep)
