@@ -42,16 +42,16 @@ pub(crate) async fn get_job(
     headers: HeaderMap,
 ) -> Result<Response> {
     let db = state.db.read();
+    let mut job = me.job(id).one(db).await?.ok_or(Error::NotFound)?;
     let acquire = |max_wait| state.long_polls.try_acquire(me.user.id, max_wait);
     if let Some(permit) = max_wait(wait)?.and_then(acquire) {
-        let job = me.job(id).one(db).await?.ok_or(Error::NotFound)?;
         let before = (job.status, job.phase);
         let has_changed =
             |now: JobState| now.status.is_finished() || (now.status, now.phase) != before;
         permit.wait_for(id, has_changed).await?;
+        job = me.job(id).one(db).await?.ok_or(Error::NotFound)?;
     }
-    let job = Job::find(db, me.job(id)).await?.ok_or(Error::NotFound)?;
-    job_response(&headers, &job)
+    job_response(&headers, &Job::load_one(db, job).await?)
 }
 
 pub(super) fn max_wait(wait: Option<u64>) -> Result<Option<Duration>> {

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use entity::{attempt, job};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, JoinType, QueryFilter, QuerySelect, Select,
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
 };
 use serde::Serialize;
 use shared::queue;
@@ -177,6 +177,10 @@ impl Job {
         if !started.is_empty() {
             let rows = attempt::Entity::find()
                 .filter(attempt::Column::JobId.is_in(started))
+                // Times alone would not do: the clock may be set back.
+                .order_by_asc(attempt::Column::Attempt)
+                .order_by_asc(attempt::Column::StartedAt)
+                .order_by_asc(attempt::Column::Id)
                 .all(db)
                 .await?;
             for row in rows {
@@ -191,40 +195,11 @@ impl Job {
             positions.extend(found.iter().map(|found| (found.id, found.position)));
         }
         let job = |job: job::Model| {
-            let mut attempts = attempts.remove(&job.id).unwrap_or_default();
-            sort(&mut attempts);
+            let attempts = attempts.remove(&job.id).unwrap_or_default();
             let position = positions.get(&job.id).copied();
             Job::new(job, attempts, position)
         };
         Ok(jobs.into_iter().map(job).collect())
-    }
-
-    /// Loads the job that `query` finds, in one statement unless it is queued.
-    pub(in crate::routes) async fn find(
-        db: &impl ConnectionTrait,
-        query: Select<job::Entity>,
-    ) -> Result<Option<Job>, DbErr> {
-        let attempts = job::Entity::belongs_to(attempt::Entity)
-            .from(job::Column::Id)
-            .to(attempt::Column::JobId);
-        let rows = query
-            .join(JoinType::LeftJoin, attempts.into())
-            .select_also(attempt::Entity)
-            .all(db)
-            .await?;
-        let (mut found, mut attempts) = (None, Vec::new());
-        for (job, attempt) in rows {
-            found = Some(job);
-            attempts.extend(attempt);
-        }
-        let Some(job) = found else { return Ok(None) };
-        sort(&mut attempts);
-        let positions = match job.status {
-            job::Status::Queued => queue::positions(db, &[job.id]).await?,
-            _ => Vec::new(),
-        };
-        let position = positions.first().map(|found| found.position);
-        Ok(Some(Job::new(job, attempts, position)))
     }
 
     pub(in crate::routes) async fn load_one(
@@ -283,11 +258,6 @@ impl JobSummary {
         };
         Ok(jobs.map(summary).collect())
     }
-}
-
-/// The earliest first. Times alone would not do: the clock may be set back.
-fn sort(attempts: &mut [attempt::Model]) {
-    attempts.sort_by_key(|attempt| (attempt.attempt, attempt.started_at, attempt.id));
 }
 
 fn warnings(json: Option<&str>) -> Vec<job::Warning> {

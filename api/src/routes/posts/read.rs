@@ -5,7 +5,6 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use entity::{job, post};
-use sea_orm::{ColumnTrait, QueryFilter};
 
 use super::response::Post;
 use crate::auth::current_user::CurrentUser;
@@ -112,10 +111,8 @@ pub(crate) async fn get_post_status(
     headers: HeaderMap,
 ) -> Result<Response> {
     let db = state.db.read();
-    let job = job::Entity::latest_of_posts(vec![id]).filter(job::Column::UserId.eq(me.user.id));
-    if let Some(job) = Job::find(db, job).await? {
-        return job_response(&headers, &job);
-    }
-    let post = me.post(id).one(db).await?;
-    Err(post.map_or(Error::NotFound, |_| Error::JobPruned))
+    let post = me.post(id).one(db).await?.ok_or(Error::NotFound)?;
+    let job = job::Entity::of_post(post.id).one(db).await?;
+    let job = job.ok_or(Error::JobPruned)?;
+    job_response(&headers, &Job::load_one(db, job).await?)
 }

@@ -113,7 +113,8 @@ impl Post {
         post: post::Model,
         me: &CurrentUser,
     ) -> Result<Self, DbErr> {
-        let job = Job::find(db, job::Entity::latest_of_posts(vec![post.id])).await?;
+        let job = job::Entity::of_post(post.id).one(db).await?;
+        let job = Job::load(db, Vec::from_iter(job)).await?.pop();
         Post::load_with_job(db, post, job, me).await
     }
 
