@@ -5,4 +5,5 @@ pub(crate) mod browser;
 pub(crate) mod current_user;
 pub(crate) mod login_throttle;
 pub(crate) mod password;
+pub(crate) mod session_cache;
 pub(crate) mod tokens;

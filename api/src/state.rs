@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::api_keys::RefusedKeys;
 use crate::auth::password::Passwords;
+use crate::auth::session_cache::SessionCache;
 use crate::auth::tokens::SigningKeys;
 use crate::cached::Cached;
 use crate::concurrency_limit::{ConcurrencyLimit, PerUserLimit};
@@ -39,6 +40,7 @@ impl Deref for AppState {
 pub struct Shared {
     pub(crate) db: Database,
     pub(crate) keys: Arc<SigningKeys>,
+    pub(crate) sessions: SessionCache,
     pub(crate) refused_keys: RefusedKeys,
     pub(crate) passwords: Passwords,
     pub(crate) capabilities: Arc<Capabilities>,
@@ -71,6 +73,7 @@ impl AppState {
         Ok(AppState(Arc::new(Shared {
             events: EventHub::new(db.clone(), signal, stop.clone()),
             long_polls: LongPollHub::new(db.clone(), changes, stop),
+            sessions: SessionCache::new(&db),
             new_posts: PostInserter::new(db.clone(), &config),
             db,
             keys: Arc::new(SigningKeys::new(secret)),

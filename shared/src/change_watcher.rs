@@ -1,26 +1,21 @@
 //! Watches the database for commits, without running queries.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
-use sea_orm::DbBackend;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::database::Database;
+use crate::wal_index::WalIndex;
 
-/// SQLite's WAL index begins with a header that every commit changes, in a file that all processes
-/// share. Reading it takes a microsecond:
-/// <https://www.sqlite.org/walformat.html#the_wal_index_header>.
+/// How often the header of SQLite's WAL index is read, which every commit changes.
 const SQLITE_POLL_INTERVAL: Duration = Duration::from_millis(10);
-const WAL_INDEX_HEADER_LEN: usize = 48;
 
 /// How often a change is assumed on Postgres.
 const POSTGRES_POLL_INTERVAL: Duration = Duration::from_millis(200);
@@ -42,15 +37,14 @@ impl ChangeWatcher {
             notify,
             waiters: waiters.clone(),
         };
-        if db.backend() == DbBackend::Postgres {
-            tokio::spawn(poller.poll_postgres());
-        } else {
-            let pool = db.raw_connection().get_sqlite_connection_pool();
-            let options = pool.connect_options();
-            let mut index = options.get_filename().as_os_str().to_owned();
-            index.push("-shm");
-            let runtime = Handle::current();
-            std::thread::spawn(move || poller.watch_sqlite_wal(&runtime, index.as_ref()));
+        match WalIndex::path(db) {
+            None => {
+                tokio::spawn(poller.poll_postgres());
+            }
+            Some(index) => {
+                let runtime = Handle::current();
+                std::thread::spawn(move || poller.watch_sqlite_wal(&runtime, &index));
+            }
         }
         ChangeWatcher { changes, waiters }
     }
@@ -126,13 +120,11 @@ impl Poller {
     }
 
     fn watch_until_error(&self, runtime: &Handle, index: &Path) -> io::Result<()> {
-        // The file is not replaced as long as this process has a connection.
-        let index = File::open(index)?;
-        let mut last = [0; WAL_INDEX_HEADER_LEN];
+        let index = WalIndex::open(index)?;
+        let mut last = None;
         while runtime.block_on(self.is_wanted()) {
             sleep(SQLITE_POLL_INTERVAL);
-            let mut header = [0; WAL_INDEX_HEADER_LEN];
-            index.read_exact_at(&mut header, 0)?;
+            let header = Some(index.header()?);
             if header != last {
                 last = header;
                 self.notify.send_replace(());

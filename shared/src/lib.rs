@@ -15,3 +15,4 @@ pub mod private_file;
 pub mod queue;
 pub mod shutdown;
 pub mod trace;
+pub mod wal_index;

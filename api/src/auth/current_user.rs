@@ -1,5 +1,5 @@
-//! The current user. The session or API key is looked up for every request, so that a logout, a
-//! revoked key or a disabled account takes effect at once.
+//! The current user. The session or API key is looked up for every request, or known to be as it was
+//! looked up, so that a logout, a revoked key or a disabled account takes effect at once.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -97,13 +97,15 @@ async fn authenticate(parts: &Parts, state: &AppState) -> Result<CurrentUser> {
 
 async fn find_session(state: &AppState, token: &str) -> Result<(user::Model, session::Model)> {
     let claims = state.keys.read_access_token(token)?;
-    let found = session::Entity::find_by_id(claims.sid)
-        .find_also_related(user::Entity)
-        .one(state.db.read())
-        .await?;
-    let Some((session, Some(user))) = found else {
-        return Err(Error::SessionRevoked);
+    let look_up = async {
+        let found = session::Entity::find_by_id(claims.sid)
+            .find_also_related(user::Entity)
+            .one(state.db.read())
+            .await?;
+        Ok(found.and_then(|(session, user)| Some((session, user?))))
     };
+    let found = state.sessions.get(claims.sid, look_up).await?;
+    let (session, user) = found.ok_or(Error::SessionRevoked)?;
     if !session.is_active() || user.id != claims.sub {
         return Err(Error::SessionRevoked);
     }

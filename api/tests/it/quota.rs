@@ -2,8 +2,9 @@
 
 use entity::{job, post};
 use futures_util::future::join_all;
+use futures_util::join;
 use reqwest::Method;
-use sea_orm::DbBackend;
+use sea_orm::{DbBackend, EntityTrait};
 use serde_json::{Value, json};
 use testing::stub_openai::StubBehavior;
 use testing::{PASSWORD, TestClient, TestResponse, outcomes, post_path};
@@ -24,6 +25,38 @@ async fn rows(app: &TestApp) -> (u64, u64, i64) {
     let posts = app.count(post::Entity).await;
     let jobs = app.count(job::Entity).await;
     (posts, jobs, app.count_deliveries().await)
+}
+
+/// Requests that come at once share a transaction, and may be refused in it by themselves.
+#[tokio::test]
+async fn of_posts_that_many_ask_for_at_once_each_is_accepted_or_refused_by_itself() {
+    let app = TestApp::with(&["--user-max-active-jobs=3", "--user-max-bytes=1000"]).await;
+    let users = join_all(["ann", "bob", "cid", "dan"].map(|name| app.user(name))).await;
+    let full = app.user("eve").await;
+    let source = json!({ "title": "Straw", "text": "x".repeat(1000) });
+    let too_large = json!({ "topic": "Straws", "sources": [source] });
+    let small = json!({ "topic": "Straws" });
+
+    let asked = (0..6).flat_map(|_| users.iter().map(|user| user.post("/blogs", small.clone())));
+    let (answers, refused) = join!(join_all(asked), full.post("/blogs", too_large));
+    is_refused(&refused);
+    let (accepted, refused): (Vec<_>, Vec<_>) =
+        answers.into_iter().partition(|answer| answer.status == 202);
+    refused.iter().for_each(is_refused);
+    assert_eq!((accepted.len(), refused.len()), (12, 12));
+    assert_eq!(rows(&app).await, (12, 12, 12));
+    for user in &users {
+        let posts = user.get("/blogs").await.expect(200);
+        assert_eq!(posts["items"].as_array().unwrap().len(), 3);
+    }
+    // One of each owner in each round.
+    let jobs = job::Entity::find().all(app.db.read()).await.unwrap();
+    let mut turns: Vec<_> = jobs.iter().map(|job| (job.turn, job.user_id)).collect();
+    turns.sort_unstable();
+    turns.dedup();
+    assert_eq!(turns.len(), 12);
+    assert!(turns.iter().all(|(turn, _)| *turn < 3));
+    app.run_jobs().await;
 }
 
 #[tokio::test]

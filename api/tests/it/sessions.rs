@@ -2,7 +2,7 @@
 
 use chrono::TimeDelta;
 use entity::clock::now;
-use entity::session;
+use entity::{session, user};
 use reqwest::Method;
 use sea_orm::sea_query::Expr;
 use sea_orm::{ActiveModelTrait, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, Set};
@@ -227,4 +227,26 @@ async fn beyond_the_session_limit_the_least_recently_used_session_ends() {
     let longest = first.last_used_at - TimeDelta::hours(98);
     assert_eq!(used.min(), Some(longest));
     another.get("/users/me").await.expect(200);
+}
+
+/// On SQLite the session of the last request is kept until something is committed.
+#[tokio::test]
+async fn what_another_process_commits_counts_for_the_very_next_request() {
+    let app = TestApp::new().await;
+    let ann = app.user("ann").await;
+    let other = app.open_database().await;
+    for _ in 0..20 {
+        for (disabled_at, status) in [(Some(now()), 403), (None, 200)] {
+            // Twice: the first may look it up, the second may know it.
+            let change = user::Entity::update_many()
+                .col_expr(user::Column::DisabledAt, Expr::value(disabled_at));
+            other
+                .transaction(async move |tx| change.exec(tx).await)
+                .await
+                .unwrap();
+            ann.get("/users/me").await.assert_status(status);
+            ann.get("/users/me").await.assert_status(status);
+        }
+    }
+    other.close().await;
 }
