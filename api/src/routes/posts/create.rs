@@ -135,7 +135,8 @@ pub(crate) async fn create_post(
         },
         owner: me.clone(),
     };
-    let response = if once.has_key() {
+    // Sources may be megabytes, for which others would have to wait.
+    let response = if once.has_key() || !new.sources.is_empty() {
         let first = once.clone();
         let insert = state.new_posts.clone();
         let work = async move |tx: &_| {

@@ -86,9 +86,13 @@ async fn insert_posts(
     let mut check = |new: &NewPost| {
         let owner = new.owner.user.id;
         let quota = quotas.get_mut(&owner).ok_or(Error::AccountDisabled)?;
-        quota.take()?;
+        let mut left = *quota;
+        left.take()?;
         let sources = new.sources.iter().map(|source| i64::from(source.bytes()));
-        limits.storage.take(usage.get_mut(&owner), sources.sum())
+        limits.storage.take(usage.get_mut(&owner), sources.sum())?;
+        // Not before: what is refused takes nothing from the owner's next one.
+        *quota = left;
+        Ok(())
     };
     let refusals: Vec<Option<Error>> = new.iter().map(|new| check(new).err()).collect();
     let refused = refusals.iter().map(Option::is_some);
