@@ -47,6 +47,8 @@ pub(super) async fn read(program: &Path, document: &[u8]) -> Result<Extract, Sta
         let mut process = Command::new(program)
             .arg(COMMAND)
             .env_clear()
+            // The allocator would reserve all that MAX_MEMORY allows before it is set.
+            .env("MIMALLOC_ARENA_RESERVE", "32MiB")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
