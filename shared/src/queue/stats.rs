@@ -167,26 +167,40 @@ pub struct QueuePosition {
 }
 
 /// Positions beyond this say little, and are expensive to count.
-const MAX_POSITION: u64 = 1000;
+const MAX_POSITION: i64 = 1000;
+
+/// For more jobs than this the next thousand are numbered once; for fewer, those ahead of each job are
+/// counted, which takes a sixth of the time for one.
+const MAX_COUNTED: usize = 6;
 
 /// The positions of those of `jobs` that are among the next thousand, in any order.
 pub async fn positions(
     db: &impl ConnectionTrait,
     jobs: &[Uuid],
 ) -> Result<Vec<QueuePosition>, DbErr> {
-    // Counted once for all of them. Partial indexes match only literal conditions: of a parameter,
-    // the planner does not know whether it will have the value that the index is for.
-    let next = format!(
-        "SELECT id, ROW_NUMBER() OVER (ORDER BY turn, id) AS position FROM generation_jobs \
-         WHERE status = 'queued' AND next_attempt_at IS NULL \
-         ORDER BY turn, id LIMIT {MAX_POSITION}"
-    );
+    // Partial indexes match only literal conditions: of a parameter, the planner does not know
+    // whether it will have the value that the index is for.
+    let ready = "status = 'queued' AND next_attempt_at IS NULL";
+    let positions = if jobs.len() <= MAX_COUNTED {
+        format!(
+            "SELECT id, (SELECT COUNT(*) FROM (SELECT 1 FROM generation_jobs AS ahead \
+             WHERE ahead.status = 'queued' AND ahead.next_attempt_at IS NULL \
+             AND (ahead.turn, ahead.id) <= (generation_jobs.turn, generation_jobs.id) \
+             LIMIT {MAX_POSITION} + 1) AS counted) AS position \
+             FROM generation_jobs WHERE {ready}"
+        )
+    } else {
+        format!(
+            "SELECT id, position FROM (SELECT id, ROW_NUMBER() OVER (ORDER BY turn, id) AS position \
+             FROM (SELECT id, turn FROM generation_jobs WHERE {ready} \
+             ORDER BY turn, id LIMIT {MAX_POSITION}) AS next) AS numbered WHERE TRUE"
+        )
+    };
     let placeholders: Vec<String> = (1..=jobs.len()).map(|n| format!("${n}")).collect();
-    let sql = format!(
-        "SELECT id, position FROM ({next}) AS next WHERE id IN ({})",
-        placeholders.join(", ")
-    );
+    let sql = format!("{positions} AND id IN ({})", placeholders.join(", "));
     let jobs = jobs.iter().map(|job| Value::from(*job));
     let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, jobs);
-    QueuePosition::find_by_statement(statement).all(db).await
+    let mut positions = QueuePosition::find_by_statement(statement).all(db).await?;
+    positions.retain(|job| job.position <= MAX_POSITION);
+    Ok(positions)
 }
