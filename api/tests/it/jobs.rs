@@ -283,3 +283,25 @@ async fn the_latest_job_is_the_last_enqueued_whatever_clocks_say() {
         last = id;
     }
 }
+
+/// Those of many jobs are found in another way than that of one.
+#[tokio::test]
+async fn a_list_of_jobs_has_the_positions_that_each_job_has() {
+    let mut app = TestApp::new().await;
+    app.allow_unfinished_jobs();
+    let (ann, bob) = (app.user("ann").await, app.user("bob").await);
+    for _ in 0..8 {
+        ann.create_post("Straws").await;
+        bob.create_post("Straws").await;
+    }
+    let listed = ann.get("/jobs").await.items();
+    let mut positions = Vec::new();
+    for job in &listed {
+        let alone = ann.get(&format!("/jobs/{}", text(&job["id"]))).await;
+        let position = alone.expect(200)["queue_position"].clone();
+        assert_eq!(job["queue_position"], position);
+        positions.push(position);
+    }
+    // Every second one, the newest first.
+    assert_eq!(positions, [15, 13, 11, 9, 7, 5, 3, 1]);
+}
