@@ -1,7 +1,5 @@
 //! Watches the database for commits, without running queries.
 
-use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::sleep;
@@ -37,7 +35,7 @@ impl ChangeWatcher {
             notify,
             waiters: waiters.clone(),
         };
-        match WalIndex::path(db) {
+        match db.wal_index().cloned() {
             None => {
                 tokio::spawn(poller.poll_postgres());
             }
@@ -110,26 +108,21 @@ impl Poller {
     }
 
     /// Runs on a thread of its own: waking the runtime would cost more than the read.
-    fn watch_sqlite_wal(self, runtime: &Handle, index: &Path) {
-        while let Err(error) = self.watch_until_error(runtime, index) {
-            tracing::warn!(%error, "can't watch the database for changes; trying again");
-            // A change may have been missed.
-            self.notify.send_replace(());
-            sleep(Duration::from_secs(1));
-        }
-    }
-
-    fn watch_until_error(&self, runtime: &Handle, index: &Path) -> io::Result<()> {
-        let index = WalIndex::open(index)?;
+    fn watch_sqlite_wal(self, runtime: &Handle, index: &WalIndex) {
         let mut last = None;
         while runtime.block_on(self.is_wanted()) {
             sleep(SQLITE_POLL_INTERVAL);
-            let header = Some(index.header()?);
-            if header != last {
-                last = header;
-                self.notify.send_replace(());
+            match index.header() {
+                Ok(header) if Some(header) == last => continue,
+                Ok(header) => last = Some(header),
+                Err(error) => {
+                    tracing::warn!(%error, "can't watch the database for changes; trying again");
+                    sleep(Duration::from_secs(1));
+                    // One may be missed.
+                    last = None;
+                }
             }
+            self.notify.send_replace(());
         }
-        Ok(())
     }
 }

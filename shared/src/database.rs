@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use tracing::Instrument;
 
 use crate::config::StorageSettings;
+use crate::wal_index::WalIndex;
 
 mod backup;
 mod draft;
@@ -52,6 +53,8 @@ pub struct Database {
     write: DatabaseConnection,
     /// Only on SQLite.
     writer: Option<GroupCommitWriter>,
+    /// Only on SQLite.
+    wal_index: Option<Arc<WalIndex>>,
     /// Held for as long as there may be connections. Only on SQLite.
     _open_lock: Option<Arc<OpenLock>>,
 }
@@ -80,6 +83,11 @@ impl Database {
     /// The kind of database.
     pub fn backend(&self) -> DbBackend {
         self.write.get_database_backend()
+    }
+
+    /// What tells of commits; None on Postgres.
+    pub fn wal_index(&self) -> Option<&Arc<WalIndex>> {
+        self.wal_index.as_ref()
     }
 
     /// Waits until a query times out because Postgres is unreachable: other connections may be

@@ -5,7 +5,6 @@
 //! Postgres has no such sign: there each request looks its session up.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use entity::{session, user};
@@ -23,7 +22,7 @@ pub(crate) struct SessionCache(Option<Arc<Inner>>);
 
 #[derive(Debug)]
 struct Inner {
-    index: WalIndex,
+    index: Arc<WalIndex>,
     sessions: Mutex<Sessions>,
 }
 
@@ -39,16 +38,11 @@ pub(crate) type Found = (session::Model, user::Model);
 
 impl SessionCache {
     pub(crate) fn new(db: &Database) -> Self {
-        let open = |path: PathBuf| {
-            let index = WalIndex::open(&path).inspect_err(|error| {
-                tracing::warn!(%error, "sessions are looked up for each request");
-            });
-            Some(Arc::new(Inner {
-                index: index.ok()?,
-                sessions: Mutex::default(),
-            }))
+        let inner = |index: &Arc<WalIndex>| Inner {
+            index: index.clone(),
+            sessions: Mutex::default(),
         };
-        SessionCache(WalIndex::path(db).and_then(open))
+        SessionCache(db.wal_index().map(inner).map(Arc::new))
     }
 
     /// The session of this id, looked up by `look_up` unless it is known.

@@ -59,6 +59,7 @@ pub(super) async fn open(url: &str, max_connections: u32) -> anyhow::Result<Data
         },
         write: pool,
         writer: None,
+        wal_index: None,
         _open_lock: None,
     };
     db.synchronize_clock().await?;

@@ -18,6 +18,7 @@ use super::reader::Connections;
 use super::sqlite_readers::SqliteReaders;
 use super::{Database, OpenLock, Reader, STATEMENT_CACHE_CAPACITY};
 use crate::private_file;
+use crate::wal_index::WalIndex;
 
 pub(super) async fn open(url: &str) -> anyhow::Result<Database> {
     let options = options(url)?;
@@ -43,10 +44,13 @@ pub(super) async fn open(url: &str) -> anyhow::Result<Database> {
         stalls: Arc::default(),
     };
     let writer = GroupCommitWriter::new(write.clone(), options.get_filename())?;
+    let wal_index = WalIndex::open(options.get_filename());
+    let wal_index = wal_index.context("DATABASE_URL: can't read SQLite's WAL index")?;
     Ok(Database {
         read,
         write,
         writer: Some(writer),
+        wal_index: Some(Arc::new(wal_index)),
         _open_lock: Some(Arc::new(open_lock)),
     })
 }
