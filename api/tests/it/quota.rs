@@ -59,6 +59,32 @@ async fn of_posts_that_many_ask_for_at_once_each_is_accepted_or_refused_by_itsel
     app.run_jobs().await;
 }
 
+/// As if the database refused one of many in a transaction, for whatever reason.
+#[tokio::test]
+async fn a_post_that_cannot_be_stored_harms_none_that_is_asked_for_with_it() {
+    let app = TestApp::new().await;
+    let once = "CREATE UNIQUE INDEX once ON blog_posts (topic) WHERE topic = 'Once'";
+    app.execute(once).await;
+    let users = join_all(["ann", "bob", "cid"].map(|name| app.user(name))).await;
+    let topics = ["One", "Once", "Two", "Once", "Three"];
+    let asked = topics.into_iter().flat_map(|topic| {
+        let body = json!({ "topic": topic });
+        let ask = move |user: &TestClient| {
+            let (user, body) = (user.clone(), body.clone());
+            async move { user.post("/blogs", body).await }
+        };
+        users.iter().map(ask)
+    });
+    let answers = join_all(asked).await;
+    let accepted: Vec<_> = answers.iter().filter(|it| it.status == 202).collect();
+    assert_eq!(accepted.len(), 3 * 3 + 1);
+    assert_eq!(rows(&app).await, (10, 10, 10));
+    for failed in answers.iter().filter(|it| it.status != 202) {
+        failed.assert_error(500, "internal");
+    }
+    app.run_jobs().await;
+}
+
 #[tokio::test]
 async fn a_user_at_the_job_quota_gets_no_other_job_and_nothing_changes() {
     let app = TestApp::with(&["--user-max-active-jobs=2"]).await;
