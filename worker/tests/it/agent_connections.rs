@@ -1,9 +1,12 @@
 //! Connections to a provider: kept where it keeps them, and nothing is lost where it does not.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures_util::join;
 use testing::stub::{Act, Stub};
 use testing::stub_openai::{DONE, delta, finish};
+use tokio::sync::Notify;
 use worker::agent::{AgentErrorKind, OpenAi};
 
 use super::agent_provider::{assert_retry, call, limits};
@@ -63,4 +66,34 @@ async fn a_call_on_a_new_connection_is_not_made_again() {
         AgentErrorKind::Unavailable,
     );
     assert_eq!((stub.calls().len(), stub.connections()), (1, 1));
+}
+
+/// A provider of which it is not known yet whether its paths begin with a version.
+#[tokio::test]
+async fn of_calls_at_once_each_finds_the_path_that_the_provider_knows() {
+    let gate = Arc::new(Notify::new());
+    let opened = gate.clone();
+    let missing = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    let number = AtomicUsize::new(0);
+    let stub = Stub::start(move |call| {
+        if call.line.contains(" /chat/") {
+            return kept();
+        }
+        let missing = Act::Raw(missing.to_owned());
+        match number.fetch_add(1, Ordering::Relaxed) {
+            0 => vec![Act::Gate(opened.clone()), missing],
+            _ => vec![missing],
+        }
+    });
+    let stub = stub.await;
+    let agent = OpenAi::new(&stub.url(), None, &[], limits()).unwrap();
+    let second = async {
+        stub.called(1).await;
+        let text = call(&agent).await.unwrap().text;
+        gate.notify_one();
+        text
+    };
+    let (first, second) = join!(call(&agent), second);
+    assert_eq!(first.unwrap().text, "Tea.");
+    assert_eq!(second, "Tea.");
 }

@@ -90,11 +90,11 @@ impl Endpoint {
             true => end.min(Instant::now() + self.limits.first_token_timeout),
             false => end,
         };
-        let mut response = self
-            .post(self.used.load(Ordering::Relaxed), body, begin)
-            .await?;
+        // Another call may change it meanwhile.
+        let used = self.used.load(Ordering::Relaxed);
+        let mut response = self.post(used, body, begin).await?;
         if matches!(response.status().as_u16(), 404 | 405) && self.urls.len() > 1 {
-            let other = 1 - self.used.load(Ordering::Relaxed);
+            let other = 1 - used;
             let second = self.post(other, body, begin).await?;
             if !matches!(second.status().as_u16(), 404 | 405) {
                 self.used.store(other, Ordering::Relaxed);
