@@ -52,7 +52,7 @@ impl PostInserter {
         PostInserter {
             limits,
             batches: Batcher::new(db, move |tx, new, lock_mode| {
-                insert_posts(tx, new, limits, lock_mode).boxed()
+                insert_batch(tx, new, limits, lock_mode).boxed()
             }),
         }
     }
@@ -71,6 +71,23 @@ impl PostInserter {
         let post = posts.pop();
         post.unwrap_or_else(|| Err(Error::Internal("a new post is missing".to_owned())))
     }
+}
+
+/// Inserts a batch, or one post of a batch that has failed. It may be there: if the connection to
+/// Postgres is lost during a commit, it is not known whether that was done.
+async fn insert_batch(
+    tx: &DatabaseTransaction,
+    new: Vec<NewPost>,
+    limits: Limits,
+    lock_mode: LockMode,
+) -> Result<Vec<Result<Post>>, DbErr> {
+    if let [new] = &new[..]
+        && lock_mode == LockMode::Wait
+        && let Some(post) = new.owner.post(new.id).one(tx).await?
+    {
+        return Ok(vec![Ok(Post::load(tx, post, &new.owner).await?)]);
+    }
+    insert_posts(tx, new, limits, lock_mode).await
 }
 
 /// Inserts those of the posts that their owners may have.
@@ -148,5 +165,88 @@ fn row(new: &NewPost) -> post::Model {
         version: 1,
         created_at: now,
         updated_at: now,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use chrono::TimeDelta;
+    use clap::Parser;
+    use entity::{session, user};
+    use sea_orm::PaginatorTrait;
+    use shared::config::StorageSettings;
+    use shared::queue::RequestOrigin;
+
+    use super::*;
+    use crate::auth::current_user::Credential;
+
+    async fn database(folder: &Path) -> Database {
+        let settings = StorageSettings::new(None, folder);
+        let db = Database::open(&settings).await.unwrap();
+        db.migrate().await.unwrap();
+        db
+    }
+
+    async fn user(db: &Database) -> CurrentUser {
+        let user = user::Model {
+            id: Uuid::now_v7(),
+            username: "ann".to_owned(),
+            username_key: "ann".to_owned(),
+            password_hash: "none".to_owned(),
+            role: user::Role::User,
+            disabled_at: None,
+            created_at: now(),
+        };
+        let row = user.clone().into_active_model();
+        let insert = user::Entity::insert(row).exec(db.raw_connection());
+        insert.await.unwrap();
+        let session = session::Model {
+            id: Uuid::now_v7(),
+            user_id: user.id,
+            created_at: now(),
+            last_used_at: now(),
+            expires_at: now() + TimeDelta::days(1),
+            revoked_at: None,
+            user_agent: None,
+            ip: None,
+        };
+        CurrentUser {
+            user,
+            credential: Credential::Session(session),
+        }
+    }
+
+    /// As after a commit that was done, but whose answer was lost: what is in doubt is done again.
+    #[tokio::test]
+    async fn a_post_that_is_inserted_again_is_the_one_that_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = database(folder.path()).await;
+        let owner = user(&db).await;
+        let id = Uuid::now_v7();
+        let new = NewPost {
+            id,
+            topic: "Growing tomatoes".to_owned(),
+            sources: Vec::new(),
+            job: NewJob {
+                post: id,
+                user: owner.user.id,
+                review: false,
+                section: None,
+                options: serde_json::json!({}),
+                model: "a-model".to_owned(),
+                max_attempts: 3,
+                origin: RequestOrigin::default(),
+            },
+            owner,
+        };
+        let posts = PostInserter::new(db.clone(), &Config::parse_from(["api"]));
+        let first = posts.insert(new.clone()).await.unwrap();
+        let again = posts.insert(new).await.unwrap();
+        let json = |post: &Post| serde_json::to_value(post).unwrap();
+        assert_eq!(json(&again), json(&first));
+        let count = post::Entity::find().count(db.read()).await;
+        assert_eq!(count.unwrap(), 1);
     }
 }
