@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
-use sea_orm::{DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, TransactionTrait};
+use sea_orm::{
+    DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqlxPostgresConnector,
+    TransactionTrait,
+};
 use tokio::time::timeout;
 use tracing::Instrument;
 
@@ -78,6 +81,17 @@ impl Database {
     /// The connection for writing, past [`Database::transaction`]: for apalis, and for tests.
     pub fn raw_connection(&self) -> &DatabaseConnection {
         &self.write
+    }
+
+    /// A connection for work on whole tables, such as migrations: on Postgres nothing that it does or
+    /// waits for times out. On SQLite nothing ever does, and it is the writing one.
+    pub(crate) async fn without_timeouts(&self) -> Result<DatabaseConnection, sqlx::Error> {
+        if self.backend() != DbBackend::Postgres {
+            return Ok(self.write.clone());
+        }
+        let pool = self.write.get_postgres_connection_pool();
+        let pool = postgres::without_timeouts(pool).await?;
+        Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))
     }
 
     /// The kind of database.

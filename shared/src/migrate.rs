@@ -4,14 +4,9 @@
 //! during an upgrade or after a rollback. The rules in [`migration`] make that harmless, unless a
 //! migration's name says that it is not.
 
-use std::time::Duration;
-
 use anyhow::{Context, bail};
 use migration::{BREAKING, SETS};
-use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, SqlxPostgresConnector, TransactionTrait,
-};
-use sqlx::postgres::PgPoolOptions;
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, TransactionTrait};
 
 use crate::config::StorageSettings;
 use crate::database::{Database, immediate, lock_file, refuse_missing};
@@ -134,25 +129,17 @@ impl Database {
     }
 
     async fn migrate_postgres(&self) -> anyhow::Result<()> {
-        let pool = self.raw_connection().get_postgres_connection_pool();
-        let options = pool.connect_options().as_ref().clone();
-        // A migration, and processes that wait for it, may take any time.
-        let no_timeouts = ["lock_timeout", "statement_timeout"].map(|name| (name, "0"));
-        let pool = PgPoolOptions::new()
-            .max_connections(2)
-            .acquire_timeout(Duration::from_secs(10))
-            .connect_with(options.options(no_timeouts))
-            .await?;
-        let mut lock = pool.acquire().await?;
+        // Processes that wait for a migration do so as long as it takes.
+        let db = self.without_timeouts().await?;
+        let mut lock = db.get_postgres_connection_pool().acquire().await?;
         // The lock is released when its connection closes.
         sqlx::query("SELECT pg_advisory_lock($1)")
             .bind(MIGRATION_LOCK)
             .execute(&mut *lock)
             .await?;
-        let db = SqlxPostgresConnector::from_sqlx_postgres_pool(pool.clone());
         let migrated = migrate_locked(&db).await;
         lock.detach();
-        pool.close().await;
+        db.close().await?;
         migrated
     }
 }

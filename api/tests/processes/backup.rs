@@ -542,6 +542,40 @@ async fn a_restore_tells_what_it_undoes_and_may_itself_be_undone() {
     api.stop().await.assert_no_warnings();
 }
 
+/// A client may have those of every past that there was.
+#[tokio::test]
+async fn no_event_gets_a_number_again_however_often_a_database_is_restored() {
+    let Some(service) = sqlite(Service::new()) else {
+        return;
+    };
+    let api = service.api().await;
+    let ann = api.user("ann").await;
+    ann.create_post("Growing tomatoes").await;
+    succeeded(&run(&service, &["backup", "backup.db"]).await);
+    api.stop().await;
+
+    let mut highest = highest_event(&service).await;
+    assert!(highest > 0);
+    succeeded(&run(&service, &["restore", "backup.db"]).await);
+    let first = kept(&service);
+    for restored in ["backup.db", "backup.db", first.to_str().unwrap()] {
+        let number = highest_event(&service).await;
+        assert!(number > highest, "{number}");
+        highest = number;
+        succeeded(&run(&service, &["restore", restored]).await);
+    }
+    assert!(highest_event(&service).await > highest);
+}
+
+/// The number of the last event of any job.
+async fn highest_event(service: &Service) -> i32 {
+    let mut connection = connect(&database_file(service)).await;
+    let highest = "SELECT MAX(last_event) FROM generation_jobs";
+    let highest = sqlx::query_scalar(highest).fetch_one(&mut connection).await;
+    connection.close().await.unwrap();
+    highest.unwrap()
+}
+
 /// SQLite would apply it to whatever file has its name.
 #[tokio::test]
 async fn a_wal_that_was_left_behind_does_not_reach_a_restored_database() {

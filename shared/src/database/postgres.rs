@@ -66,6 +66,18 @@ pub(super) async fn open(url: &str, max_connections: u32) -> anyhow::Result<Data
     Ok(db)
 }
 
+/// Another pool for the same database, for work on whole tables: nothing that it does or waits for
+/// times out.
+pub(super) async fn without_timeouts(pool: &PgPool) -> Result<PgPool, sqlx::Error> {
+    let options = pool.connect_options().as_ref().clone();
+    let none = ["lock_timeout", "statement_timeout"].map(|name| (name, "0"));
+    PgPoolOptions::new()
+        .max_connections(2)
+        .acquire_timeout(Duration::from_secs(10))
+        .connect_with(options.options(none))
+        .await
+}
+
 /// How many connections a server allows to ordinary users, and how many of them are free.
 pub(super) async fn server_connections(pool: &PgPool) -> Result<(i64, i64), sqlx::Error> {
     sqlx::query_as(

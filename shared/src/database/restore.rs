@@ -19,13 +19,13 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use chrono::Utc;
 use entity::{api_key, session};
-use sea_orm::DbErr;
+use sea_orm::TransactionTrait;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteLockingMode};
 use sqlx::{ConnectOptions, Connection};
 use tokio::task::spawn_blocking;
 
 use super::draft::{Draft, sync_folder_of};
-use super::group_commit::BUSY_TIMEOUT;
+use super::group_commit::{BUSY_TIMEOUT, immediate};
 use super::sqlite::create_folder;
 use super::{Database, OpenLock, lock_file, sqlite_file};
 use crate::config::StorageSettings;
@@ -88,8 +88,9 @@ pub async fn restore(
     let _open_lock = OpenLock::exclusive(&database)?;
     // A link is followed, as SQLite does: the WAL is beside the file itself.
     let database = database.canonicalize().unwrap_or(database);
-    let present = Present::lock(&database).await?;
-    let drafted = draft_of(backup, &database, options).await;
+    let mut present = Present::lock(&database).await?;
+    let highest = present.highest_event().await;
+    let drafted = draft_of(backup, &database, options, highest).await;
     let Drafted {
         draft,
         revoked,
@@ -173,6 +174,7 @@ async fn draft_of(
     backup: &Path,
     database: &Path,
     options: RestoreOptions,
+    highest_event: i32,
 ) -> anyhow::Result<Drafted> {
     let draft = Draft::beside(database)?;
     copy(backup, draft.path()).await?;
@@ -180,7 +182,7 @@ async fn draft_of(
     let db = Database::open(&draft.settings()).await?;
     let prepared = async {
         let newer = db.check_compatible().await?;
-        anyhow::Ok((after_restore(&db, options).await?, newer))
+        anyhow::Ok((prepare(&db, options, highest_event).await?, newer))
     };
     let prepared = prepared.await;
     db.close().await;
@@ -194,22 +196,30 @@ async fn draft_of(
     })
 }
 
-/// Prepares a database that was restored, by [`restore`] or by other means, for the clients of its
-/// later past. Sessions that were revoked since the backup would be good again, and so all are
+/// Prepares a database that was restored by other means than [`restore`], which does it by itself, for
+/// the clients of its later past. Sessions that were revoked since the backup would be good again, and so all are
 /// ended; who has one that was not has a refresh token that the backup does not know. Events would
 /// be given numbers again that clients have of other events, and so these are raised.
 pub async fn after_restore(db: &Database, options: RestoreOptions) -> anyhow::Result<Revoked> {
+    prepare(db, options, 0).await
+}
+
+async fn prepare(
+    db: &Database,
+    options: RestoreOptions,
+    highest_event: i32,
+) -> anyhow::Result<Revoked> {
     db.migrate().await?;
-    let revoke = async move |tx: &_| {
-        let sessions = session::Entity::revoke_everyones(tx).await?;
-        let api_keys = match options.revoke_api_keys {
-            true => api_key::Entity::revoke_everyones(tx).await?,
-            false => 0,
-        };
-        events::raise_numbers(tx).await?;
-        Ok::<_, DbErr>(Revoked { sessions, api_keys })
+    let db = db.without_timeouts().await?;
+    let tx = db.begin_with_options(immediate()).await?;
+    let sessions = session::Entity::revoke_everyones(&tx).await?;
+    let api_keys = match options.revoke_api_keys {
+        true => api_key::Entity::revoke_everyones(&tx).await?,
+        false => 0,
     };
-    Ok(db.transaction(revoke).await?)
+    events::raise_numbers(&tx, highest_event).await?;
+    tx.commit().await?;
+    Ok(Revoked { sessions, api_keys })
 }
 
 /// The files in which SQLite has changes that are not in the database's own yet.
@@ -330,6 +340,16 @@ impl Present {
             ),
             Err(_) => Ok(Present { locked: None }),
         }
+    }
+
+    /// The highest number of an event; 0 where it can't be found out.
+    async fn highest_event(&mut self) -> i32 {
+        let Some(connection) = &mut self.locked else {
+            return 0;
+        };
+        let highest = "SELECT COALESCE(MAX(last_event), 0) FROM generation_jobs";
+        let highest = sqlx::query_scalar(highest).fetch_one(connection).await;
+        highest.unwrap_or_default()
     }
 
     /// Closes it, to be replaced by `draft`. Returns [`Restored::undone`].
