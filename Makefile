@@ -21,22 +21,24 @@ PREFIX = /usr/local
 SYSCONFDIR = /etc
 RELEASE = $(or $(CARGO_TARGET_DIR),target)/release
 programs = $(DESTDIR)$(PREFIX)/libexec/blog-post
+commands = $(DESTDIR)$(PREFIX)/sbin
 units = $(DESTDIR)$(PREFIX)/lib/systemd/system
 settings = $(DESTDIR)$(SYSCONFDIR)/blog-post
 
 install: ## Install the release binaries and their systemd units, to PREFIX (/usr/local)
 	@test -x $(RELEASE)/api && test -x $(RELEASE)/worker || \
 		{ echo "Build them first: cargo build --release --locked"; exit 1; }
-	install -d $(programs) $(units) $(settings)
+	install -d $(programs) $(commands) $(units) $(settings)
 	install $(RELEASE)/api $(RELEASE)/worker $(programs)
 	install -m 644 .env.example $(settings)/env.example
-	for unit in blog-post-api.service blog-post-worker.service; do \
-		sed 's|/usr/local/|$(PREFIX)/|; s|/etc/|$(SYSCONFDIR)/|' deploy/systemd/$$unit > $(units)/$$unit || exit 1; \
-		chmod 644 $(units)/$$unit; \
-	done
+	install deploy/systemd/blog-post $(commands)
+	install -m 644 deploy/systemd/*.service $(units)
+	sed -i 's|/usr/local/|$(PREFIX)/|; s|/etc/|$(SYSCONFDIR)/|' \
+		$(commands)/blog-post $(units)/blog-post-api.service $(units)/blog-post-worker.service
 
 uninstall: ## Remove what `make install` has installed; data and settings stay
-	rm -f $(units)/blog-post-api.service $(units)/blog-post-worker.service $(settings)/env.example
+	rm -f $(commands)/blog-post $(units)/blog-post-api.service $(units)/blog-post-worker.service
+	rm -f $(settings)/env.example
 	rm -rf $(programs)
 
 test: ## Run all tests, on SQLite and on Postgres

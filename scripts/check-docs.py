@@ -28,7 +28,7 @@ EXAMPLES = {"api/src/routes/stats.rs", "api/tests/it/stats.rs"}
 FOREIGN = {"IntoParams", "OTEL_SERVICE_NAME"}
 
 PROGRAMS = {
-    *("cargo", "cat", "cd", "curl", "docker", "git", "make", "python3", "sudo", "umask"),
+    *("cargo", "cat", "cd", "curl", "docker", "git", "make", "python3", "sudo", "sudoedit", "umask"),
     *("createdb", "pg_dump", "pg_restore"),
 }
 SHELL_WORDS = {"", "do", "done", "else", "fi", "for", "if", "print", "then", "while"}

@@ -3,8 +3,8 @@
 podman-compose. A part of no other check, for it needs one.
 
 Builds the images, starts the stack without any setting of the developer's, and has posts written:
-at first, while one of three workers is killed, and after a restart of Postgres. Then it stops all,
-looks at the exit codes, and at what is left.
+at first, while one of three workers is killed, after a restart of Postgres, and after a backup was
+restored as docs/operations.md says. Then it stops all, looks at the exit codes, and at what is left.
 
 MODEL=smollm2-135m (or any LOCAL_MODEL) has that model write, otherwise a stub does. BUILD=0 takes the
 images that are there.
@@ -83,6 +83,23 @@ def test(stack):
     stack.engine("restart", *stack.running("postgres"))
     client.finish(client.post("Growing tomatoes again"), POST_SECONDS)
 
+    say("Restoring a backup")
+    postgres = ("exec", "-T", "postgres")
+    backup = stack.compose(*postgres, "pg_dump", "--username=blog", "--format=custom", "blog")
+    kept = client.post("Growing tomatoes")
+    client.finish(kept, POST_SECONDS)
+    stack.compose("stop", "api", "worker")
+    for command in ("dropdb", "createdb"):
+        stack.compose(*postgres, command, "--username=blog", "blog")
+    restore = ("pg_restore", "--username=blog", "--exit-on-error", "--no-owner", "--dbname=blog")
+    stack.compose(*postgres, *restore, input=backup)
+    stack.compose("run", "--rm", "api", "api", "after-restore")
+    stack.up()
+    client.sign_in()
+    if kept in client.jobs():
+        raise Failed("a job that is later than the backup is there after its restore")
+    client.finish(client.post("Growing tomatoes after all"), POST_SECONDS)
+
     say("Stopping")
     for service in ("worker", "api", *(["model"] if MODEL else []), "postgres"):
         for id in stack.running(service):
@@ -114,14 +131,21 @@ class Stack:
             files += ["--file", STUB_FILE]
         self.options = [*files, "--project-name", PROJECT, "--env-file", os.devnull]
 
-    def compose(self, *arguments, check=True, quiet=False):
+    def compose(self, *arguments, check=True, quiet=False, input=b""):
+        """Returns what it says on standard output, if that is not for the user."""
         command = [*self.compose_command, *self.options, *arguments]
-        output = subprocess.DEVNULL if quiet else None
+        is_data = arguments[0] == "exec"
         done = subprocess.run(
-            command, cwd=ROOT, env=self.env, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            command,
+            cwd=ROOT,
+            env=self.env,
+            input=input,
+            stdout=subprocess.PIPE if is_data else subprocess.DEVNULL if quiet else None,
+            stderr=subprocess.DEVNULL if quiet else None,
         )
         if check and done.returncode != 0:
             raise Failed(f"compose {arguments[0]} has failed")
+        return done.stdout
 
     def up(self, *options):
         self.compose("up", "--detach", "--no-build", *options)
@@ -186,8 +210,13 @@ class Client:
         wait(seconds, "the API is ready", lambda: self.try_request("/ready"))
 
     def sign_up(self):
-        body = {"username": f"test-{secrets.token_hex(4)}", "password": secrets.token_urlsafe(12)}
-        self.token = self.request("/api/v1/users/register", body)["access_token"]
+        name, password = f"test-{secrets.token_hex(4)}", secrets.token_urlsafe(12)
+        self.account = {"username": name, "password": password}
+        self.token = self.request("/api/v1/users/register", self.account)["access_token"]
+
+    def sign_in(self):
+        self.token = ""
+        self.token = self.request("/api/v1/users/login", self.account)["access_token"]
 
     def post(self, topic):
         """Asks for a post, and returns its job's id."""
@@ -195,6 +224,10 @@ class Client:
 
     def job(self, id):
         return self.request(f"/api/v1/jobs/{id}")
+
+    def jobs(self):
+        """The ids of the user's latest jobs."""
+        return [job["id"] for job in self.request("/api/v1/jobs")["items"]]
 
     def worker(self, id):
         """The name of the worker that runs the job."""
