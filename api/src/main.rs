@@ -8,7 +8,7 @@ use api::connections::{ConnectionLimits, raise_open_file_limit};
 use api::server::serve;
 use api::{AppState, cli, load_or_create_secret};
 use shared::database::Database;
-use shared::trace;
+use shared::{events, trace};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -50,8 +50,8 @@ async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
         Some(secret) => secret.clone(),
         None => load_or_create_secret(data_dir)?,
     };
-    let opened = stop.run_until_cancelled(Database::open_and_migrate(&config.storage, 0));
-    let Some(db) = opened.await else {
+    let opening = Database::open_and_migrate(&config.storage, events::CONNECTIONS);
+    let Some(db) = stop.run_until_cancelled(opening).await else {
         tracing::info!("stopped before it was ready");
         return Ok(());
     };

@@ -15,8 +15,8 @@ use utoipa::ToSchema;
 
 pub use compact::{Compacted, compact_finished};
 pub(crate) use raise::raise_numbers;
-pub use signal::EventSignal;
 pub(crate) use signal::notify;
+pub use signal::{CONNECTIONS, EventSignal};
 pub use snapshot::{Snapshot, SnapshotProgress, SnapshotSection, SnapshotSource};
 
 /// An event of a job.

@@ -47,6 +47,9 @@ impl EventSignal {
     }
 }
 
+/// How many connections to Postgres an API opens for [`listen`].
+pub const CONNECTIONS: u32 = 1;
+
 async fn listen(db: Database, notify: watch::Sender<()>) {
     while !notify.is_closed() {
         tokio::select! {
