@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Measures the release programs, on SQLite and on Postgres. Settings, from the environment:
 #
-#   ONLY=reads      a part: idle, pickup, drain, queue, enqueue, reads; or build, which is no other
+#   ONLY=reads      a part: idle, pickup, drain, queue, enqueue, reads. One more runs only if named, and
+#                   takes no other setting: build, the time of builds from fresh clones
 #   AGAINST=main    a commit or branch, whose programs are built, too, and measured in turn with ours
 #   SHORT=1         a second each and no large database, for ratios
-#   KEEP=1          keep the results in api/benches/results.json, which later runs compare with
+#   KEEP=1          keep the results in api/benches/results.json, which later runs compare with; not
+#                   with AGAINST or SHORT
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

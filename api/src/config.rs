@@ -55,7 +55,7 @@ pub struct Config {
     #[arg(long, env = "USER_MAX_POSTS", default_value_t = 10_000)]
     pub user_max_posts: u32,
 
-    /// How many bytes of text a user's posts may have together; 0 for no limit
+    /// How many bytes of text a user's posts and their sources may have together; 0 for no limit
     #[arg(long, env = "USER_MAX_BYTES", default_value_t = 100 * 1024 * 1024)]
     pub user_max_bytes: u64,
 

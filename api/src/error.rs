@@ -224,7 +224,7 @@ impl Error {
             Error::VersionConflict => {
                 "The post has changed since that version. Read it again, then change it."
             }
-            Error::PayloadTooLarge => "The body is larger than 1 MiB.",
+            Error::PayloadTooLarge => "The body is larger than 1 MiB, or with sources 8 MiB.",
             Error::UnsupportedMediaType => "Send the body as application/json.",
             Error::Validation(_) => "Some fields are invalid; see errors.",
             Error::QuotaExceeded => {

@@ -319,7 +319,11 @@ fn add_problems(operation: &mut Operation) {
         ),
         (has_input, "400", "The request is malformed."),
         (has_input, "422", "Some fields are invalid."),
-        (has_body, "413", "The body is larger than 1 MiB."),
+        (
+            has_body,
+            "413",
+            "The body is larger than 1 MiB, or with sources 8 MiB.",
+        ),
         (has_body, "415", "The body is not application/json."),
         (true, "500", "Internal error."),
         (
