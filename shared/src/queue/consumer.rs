@@ -116,14 +116,10 @@ impl Consumer {
         // A pool of its own, which ends with it: sqlx leaves a transaction open whose `BEGIN` is
         // dropped before it returns, and the next user of that connection would never commit.
         let shared = self.db.raw_connection().get_postgres_connection_pool();
-        // Each delivery is fetched in a transaction of its own, which need not wait for the disk: one
-        // that is lost with the server is delivered once more.
-        let options = shared.connect_options().as_ref().clone();
-        let options = options.options([("synchronous_commit", "off")]);
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
             .acquire_timeout(shared.options().get_acquire_timeout())
-            .connect_lazy_with(options);
+            .connect_lazy_with(shared.connect_options().as_ref().clone());
         let storage = PostgresStorage::<Value>::new(&pool).with_config(config);
         let worker = WorkerBuilder::new(name)
             .backend(PollWith::new(
