@@ -163,29 +163,18 @@ impl Bench {
     }
 
     /// The same with one worker and an agent in this process, which costs nothing: what the queue
-    /// itself can do, with few steps in a job and with several.
+    /// itself can do.
     async fn queue(&self) -> Result<Vec<Row>> {
-        let mut rows = Vec::new();
-        for way in ["one-call", "guided"] {
-            let rate = self.drain_in_process(way).await?;
-            let name = format!("drain, 1 worker, agent in its process, {way}");
-            rows.push(Row::new(name, rate, "jobs/s"));
-        }
-        Ok(rows)
-    }
-
-    async fn drain_in_process(&self, way: &str) -> Result<f64> {
         let service = self.service().await?;
         let db = service.database().await?;
         self.queue_jobs(&service).await?;
         let concurrency = format!("--worker-concurrency={CONCURRENCY}");
-        let writing = format!("--agent-writing={way}");
         let arguments = [
             "worker",
             "--agent=openai",
             "--agent-model=instant",
             "--agent-url=http://127.0.0.1:9/v1",
-            &writing,
+            "--agent-writing=guided",
             &concurrency,
         ];
         let config = worker::config::Config::parse_from(arguments);
@@ -209,7 +198,11 @@ impl Bench {
         stop.cancel();
         let ended = tokio::task::spawn_blocking(move || worker.join()).await?;
         ended.map_err(|_| anyhow::anyhow!("the worker panicked"))??;
-        rate
+        Ok(vec![Row::new(
+            "drain, 1 worker, agent in its process",
+            rate?,
+            "jobs/s",
+        )])
     }
 
     /// Fills the queue, with no worker at work.
