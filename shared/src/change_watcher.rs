@@ -1,5 +1,6 @@
 //! Watches the database for commits, without running queries.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::sleep;
@@ -115,6 +116,11 @@ impl Poller {
             match index.header() {
                 Ok(header) if Some(header) == last => continue,
                 Ok(header) => last = Some(header),
+                // Nobody has the database open any more: this process is about to end.
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    last = None;
+                    continue;
+                }
                 Err(error) => {
                     tracing::warn!(%error, "can't watch the database for changes; trying again");
                     sleep(Duration::from_secs(1));
