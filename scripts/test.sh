@@ -29,7 +29,9 @@ fi
 
 runner=(cargo test --workspace --locked)
 if command -v cargo-nextest >/dev/null; then
-    runner=(cargo nextest run --workspace --locked)
+    # Half of the time tests wait for something.
+    threads=$((2 * $(getconf _NPROCESSORS_ONLN)))
+    runner=(cargo nextest run --workspace --locked --test-threads "$threads")
 fi
 on_sqlite() { env -u TEST_POSTGRES_URL "$@"; }
 
