@@ -98,8 +98,8 @@ pub struct StorageSettings {
     #[arg(long, env = "DATA_DIR", default_value = "data")]
     pub data_dir: PathBuf,
 
-    /// How many connections to Postgres this process may open. A worker opens three more, for the
-    /// queue. All processes together need fewer than the server's max_connections
+    /// How many connections to Postgres this process may open for its queries. An API opens one more, for
+    /// events, and a worker three, for the queue. All processes together need fewer than the server's max_connections
     #[arg(long, env = "DATABASE_MAX_CONNECTIONS", default_value_t = DEFAULT_CONNECTIONS, value_parser = clap::value_parser!(u32).range(4..=1000))]
     pub database_max_connections: u32,
 }

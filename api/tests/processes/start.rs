@@ -190,7 +190,7 @@ async fn the_log_says_how_many_connections_to_postgres_a_process_may_open() {
     }
     let (api, worker) = (service.api().await, service.worker().await);
     let connections = "connections to Postgres";
-    assert_eq!(api.wait_for_message(connections).await["wanted"], 5);
+    assert_eq!(api.wait_for_message(connections).await["wanted"], 6);
     let told = worker.wait_for_message(connections).await;
     assert_eq!(told["wanted"], 8);
     assert!(told["free"].as_i64() <= told["allowed"].as_i64(), "{told}");
