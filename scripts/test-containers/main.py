@@ -88,7 +88,9 @@ def test(stack):
     backup = stack.compose(*postgres, "pg_dump", "--username=blog", "--format=custom", "blog")
     kept = client.post("Growing tomatoes")
     client.finish(kept, POST_SECONDS)
-    stack.compose("stop", "api", "worker")
+    # podman-compose stops only the first of several workers.
+    for id in (*stack.running("api"), *stack.running("worker")):
+        stack.engine("stop", id)
     for command in ("dropdb", "createdb"):
         stack.compose(*postgres, command, "--username=blog", "blog")
     restore = ("pg_restore", "--username=blog", "--exit-on-error", "--no-owner", "--dbname=blog")
