@@ -314,6 +314,7 @@ impl From<EnqueueError> for Error {
         match error {
             EnqueueError::QuotaExceeded => Error::QuotaExceeded,
             EnqueueError::AccountDisabled => Error::AccountDisabled,
+            EnqueueError::AccountDeleted => Error::Unauthenticated,
             EnqueueError::AlreadyRunning => Error::GenerationInProgress,
             EnqueueError::AlreadyFinished => Error::JobFinished,
             EnqueueError::Database(error) => error.into(),

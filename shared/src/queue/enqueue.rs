@@ -51,9 +51,12 @@ pub enum EnqueueError {
     /// The user has as many unfinished jobs as allowed.
     #[error("the user has too many unfinished jobs")]
     QuotaExceeded,
-    /// The user is disabled, or gone.
+    /// The user is disabled.
     #[error("the user is disabled")]
     AccountDisabled,
+    /// The user is gone.
+    #[error("the user is deleted")]
+    AccountDeleted,
     /// Another job of the post is unfinished, or this one is.
     #[error("the post has an unfinished job")]
     AlreadyRunning,
@@ -70,8 +73,10 @@ pub enum EnqueueError {
 pub enum JobQuota {
     /// So many.
     Left(u32),
-    /// None, the user is disabled, or gone.
+    /// None, the user is disabled.
     AccountDisabled,
+    /// None, the user is gone.
+    AccountDeleted,
 }
 
 impl JobQuota {
@@ -84,6 +89,7 @@ impl JobQuota {
                 Ok(())
             }
             JobQuota::AccountDisabled => Err(EnqueueError::AccountDisabled),
+            JobQuota::AccountDeleted => Err(EnqueueError::AccountDeleted),
         }
     }
 }
@@ -100,7 +106,7 @@ pub async fn quota(
     Ok(quotas
         .get(&user)
         .copied()
-        .unwrap_or(JobQuota::AccountDisabled))
+        .unwrap_or(JobQuota::AccountDeleted))
 }
 
 /// As [`quota`], for several users, of whom those are left out that are gone.

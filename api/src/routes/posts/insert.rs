@@ -102,7 +102,7 @@ async fn insert_posts(
     let mut usage = limits.storage.usage(tx, owners).await?;
     let mut check = |new: &NewPost| {
         let owner = new.owner.user.id;
-        let quota = quotas.get_mut(&owner).ok_or(Error::AccountDisabled)?;
+        let quota = quotas.get_mut(&owner).ok_or(Error::Unauthenticated)?;
         let mut left = *quota;
         left.take()?;
         let sources = new.sources.iter().map(|source| i64::from(source.bytes()));
@@ -189,11 +189,11 @@ mod tests {
         db
     }
 
-    async fn user(db: &Database) -> CurrentUser {
+    async fn user(db: &Database, name: &str) -> CurrentUser {
         let user = user::Model {
             id: Uuid::now_v7(),
-            username: "ann".to_owned(),
-            username_key: "ann".to_owned(),
+            username: name.to_owned(),
+            username_key: name.to_owned(),
             password_hash: "none".to_owned(),
             role: user::Role::User,
             disabled_at: None,
@@ -218,14 +218,9 @@ mod tests {
         }
     }
 
-    /// As after a commit that was done, but whose answer was lost: what is in doubt is done again.
-    #[tokio::test]
-    async fn a_post_that_is_inserted_again_is_the_one_that_is_there() {
-        let folder = tempfile::tempdir().unwrap();
-        let db = database(folder.path()).await;
-        let owner = user(&db).await;
+    fn new_post(owner: &CurrentUser) -> NewPost {
         let id = Uuid::now_v7();
-        let new = NewPost {
+        NewPost {
             id,
             topic: "Growing tomatoes".to_owned(),
             sources: Vec::new(),
@@ -239,8 +234,16 @@ mod tests {
                 max_attempts: 3,
                 origin: RequestOrigin::default(),
             },
-            owner,
-        };
+            owner: owner.clone(),
+        }
+    }
+
+    /// As after a commit that was done, but whose answer was lost: what is in doubt is done again.
+    #[tokio::test]
+    async fn a_post_that_is_inserted_again_is_the_one_that_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = database(folder.path()).await;
+        let new = new_post(&user(&db, "ann").await);
         let posts = PostInserter::new(db.clone(), &Config::parse_from(["api"]));
         let first = posts.insert(new.clone()).await.unwrap();
         let again = posts.insert(new).await.unwrap();
@@ -248,5 +251,21 @@ mod tests {
         assert_eq!(json(&again), json(&first));
         let count = post::Entity::find().count(db.read()).await;
         assert_eq!(count.unwrap(), 1);
+    }
+    /// As after the user was looked up for the request.
+    #[tokio::test]
+    async fn a_post_of_a_user_who_is_gone_is_refused_as_of_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = database(folder.path()).await;
+        let (stays, leaves) = (user(&db, "ann").await, user(&db, "bob").await);
+        let delete = user::Entity::delete_by_id(leaves.user.id);
+        delete.exec(db.raw_connection()).await.unwrap();
+        let posts = PostInserter::new(db.clone(), &Config::parse_from(["api"]));
+        let (inserted, refused) = tokio::join!(
+            posts.insert(new_post(&stays)),
+            posts.insert(new_post(&leaves))
+        );
+        inserted.unwrap();
+        assert!(matches!(refused, Err(Error::Unauthenticated)));
     }
 }
