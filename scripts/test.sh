@@ -28,21 +28,22 @@ else
 fi
 
 runner=(cargo test --workspace --locked)
+at_once=()
 if command -v cargo-nextest >/dev/null; then
-    # Half of the time tests wait for something.
-    threads=$((2 * $(getconf _NPROCESSORS_ONLN)))
-    runner=(cargo nextest run --workspace --locked --test-threads "$threads")
+    runner=(cargo nextest run --workspace --locked)
+    # Half of the time tests wait for something. On Postgres its server works then.
+    at_once=(--test-threads $((2 * $(getconf _NPROCESSORS_ONLN))))
 fi
-on_sqlite() { env -u TEST_POSTGRES_URL "$@"; }
+on_sqlite() { env -u TEST_POSTGRES_URL "${runner[@]}" ${at_once[@]+"${at_once[@]}"} "$@"; }
 
 if [ -z "${TEST_POSTGRES_URL-}" ] && ! scripts/setup-postgres.sh; then
     [ -z "${CI-}" ] || exit 1
     say "The tests run on SQLite ONLY, not on Postgres."
-    on_sqlite "${runner[@]}" "$@"
+    on_sqlite "$@"
     exit
 fi
 say "The tests on SQLite"
-on_sqlite "${runner[@]}" "$@"
+on_sqlite "$@"
 say "The tests on Postgres"
 scripts/find-postgres.sh >/dev/null ||
     echo "No server is installed here: the tests that start and stop one are SKIPPED."
