@@ -6,7 +6,9 @@
 
 use anyhow::{Context, bail};
 use migration::{BREAKING, SETS};
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, TransactionTrait};
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, RuntimeErr, TransactionTrait,
+};
 
 use crate::config::StorageSettings;
 use crate::database::{Database, immediate, lock_file, refuse_missing};
@@ -160,7 +162,33 @@ async fn migrate_locked(db: &DatabaseConnection) -> anyhow::Result<()> {
         })?;
     }
     queue::create_tables(db).await.context(QUEUE_FAILED)?;
+    for _ in 0..MAX_DEADLOCKS {
+        match apply(db).await {
+            Err(error) if is_deadlock(&error) => {
+                tracing::info!("a migration met a transaction of another process; trying again");
+            }
+            done => return done,
+        }
+    }
     apply(db).await
+}
+
+/// How often a migration is tried again. It locks several tables, and processes of an older release
+/// that go on working may lock the same ones in another order: Postgres ends one of the two.
+const MAX_DEADLOCKS: usize = 20;
+
+/// <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+const DEADLOCK_DETECTED: &str = "40P01";
+
+fn is_deadlock(error: &anyhow::Error) -> bool {
+    let Some(
+        DbErr::Exec(RuntimeErr::SqlxError(cause)) | DbErr::Query(RuntimeErr::SqlxError(cause)),
+    ) = error.downcast_ref()
+    else {
+        return false;
+    };
+    let code = cause.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| code == DEADLOCK_DETECTED)
 }
 
 async fn status(db: &DatabaseConnection) -> Result<SchemaStatus, DbErr> {
@@ -199,4 +227,58 @@ where
             .context("can't migrate the database")?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+    use std::error::Error;
+    use std::fmt;
+
+    use sqlx::error::{DatabaseError, ErrorKind};
+
+    use super::*;
+
+    /// An error of Postgres with this code.
+    #[derive(Debug)]
+    struct Refusal(&'static str);
+
+    impl fmt::Display for Refusal {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl Error for Refusal {}
+
+    impl DatabaseError for Refusal {
+        fn message(&self) -> &str {
+            self.0
+        }
+        fn code(&self) -> Option<Cow<'_, str>> {
+            Some(self.0.into())
+        }
+        fn as_error(&self) -> &(dyn Error + Send + Sync + 'static) {
+            self
+        }
+        fn as_error_mut(&mut self) -> &mut (dyn Error + Send + Sync + 'static) {
+            self
+        }
+        fn into_error(self: Box<Self>) -> Box<dyn Error + Send + Sync + 'static> {
+            self
+        }
+        fn kind(&self) -> ErrorKind {
+            ErrorKind::Other
+        }
+    }
+
+    #[test]
+    fn only_a_deadlock_has_a_migration_tried_again() {
+        for (code, expected) in [("40P01", true), ("42P07", false)] {
+            let cause = sqlx::Error::Database(Box::new(Refusal(code)));
+            let error = DbErr::Exec(RuntimeErr::SqlxError(cause.into()));
+            let error = anyhow::Error::from(error).context("can't migrate the database");
+            assert_eq!(is_deadlock(&error), expected, "{code}");
+        }
+    }
 }
