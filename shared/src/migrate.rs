@@ -141,8 +141,10 @@ impl Database {
             .await?;
         let migrated = migrate_locked(&db).await;
         lock.detach();
-        db.close().await?;
-        migrated
+        let closed = db.close().await;
+        // Why it failed is worth more than that it can't be closed.
+        migrated?;
+        Ok(closed?)
     }
 }
 

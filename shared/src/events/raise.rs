@@ -9,10 +9,9 @@ use sea_orm::{DatabaseTransaction, ExprTrait};
 const STEP: i32 = 1_000_000;
 
 /// Raises the numbers of all events above `highest`, the highest one that is known to have been given.
-/// A client has the numbers that were given between the backup and
-/// its restore. If they were given again, it would be sent what follows on the new ones, and put
-/// that behind the text of the old ones. What follows on a number that is not there any more is a
-/// snapshot.
+/// A client has the numbers that were given between the backup and its restore. If they were given
+/// again, it would be sent what follows on the new ones, and put that behind the text of the old ones.
+/// What follows on a number that is not there any more is a snapshot.
 pub(crate) async fn raise_numbers(tx: &DatabaseTransaction, highest: i32) -> Result<(), DbErr> {
     let step = (highest / STEP + 1) * STEP;
     let seq = Expr::col(job_event::Column::Seq).add(step);
