@@ -8,7 +8,7 @@ use entity::{job, worker};
 use serde_json::{Value, json};
 use shared::change_watcher::ChangeWatcher;
 use testing::stub_openai::StubBehavior;
-use testing::{TIMEOUT, TestClient, assert_fields, assert_within, text};
+use testing::{TIMEOUT, TestClient, assert_fields, assert_soon, text};
 use tokio::time::{sleep, timeout};
 
 use crate::support::TestApp;
@@ -160,7 +160,7 @@ async fn a_paused_queue_accepts_jobs_and_no_worker_takes_any_until_it_is_resumed
         app.wait_for_job(&ann, asked, |job| job["status"] != "queued")
             .await;
     }
-    assert_within(Duration::from_secs(10), begun);
+    assert_soon(begun);
     app.wait_until_jobs_finished().await;
     worker.stop().await;
     let trail = root.get("/admin/audit").await.items();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use testing::stub::RecordedRequest;
 use testing::stub_openai::StubBehavior;
-use testing::{assert_fields, assert_within, at_first, outcomes};
+use testing::{assert_fields, assert_soon, at_first, outcomes};
 use tokio::sync::Notify;
 
 use crate::support::TestApp;
@@ -94,7 +94,7 @@ async fn a_429_without_retry_after_is_waited_out_in_the_same_attempt() {
 }
 
 #[tokio::test]
-async fn a_job_that_waits_for_the_agent_is_canceled_within_a_second() {
+async fn a_job_that_waits_for_the_agent_is_canceled_at_once() {
     let app = TestApp::new().await;
     let ann = app.user("ann").await;
     let asked = ann.create_post("Second thoughts").await;
@@ -106,7 +106,7 @@ async fn a_job_that_waits_for_the_agent_is_canceled_within_a_second() {
     let since = Instant::now();
     assert_eq!(ann.cancel(&asked).await.body["status"], "canceling");
     app.wait_until_jobs_finished().await;
-    assert_within(Duration::from_secs(2), since);
+    assert_soon(since);
     let job = ann.get_job(&asked).await;
     assert_eq!(outcomes(&job), ["canceled"]);
     assert_eq!(app.agent.calls().len(), 1);
@@ -126,7 +126,7 @@ async fn a_worker_that_stops_waits_for_no_agent() {
     tokio::time::sleep(A_WHILE).await;
     let since = Instant::now();
     worker.stop().await;
-    assert_within(Duration::from_secs(3), since);
+    assert_soon(since);
 
     let job = ann.get_job(&asked).await;
     assert_eq!(outcomes(&job), ["released"]);
@@ -154,7 +154,7 @@ async fn an_idle_worker_stops_at_once_though_the_agent_wants_a_pause() {
     tokio::time::sleep(A_WHILE).await;
     let since = Instant::now();
     worker.stop().await;
-    assert_within(Duration::from_secs(2), since);
+    assert_soon(since);
     assert_eq!(app.agent.calls().len(), 1);
     for post in [asked, waiting] {
         assert_eq!(ann.cancel(&post).await.body["status"], "canceled");
@@ -180,7 +180,7 @@ async fn a_worker_that_waits_for_its_agent_leaves_the_queue_to_others() {
     let since = Instant::now();
     let other = app.worker().await;
     ann.wait_for_status(&asked, "succeeded").await;
-    assert_within(Duration::from_secs(3), since);
+    assert_soon(since);
     ann.cancel(&refused).await;
     app.wait_until_jobs_finished().await;
     waits.stop().await;

@@ -7,7 +7,7 @@ use entity::user;
 use reqwest::Method;
 use ring::hmac;
 use serde_json::{Value, json};
-use testing::{PASSWORD, TestClient, TestResponse, text};
+use testing::{PASSWORD, TIMEOUT, TestClient, TestResponse, text};
 use uuid::Uuid;
 
 use crate::support::{
@@ -228,7 +228,7 @@ async fn a_token_expires_when_it_says_so() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    let answer = tokio::time::timeout(Duration::from_secs(5), expired).await;
+    let answer = tokio::time::timeout(TIMEOUT, expired).await;
     assert_refused(&answer.expect("it never expires"), "token_expired");
     assert!(now().timestamp() >= claims["exp"].as_i64().unwrap());
 

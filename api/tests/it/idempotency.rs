@@ -13,7 +13,9 @@ use sea_orm::{DbBackend, EntityTrait};
 use serde_json::{Value, json};
 use shared::change_watcher::ChangeWatcher;
 use testing::stub_openai::StubBehavior;
-use testing::{PASSWORD, TestClient, TestResponse, assert_fields, at_first, job_path, post_path};
+use testing::{
+    PASSWORD, TIMEOUT, TestClient, TestResponse, assert_fields, at_first, job_path, post_path,
+};
 use tokio::sync::Notify;
 
 use crate::support::TestApp;
@@ -358,7 +360,7 @@ async fn a_client_that_disconnects_while_waiting_gets_the_post_by_a_replay() {
             changes.changed().await;
         }
     };
-    let later = tokio::time::timeout(Duration::from_secs(5), later);
+    let later = tokio::time::timeout(TIMEOUT, later);
     let answer = later.await.expect("the answer is not kept");
     answer.assert_status(201);
     assert!(is_replay(&answer));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use testing::stub_openai::StubBehavior;
-use testing::{EventReader, TestClient, assert_within, job_path, text};
+use testing::{EventReader, TestClient, assert_soon, job_path, text};
 use tokio::sync::Notify;
 
 use crate::support::TestApp;
@@ -285,7 +285,7 @@ async fn a_canceled_job_ends_for_all_its_readers_at_once() {
         reader.read_to_end().await;
         assert_eq!(reader.end.as_ref().unwrap()["status"], "canceled");
     }
-    assert_within(Duration::from_secs(5), canceled);
+    assert_soon(canceled);
     worker.stop().await;
 }
 
@@ -406,7 +406,7 @@ async fn streams_end_with_the_session_the_account_and_the_post() {
         .await;
     // That cancels the job, of which the stream may tell or not.
     while readers[1].next().await.is_some() {}
-    assert_within(Duration::from_secs(15), begun);
+    assert!(begun.elapsed() < Duration::from_secs(15));
 }
 
 #[tokio::test]

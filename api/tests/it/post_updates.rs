@@ -1,13 +1,13 @@
 //! Posts: how they are changed, written anew and deleted.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use entity::post;
 use sea_orm::EntityTrait;
 use sea_orm::sea_query::Expr;
 use serde_json::json;
 use testing::stub_openai::StubBehavior;
-use testing::{assert_fields, assert_within, at_first, job_path, post_path, text};
+use testing::{assert_fields, assert_soon, at_first, job_path, post_path, text};
 
 use crate::support::TestApp;
 
@@ -128,7 +128,7 @@ async fn deleting_a_post_stops_its_worker() {
     let since = Instant::now();
     ann.delete(&post_path(&asked)).await.expect(200);
     app.agent.client_gone().await;
-    assert_within(Duration::from_secs(2), since);
+    assert_soon(since);
     worker.stop().await;
     assert_eq!(app.agent.calls().len(), 1);
 }

@@ -252,6 +252,6 @@ pub(crate) async fn wait_until_dead(id: u32) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let gone = timeout(Duration::from_secs(5), gone).await;
+    let gone = timeout(TIMEOUT, gone).await;
     gone.unwrap_or_else(|_| panic!("process {id} lives"));
 }
