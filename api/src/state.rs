@@ -78,7 +78,7 @@ impl AppState {
             db,
             keys: Arc::new(SigningKeys::new(secret)),
             refused_keys: RefusedKeys::default(),
-            passwords: Passwords::new()?,
+            passwords: Passwords::new(),
             capabilities: Arc::new(Capabilities::new(
                 config.agent.models()?,
                 config.search.kind().is_some(),

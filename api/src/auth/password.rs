@@ -3,8 +3,6 @@
 //! The cost is OWASP's minimum for argon2id, which is also the library's default:
 //! <https://cheatsheetseries.owasp.org/cheatsheets/Password_Storage_Cheat_Sheet.html>.
 
-use std::sync::Arc;
-
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Params, PasswordHasher, PasswordVerifier};
 
@@ -25,9 +23,12 @@ pub(crate) struct Passwords {
     /// nobody from signing in.
     sign_ups: ConcurrencyLimit,
     buffers: HashBufferPool,
-    /// Verified for unknown usernames, so that the response takes as long.
-    decoy: Arc<str>,
 }
+
+/// Verified for unknown usernames, so that the response takes as long. It costs what a new hash
+/// does, and is none of any password: nobody has calculated it.
+const DECOY: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$\
+                     AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 /// The result of verifying a password.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,15 +40,13 @@ pub(crate) enum Verification {
 }
 
 impl Passwords {
-    pub(crate) fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> Self {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        let decoy = hash(&HashBuffer::default(), "a password that no one has")?;
-        Ok(Passwords {
+        Passwords {
             permits: ConcurrencyLimit::new(cores),
             sign_ups: ConcurrencyLimit::new(cores.div_ceil(2)),
             buffers: HashBufferPool::default(),
-            decoy: decoy.into(),
-        })
+        }
     }
 
     /// Hashes a password, as a PHC string.
@@ -79,7 +78,7 @@ impl Passwords {
         stored: Option<&str>,
     ) -> Result<Verification> {
         let exists = stored.is_some();
-        let stored = stored.unwrap_or(&self.decoy).to_owned();
+        let stored = stored.unwrap_or(DECOY).to_owned();
         let work = move |buffer: &HashBuffer| verify(buffer, &password, &stored);
         let verification = self.run_blocking(work).await??;
         Ok(if exists {
@@ -151,6 +150,16 @@ mod tests {
     }
 
     #[test]
+    fn an_unknown_user_costs_what_a_user_does() {
+        let new = hash(&HashBuffer::default(), "correct horse").unwrap();
+        assert_eq!(DECOY.len(), new.len());
+        let decoy = PasswordHash::new(DECOY).unwrap();
+        let new = PasswordHash::new(&new).unwrap();
+        assert_eq!(decoy.algorithm, new.algorithm);
+        assert_eq!((decoy.version, decoy.params), (new.version, new.params));
+    }
+
+    #[test]
     fn a_weak_hash_is_replaced() {
         let weak = Argon2::from(Params::new(8 * 1024, 1, 1, None).unwrap())
             .hash_password(b"correct horse")
@@ -167,7 +176,7 @@ mod tests {
     #[tokio::test]
     async fn a_crowd_that_signs_up_keeps_nobody_from_signing_in() {
         const CROWD: usize = 64;
-        let passwords = Passwords::new().unwrap();
+        let passwords = Passwords::new();
         let mut crowd = JoinSet::new();
         for _ in 0..CROWD {
             let passwords = passwords.clone();
