@@ -1,4 +1,4 @@
-# One image with both programs: `api` by default, `worker` as the command.
+# One image with both programs, which are one file: `api` by default, `worker` as the command.
 
 FROM docker.io/library/rust:1.95-slim-bookworm AS build
 WORKDIR /src
@@ -10,16 +10,18 @@ COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target,sharing=locked \
     cargo clean --locked --release --workspace \
-    && cargo build --locked --release --bins \
-    && cp target/release/api target/release/worker /usr/local/bin/
+    && cargo build --locked --release --package multicall \
+    && cp target/release/multicall /usr/local/bin/
 
 FROM docker.io/library/debian:bookworm-slim
 RUN useradd --system --uid 10001 --user-group --no-log-init --no-create-home --home-dir /data blog \
-    && install --directory --owner=blog --group=blog --mode=700 /data
+    && install --directory --owner=blog --group=blog --mode=700 /data \
+    && ln --symbolic multicall /usr/local/bin/api \
+    && ln --symbolic multicall /usr/local/bin/worker
 # The authorities of TLS, without the package that makes this file of them.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY deploy/image/ /usr/local/bin/
-COPY --from=build /usr/local/bin/api /usr/local/bin/worker /usr/local/bin/
+COPY --from=build /usr/local/bin/multicall /usr/local/bin/
 USER 10001
 WORKDIR /data
 ENV LISTEN_ADDR=0.0.0.0:8000 \

@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run demo install uninstall test test-web test-containers eval chaos fuzz-api lint-api clients bench docs check fmt lint rules deny fuzz
+.PHONY: help run demo release install uninstall test test-web test-containers eval chaos fuzz-api lint-api clients bench docs check fmt lint rules deny fuzz
 
 # The topic as typed: make must not expand it.
 override TOPIC := $(value TOPIC)
@@ -25,11 +25,17 @@ commands = $(DESTDIR)$(PREFIX)/sbin
 units = $(DESTDIR)$(PREFIX)/lib/systemd/system
 settings = $(DESTDIR)$(SYSCONFDIR)/blog-post
 
-install: ## Install the release binaries and their systemd units, to PREFIX (/usr/local)
-	@test -x $(RELEASE)/api && test -x $(RELEASE)/worker || \
-		{ echo "Build them first: cargo build --release --locked"; exit 1; }
+release: ## Build the release: target/release/api and worker, both in one file
+	cargo build --release --locked --package multicall
+	ln -sf multicall $(RELEASE)/api
+	ln -sf multicall $(RELEASE)/worker
+
+install: ## Install the release and its systemd units, to PREFIX (/usr/local)
+	@test -x $(RELEASE)/multicall || { echo "Build it first: make release"; exit 1; }
 	install -d $(programs) $(commands) $(units) $(settings)
-	install $(RELEASE)/api $(RELEASE)/worker $(programs)
+	install $(RELEASE)/multicall $(programs)
+	ln -sf multicall $(programs)/api
+	ln -sf multicall $(programs)/worker
 	install -m 644 .env.example $(settings)/env.example
 	install deploy/systemd/blog-post $(commands)
 	install -m 644 deploy/systemd/*.service $(units)

@@ -36,8 +36,6 @@ run=''
 
 clone release
 begun=$SECONDS
-cargo build --quiet --release --locked --bins --manifest-path "$folder/release/Cargo.toml"
+make --silent --directory "$folder/release" release
 row 'release build, fresh clone' "$((SECONDS - begun)) s"
-for program in api worker; do
-    row "size of $program" "$(($(wc -c <"$folder/release/target/release/$program") / 1024 / 1024)) MiB"
-done
+row 'size of both programs' "$(($(wc -c <"$folder/release/target/release/multicall") / 1024 / 1024)) MiB"

@@ -32,7 +32,7 @@ PROGRAMS = {
     *("createdb", "pg_dump", "pg_restore"),
 }
 SHELL_WORDS = {"", "do", "done", "else", "fi", "for", "if", "print", "then", "while"}
-BUILT = re.compile(r"target/(debug|release)/(api|worker)$")
+BUILT = re.compile(r"target/(debug|release)/(api|worker|multicall)$")
 
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.M | re.S)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")

@@ -14,7 +14,7 @@ broken() {
 depends_on() { # crate, edges
     local tree
     tree=$(cargo tree --locked --edges "$2" --depth 1 --prefix none --package "$1" --all-features --target all)
-    awk -v self="$1" '$1 ~ /^(api|worker|entity|migration|shared|testing)$/ && $1 != self { print $1 }' <<<"$tree" | sort -u
+    awk -v self="$1" '$1 ~ /^(api|worker|multicall|entity|migration|shared|testing)$/ && $1 != self { print $1 }' <<<"$tree" | sort -u
 }
 
 may_depend_on() { # crate, edges, allowed crates
@@ -31,6 +31,7 @@ may_depend_on() { # crate, edges, allowed crates
 
 may_depend_on api normal,build shared entity
 may_depend_on worker normal,build shared entity
+may_depend_on multicall normal,build,dev api worker testing
 may_depend_on shared normal,build entity migration
 may_depend_on entity normal,build
 may_depend_on migration normal,build

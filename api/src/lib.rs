@@ -19,6 +19,7 @@ mod middleware;
 mod openapi;
 mod page;
 pub mod pagination;
+pub mod program;
 mod router;
 mod routes;
 pub mod server;

@@ -323,6 +323,9 @@ impl Config {
     }
 }
 
+/// The name by which the worker starts its own binary, which may be both programs in one.
+pub(crate) const PROGRAM_NAME: &str = "worker";
+
 /// The worker's own binary; the link holds even if the file is replaced meanwhile.
 ///
 /// # Errors

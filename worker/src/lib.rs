@@ -14,6 +14,7 @@ pub mod maintenance;
 pub mod metrics;
 pub mod metrics_server;
 mod outcome;
+pub mod program;
 mod runner;
 mod sources;
 mod telemetry;

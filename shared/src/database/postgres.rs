@@ -114,8 +114,8 @@ fn options(url: &str) -> anyhow::Result<PgConnectOptions> {
             ("statement_timeout", STATEMENT_TIMEOUT),
         ]);
     // The name by which operators tell the sessions apart.
-    let program = std::env::current_exe().ok();
-    let program = program.as_deref().and_then(Path::file_name);
+    let program = std::env::args_os().next();
+    let program = program.as_deref().map(Path::new).and_then(Path::file_name);
     Ok(match (options.get_application_name(), program) {
         (None, Some(program)) => options.application_name(&format!("blog-{}", program.display())),
         _ => options,

@@ -20,6 +20,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use self::layout::{Layout, text_of};
+use crate::config::PROGRAM_NAME;
 
 /// How long the process may take.
 const MAX_TIME: Duration = Duration::from_secs(20);
@@ -45,6 +46,7 @@ pub(super) struct Extract {
 pub(super) async fn read(program: &Path, document: &[u8]) -> Result<Extract, Status> {
     let exchange = async {
         let mut process = Command::new(program)
+            .arg0(PROGRAM_NAME)
             .arg(COMMAND)
             .env_clear()
             // The allocator would reserve all that MAX_MEMORY allows before it is set.

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use super::bounded_lines::BoundedLines;
 use super::supervisor::ExitReport;
 use crate::agent::{AgentError, AgentErrorKind};
+use crate::config::PROGRAM_NAME;
 
 /// How long the group may take to be reaped, and its pipes to close, after it
 /// was killed.
@@ -44,6 +45,7 @@ impl ProcessGroup {
         ours.set_nonblocking(true)?;
         let (from_leader, to_leader) = UnixStream::from_std(ours)?.into_split();
         let mut leader = Command::new(supervisor)
+            .arg0(PROGRAM_NAME)
             .args(["supervise", "--"])
             .args(command)
             .env_clear()
