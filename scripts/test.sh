@@ -28,13 +28,12 @@ else
 fi
 
 runner=(cargo test --workspace --locked)
-at_once=()
 if command -v cargo-nextest >/dev/null; then
-    runner=(cargo nextest run --workspace --locked)
-    # Half of the time tests wait for something. On Postgres its server works then.
-    at_once=(--test-threads $((2 * $(getconf _NPROCESSORS_ONLN))))
+    # Half of the time tests wait for something.
+    at_once=$((2 * $(getconf _NPROCESSORS_ONLN)))
+    runner=(cargo nextest run --workspace --locked --test-threads "$at_once")
 fi
-on_sqlite() { env -u TEST_POSTGRES_URL "${runner[@]}" ${at_once[@]+"${at_once[@]}"} "$@"; }
+on_sqlite() { env -u TEST_POSTGRES_URL "${runner[@]}" "$@"; }
 
 if [ -z "${TEST_POSTGRES_URL-}" ] && ! scripts/setup-postgres.sh; then
     [ -z "${CI-}" ] || exit 1
