@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use entity::clock::{self, Timestamp};
-use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
+use sea_orm::{DbBackend, DbErr};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::database::Database;
@@ -43,21 +43,7 @@ impl ClockReading {
 impl Database {
     /// Reads the clock that all processes share: the server's on Postgres, the machine's on SQLite.
     pub async fn read_clock(&self) -> Result<ClockReading, DbErr> {
-        let earliest = Instant::now();
-        let time = match self.backend() {
-            DbBackend::Postgres => {
-                let ask = Statement::from_string(DbBackend::Postgres, "SELECT clock_timestamp()");
-                let row = self.read().query_one_raw(ask).await?;
-                let none = || DbErr::RecordNotFound("the time".to_owned());
-                row.ok_or_else(none)?.try_get_by_index(0)?
-            }
-            _ => Utc::now(),
-        };
-        Ok(ClockReading {
-            time,
-            earliest,
-            latest: Instant::now(),
-        })
+        self.read().clock().await
     }
 
     /// Makes [`clock::now`] follow the database's clock.

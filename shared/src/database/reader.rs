@@ -1,16 +1,19 @@
 //! Read-only queries, with a timeout.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use chrono::Utc;
 use sea_orm::prelude::async_trait::async_trait;
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, FromQueryResult,
     QueryResult, SelectModel, Selector, Statement, TransactionTrait,
 };
+use sqlx::Row;
 
-use super::sqlite_readers::SqliteReaders;
+use super::sqlite_readers::{SqliteReaders, query_error};
 use super::stall_detector::StallDetector;
+use crate::clock::ClockReading;
 
 /// The timeout of a query on Postgres. None of ours takes nearly as long; this detects a server
 /// that has become unreachable without closing its connections.
@@ -51,6 +54,34 @@ impl Reader {
             Ok(rows)
         };
         self.with_timeout(rows).await
+    }
+
+    /// What the clock that all processes share shows.
+    pub(crate) async fn clock(&self) -> Result<ClockReading, DbErr> {
+        let Connections::Postgres(db) = &self.connections else {
+            let earliest = Instant::now();
+            return Ok(ClockReading {
+                time: Utc::now(),
+                earliest,
+                latest: Instant::now(),
+            });
+        };
+        let reading = async {
+            let mut connection = db.get_postgres_connection_pool().acquire().await?;
+            // One round trip, of a connection that is there: the server is taken to have read its
+            // clock in the middle.
+            let earliest = Instant::now();
+            let row = sqlx::raw_sql("SELECT clock_timestamp()")
+                .fetch_one(&mut *connection)
+                .await?;
+            Ok(ClockReading {
+                latest: Instant::now(),
+                earliest,
+                time: row.try_get(0)?,
+            })
+        };
+        let reading = async { reading.await.map_err(query_error) };
+        self.with_timeout(reading).await
     }
 
     /// Closes the connections once they are no longer used.

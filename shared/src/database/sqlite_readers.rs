@@ -92,7 +92,7 @@ impl SqliteReaders {
         self.0.free.close();
         for slot in &self.0.slots {
             if let Some(connection) = slot.lock().await.take() {
-                connection.close().await.map_err(error)?;
+                connection.close().await.map_err(query_error)?;
             }
         }
         Ok(())
@@ -101,12 +101,14 @@ impl SqliteReaders {
     /// Waits for a free slot.
     async fn slot(&self) -> Result<Slot<'_>, DbErr> {
         let permit = timeout(BUSY_TIMEOUT, self.0.free.acquire());
-        let permit = permit.await.map_err(|_| error(sqlx::Error::PoolTimedOut))?;
-        let permit = permit.map_err(|_| error(sqlx::Error::PoolClosed))?;
+        let permit = permit
+            .await
+            .map_err(|_| query_error(sqlx::Error::PoolTimedOut))?;
+        let permit = permit.map_err(|_| query_error(sqlx::Error::PoolClosed))?;
         let free = self.0.slots.iter().find_map(|slot| slot.try_lock().ok());
         Ok(Slot {
             // There are as many permits as slots, so one is free unless all are being closed.
-            connection: free.ok_or_else(|| error(sqlx::Error::PoolClosed))?,
+            connection: free.ok_or_else(|| query_error(sqlx::Error::PoolClosed))?,
             _permit: permit,
         })
     }
@@ -117,7 +119,7 @@ impl SqliteReaders {
     ) -> Result<&'s mut SqliteConnection, DbErr> {
         match &mut *slot.connection {
             Some(connection) => Ok(connection),
-            empty => Ok(empty.insert(self.0.options.connect().await.map_err(error)?)),
+            empty => Ok(empty.insert(self.0.options.connect().await.map_err(query_error)?)),
         }
     }
 }
@@ -129,7 +131,7 @@ impl Slot<'_> {
         if result.is_err() {
             *self.connection = None;
         }
-        result.map_err(error)
+        result.map_err(query_error)
     }
 }
 
@@ -139,6 +141,6 @@ fn query(statement: &Statement) -> Query<'_, Sqlite, SqlxValues> {
     sqlx::query_with(AssertSqlSafe(statement.sql.as_str()), SqlxValues(values))
 }
 
-fn error(error: sqlx::Error) -> DbErr {
+pub(super) fn query_error(error: sqlx::Error) -> DbErr {
     DbErr::Query(RuntimeErr::SqlxError(Arc::new(error)))
 }
