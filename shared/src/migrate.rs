@@ -133,14 +133,12 @@ impl Database {
     async fn migrate_postgres(&self) -> anyhow::Result<()> {
         // Processes that wait for a migration do so as long as it takes.
         let db = self.without_timeouts().await?;
-        let mut lock = db.get_postgres_connection_pool().acquire().await?;
-        // The lock is released when its connection closes.
+        // The lock is released when the connection closes.
         sqlx::query("SELECT pg_advisory_lock($1)")
             .bind(MIGRATION_LOCK)
-            .execute(&mut *lock)
+            .execute(db.get_postgres_connection_pool())
             .await?;
         let migrated = migrate_locked(&db).await;
-        lock.detach();
         let closed = db.close().await;
         // Why it failed is worth more than that it can't be closed.
         migrated?;

@@ -67,12 +67,15 @@ pub(super) async fn open(url: &str, max_connections: u32) -> anyhow::Result<Data
 }
 
 /// Another pool for the same database, for work on whole tables: nothing that it does or waits for
-/// times out.
+/// times out. It has one connection, so that a lock of its session is held for as long as a statement
+/// runs there, even if this process is killed.
 pub(super) async fn without_timeouts(pool: &PgPool) -> Result<PgPool, sqlx::Error> {
     let options = pool.connect_options().as_ref().clone();
     let none = ["lock_timeout", "statement_timeout"].map(|name| (name, "0"));
     PgPoolOptions::new()
-        .max_connections(2)
+        .max_connections(1)
+        .idle_timeout(None)
+        .max_lifetime(None)
         .acquire_timeout(Duration::from_secs(10))
         .connect_with(options.options(none))
         .await
