@@ -149,6 +149,8 @@ impl Script {
         group.send(&input).await;
         loop {
             tokio::select! {
+                // What has come is read first: the time may be over while it waits for us.
+                biased;
                 line = lines.next() => {
                     let Some(line) = line? else { break };
                     output.read(&line)?;
