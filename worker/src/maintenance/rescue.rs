@@ -103,7 +103,12 @@ struct Sweeper {
 
 impl Sweeper {
     async fn sweep(&mut self) -> Result<(), DbErr> {
+        let begun = Instant::now();
         let expired = queue::expired_leases(self.db.read(), BATCH).await?;
+        if begun.elapsed() > self.lease / 3 {
+            // It may have waited for a database that was away, and was back before a worker knew.
+            self.gate.close(Instant::now());
+        }
         // After that query: if the clock was set before it, this shows it.
         if self.gate.is_open(self.db.read_clock().await?) {
             for job in expired {
