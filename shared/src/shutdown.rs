@@ -20,8 +20,9 @@ pub fn cancel_on_signal(stop: CancellationToken) -> std::io::Result<()> {
     };
     tokio::spawn(async move {
         next().await;
-        tracing::info!("stopping: starting no new work, finishing what runs");
+        // First, so that it is true when it is told.
         stop.cancel();
+        tracing::info!("stopping: starting no new work, finishing what runs");
         let again = next().await;
         tracing::warn!("second signal: exiting at once");
         std::process::exit(ENDED_BY_SIGNAL + again.as_raw_value());
