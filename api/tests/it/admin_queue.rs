@@ -176,7 +176,7 @@ async fn a_running_job_goes_on_when_the_queue_is_paused() {
     app.agent.set(StubBehavior::Hang);
     let running = ann.create_post("One").await;
     let worker = app.worker_with(&["--worker-concurrency=1"]).await;
-    ann.wait_for_status(&running, "running").await;
+    app.agent.called(1).await;
     let waiting = ann.create_post("Two").await;
     switch(&root, "pause").await;
     app.agent.set(StubBehavior::Write);

@@ -192,9 +192,10 @@ async fn a_section_that_stays_empty_fails_the_attempt() {
 #[tokio::test]
 async fn many_jobs_are_each_written_once() {
     let app = Arc::new(TestApp::new().await);
-    let names: Vec<String> = (0..10).map(|n| format!("user{n}")).collect();
-    let users = names.iter().map(|name| app.user(name));
-    let users = futures_util::future::join_all(users).await;
+    let mut users = Vec::new();
+    for n in 0..10 {
+        users.push(app.user(&format!("user{n}")).await);
+    }
     let workers = (app.worker().await, app.worker().await);
     let ask = |n: usize| {
         let user = &users[n % 10];

@@ -76,7 +76,7 @@ async fn served_within(limits: ConnectionLimits) -> (SocketAddr, DropGuard, Arc<
     let tell = asked.clone();
     let slow = || async move {
         tell.notify_one();
-        tokio::time::sleep(PATIENCE * 3).await;
+        tokio::time::sleep(PATIENCE * 6).await;
         "at last"
     };
     let app = Router::new()
@@ -167,7 +167,7 @@ async fn a_head_that_comes_bit_by_bit_takes_no_longer_than_one_that_does_not_com
         let (mut read, mut write) = connection.into_split();
         let trickle = async move {
             while write.write_all(b"x").await.is_ok() {
-                tokio::time::sleep(PATIENCE / 10).await;
+                tokio::time::sleep(PATIENCE / 7).await;
             }
         };
         let mut text = Vec::new();
@@ -420,7 +420,7 @@ async fn a_connection_that_does_not_read_is_closed_after_a_while_when_others_wai
 #[tokio::test]
 async fn an_answer_that_is_read_slowly_is_sent_to_its_end() {
     let limits = ConnectionLimits {
-        head_timeout: PATIENCE * 3,
+        head_timeout: PATIENCE * 7,
         ..patient(1, 1)
     };
     let (address, _stop, _) = served_within(limits).await;
@@ -430,7 +430,7 @@ async fn an_answer_that_is_read_slowly_is_sent_to_its_end() {
     let mut part = vec![0; LARGE / 64];
     for _ in 0..64 {
         slow.read_exact(&mut part).await.unwrap();
-        tokio::time::sleep(PATIENCE / 10).await;
+        tokio::time::sleep(PATIENCE / 7).await;
     }
     read_until(&mut next, "here").await;
 }

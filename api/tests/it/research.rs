@@ -373,7 +373,7 @@ async fn a_post_is_written_from_what_was_read_in_time() {
     // The first time the slow one never comes, and has its host to itself meanwhile.
     let given = json!([site.page("/good"), site.page("/slow"), site.page("/packed")]);
     let nothing = SearchService::start(|_, _| found(&[])).await;
-    let limits = ["--search-max-queries=1", "--source-timeout-secs=2"];
+    let limits = ["--search-max-queries=1", "--source-timeout-secs=4"];
     let asked = ask(&ann, given, json!({})).await;
     let post = written(&app, &ann, &asked, &nothing, &limits).await;
     assert_eq!(post["status"], "ready");

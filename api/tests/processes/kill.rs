@@ -1,17 +1,18 @@
 //! Processes that end without a word.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use entity::{job, post};
 use reqwest::Method;
 use sea_orm::{EntityTrait, PaginatorTrait};
 use serde_json::json;
 use testing::stub::Act;
-use testing::{HEADINGS, assert_soon, outcomes, text};
+use testing::{HEADINGS, SOON, TIMEOUT, outcomes, text};
 use tokio::sync::{Mutex, Semaphore};
+use tokio::time::{sleep, timeout};
 
-use crate::support::{OUTLINE, ScriptedAgent, Service};
+use crate::support::{LEASE, OUTLINE, ScriptedAgent, Service};
 
 #[tokio::test]
 async fn a_killed_worker_costs_a_job_no_more_than_the_step_it_was_at() {
@@ -31,7 +32,7 @@ async fn a_killed_worker_costs_a_job_no_more_than_the_step_it_was_at() {
     let killed = Instant::now();
     let heir = service.worker().await;
     let job = ann.wait_for_status(&post, "succeeded").await;
-    assert_soon(killed);
+    assert!(killed.elapsed() < LEASE + SOON, "{:?}", killed.elapsed());
 
     assert_eq!(outcomes(&job), ["lost", "succeeded"]);
     assert_eq!(job["attempt"], 2);
@@ -144,10 +145,20 @@ async fn an_api_killed_amid_requests_has_executed_each_wholly_or_not_at_all() {
     }
 
     let db = service.database().await;
-    let posts = post::Entity::find().count(db.read()).await.unwrap();
-    let jobs = job::Entity::find().count(db.read()).await.unwrap();
-    let deliveries = shared::queue::count_deliveries(db.read()).await.unwrap();
-    assert_eq!((posts, posts), (jobs, u64::try_from(deliveries).unwrap()));
+    let whole = async {
+        loop {
+            let posts = post::Entity::find().count(db.read()).await.unwrap();
+            let jobs = job::Entity::find().count(db.read()).await.unwrap();
+            let deliveries = shared::queue::count_deliveries(db.read()).await.unwrap();
+            if (posts, posts) == (jobs, u64::try_from(deliveries).unwrap()) {
+                return;
+            }
+            // A server that was told to commit does so even though its client is dead.
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let whole = timeout(TIMEOUT, whole).await;
+    whole.expect("a post has no job, or a job has no delivery");
     db.close().await;
 
     let (worker, api) = (service.worker().await, service.api().await);

@@ -15,7 +15,10 @@ const POSTS_EACH: usize = 3;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixty_four_concurrent_clients_lose_no_post_and_get_no_lock_error() {
     let writer = ScriptedAgent::new().await;
-    let service = Service::of(&writer).set("WORKER_CONCURRENCY", "8");
+    let service = Service::of(&writer)
+        .set("WORKER_CONCURRENCY", "8")
+        // Both cores have more to do than they can.
+        .set("JOB_LEASE_SECS", "15");
     let api = service.api().await;
     let workers = [service.worker().await, service.worker().await];
     let mut users = Vec::new();

@@ -247,7 +247,7 @@ async fn a_process_that_waits_to_start_ends_when_it_is_asked_to() {
     for name in ["api", "worker"] {
         for signal in [Signal::TERM, Signal::INT] {
             let process = service.start(name);
-            listens(&process).await;
+            listens(&process, signal).await;
             process.signal(signal);
             let exit = process.wait_for_exit().await;
             assert_eq!(exit.code, Some(0), "{name} {signal:?}: {}", exit.text());
@@ -258,15 +258,15 @@ async fn a_process_that_waits_to_start_ends_when_it_is_asked_to() {
 }
 
 /// Waits until a process has said how it is to be ended.
-async fn listens(process: &Process) {
+async fn listens(process: &Process, signal: Signal) {
     let status = format!("/proc/{}/status", process.id());
-    let term = 1u64 << (Signal::TERM.as_raw() - 1);
+    let wanted = 1u64 << (signal.as_raw() - 1);
     let listens = async {
         loop {
             let status = std::fs::read_to_string(&status).unwrap();
             let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
             let caught = u64::from_str_radix(caught.unwrap().trim(), 16).unwrap();
-            if caught & term != 0 {
+            if caught & wanted != 0 {
                 return;
             }
             sleep(Duration::from_millis(1)).await;

@@ -37,7 +37,10 @@ async fn the_last_release_serves_on_while_this_one_starts_beside_it_and_takes_ov
         (asked == second && before == 0).then_some(acts)
     })
     .await;
-    let service = Service::of(&writer).set("WORKER_CONCURRENCY", PLACES);
+    let service = Service::of(&writer)
+        .set("WORKER_CONCURRENCY", PLACES)
+        // Jobs outlive a migration.
+        .set("JOB_LEASE_SECS", "15");
     let old = Release::start(&last, &service).await;
     let ann = old.api.user("ann").await;
     let begun = ann.create_post("Growing potatoes").await;
@@ -73,7 +76,10 @@ async fn the_last_release_serves_on_while_this_one_starts_beside_it_and_takes_ov
 async fn the_last_release_may_come_back_after_this_one_has_changed_the_tables() {
     let Some(last) = last_release() else { return };
     let writer = ScriptedAgent::new().await;
-    let service = Service::of(&writer).set("WORKER_CONCURRENCY", PLACES);
+    let service = Service::of(&writer)
+        .set("WORKER_CONCURRENCY", PLACES)
+        // Jobs outlive a migration.
+        .set("JOB_LEASE_SECS", "15");
     let old = Release::start(&last, &service).await;
     let ann = old.api.user("ann").await;
     let of_old = ann.create_post("Growing potatoes").await;

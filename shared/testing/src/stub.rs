@@ -14,6 +14,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::AbortHandle;
 
+use crate::TIMEOUT;
+
 /// A request as it came.
 #[derive(Clone, Debug)]
 pub struct RecordedRequest {
@@ -129,13 +131,13 @@ impl Stub {
     pub async fn called(&self, times: usize) {
         let mut calls = self.calls.subscribe();
         let enough = calls.wait_for(|calls| calls.len() >= times);
-        let enough = tokio::time::timeout(Duration::from_secs(10), enough).await;
+        let enough = tokio::time::timeout(TIMEOUT, enough).await;
         enough.expect("too few requests come").unwrap();
     }
 
     /// Wait until a client has closed its connection in the middle of an answer.
     pub async fn client_gone(&self) {
-        let gone = tokio::time::timeout(Duration::from_secs(10), self.gone.acquire());
+        let gone = tokio::time::timeout(TIMEOUT, self.gone.acquire());
         gone.await
             .expect("the client keeps its connection")
             .unwrap()

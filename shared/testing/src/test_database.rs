@@ -93,6 +93,10 @@ pub fn copy_migrated_sqlite(folder: &Path) {
             db.migrate().await.unwrap();
             db.close().await;
         });
+        assert!(
+            !draft.path().join("blog.db-wal").exists(),
+            "it is not closed"
+        );
         std::fs::rename(draft.path().join("blog.db"), &template).unwrap();
     }
     std::fs::copy(template, folder.join("blog.db")).unwrap();

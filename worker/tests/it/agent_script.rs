@@ -72,7 +72,7 @@ async fn dead(process: u32) {
         let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
         stat.rsplit_once(") ")?.1.chars().next()
     };
-    for _ in 0..1000 {
+    for _ in 0..4000 {
         if matches!(state(), None | Some('Z' | 'X')) {
             return;
         }
@@ -387,7 +387,7 @@ async fn a_dropped_call_leaves_no_zombie() {
         () = heard.notified() => {}
     }
     let supervisor = format!("/proc/{}", case.read("supervisor").trim());
-    for _ in 0..1000 {
+    for _ in 0..4000 {
         if !Path::new(&supervisor).exists() {
             return;
         }
@@ -541,7 +541,7 @@ async fn nothing_survives_a_worker_that_is_killed() {
         .spawn()
         .unwrap();
     let heard = directory.path().join("heard");
-    for _ in 0..1000 {
+    for _ in 0..4000 {
         if heard.exists() {
             break;
         }

@@ -52,7 +52,13 @@ impl TestApp {
             ..TransactionOptions::default()
         };
         let tx = self.db.raw_connection().begin_with_options(immediate).await;
-        tx.unwrap()
+        let tx = tx.unwrap();
+        if self.db.backend() == DbBackend::Postgres {
+            // Ours may not be idle for long.
+            let set = "SET LOCAL idle_in_transaction_session_timeout = 0";
+            tx.execute_unprepared(set).await.unwrap();
+        }
+        tx
     }
 
     /// Waits until so many or more wait for locks of others on Postgres.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use testing::stub::{Act, whole};
-use testing::{outcomes, text};
+use testing::{SOON, outcomes, text};
 use tokio::time::sleep;
 
 use super::load::Load;
@@ -114,7 +114,7 @@ async fn is_retried_in_time(skew: i64, skew_of_next: i64) {
     let asked = asked.lock().unwrap().clone();
     let pause = asked[1] - asked[0];
     let wanted = Duration::from_secs(2);
-    assert!((wanted..wanted + LEASE).contains(&pause), "{pause:?}");
+    assert!((wanted..wanted + SOON).contains(&pause), "{pause:?}");
     next.stop().await.assert_no_warnings();
     service.assert_at_rest().await;
 }

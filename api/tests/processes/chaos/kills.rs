@@ -37,7 +37,8 @@ async fn a_worker_may_be_killed_in_any_phase_of_an_attempt() {
         ("held at a section", second),
     ])
     .await;
-    let service = service(&writer);
+    // What waits to be stored renews no lease.
+    let service = service(&writer).set("JOB_LEASE_SECS", "6");
     let (api, worker) = (service.api().await, service.worker().await);
     let ann = api.user("ann").await;
     let db = service.database().await;

@@ -172,15 +172,19 @@ impl Process {
 
     /// Asks it to end, which must go well.
     pub(crate) async fn stop(self) -> Exit {
+        let begun = Instant::now();
         self.signal(Signal::TERM);
-        let exit = self.wait_for_exit().await;
+        let exit = self.wait_for_exit_since(begun).await;
         assert_eq!(exit.code, Some(0), "{}", exit.text());
         exit
     }
 
     /// Waits until it has ended, and all that it wrote is read.
-    pub(crate) async fn wait_for_exit(mut self) -> Exit {
-        let begun = Instant::now();
+    pub(crate) async fn wait_for_exit(self) -> Exit {
+        self.wait_for_exit_since(Instant::now()).await
+    }
+
+    async fn wait_for_exit_since(mut self, begun: Instant) -> Exit {
         let status = timeout(TIMEOUT, self.child.wait()).await;
         let Ok(status) = status else {
             panic!("it does not end:\n{}", self.output.borrow().join("\n"));
