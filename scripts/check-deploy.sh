@@ -22,7 +22,7 @@ fi
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 mkdir -p "$folder/release"
-for program in api worker; do cp "$(type -P true)" "$folder/release/$program"; done
+cp "$(type -P true)" "$folder/release/multicall"
 make --silent --no-print-directory install \
     DESTDIR= PREFIX="$folder" SYSCONFDIR="$folder/etc" CARGO_TARGET_DIR="$folder"
 # It warns of the machine's own units, too, and fails for no warning.

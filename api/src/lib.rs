@@ -28,7 +28,7 @@ mod storage_quota;
 mod substring_search;
 
 pub use auth::login_throttle::{AdmittedAttempt, LoginThrottle, PasswordCheck};
-pub use auth::tokens::{SigningKeys, load_or_create_secret};
+pub use auth::tokens::SigningKeys;
 pub use concurrency_limit::ConcurrencyLimit;
 pub use error::Error;
 pub use extract::client_info::ClientInfo;

@@ -19,7 +19,7 @@ pub(crate) use limited::LimitedAgent;
 pub use model_settings::{ModelSettings, ThinkingTokens};
 pub use openai::OpenAi;
 pub use script::Script;
-pub use script::supervise;
+pub(crate) use script::supervise;
 use traced::Traced;
 
 use std::time::Duration;

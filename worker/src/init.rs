@@ -29,7 +29,7 @@ const FORWARDED: [Signal; 6] = [
 
 /// Whether this process is process 1, and must [`run`] instead of working.
 #[must_use]
-pub fn is_needed() -> bool {
+pub(crate) fn is_needed() -> bool {
     getpid().is_init()
 }
 
@@ -37,7 +37,7 @@ pub fn is_needed() -> bool {
 ///
 /// # Errors
 /// When the child can't be started.
-pub fn run() -> io::Result<ExitCode> {
+pub(crate) fn run() -> io::Result<ExitCode> {
     tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()?

@@ -7,12 +7,12 @@
 pub mod agent;
 mod attempt;
 pub mod config;
-pub mod init;
+mod init;
 mod job_store;
 mod live_text;
 pub mod maintenance;
 pub mod metrics;
-pub mod metrics_server;
+mod metrics_server;
 mod outcome;
 pub mod program;
 mod runner;
@@ -21,4 +21,4 @@ mod telemetry;
 pub mod writing;
 
 pub use runner::run;
-pub use sources::{Researcher, pdf};
+pub use sources::Researcher;

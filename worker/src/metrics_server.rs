@@ -22,7 +22,7 @@ const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHO
 ///
 /// # Errors
 /// When it can't be listened on the address, naming the setting.
-pub async fn listen(setting: Option<MetricsAddr>) -> anyhow::Result<Option<TcpListener>> {
+pub(crate) async fn listen(setting: Option<MetricsAddr>) -> anyhow::Result<Option<TcpListener>> {
     let listener = match setting {
         Some(MetricsAddr::Off) => return Ok(None),
         Some(MetricsAddr::At(address)) => bind(address).await?,
@@ -44,7 +44,7 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 ///
 /// # Errors
 /// When the listener fails.
-pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>) -> std::io::Result<()> {
+pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) -> std::io::Result<()> {
     let text = move || async move { scrape(&metrics) };
     axum::serve(listener, Router::new().route("/metrics", get(text))).await
 }

@@ -5,7 +5,7 @@ mod addresses;
 mod extract;
 mod fetch;
 mod passages;
-pub mod pdf;
+pub(crate) mod pdf;
 mod search;
 
 use std::path::PathBuf;

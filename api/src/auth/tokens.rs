@@ -174,7 +174,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 ///
 /// # Errors
 /// When it can't be read or written.
-pub fn load_or_create_secret(data_dir: &Path) -> anyhow::Result<Secret> {
+pub(crate) fn load_or_create_secret(data_dir: &Path) -> anyhow::Result<Secret> {
     let path = data_dir.join("jwt-secret");
     let doing = || format!("the JWT secret in {}", path.display());
     private_file::restrict_permissions(&path);

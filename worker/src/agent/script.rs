@@ -16,7 +16,7 @@ use tokio::process::{ChildStderr, ChildStdout};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-pub use supervisor::supervise;
+pub(crate) use supervisor::supervise;
 
 use super::output_buffer::OutputBuffer;
 use super::{
@@ -87,7 +87,7 @@ impl Script {
     /// `command` is a program and its arguments, separated by spaces; there is
     /// no shell, so nothing is quoted or expanded. `environment` is that of the
     /// worker; the program gets only a part of it. `supervisor` is the worker's
-    /// own binary, which runs [`supervise`](super::supervise()).
+    /// own binary, which runs `supervise`.
     pub fn new(
         command: &str,
         environment: impl IntoIterator<Item = (OsString, OsString)>,

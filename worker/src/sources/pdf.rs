@@ -91,13 +91,13 @@ pub(super) async fn read(program: &Path, document: &[u8]) -> Result<Extract, Sta
 }
 
 /// The name of the command that [`run`] is.
-pub const COMMAND: &str = "read-pdf";
+pub(crate) const COMMAND: &str = "read-pdf";
 
 /// Reads a document, within limits: `worker read-pdf`, which only the worker itself starts.
 ///
 /// # Errors
 /// If the document can't be read.
-pub fn run() -> anyhow::Result<()> {
+pub(crate) fn run() -> anyhow::Result<()> {
     limit(Resource::As, MAX_MEMORY)?;
     limit(Resource::Cpu, MAX_TIME.as_secs())?;
     // A crash leaves no file with the document in it.

@@ -36,7 +36,7 @@ pub(super) enum ExitReport {
 
 /// Runs a program for a script agent: `worker supervise -- program`, which only
 /// the worker itself starts. It returns only if it can't start.
-pub fn supervise(command: &[OsString]) -> io::Result<()> {
+pub(crate) fn supervise(command: &[OsString]) -> io::Result<()> {
     if getpgrp() != getpid() {
         return Err(io::Error::other(
             "this command is only for the worker's own use",
