@@ -161,7 +161,7 @@ async fn the_text_log_has_no_escape_codes_in_a_file() {
     let service = Service::new().set("LOG_FORMAT", "text");
     let api = service.start("api");
     let ready = api.line("the API is ready").await;
-    assert!(ready.contains(" INFO api: the API is ready address=127.0.0.1:"));
+    assert!(ready.contains(" INFO api::program: the API is ready address=127.0.0.1:"));
     assert!(!api.stop().await.text().contains('\u{1b}'));
 }
 
