@@ -213,7 +213,7 @@ async fn a_stopping_process_does_not_wait_for_the_write_lock() {
 /// Holds up whoever starts, as a migration that takes long does.
 struct MigrationLock {
     _file: Option<File>,
-    _connection: Option<PgConnection>,
+    connection: Option<PgConnection>,
 }
 
 impl MigrationLock {
@@ -224,7 +224,7 @@ impl MigrationLock {
             file.lock().unwrap();
             return MigrationLock {
                 _file: Some(file),
-                _connection: None,
+                connection: None,
             };
         }
         let url = service.setting("DATABASE_URL");
@@ -235,19 +235,52 @@ impl MigrationLock {
             .unwrap();
         MigrationLock {
             _file: None,
-            _connection: Some(connection),
+            connection: Some(connection),
         }
     }
+
+    /// Waits until a process waits for it, and so listens to signals; it is the nth that does.
+    async fn holds_up(&mut self, process: &Process, nth: i64) {
+        let waits = async {
+            loop {
+                let waits = match &mut self.connection {
+                    // The server goes on waiting for those that have ended.
+                    Some(connection) => count_waiting(connection).await >= nth,
+                    None => has_open(process, "blog.migration-lock"),
+                };
+                if waits {
+                    return;
+                }
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(TIMEOUT, waits).await.expect("it does not wait");
+    }
+}
+
+async fn count_waiting(connection: &mut PgConnection) -> i64 {
+    let waiting = "SELECT count(*) FROM pg_stat_activity \
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let waiting = sqlx::query_scalar(waiting).fetch_one(connection).await;
+    waiting.unwrap()
+}
+
+fn has_open(process: &Process, name: &str) -> bool {
+    let files = std::fs::read_dir(format!("/proc/{}/fd", process.id())).unwrap();
+    let mut paths = files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
+    paths.any(|path| path.ends_with(name))
 }
 
 #[tokio::test]
 async fn a_process_that_waits_to_start_ends_when_it_is_asked_to() {
     let service = Service::new();
-    let _lock = MigrationLock::of(&service).await;
+    let mut lock = MigrationLock::of(&service).await;
+    let mut nth = 0;
     for name in ["api", "worker"] {
         for signal in [Signal::TERM, Signal::INT] {
             let process = service.start(name);
-            listens(&process, signal).await;
+            nth += 1;
+            lock.holds_up(&process, nth).await;
             process.signal(signal);
             let exit = process.wait_for_exit().await;
             assert_eq!(exit.code, Some(0), "{name} {signal:?}: {}", exit.text());
@@ -255,24 +288,6 @@ async fn a_process_that_waits_to_start_ends_when_it_is_asked_to() {
             assert!(exit.took < SOON, "{name}: {:?}", exit.took);
         }
     }
-}
-
-/// Waits until a process has said how it is to be ended.
-async fn listens(process: &Process, signal: Signal) {
-    let status = format!("/proc/{}/status", process.id());
-    let wanted = 1u64 << (signal.as_raw() - 1);
-    let listens = async {
-        loop {
-            let status = std::fs::read_to_string(&status).unwrap();
-            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-            let caught = u64::from_str_radix(caught.unwrap().trim(), 16).unwrap();
-            if caught & wanted != 0 {
-                return;
-            }
-            sleep(Duration::from_millis(1)).await;
-        }
-    };
-    timeout(TIMEOUT, listens).await.expect("it does not listen");
 }
 
 #[tokio::test]
