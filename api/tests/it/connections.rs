@@ -167,7 +167,7 @@ async fn a_head_that_comes_bit_by_bit_takes_no_longer_than_one_that_does_not_com
         let (mut read, mut write) = connection.into_split();
         let trickle = async move {
             while write.write_all(b"x").await.is_ok() {
-                tokio::time::sleep(PATIENCE / 7).await;
+                tokio::time::sleep(PATIENCE / 10).await;
             }
         };
         let mut text = Vec::new();

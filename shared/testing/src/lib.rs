@@ -24,6 +24,10 @@ pub const TIMEOUT: Duration = Duration::from_secs(30);
 /// The faults that this tells take longer than it.
 pub const SOON: Duration = Duration::from_secs(10);
 
+/// How long a cancel or a stop may take: less than the 5 s after which a process gives up closing its
+/// database, and than the third of a lease that a cancel would take if none was renewed more often.
+pub const AT_ONCE: Duration = Duration::from_secs(4);
+
 /// Asserts that it was no longer ago than `SOON`.
 #[track_caller]
 pub fn assert_soon(since: Instant) {
